@@ -1,0 +1,1 @@
+"""Session management for real-time collaborative editing."""

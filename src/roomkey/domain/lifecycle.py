@@ -1,0 +1,190 @@
+"""How sessions live and end: one table of transitions, and the pure functions that read it."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from roomkey.domain.policy import OnIdle
+from roomkey.domain.session import (
+    Activated,
+    Created,
+    Deleted,
+    Event,
+    Evicted,
+    Expired,
+    Extended,
+    Invalidated,
+    Resumed,
+    Session,
+    SessionEvent,
+    SessionState,
+    Suspended,
+    TokenRotated,
+    ViolationRecorded,
+)
+from roomkey.errors import InvalidState
+
+PENDING, ACTIVE, SUSPENDED, EXPIRED, INVALIDATED = SessionState
+
+NEXT_STATE: Final[Mapping[SessionState, Mapping[type[Event], SessionState]]] = {
+    PENDING: {
+        Activated: ACTIVE,
+        Extended: PENDING,
+        TokenRotated: PENDING,
+        ViolationRecorded: PENDING,
+        Expired: EXPIRED,
+        Invalidated: INVALIDATED,
+        Evicted: INVALIDATED,
+    },
+    ACTIVE: {
+        Suspended: SUSPENDED,
+        Extended: ACTIVE,
+        TokenRotated: ACTIVE,
+        ViolationRecorded: ACTIVE,
+        Expired: EXPIRED,
+        Invalidated: INVALIDATED,
+        Evicted: INVALIDATED,
+    },
+    SUSPENDED: {
+        Resumed: ACTIVE,
+        Extended: SUSPENDED,
+        TokenRotated: SUSPENDED,
+        ViolationRecorded: SUSPENDED,
+        Expired: EXPIRED,
+        Invalidated: INVALIDATED,
+        Evicted: INVALIDATED,
+    },
+    EXPIRED: {
+        Invalidated: INVALIDATED,  # for the record: whoever revokes wants it written down
+    },
+    INVALIDATED: {},
+}
+"""The only place where transitions are decided. ``Deleted`` is not in it: from every state a record may go."""
+
+ALREADY: Final[Mapping[type[Event], SessionState]] = {
+    Activated: ACTIVE,
+    Suspended: SUSPENDED,
+    Resumed: ACTIVE,
+    Expired: EXPIRED,
+    Invalidated: INVALIDATED,
+}
+"""Asking for what already holds is no error and no event."""
+
+
+def holds(session: Session, fact: type[Event]) -> bool:
+    """Whether ``fact`` would change nothing, because the session is already where it leads."""
+    return ALREADY.get(fact) is session.state
+
+
+def begin(event: Created) -> Session:
+    """The session that ``event`` brings into being, pending."""
+    return Session(
+        id=event.session,
+        user_id=event.user,
+        state=PENDING,
+        created_at=event.at,
+        expires_at=event.expires_at,
+        idle_timeout=event.idle_timeout,
+        activation_timeout=event.activation_timeout,
+        last_seen_at=event.at,
+        version=1,
+        client=event.client,
+        grants=event.grants,
+        metadata=event.metadata,
+    )
+
+
+def apply(session: Session, event: SessionEvent) -> Session:
+    """
+    The session after ``event``.
+
+    Raises:
+        InvalidState: If ``NEXT_STATE`` does not allow it; the message names both states.
+    """
+    kind = type(event)
+    try:
+        state = NEXT_STATE[session.state][kind]
+    except KeyError:
+        raise InvalidState(f"a session that is {session.state} cannot become {_outcome(kind)}") from None
+    version = session.version + 1
+    if kind is Activated or kind is Resumed:
+        # Idle time starts anew: while pending or suspended the session could not be used.
+        return replace(session, state=state, version=version, last_seen_at=max(session.last_seen_at, event.at))
+    if isinstance(event, Extended):
+        return replace(session, version=version, expires_at=event.expires_at)
+    if kind is ViolationRecorded:
+        return replace(session, version=version, violations=session.violations + 1)
+    return replace(session, state=state, version=version)
+
+
+def replay(events: Iterable[SessionEvent]) -> Session | None:
+    """The session that a complete history leads to; ``None`` if there is none or it was deleted."""
+    session: Session | None = None
+    for event in events:
+        if isinstance(event, Created):
+            session = begin(event)
+        elif isinstance(event, Deleted):
+            session = None
+        elif session is not None:
+            session = apply(session, event)
+    return session
+
+
+def deadline(session: Session) -> datetime | None:
+    """The moment from which ``overdue`` answers, if nothing happens before; ``None`` once it has ended."""
+    state = session.state
+    if state is ACTIVE:
+        idle = session.idle_timeout
+        if idle is None:
+            return session.expires_at
+        return min(session.expires_at, session.last_seen_at + idle)
+    if state is PENDING:
+        return min(session.expires_at, session.created_at + session.activation_timeout)
+    if state is SUSPENDED:
+        return session.expires_at
+    return None
+
+
+def overdue(session: Session, now: datetime, on_idle: OnIdle = OnIdle.EXPIRE) -> Expired | Suspended | None:
+    """
+    The event that time has made due, or ``None``.
+
+    Deadlines are decided here and nowhere else, from stored times and the service's clock. The absolute
+    deadline wins over the idle one, so a session that idleness would suspend can still expire.
+    """
+    due = deadline(session)
+    if due is None or now < due:
+        return None
+    idle = session.state is ACTIVE and now < session.expires_at
+    kind = Suspended if idle and on_idle is OnIdle.SUSPEND else Expired
+    return kind(
+        session=session.id,
+        user=session.user_id,
+        version=session.version + 1,
+        at=now,
+        cause=_lateness(session, now),
+    )
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram; the documentation contains exactly this text."""
+    lines = ["stateDiagram-v2", "    [*] --> pending: created"]
+    for state, transitions in NEXT_STATE.items():
+        for fact, following in transitions.items():
+            if following is not state:
+                lines.append(f"    {state} --> {following}: {fact.tag()}")
+    return "\n".join(lines) + "\n"
+
+
+def _lateness(session: Session, now: datetime) -> str:
+    if now >= session.expires_at:
+        return "lifetime"
+    return "idle" if session.state is ACTIVE else "not_activated"
+
+
+def _outcome(kind: type[Event]) -> str:
+    targets = {following for row in NEXT_STATE.values() for fact, following in row.items() if fact is kind}
+    # Facts that keep the state (extended, rotated, …) are named by themselves.
+    return str(targets.pop()) if len(targets) == 1 else kind.tag()

@@ -1,0 +1,118 @@
+"""Every error that Roomkey raises: whose fault it is, a stable code, and whether trying again can help."""
+
+from typing import ClassVar
+
+
+class RoomkeyError(Exception):
+    """
+    The root of the tree.
+
+    ``code`` is part of the public contract: it stands in HTTP problems, in ``error`` messages on
+    sockets and in close reasons, and never changes its meaning. ``retry`` says whether the same call
+    may succeed later without anyone changing it. Messages never contain a secret.
+    """
+
+    code: ClassVar[str] = "error"
+    retry: ClassVar[bool] = False
+
+
+class ConfigurationError(RoomkeyError):
+    """The operator asked for something that cannot be; ``problems`` lists everything that is wrong."""
+
+    code = "configuration"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class SessionError(RoomkeyError):
+    """Something about a session, or about what keeps it."""
+
+    code = "session_error"
+
+
+class NotFound(SessionError):
+    """There is no such session, or the caller may not know that there is."""
+
+    code = "not_found"
+
+
+class InvalidState(SessionError):
+    """The session's state does not allow this; nothing was changed."""
+
+    code = "invalid_state"
+
+
+class InvalidInput(SessionError):
+    """The caller's value is malformed or beyond a limit; the message says which and why."""
+
+    code = "invalid_input"
+
+
+class Conflict(SessionError):
+    """Someone else changed it first. Load again, decide again, commit again."""
+
+    code = "conflict"
+    retry = True
+
+
+class CapReached(SessionError):
+    """The user has as many live sessions as the policy allows, and the policy is to refuse."""
+
+    code = "cap_reached"
+
+
+class Expired(SessionError):
+    """The session's time is over; a new one is needed."""
+
+    code = "session_expired"
+
+
+class Invalidated(SessionError):
+    """The session was revoked: logged out, evicted, or ended by an operator. It never comes back."""
+
+    code = "session_invalidated"
+
+
+class Suspended(SessionError):
+    """The session is suspended; it may be resumed until its absolute deadline (NIST SP 800-63B-4)."""
+
+    code = "session_suspended"
+
+
+class Storage(SessionError):
+    """What keeps the sessions failed or is away. Nothing that was acknowledged is lost."""
+
+    code = "storage"
+    retry = True
+
+
+class Serialization(SessionError):
+    """A stored record cannot be read. It is reported, never replaced by an empty one."""
+
+    code = "serialization"
+
+
+class SecurityViolation(SessionError):
+    """The caller did something that an honest client does not do."""
+
+    code = "security_violation"
+
+
+class InvalidToken(SecurityViolation):
+    """No session of ours answers to this token: malformed, forged, or of a deleted session."""
+
+    code = "invalid_token"
+
+
+class TokenReused(SecurityViolation):
+    """A secret was presented after it had been rotated out: the sign of a theft (ASVS 10.4.5)."""
+
+    code = "token_reused"
+
+
+class Forbidden(SessionError):
+    """The caller is known and may not do this."""
+
+    code = "forbidden"

@@ -1,0 +1,265 @@
+"""
+Every seam to the outside on one scroll, and the few values that exist only at a seam.
+
+A port states its guarantees once; whoever implements it does not repeat them. Backends raise
+``roomkey.errors`` and nothing else.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Protocol, Self
+
+from msgspec import Struct
+
+from roomkey.domain.policy import SessionPolicy
+from roomkey.domain.session import (
+    AnyEvent,
+    Created,
+    Deleted,
+    Evicted,
+    Invalidated,
+    Session,
+    SessionEvent,
+    SessionFilter,
+    SessionId,
+    SessionState,
+    UserRevoked,
+)
+
+# --- time ---------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """What time it is. Services read the clock; rules are given ``now``."""
+
+    def now(self) -> datetime:
+        """The current time, aware, in UTC."""
+        ...
+
+
+# --- sessions -----------------------------------------------------------------------------------------
+
+
+class Secret(Struct, frozen=True, kw_only=True, gc=False):
+    """
+    What storage keeps of a session's token: SHA-256 hashes (32 bytes), never the token.
+
+    ``generation`` counts rotations. ``previous`` is the hash that ``current`` replaced at ``rotated_at``.
+    """
+
+    current: bytes
+    generation: int = 0
+    previous: bytes | None = None
+    rotated_at: datetime | None = None
+
+
+class NewSession(Struct, frozen=True, gc=False):
+    """A session that is to be stored: its first event, the value that this leads to, and its secret."""
+
+    event: Created
+    session: Session
+    secret: Secret
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Which part of a list: at most ``limit`` entries (1 to 500) after ``cursor``, which is opaque."""
+
+    cursor: str | None = None
+    limit: int = 50
+
+
+class SessionPage(Struct, frozen=True):
+    """
+    One part of a list of sessions. ``next_cursor`` is ``None`` at the end, and only there.
+
+    A page may be shorter than asked for, even empty, when few of the sessions that were looked at match.
+    """
+
+    sessions: list[Session]
+    next_cursor: str | None = None
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self.sessions)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def __getitem__(self, index: int) -> Session:
+        return self.sessions[index]
+
+
+class Revocation(Struct, frozen=True):
+    """What revoking a user did: the new epoch, and the events of this commit, ``UserRevoked`` first."""
+
+    epoch: int
+    events: list[UserRevoked | Invalidated]
+
+
+class StorageStatistics(Struct, frozen=True, kw_only=True):
+    """Counters that a backend keeps up to date with every commit, so that reading them costs nothing."""
+
+    states: Mapping[SessionState, int]
+    """Stored sessions by stored state. Overdue ones count as what they were until somebody noticed."""
+    created_today: int
+    """Sessions created since midnight UTC, those that are gone included."""
+    ended: int
+    """Sessions that ended (expired or invalidated) since the storage exists."""
+    ended_duration: timedelta
+    """The sum of their ages at their end."""
+
+
+class LoggedEvent(Struct, frozen=True):
+    """An event at its place in the log of its partition. The first sequence number is 1; there are no holes."""
+
+    sequence: int
+    event: AnyEvent
+
+
+class EventLog(Protocol):
+    """The history of every session, written in the commits that made it."""
+
+    async def events(self, partition: int, after: int = 0, limit: int = 1000) -> list[LoggedEvent]:
+        """
+        Events of one partition in order, beginning behind sequence number ``after``.
+
+        What is older than the retention (or, in memory, beyond the ring's size) is missing from the front.
+        """
+        ...
+
+    async def heads(self) -> Mapping[int, int]:
+        """The last sequence number of every partition that has one. Cheap: followers ask several times a second."""
+        ...
+
+    async def purge_events(self, before: datetime, limit: int = 10_000) -> int:
+        """Forget up to ``limit`` events older than ``before``, from the front of each log. Returns how many."""
+        ...
+
+
+class SessionStorage(EventLog, Protocol):
+    """
+    Where sessions live.
+
+    Every write is one atomic step: record, index, cap, epoch, deadline index, counters and events change
+    together or not at all, and what was awaited is durable on a durable backend. A write never recreates
+    what is gone. Reads return what was committed; they decide no deadline. A session whose user was revoked
+    after it was issued never comes back live, whether or not an index lists it: it is read as invalidated.
+
+    Used as an async context manager; usable after entering, closed on leaving.
+
+    All methods raise ``Storage`` when the backend is away or full and ``Serialization`` when a record
+    cannot be read.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def create(self, new: Sequence[NewSession], policy: SessionPolicy, now: datetime) -> list[Evicted]:
+        """
+        Store sessions, making room under the cap in the same commit as ``policy.victims`` says.
+
+        Sessions of one user are stored together or not at all; sessions of different users may be several
+        commits. Live sessions that are overdue at ``now`` do not count and are left to the janitor.
+        The returned events are what made room.
+
+        Raises:
+            CapReached: If a user has no room; nothing of that user was stored.
+            Conflict: If an id exists already.
+        """
+        ...
+
+    async def get(self, id: SessionId) -> Session | None:
+        """The session as it was last committed. Ids of any form may be asked for."""
+        ...
+
+    async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
+        """The sessions in the order of ``ids``."""
+        ...
+
+    async def get_with_secret(self, id: SessionId) -> tuple[Session, Secret] | None:
+        """The session and what its token is checked against, from one moment."""
+        ...
+
+    async def update(self, session: Session, event: SessionEvent, *, secret: Secret | None = None) -> None:
+        """
+        Make ``session`` current, append ``event``, and replace the secret if one is given.
+
+        A ``last_seen_at`` that is later in storage stays.
+
+        Raises:
+            Conflict: If the stored version is not ``session.version - 1``.
+            NotFound: If there is no such session; it is not created.
+        """
+        ...
+
+    async def update_many(self, changes: Sequence[tuple[Session, SessionEvent]]) -> list[bool]:
+        """Like ``update`` for each; ``False`` stands for a lost race or a missing session, which changes nothing."""
+        ...
+
+    async def touch(self, id: SessionId, at: datetime) -> None:
+        """
+        Move ``last_seen_at`` forward to ``at``, never back, and nothing else.
+
+        Not an event. A session that is missing or has ended is left alone. May become durable later than
+        it is visible.
+        """
+        ...
+
+    async def delete(self, event: Deleted) -> bool:
+        """
+        Remove the session and append ``event``; ``False`` if there is none.
+
+        Raises:
+            Conflict: If the stored version is not ``event.version - 1``.
+        """
+        ...
+
+    async def revoke_user(
+        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+    ) -> Revocation:
+        """
+        Raise the user's epoch, and invalidate the live sessions that the index lists, in one commit.
+
+        ``except_session`` is carried over to the new epoch if it is a session of this user; otherwise it is ignored.
+        """
+        ...
+
+    async def list(self, filter: SessionFilter, page: Page) -> SessionPage:
+        """
+        A page of the sessions that match, in an order that does not change while they exist.
+
+        With ``filter.user_id`` the oldest come first. Whoever follows the cursors meets every session that
+        existed throughout exactly once.
+
+        Raises:
+            InvalidInput: If the cursor is not one of ours.
+        """
+        ...
+
+    async def count(self, filter: SessionFilter) -> int:
+        """How many sessions match. Costs nothing without conditions on time; with them it may look at each."""
+        ...
+
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Session]:
+        """Live sessions whose deadline (``lifecycle.deadline``) is not after ``now``, the most overdue first."""
+        ...
+
+    async def ended_before(self, moment: datetime, limit: int) -> Sequence[Session]:
+        """Expired and invalidated sessions whose last event is older than ``moment``: what the janitor may purge."""
+        ...
+
+    async def statistics(self, now: datetime) -> StorageStatistics:
+        """The counters, in constant time."""
+        ...
+
+    async def ping(self) -> None:
+        """
+        Return when the backend answers and accepts writes.
+
+        Raises:
+            Storage: If it does not; the message says why.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Rooms, presence and documents over one connection. Knows sessions only as values and events."""
