@@ -6,7 +6,8 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -36,6 +37,13 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """The current time, aware, in UTC."""
         ...
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    # A partial of a built-in, because every read of a session asks what time it is.
+    now = staticmethod(partial(datetime.now, UTC))
 
 
 # --- sessions -----------------------------------------------------------------------------------------
@@ -119,7 +127,7 @@ class LoggedEvent(Struct, frozen=True):
 class EventLog(Protocol):
     """The history of every session, written in the commits that made it."""
 
-    async def events(self, partition: int, after: int = 0, limit: int = 1000) -> list[LoggedEvent]:
+    async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:
         """
         Events of one partition in order, beginning behind sequence number ``after``.
 

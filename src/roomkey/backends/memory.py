@@ -1,0 +1,516 @@
+"""Sessions in the memory of one process: the default of tests, and the yardstick of the other backends."""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from heapq import heappop, heappush
+from itertools import islice
+from operator import attrgetter
+from types import TracebackType
+from typing import Final, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from roomkey.domain.lifecycle import apply, deadline
+from roomkey.domain.policy import SessionPolicy, victims
+from roomkey.domain.session import (
+    LIVE_STATES,
+    PARTITIONS,
+    AnyEvent,
+    Deleted,
+    Evicted,
+    Invalidated,
+    Session,
+    SessionEvent,
+    SessionFilter,
+    SessionId,
+    SessionState,
+    UserRevoked,
+    partition_of,
+    partition_of_id,
+)
+from roomkey.errors import Conflict, InvalidInput, NotFound
+from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
+
+EVENTS_PER_PARTITION: Final = 1024
+"""The log is a ring: this many events per partition, 262,144 in all, are kept."""
+
+SCAN_LIMIT: Final = 10_000
+"""So many sessions are looked at for one page, so that a rare match does not stop the loop."""
+
+
+class _Record(Struct, gc=False):
+    """What is kept of one session. The rare parts of its secret are only there after a rotation."""
+
+    session: Session
+    digest: bytes
+    epoch: int
+    rotation: Secret | None = None
+
+
+class MemorySessionStorage:
+    """
+    ``SessionStorage`` in dictionaries. Nothing survives the process.
+
+    Every method checks and writes without awaiting in between, so none needs a lock. The event log keeps the
+    last ``events_per_partition`` events of each partition.
+    """
+
+    def __init__(self, *, events_per_partition: int = EVENTS_PER_PARTITION) -> None:
+        self._records: dict[SessionId, _Record] = {}
+        self._live: dict[str, list[SessionId]] = {}
+        self._over: dict[str, list[SessionId]] = {}
+        self._epochs: dict[str, int] = {}
+        self._ended: dict[SessionId, datetime] = {}  # in the order in which they ended
+        self._listing = [_SortedIds() for _ in range(PARTITIONS)]
+        self._deadlines = _Deadlines()
+        self._logs = [_Log(events_per_partition) for _ in range(PARTITIONS)]
+        self._counters = _Counters()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    async def create(self, new: Sequence[NewSession], policy: SessionPolicy, now: datetime) -> list[Evicted]:
+        if len(new) == 1:
+            return self._create(new, policy, now)
+        per_user: dict[str, list[NewSession]] = {}
+        for each in new:
+            per_user.setdefault(each.session.user_id, []).append(each)
+        return [event for group in per_user.values() for event in self._create(group, policy, now)]
+
+    def _create(self, new: Sequence[NewSession], policy: SessionPolicy, now: datetime) -> list[Evicted]:
+        user = new[0].session.user_id
+        records = self._records
+        for each in new:
+            if each.session.id in records:
+                raise Conflict("a session with this id exists")
+        live = self._live.get(user, ())
+        evicted = self._make_room(live, len(new), policy, now) if len(live) + len(new) > policy.cap else []
+        epoch = self._epochs.get(user, 0)
+        log = self._logs[partition_of_id(new[0].session.id)]
+        for each in new:
+            session = each.session
+            records[session.id] = _Record(session, each.secret.current, epoch)
+            self._index(session)
+            log.append(each.event)
+        self._counters.created(new)
+        return evicted
+
+    def _index(self, session: Session) -> None:
+        mates = self._live.get(session.user_id)
+        if mates is None:
+            self._live[session.user_id] = [session.id]
+        else:
+            mates.append(session.id)
+        self._listing[partition_of_id(session.id)].add(session.id)
+        due = deadline(session)
+        if due is not None:
+            self._deadlines.add(session.id, due)
+
+    def _make_room(
+        self, live: Iterable[SessionId], newcomers: int, policy: SessionPolicy, now: datetime
+    ) -> list[Evicted]:
+        sessions = [self._records[id].session for id in live]
+        counting = [session for session in sessions if (due := deadline(session)) is not None and due > now]
+        events: list[Evicted] = []
+        for id in victims(counting, newcomers, policy):
+            session = self._records[id].session
+            event = Evicted(session=id, user=session.user_id, version=session.version + 1, at=now, cause="cap")
+            self._put(apply(session, event), event)
+            events.append(event)
+        return events
+
+    async def get(self, id: SessionId) -> Session | None:
+        record = self._records.get(id)
+        if record is None:
+            return None
+        if self._epochs and record.epoch < self._epochs.get(record.session.user_id, 0):
+            return _revoked(record.session)
+        return record.session
+
+    async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
+        return [await self.get(id) for id in ids]
+
+    async def get_with_secret(self, id: SessionId) -> tuple[Session, Secret] | None:
+        session = await self.get(id)
+        if session is None:
+            return None
+        record = self._records[id]
+        return session, record.rotation or Secret(current=record.digest)
+
+    async def update(self, session: Session, event: SessionEvent, *, secret: Secret | None = None) -> None:
+        record = self._records.get(session.id)
+        if record is None:
+            raise NotFound("there is no such session")
+        if record.session.version != session.version - 1:
+            raise Conflict("the session was changed by someone else")
+        self._put(session, event)
+        if secret is not None:
+            record.digest = secret.current
+            record.rotation = secret
+
+    async def update_many(self, changes: Sequence[tuple[Session, SessionEvent]]) -> list[bool]:
+        outcomes: list[bool] = []
+        for session, event in changes:
+            record = self._records.get(session.id)
+            fits = record is not None and record.session.version == session.version - 1
+            if fits:
+                self._put(session, event)
+            outcomes.append(fits)
+        return outcomes
+
+    def _put(self, session: Session, event: SessionEvent) -> None:
+        """Make ``session`` current. The caller has checked that it may."""
+        record = self._records[session.id]
+        before = record.session
+        if before.last_seen_at > session.last_seen_at:
+            session = replace(session, last_seen_at=before.last_seen_at)
+        record.session = session
+        self._logs[partition_of_id(session.id)].append(event)
+        if session.state is not before.state:
+            self._counters.moved(before.state, session.state)
+            if before.state in LIVE_STATES and session.state not in LIVE_STATES:
+                self._retire(session, event.at)
+        due = deadline(session)
+        if due is not None and (was := deadline(before)) is not None and due < was:
+            # A later deadline is found when the earlier one comes up.
+            self._deadlines.add(session.id, due)
+
+    def _retire(self, session: Session, at: datetime) -> None:
+        _discard(self._live, session.user_id, session.id)
+        self._over.setdefault(session.user_id, []).append(session.id)
+        self._ended[session.id] = at
+        self._deadlines.forget(self._due)
+        self._counters.finished(at - session.created_at)
+
+    async def touch(self, id: SessionId, at: datetime) -> None:
+        record = self._records.get(id)
+        if record is None or record.session.state not in LIVE_STATES or record.session.last_seen_at >= at:
+            return
+        record.session = replace(record.session, last_seen_at=at)
+
+    async def delete(self, event: Deleted) -> bool:
+        record = self._records.get(event.session)
+        if record is None:
+            return False
+        session = record.session
+        if session.version != event.version - 1:
+            raise Conflict("the session was changed by someone else")
+        del self._records[event.session]
+        if session.state in LIVE_STATES:
+            _discard(self._live, session.user_id, session.id)
+            self._deadlines.forget(self._due)
+        else:
+            _discard(self._over, session.user_id, session.id)
+            del self._ended[session.id]
+        partition = partition_of_id(session.id)
+        self._listing[partition].remove(self._records)
+        self._logs[partition].append(event)
+        self._counters.removed(session.state)
+        return True
+
+    async def revoke_user(
+        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+    ) -> Revocation:
+        epoch = self._epochs.get(user_id, 0) + 1
+        self._epochs[user_id] = epoch
+        kept = self._records.get(except_session) if except_session is not None else None
+        if kept is not None and kept.session.user_id == user_id:
+            kept.epoch = epoch
+        else:
+            except_session = None
+        root = UserRevoked(user=user_id, epoch=epoch, at=now, actor=actor, cause=cause, session=except_session)
+        self._logs[partition_of(user_id)].append(root)
+        events: list[UserRevoked | Invalidated] = [root]
+        for id in list(self._live.get(user_id, ())):
+            if id == except_session:
+                continue
+            session = self._records[id].session
+            event = Invalidated(
+                session=id, user=user_id, version=session.version + 1, at=now, actor=actor, cause=cause or "revoked"
+            )
+            self._put(apply(session, event), event)
+            events.append(event)
+        return Revocation(epoch, events)
+
+    async def list(self, filter: SessionFilter, page: Page) -> SessionPage:
+        if filter.user_id is not None:
+            return self._list_user(filter.user_id, filter, page)
+        found: list[Session] = []
+        last: SessionId | None = None
+        for looked_at, id in enumerate(self._ids_after(page.cursor)):
+            if len(found) == page.limit or looked_at == SCAN_LIMIT:
+                return SessionPage(found, last)
+            last = id
+            session = await self.get(id)
+            if session is not None and filter.matches(session):
+                found.append(session)
+        return SessionPage(found)
+
+    def _ids_after(self, cursor: str | None) -> Iterator[SessionId]:
+        first = 0
+        if cursor is not None:
+            try:
+                first = partition_of_id(SessionId(cursor))
+            except ValueError:
+                raise InvalidInput("the cursor is not one of ours") from None
+        for partition in range(first, PARTITIONS):
+            yield from self._listing[partition].after(cursor if partition == first else None)
+
+    def _list_user(self, user_id: str, filter: SessionFilter, page: Page) -> SessionPage:
+        ids = [*self._live.get(user_id, ()), *self._over.get(user_id, ())]
+        sessions = sorted((self._seen(id) for id in ids), key=attrgetter("created_at", "id"))
+        if page.cursor is not None:
+            after = _position(page.cursor)
+            sessions = [session for session in sessions if (_micros(session.created_at), session.id) > after]
+        found = [session for session in sessions if filter.matches(session)]
+        if len(found) <= page.limit:
+            return SessionPage(found)
+        last = found[page.limit - 1]
+        return SessionPage(found[: page.limit], f"{_micros(last.created_at)}.{last.id}")
+
+    def _seen(self, id: SessionId) -> Session:
+        record = self._records[id]
+        if record.epoch < self._epochs.get(record.session.user_id, 0):
+            return _revoked(record.session)
+        return record.session
+
+    async def count(self, filter: SessionFilter) -> int:
+        if filter.user_id is not None:
+            ids = [*self._live.get(filter.user_id, ()), *self._over.get(filter.user_id, ())]
+            return sum(filter.matches(self._seen(id)) for id in ids)
+        if filter.created_before is None and filter.created_after is None:
+            states = self._counters.states
+            return sum(states.values()) if filter.state is None else states[filter.state]
+        return sum(filter.matches(self._seen(id)) for id in self._records)
+
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Session]:
+        ids = self._deadlines.due(now, limit, self._due)
+        sessions = [self._records[id].session for id in ids]
+        return sorted(sessions, key=lambda session: deadline(session) or now)
+
+    def _due(self, id: SessionId) -> datetime | None:
+        record = self._records.get(id)
+        return None if record is None else deadline(record.session)
+
+    async def ended_before(self, moment: datetime, limit: int) -> Sequence[Session]:
+        ripe: list[Session] = []
+        for id, at in self._ended.items():
+            if at >= moment or len(ripe) == limit:
+                break
+            ripe.append(self._records[id].session)
+        return ripe
+
+    async def statistics(self, now: datetime) -> StorageStatistics:
+        return self._counters.statistics(now)
+
+    async def ping(self) -> None:
+        pass
+
+    async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:
+        return self._logs[partition].read(after, limit)
+
+    async def heads(self) -> Mapping[int, int]:
+        return {number: log.head for number, log in enumerate(self._logs) if log.head}
+
+    async def purge_events(self, before: datetime, limit: int = 10_000) -> int:
+        purged = 0
+        for log in self._logs:
+            purged += log.purge(before, limit - purged)
+        return purged
+
+
+class _Log:
+    """The ring of one partition's events. The last one has the sequence number ``head``."""
+
+    __slots__ = ("_ring", "head")
+
+    def __init__(self, size: int) -> None:
+        self._ring: deque[AnyEvent] = deque(maxlen=size)
+        self.head = 0
+
+    def append(self, event: AnyEvent) -> None:
+        self.head += 1
+        self._ring.append(event)
+
+    def read(self, after: int, limit: int) -> list[LoggedEvent]:
+        gone = self.head - len(self._ring)
+        start = max(after - gone, 0)
+        chosen = islice(self._ring, start, start + limit)
+        return [LoggedEvent(gone + start + number, event) for number, event in enumerate(chosen, 1)]
+
+    def purge(self, before: datetime, limit: int) -> int:
+        purged = 0
+        while self._ring and purged < limit and self._ring[0].at < before:
+            self._ring.popleft()
+            purged += 1
+        return purged
+
+
+class _SortedIds:
+    """The ids of one partition. They are sorted when somebody lists them, not when they are added."""
+
+    __slots__ = ("_gone", "_ids", "_sorted")
+
+    def __init__(self) -> None:
+        self._ids: list[SessionId] = []
+        self._gone = 0
+        self._sorted = True
+
+    def add(self, id: SessionId) -> None:
+        self._ids.append(id)
+        self._sorted = False
+
+    def remove(self, existing: Mapping[SessionId, object]) -> None:
+        """Account for one removal; the list is cleaned when half of it is gone."""
+        self._gone += 1
+        if self._gone > 16 and self._gone * 2 > len(self._ids):
+            self._ids = [id for id in self._ids if id in existing]
+            self._gone = 0
+
+    def after(self, cursor: str | None) -> list[SessionId]:
+        if not self._sorted:
+            self._ids.sort()
+            self._sorted = True
+        return self._ids if cursor is None else self._ids[bisect_right(self._ids, cursor) :]
+
+
+class _Deadlines:
+    """
+    Sessions by the second of their deadline.
+
+    An entry may be early, because activity moves deadlines without telling; it is moved when its second has
+    come. Entries of sessions that ended are dropped then, or sooner when they become the majority.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, list[SessionId]] = {}
+        self._seconds: list[int] = []  # a heap of the keys
+        self._size = 0
+        self._stale = 0
+        self._to_clean: Iterator[int] = iter(())
+
+    def add(self, id: SessionId, due: datetime) -> None:
+        second = int(due.timestamp())
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            self._buckets[second] = [id]
+            heappush(self._seconds, second)
+        else:
+            bucket.append(id)
+        self._size += 1
+
+    def forget(self, due: Callable[[SessionId], datetime | None]) -> None:
+        """One entry has become useless. Once they are the majority, each call cleans one bucket."""
+        self._stale += 1
+        if self._stale < 1024 or self._stale * 2 < self._size:
+            return
+        second = next(self._to_clean, None)
+        if second is None:
+            self._to_clean = iter(list(self._buckets))
+            return
+        bucket = self._buckets.get(second)
+        if bucket:
+            self._keep(second, [id for id in bucket if due(id) is not None])
+
+    def due(self, now: datetime, limit: int, due: Callable[[SessionId], datetime | None]) -> list[SessionId]:
+        """Up to ``limit`` ids whose deadline has come, by the second; they stay until they have none."""
+        found: dict[SessionId, None] = {}
+        visited: list[int] = []
+        last = int(now.timestamp())
+        while self._seconds and self._seconds[0] <= last and len(found) < limit:
+            second = heappop(self._seconds)
+            visited.append(second)
+            entries = dict.fromkeys(self._buckets[second])
+            self._keep(second, [id for id in entries if self._still_due(id, second, due(id))])
+            ripe = (id for id in self._buckets[second] if (when := due(id)) is not None and when <= now)
+            found.update(dict.fromkeys(islice(ripe, limit - len(found))))
+        for second in visited:
+            if self._buckets[second]:
+                heappush(self._seconds, second)
+            else:
+                del self._buckets[second]
+        return list(found)
+
+    def _still_due(self, id: SessionId, second: int, when: datetime | None) -> bool:
+        if when is None:
+            return False
+        if int(when.timestamp()) > second:
+            self.add(id, when)
+            return False
+        return True
+
+    def _keep(self, second: int, ids: list[SessionId]) -> None:
+        dropped = len(self._buckets[second]) - len(ids)
+        self._buckets[second] = ids
+        self._size -= dropped
+        self._stale = max(0, self._stale - dropped)
+
+
+class _Counters:
+    """The figures of ``StorageStatistics``, kept current."""
+
+    def __init__(self) -> None:
+        self.states = dict.fromkeys(SessionState, 0)
+        self._day = date.min
+        self._created_today = 0
+        self._ended = 0
+        self._ended_duration = timedelta()
+
+    def created(self, new: Sequence[NewSession]) -> None:
+        self.states[SessionState.PENDING] += len(new)
+        day = new[0].event.at.date()
+        if day != self._day:
+            self._day, self._created_today = day, 0
+        self._created_today += len(new)
+
+    def moved(self, before: SessionState, after: SessionState) -> None:
+        self.states[before] -= 1
+        self.states[after] += 1
+
+    def removed(self, state: SessionState) -> None:
+        self.states[state] -= 1
+
+    def finished(self, age: timedelta) -> None:
+        self._ended += 1
+        self._ended_duration += age
+
+    def statistics(self, now: datetime) -> StorageStatistics:
+        return StorageStatistics(
+            states=dict(self.states),
+            created_today=self._created_today if now.date() == self._day else 0,
+            ended=self._ended,
+            ended_duration=self._ended_duration,
+        )
+
+
+def _discard(index: dict[str, list[SessionId]], user: str, id: SessionId) -> None:
+    ids = index[user]
+    ids.remove(id)
+    if not ids:
+        del index[user]
+
+
+def _revoked(session: Session) -> Session:
+    """How a session is read whose user's epoch has passed it."""
+    if session.state in LIVE_STATES:
+        return replace(session, state=SessionState.INVALIDATED)
+    return session
+
+
+def _position(cursor: str) -> tuple[int, str]:
+    created, dot, id = cursor.partition(".")
+    if not (dot and created.isdecimal() and len(created) <= 20):
+        raise InvalidInput("the cursor is not one of ours")
+    return int(created), id
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

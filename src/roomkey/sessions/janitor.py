@@ -1,0 +1,99 @@
+"""Chores that nobody waits for: expire what is overdue, forget what is old."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from msgspec import Struct
+
+from roomkey.domain.lifecycle import deadline
+from roomkey.errors import RoomkeyError
+from roomkey.sessions.manager import SessionManager
+
+_log = structlog.get_logger("roomkey.janitor")
+
+
+class JanitorSettings(Struct, frozen=True, kw_only=True):
+    """
+    How often the janitor comes, how much it takes at a time, and how long ended things are kept.
+
+    Ended sessions stay readable for ``keep_ended``, then their records are deleted; events stay in the log for
+    ``event_retention``.
+    """
+
+    interval: timedelta = timedelta(seconds=5)
+    batch: int = 500
+    keep_ended: timedelta = timedelta(days=7)
+    event_retention: timedelta = timedelta(days=90)
+
+
+class Chores(Struct, frozen=True, kw_only=True):
+    """What one round did, and how far behind it was when it began."""
+
+    expired: int
+    deleted: int
+    forgotten_events: int
+    lag: timedelta
+
+
+class Janitor:
+    """
+    Expires overdue sessions, oldest first, deletes records that ended long ago, and trims the event log.
+
+    Deadlines hold without it: whoever reads an overdue session expires it. It only sees to those that nobody
+    reads. Several may work on one storage.
+    """
+
+    def __init__(self, sessions: SessionManager, settings: JanitorSettings | None = None) -> None:
+        self._sessions = sessions
+        self._settings = settings or JanitorSettings()
+        self.lag = timedelta()
+        """How long the most overdue session had been waiting when the last round began."""
+
+    async def run(self) -> None:
+        """Work until cancelled. A storage that is away is reported, and tried again at the next interval."""
+        while True:
+            try:
+                await self.sweep()
+            except RoomkeyError as error:
+                _log.warning("janitor_failed", code=error.code, error=str(error))
+            await asyncio.sleep(self._settings.interval.total_seconds())
+
+    async def sweep(self) -> Chores:
+        """Do everything that is due now, in batches between which others get their turn."""
+        now = self._sessions.clock.now()
+        first = await self._sessions.storage.overdue(now, 1)
+        due = deadline(first[0]) if first else None
+        self.lag = now - due if due is not None else timedelta()
+        return Chores(
+            expired=await self._expire(),
+            deleted=await self._delete(),
+            forgotten_events=await self._forget(),
+            lag=self.lag,
+        )
+
+    async def _expire(self) -> int:
+        expired = 0
+        while batch := await self._sessions.storage.overdue(self._sessions.clock.now(), self._settings.batch):
+            # Reading them is enough: a deadline that has passed is committed by whoever notices.
+            await self._sessions.get_sessions([session.id for session in batch])
+            expired += len(batch)
+            await asyncio.sleep(0)
+        return expired
+
+    async def _delete(self) -> int:
+        deleted = 0
+        before = self._sessions.clock.now() - self._settings.keep_ended
+        while batch := await self._sessions.storage.ended_before(before, self._settings.batch):
+            for session in batch:
+                deleted += await self._sessions.delete_session(session.id, actor="system:janitor")
+            await asyncio.sleep(0)
+        return deleted
+
+    async def _forget(self) -> int:
+        forgotten = 0
+        before = self._sessions.clock.now() - self._settings.event_retention
+        while purged := await self._sessions.storage.purge_events(before):
+            forgotten += purged
+            await asyncio.sleep(0)
+        return forgotten

@@ -1,0 +1,606 @@
+"""The commands on sessions: load, let the lifecycle decide, commit; start over when someone was faster."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from os import urandom
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from roomkey import errors
+from roomkey.domain.access import Grant, Grants, check_grants
+from roomkey.domain.lifecycle import apply, begin, holds, overdue
+from roomkey.domain.policy import SessionPolicy
+from roomkey.domain.session import (
+    Activated,
+    AnyEvent,
+    Client,
+    Created,
+    Deleted,
+    Expired,
+    Extended,
+    Invalidated,
+    IssuedSession,
+    Resumed,
+    Session,
+    SessionEvent,
+    SessionFilter,
+    SessionId,
+    SessionState,
+    Suspended,
+    TokenRotated,
+    ViolationRecorded,
+    check_user_id,
+    partition_of,
+)
+from roomkey.errors import Conflict, InvalidInput, InvalidToken, NotFound, TokenReused
+from roomkey.ports import Clock, NewSession, Page, Secret, SessionPage, SessionStorage, SystemClock
+from roomkey.security import tokens
+from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
+
+ATTEMPTS: Final = 16
+"""How often a command starts over. Within a process its retries queue up, so only other processes use them up."""
+
+FIRST_PAUSE_SECONDS: Final = 0.002
+
+EventListener = Callable[[Sequence[AnyEvent]], None]
+Fact = TypeVar("Fact", bound=SessionEvent)
+Decision = Callable[[Session, datetime], SessionEvent | None]
+
+_log = structlog.get_logger("roomkey.sessions")
+
+
+class SessionRequest(Struct, frozen=True, kw_only=True):
+    """What a caller asks for when several sessions are created at once."""
+
+    user_id: str
+    client: Client | None = None
+    grants: Sequence[Grant] | None = None
+    lifetime: timedelta | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+class UserRevocation(Struct, frozen=True):
+    """The user's new epoch, and how many live sessions were ended with it."""
+
+    epoch: int
+    revoked: int
+
+
+class SessionManager:
+    """
+    Issues, checks, suspends and revokes sessions.
+
+    A command that returns has been committed, and every listener has been told. One that raises changed
+    nothing, unless it found the session's time to be over: that is written down. Commands on a missing
+    session raise ``NotFound``; reads and deletes answer ``None`` or ``False``. What happened is attributed
+    to ``actor``. Safe to use from any number of tasks of one loop, and from any number of processes on one
+    storage.
+    """
+
+    def __init__(
+        self,
+        storage: SessionStorage,
+        *,
+        policy: SessionPolicy | None = None,
+        clock: Clock | None = None,
+        default_grants: Grants = (),
+        rotation_key: bytes | None = None,
+        degraded_from: int = 10_000,
+        traffic: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """
+        Args:
+            rotation_key: Derives the successors of rotated tokens. All processes on one storage need the same;
+                without one, a random one lives as long as this object.
+            degraded_from: So many sessions make ``health_check`` say ``degraded``.
+            traffic: Tells how many bytes the sockets have carried, for ``metrics``.
+        """
+        self.storage = storage
+        self.policy = policy or SessionPolicy()
+        self.clock = clock or SystemClock()
+        self.default_grants = default_grants
+        self._now = self.clock.now
+        self._rotation_key = rotation_key or urandom(32)
+        self._listeners: list[EventListener] = []
+        self._queues = _Queues()
+        self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from, traffic=traffic)
+
+    def on_events(self, listener: EventListener) -> None:
+        """Call ``listener`` with the events of each commit, before the command that made them returns."""
+        self._listeners.append(listener)
+
+    # --- issue ----------------------------------------------------------------------------------------
+
+    async def create_session(
+        self,
+        user_id: str,
+        *,
+        client: Client | None = None,
+        grants: Sequence[Grant] | None = None,
+        lifetime: timedelta | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        actor: str = "system",
+    ) -> IssuedSession:
+        """
+        Issue a pending session, and the only copy of its token.
+
+        Raises:
+            InvalidInput: If the user id, a grant, the lifetime or the metadata is beyond its limits.
+            CapReached: If the user has as many sessions as the policy allows and it does not evict.
+        """
+        now = self._now()
+        request = SessionRequest(user_id=user_id, client=client, grants=grants, lifetime=lifetime, metadata=metadata)
+        issued, new = self._issue(request, actor, now)
+        evicted = await self.storage.create((new,), self.policy, now)
+        if self._listeners:
+            self._announce([new.event, *evicted])
+        return issued
+
+    async def create_sessions(
+        self, requests: Sequence[SessionRequest], *, actor: str = "system"
+    ) -> list[IssuedSession]:
+        """
+        Issue many sessions, in the order of ``requests``. Sessions of one user come together or not at all.
+
+        Raises:
+            InvalidInput, CapReached: As ``create_session``. On ``InvalidInput`` none was created.
+        """
+        now = self._now()
+        pairs = [self._issue(request, actor, now) for request in requests]
+        if not pairs:
+            return []
+        evicted = await self.storage.create([new for _, new in pairs], self.policy, now)
+        self._announce([*(new.event for _, new in pairs), *evicted])
+        return [issued for issued, _ in pairs]
+
+    def _issue(self, request: SessionRequest, actor: str, now: datetime) -> tuple[IssuedSession, NewSession]:
+        policy = self.policy
+        user_id = check_user_id(request.user_id)
+        lifetime, grants, metadata = request.lifetime, request.grants, request.metadata
+        id = tokens.mint_id(partition_of(user_id))
+        token = tokens.mint(id)
+        event = Created(
+            session=id,
+            user=user_id,
+            version=1,
+            at=now,
+            actor=actor,
+            expires_at=now + (policy.lifetime if lifetime is None else self._checked_lifetime(lifetime)),
+            idle_timeout=policy.idle_timeout,
+            activation_timeout=policy.activation_timeout,
+            client=request.client,
+            grants=self.default_grants if grants is None else check_grants(grants),
+            metadata=None if metadata is None else self._checked_metadata(metadata),
+        )
+        session = begin(event)
+        return IssuedSession(session, token), NewSession(event, session, Secret(current=tokens.digest(token)))
+
+    def _checked_lifetime(self, lifetime: timedelta) -> timedelta:
+        if not timedelta() < lifetime <= self.policy.lifetime:
+            raise InvalidInput(f"a lifetime is positive and at most {self.policy.lifetime}")
+        return lifetime
+
+    def _checked_metadata(self, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+        limit = self.policy.max_metadata_bytes
+        try:
+            # A copy, so that the stored value does not change with the caller's.
+            encoded = msgspec.json.encode(metadata)
+            copy = msgspec.json.decode(encoded)
+        except (TypeError, ValueError, RecursionError):
+            raise InvalidInput("metadata must be plain JSON") from None
+        if len(encoded) > limit:
+            raise InvalidInput(f"metadata has at most {limit} bytes as JSON")
+        return copy
+
+    # --- check ----------------------------------------------------------------------------------------
+
+    async def get_session(self, id: SessionId) -> Session | None:
+        """The session, or ``None``. If its time is over, it is expired (or suspended) first."""
+        session = await self.storage.get(id)
+        if session is None:
+            return None
+        now = self._now()
+        # Written out, because this is the most frequent call of all: an active session in its time.
+        if session.state is SessionState.ACTIVE and now < session.expires_at:
+            idle = session.idle_timeout
+            if idle is None or now - session.last_seen_at < idle:
+                return session
+        return await self._settle(session, now)
+
+    async def get_sessions(self, ids: Sequence[SessionId]) -> list[Session | None]:
+        """The sessions in the order of ``ids``, as ``get_session`` would return them."""
+        now = self._now()
+        found = await self.storage.get_many(ids)
+        return [None if session is None else await self._settle(session, now) for session in found]
+
+    async def validate_session(self, id: SessionId) -> bool:
+        """Whether the session is active and in its time: only then may it use rooms."""
+        session = await self.get_session(id)
+        return session is not None and session.state is SessionState.ACTIVE
+
+    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
+        """
+        The pending or active session that ``token`` opens; counts as activity.
+
+        Args:
+            client: Who presents the token; only written to the log when it is refused.
+
+        Raises:
+            InvalidToken: If no session of ours answers to it. Nothing is created or adopted.
+            TokenReused: If it was rotated out longer ago than the grace: a theft, the session is revoked.
+            Expired, Invalidated, Suspended: If the token is genuine and its session is not usable.
+        """
+        try:
+            return await self._authenticate(token)
+        except errors.SecurityViolation as refusal:
+            _log.warning("token_refused", code=refusal.code, ip=client.ip if client else None)
+            raise
+
+    async def _authenticate(self, token: str) -> Session:
+        id = tokens.session_of(token)
+        found = await self.storage.get_with_secret(id)
+        if found is None:
+            raise InvalidToken("no session answers to this token")
+        session, secret = found
+        now = self._now()
+        if not tokens.same(tokens.digest(token), secret.current):
+            await self._judge_former_token(session, secret, token, now)
+        session = await self._settle(session, now)
+        match session.state:
+            case SessionState.EXPIRED:
+                raise errors.Expired("the session's time is over")
+            case SessionState.INVALIDATED:
+                raise errors.Invalidated("the session was ended")
+            case SessionState.SUSPENDED:
+                raise errors.Suspended("the session is suspended")
+            case _:
+                await self._note_activity(session, now)
+                return session
+
+    async def touch(self, id: SessionId) -> None:
+        """Record activity now. Written at most once per tenth of the idle limit; a missing session is ignored."""
+        session = await self.storage.get(id)
+        if session is not None:
+            await self._note_activity(session, self._now())
+
+    async def _note_activity(self, session: Session, now: datetime) -> None:
+        # A stored moment that lags behind ends the session early, never late. The jitter keeps the sockets
+        # of one session, and the sessions of one burst, from writing at the same moment.
+        idle = session.idle_timeout
+        if idle is not None and now - session.last_seen_at >= idle * random.uniform(0.07, 0.1):  # noqa: S311
+            await self.storage.touch(session.id, now)
+
+    # --- change ---------------------------------------------------------------------------------------
+
+    async def activate_session(
+        self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
+    ) -> Session:
+        """Let a pending session use rooms. Raises as ``suspend_session``."""
+        return await self._transition(id, Activated, actor, reason, if_version)
+
+    async def suspend_session(
+        self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
+    ) -> Session:
+        """
+        Take access away until the session is resumed; its token stays.
+
+        Raises:
+            NotFound: If there is no such session.
+            InvalidState: If its state does not allow it. Asking for what already holds is not an error.
+            Conflict: If ``if_version`` is given and is not the current version.
+        """
+        return await self._transition(id, Suspended, actor, reason, if_version)
+
+    async def resume_session(
+        self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
+    ) -> Session:
+        """Give a suspended session its access back. Raises as ``suspend_session``."""
+        return await self._transition(id, Resumed, actor, reason, if_version)
+
+    async def expire_session(
+        self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
+    ) -> Session:
+        """End the session as if its time were over. Raises as ``suspend_session``."""
+        return await self._transition(id, Expired, actor, reason, if_version)
+
+    async def invalidate_session(
+        self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
+    ) -> Session:
+        """Revoke the session for good. Raises as ``suspend_session``."""
+        return await self._transition(id, Invalidated, actor, reason, if_version)
+
+    async def invalidate_sessions(
+        self, ids: Sequence[SessionId], *, actor: str = "system", reason: str | None = None
+    ) -> list[bool]:
+        """Revoke many sessions; ``False`` stands for one that does not exist. What is over already counts as done."""
+        now = self._now()
+        sessions = await self.storage.get_many(ids)
+        changes: list[tuple[Session, SessionEvent]] = []
+        for session in {session.id: session for session in sessions if session is not None}.values():
+            if not holds(session, Invalidated):
+                event = _fact(Invalidated, session, now, actor, reason)
+                changes.append((apply(session, event), event))
+        done = await self.storage.update_many(changes)
+        self._announce([event for (_, event), fits in zip(changes, done, strict=True) if fits])
+        lost = {session.id for (session, _), fits in zip(changes, done, strict=True) if not fits}
+        gone: set[SessionId] = set()
+        for id in lost:
+            try:
+                await self._transition(id, Invalidated, actor, reason, None)
+            except NotFound:
+                gone.add(id)
+        return [session is not None and session.id not in gone for session in sessions]
+
+    async def extend_session(
+        self,
+        id: SessionId,
+        lifetime: timedelta | None = None,
+        *,
+        actor: str = "system",
+        if_version: int | None = None,
+    ) -> Session:
+        """
+        Move the absolute deadline to ``lifetime`` from now (default and maximum: the policy's lifetime).
+
+        The deadline is never moved closer; asking for an earlier one changes nothing.
+
+        Raises:
+            InvalidInput: If the lifetime is beyond the policy's. Otherwise as ``suspend_session``.
+        """
+        by = self.policy.lifetime if lifetime is None else self._checked_lifetime(lifetime)
+
+        def decide(session: Session, now: datetime) -> Extended | None:
+            event = _fact(Extended, session, now, actor, None, expires_at=now + by)
+            if session.state.is_live and event.expires_at <= session.expires_at:
+                return None
+            return event
+
+        return await self._change(id, decide, if_version)
+
+    async def record_violation(self, id: SessionId, cause: str, *, actor: str = "system") -> Session:
+        """Count a misbehaviour of the session's holder, ``cause`` in a word. Raises as ``suspend_session``."""
+        return await self._transition(id, ViolationRecorded, actor, cause, None)
+
+    async def revoke_user(
+        self,
+        user_id: str,
+        *,
+        except_session: SessionId | None = None,
+        actor: str = "system",
+        reason: str | None = None,
+    ) -> UserRevocation:
+        """
+        End every session of the user that was issued before, whether or not any index lists it.
+
+        Raises:
+            InvalidInput: If ``user_id`` cannot be one.
+        """
+        check_user_id(user_id)
+        done = await self.storage.revoke_user(
+            user_id, self._now(), actor=actor, cause=reason, except_session=except_session
+        )
+        self._announce(done.events)
+        return UserRevocation(done.epoch, len(done.events) - 1)
+
+    async def delete_session(self, id: SessionId, *, actor: str = "system", if_version: int | None = None) -> bool:
+        """Remove the session, live or not; ``False`` if there is none. Its history stays until the retention."""
+        async for _ in self._attempts(id):
+            session = await self.storage.get(id)
+            if session is None:
+                return False
+            _check_version(session, if_version)
+            event = _fact(Deleted, session, self._now(), actor, None)
+            try:
+                deleted = await self.storage.delete(event)
+            except Conflict:
+                continue
+            if deleted:
+                self._announce([event])
+            return deleted
+        raise Conflict("the session is being changed too often")
+
+    async def _transition(
+        self, id: SessionId, kind: type[SessionEvent], actor: str, cause: str | None, if_version: int | None
+    ) -> Session:
+        def decide(session: Session, now: datetime) -> SessionEvent | None:
+            return None if holds(session, kind) else _fact(kind, session, now, actor, cause)
+
+        return await self._change(id, decide, if_version)
+
+    async def _change(self, id: SessionId, decide: Decision, if_version: int | None) -> Session:
+        async for _ in self._attempts(id):
+            session = await self.storage.get(id)
+            if session is None:
+                raise NotFound("there is no such session")
+            _check_version(session, if_version)
+            now = self._now()
+            session = await self._settle(session, now)
+            event = decide(session, now)
+            if event is None:
+                return session
+            after = apply(session, event)
+            try:
+                await self.storage.update(after, event)
+            except Conflict:
+                continue
+            if self._listeners:
+                self._announce((event,))
+            return after
+        raise Conflict("the session is being changed too often")
+
+    async def _settle(self, session: Session, now: datetime) -> Session:
+        """The session after what time has made due, committed."""
+        event = overdue(session, now, self.policy.on_idle)
+        while event is not None:
+            after = apply(session, event)
+            try:
+                await self.storage.update(after, event)
+            except Conflict:
+                fresh = await self.storage.get(session.id)
+                if fresh is None:
+                    return after
+                session = fresh
+            except NotFound:
+                return after
+            else:
+                self._announce((event,))
+                session = after
+            event = overdue(session, now, self.policy.on_idle)
+        return session
+
+    async def _attempts(self, id: SessionId) -> AsyncGenerator[int]:
+        """One attempt without ceremony; then one task of this process at a time, pausing longer and longer."""
+        yield 0
+        async with self._queues.turn(id):
+            for number in range(1, ATTEMPTS):
+                yield number
+                await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** min(number, 7) * random.random())  # noqa: S311
+
+    def _announce(self, events: Sequence[AnyEvent]) -> None:
+        for listener in self._listeners:
+            listener(events)
+
+    # --- rotate ---------------------------------------------------------------------------------------
+
+    async def rotate_token(
+        self,
+        id: SessionId,
+        presented: str | None = None,
+        *,
+        actor: str = "system",
+        if_version: int | None = None,
+    ) -> IssuedSession:
+        """
+        Replace the session's token; the one before it is honoured for the policy's grace.
+
+        A holder presents its current token, and everyone who presents the same one within the grace gets the
+        same successor. An operator presents nothing and gets a random one.
+
+        Raises:
+            InvalidToken: If ``presented`` does not belong to this session.
+            TokenReused: If it was rotated out longer ago than the grace: a theft, the session is revoked.
+            NotFound, InvalidState, Conflict: As ``suspend_session``.
+        """
+        if presented is not None and tokens.session_of(presented) != id:
+            raise InvalidToken("the token belongs to another session")
+        async for _ in self._attempts(id):
+            found = await self.storage.get_with_secret(id)
+            if found is None:
+                raise NotFound("there is no such session")
+            session, secret = found
+            _check_version(session, if_version)
+            now = self._now()
+            session = await self._settle(session, now)
+            if presented is not None and not tokens.same(tokens.digest(presented), secret.current):
+                return await self._repeat_rotation(session, secret, presented, now)
+            token = (
+                tokens.mint(id)
+                if presented is None
+                else tokens.successor(self._rotation_key, presented, secret.generation)
+            )
+            event = _fact(TokenRotated, session, now, actor, None)
+            after = apply(session, event)
+            try:
+                await self.storage.update(after, event, secret=_succeed(secret, token, now))
+            except Conflict:
+                continue
+            self._announce((event,))
+            return IssuedSession(after, token)
+        raise Conflict("the session is being changed too often")
+
+    async def _repeat_rotation(self, session: Session, secret: Secret, presented: str, now: datetime) -> IssuedSession:
+        """Hand a racer within the grace the successor that the winner got."""
+        await self._judge_former_token(session, secret, presented, now)
+        token = tokens.successor(self._rotation_key, presented, secret.generation - 1)
+        if not tokens.same(tokens.digest(token), secret.current):
+            raise InvalidToken("the token was replaced by an operator")
+        if not session.state.is_live:
+            raise errors.InvalidState(f"a session that is {session.state} cannot become token_rotated")
+        return IssuedSession(session, token)
+
+    async def _judge_former_token(self, session: Session, secret: Secret, token: str, now: datetime) -> None:
+        """Return if ``token`` is the one before the current one and the grace is not over; raise otherwise."""
+        was_previous = secret.previous is not None and tokens.same(tokens.digest(token), secret.previous)
+        if was_previous and secret.rotated_at is not None and now - secret.rotated_at < self.policy.rotation_grace:
+            return
+        if was_previous or tokens.descends(self._rotation_key, token, secret.current, secret.generation):
+            if session.state.is_live:
+                await self._transition(session.id, Invalidated, "system", "token_reused", None)
+            raise TokenReused("the token was replaced by a newer one")
+        raise InvalidToken("no session answers to this token")
+
+    # --- ask ------------------------------------------------------------------------------------------
+
+    async def list_sessions(self, filter: SessionFilter | None = None, page: Page | None = None) -> SessionPage:
+        """
+        A page of sessions; follow ``next_cursor`` for the rest. States are as stored: overdue ones may be among them.
+
+        Raises:
+            InvalidInput: If the cursor is not ours or the limit is not within 1 to 500.
+        """
+        return await self._queries.list(filter or SessionFilter(), page or Page())
+
+    async def count_sessions(self, filter: SessionFilter | None = None) -> int:
+        """How many sessions match."""
+        return await self.storage.count(filter or SessionFilter())
+
+    async def metrics(self) -> SessionMetrics:
+        """The figures of this moment, in constant time."""
+        return await self._queries.metrics()
+
+    async def health_check(self) -> HealthStatus:
+        """How the sessions and what keeps them are doing. Does not raise."""
+        return await self._queries.health()
+
+
+class _Queues:
+    """One queue for each session that several tasks are changing at this moment."""
+
+    def __init__(self) -> None:
+        self._locks: dict[SessionId, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def turn(self, id: SessionId) -> AsyncGenerator[None]:
+        lock, waiting = self._locks.get(id, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._locks[id] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._locks.pop(id)
+            if waiting > 1:
+                self._locks[id] = lock, waiting - 1
+
+
+def _fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: str | None, **details: Any) -> Fact:
+    """The next event in the history of ``session``."""
+    return kind(
+        session=session.id,
+        user=session.user_id,
+        version=session.version + 1,
+        at=now,
+        actor=actor,
+        cause=cause,
+        **details,
+    )
+
+
+def _succeed(secret: Secret, token: str, now: datetime) -> Secret:
+    return Secret(
+        current=tokens.digest(token),
+        generation=secret.generation + 1,
+        previous=secret.current,
+        rotated_at=now,
+    )
+
+
+def _check_version(session: Session, expected: int | None) -> None:
+    if expected is not None and session.version != expected:
+        raise Conflict(f"the session has version {session.version}, not {expected}")

@@ -1,0 +1,27 @@
+"""How tests run: coroutines on a fresh uvloop each, under a time limit that no honest test reaches."""
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+import uvloop
+
+TIME_LIMIT_SECONDS = 60
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run ``async def`` tests to their end."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001  # pytest offers no public way to ask
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+
+    async def limited() -> Any:
+        async with asyncio.timeout(TIME_LIMIT_SECONDS):
+            return await pyfuncitem.obj(**arguments)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(limited())
+    return True
