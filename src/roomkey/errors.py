@@ -57,6 +57,13 @@ class Conflict(SessionError):
     retry = True
 
 
+class VersionMismatch(Conflict):
+    """The caller named the version that it had seen, and the session has moved on (RFC 9110, If-Match)."""
+
+    code = "version_mismatch"
+    retry = False
+
+
 class CapReached(SessionError):
     """The user has as many live sessions as the policy allows, and the policy is to refuse."""
 

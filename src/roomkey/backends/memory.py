@@ -34,8 +34,8 @@ from roomkey.domain.session import (
 from roomkey.errors import Conflict, InvalidInput, NotFound
 from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
 
-EVENTS_PER_PARTITION: Final = 1024
-"""The log is a ring: this many events per partition, 262,144 in all, are kept."""
+EVENTS_PER_PARTITION: Final = 512
+"""The log is a ring: this many events per partition, 131,072 in all, are kept."""
 
 SCAN_LIMIT: Final = 10_000
 """So many sessions are looked at for one page, so that a rare match does not stop the loop."""

@@ -5,6 +5,9 @@ import zlib
 DEFLATE_FROM_BYTES = 1024
 """Shorter messages are sent as they are: deflate would cost more than it saves."""
 
+LARGEST_WINDOW_BITS = 15
+"""The window of RFC 7692 that nobody has to ask for: 32 KiB."""
+
 TEXT = 0x1
 BINARY = 0x2
 
@@ -13,8 +16,9 @@ class Frame:
     """
     One whole message as server frames, which are not masked and therefore the same for every subscriber.
 
-    ``payload`` is the message, ``plain`` the finished frame. The compressed form is made when the first
-    subscriber that negotiated permessage-deflate needs it, and shared by all (RFC 7692, no context takeover).
+    ``payload`` is the message, ``plain`` the finished frame. A compressed form is made when the first
+    subscriber that negotiated permessage-deflate needs it, and shared by all with the same window
+    (RFC 7692, no context takeover).
     """
 
     __slots__ = ("_deflated", "binary", "payload", "plain", "size")
@@ -22,25 +26,32 @@ class Frame:
     def __init__(self, payload: bytes, *, binary: bool = False) -> None:
         self.payload = payload
         self.binary = binary
-        self.plain = _header(BINARY if binary else TEXT, len(payload)) + payload
+        self.plain = header(BINARY if binary else TEXT, len(payload)) + payload
         self.size = len(self.plain)
-        self._deflated: bytes | None = None
+        self._deflated: dict[int, bytes] | None = None
 
-    def deflated(self) -> bytes:
-        """The frame for peers with permessage-deflate: compressed where that is worth it."""
+    def deflated(self, window_bits: int = LARGEST_WINDOW_BITS) -> bytes:
+        """The frame for peers with permessage-deflate, a window of 9 to 15 bits: compressed where that is worth it."""
+        if len(self.payload) < DEFLATE_FROM_BYTES:
+            return self.plain
         if self._deflated is None:
-            self._deflated = self._deflate() if len(self.payload) >= DEFLATE_FROM_BYTES else self.plain
-        return self._deflated
+            self._deflated = {}
+        finished = self._deflated.get(window_bits)
+        if finished is None:
+            finished = self._deflated[window_bits] = self._deflate(window_bits)
+        return finished
 
-    def _deflate(self) -> bytes:
-        compressor = zlib.compressobj(level=1, wbits=-15)
+    def _deflate(self, window_bits: int) -> bytes:
+        compressor = zlib.compressobj(level=1, wbits=-window_bits)
         # RFC 7692, 7.2.1: the empty block that a sync flush leaves at the end is not sent.
         data = (compressor.compress(self.payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-        opcode = BINARY if self.binary else TEXT
-        return _header(opcode | 0x40, len(data)) + data
+        if len(data) >= len(self.payload):
+            return self.plain
+        return header((BINARY if self.binary else TEXT) | 0x40, len(data)) + data
 
 
-def _header(opcode: int, length: int) -> bytes:
+def header(opcode: int, length: int) -> bytes:
+    """The head of an unmasked, final frame; ``opcode`` may carry RSV1 as 0x40."""
     first = 0x80 | opcode
     if length < 126:
         return bytes((first, length))

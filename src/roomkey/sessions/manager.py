@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from os import urandom
+from sys import intern
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -38,7 +39,7 @@ from roomkey.domain.session import (
     check_user_id,
     partition_of,
 )
-from roomkey.errors import Conflict, InvalidInput, InvalidToken, NotFound, TokenReused
+from roomkey.errors import Conflict, InvalidInput, InvalidToken, NotFound, TokenReused, VersionMismatch
 from roomkey.ports import Clock, NewSession, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
@@ -49,6 +50,7 @@ ATTEMPTS: Final = 16
 FIRST_PAUSE_SECONDS: Final = 0.002
 
 EventListener = Callable[[Sequence[AnyEvent]], None]
+T = TypeVar("T")
 Fact = TypeVar("Fact", bound=SessionEvent)
 Decision = Callable[[Session, datetime], SessionEvent | None]
 
@@ -138,8 +140,7 @@ class SessionManager:
         request = SessionRequest(user_id=user_id, client=client, grants=grants, lifetime=lifetime, metadata=metadata)
         issued, new = self._issue(request, actor, now)
         evicted = await self.storage.create((new,), self.policy, now)
-        if self._listeners:
-            self._announce([new.event, *evicted])
+        self._announce((new.event, *evicted))
         return issued
 
     async def create_sessions(
@@ -161,7 +162,8 @@ class SessionManager:
 
     def _issue(self, request: SessionRequest, actor: str, now: datetime) -> tuple[IssuedSession, NewSession]:
         policy = self.policy
-        user_id = check_user_id(request.user_id)
+        # One string for all sessions of a user: requests bring a new copy each time, and they stay.
+        user_id = intern(check_user_id(request.user_id))
         lifetime, grants, metadata = request.lifetime, request.grants, request.metadata
         id = tokens.mint_id(partition_of(user_id))
         token = tokens.mint(id)
@@ -273,7 +275,7 @@ class SessionManager:
         # A stored moment that lags behind ends the session early, never late. The jitter keeps the sockets
         # of one session, and the sessions of one burst, from writing at the same moment.
         idle = session.idle_timeout
-        if idle is not None and now - session.last_seen_at >= idle * random.uniform(0.07, 0.1):  # noqa: S311
+        if idle is not None and now - session.last_seen_at >= idle * random.uniform(0.07, 0.1):  # noqa: S311  # jitter is no secret
             await self.storage.touch(session.id, now)
 
     # --- change ---------------------------------------------------------------------------------------
@@ -293,7 +295,8 @@ class SessionManager:
         Raises:
             NotFound: If there is no such session.
             InvalidState: If its state does not allow it. Asking for what already holds is not an error.
-            Conflict: If ``if_version`` is given and is not the current version.
+            VersionMismatch: If ``if_version`` is given and is not the current version.
+            Conflict: If others kept changing the session, all the time.
         """
         return await self._transition(id, Suspended, actor, reason, if_version)
 
@@ -390,20 +393,19 @@ class SessionManager:
 
     async def delete_session(self, id: SessionId, *, actor: str = "system", if_version: int | None = None) -> bool:
         """Remove the session, live or not; ``False`` if there is none. Its history stays until the retention."""
-        async for _ in self._attempts(id):
+
+        async def attempt() -> bool:
             session = await self.storage.get(id)
             if session is None:
                 return False
             _check_version(session, if_version)
             event = _fact(Deleted, session, self._now(), actor, None)
-            try:
-                deleted = await self.storage.delete(event)
-            except Conflict:
-                continue
+            deleted = await self.storage.delete(event)
             if deleted:
-                self._announce([event])
+                self._announce((event,))
             return deleted
-        raise Conflict("the session is being changed too often")
+
+        return await self._persist(id, attempt)
 
     async def _transition(
         self, id: SessionId, kind: type[SessionEvent], actor: str, cause: str | None, if_version: int | None
@@ -414,7 +416,7 @@ class SessionManager:
         return await self._change(id, decide, if_version)
 
     async def _change(self, id: SessionId, decide: Decision, if_version: int | None) -> Session:
-        async for _ in self._attempts(id):
+        async def attempt() -> Session:
             session = await self.storage.get(id)
             if session is None:
                 raise NotFound("there is no such session")
@@ -425,13 +427,29 @@ class SessionManager:
             if event is None:
                 return session
             after = apply(session, event)
-            try:
-                await self.storage.update(after, event)
-            except Conflict:
-                continue
-            if self._listeners:
-                self._announce((event,))
+            await self.storage.update(after, event)
+            self._announce((event,))
             return after
+
+        return await self._persist(id, attempt)
+
+    async def _persist(self, id: SessionId, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make the attempt; after a lost race decide again on fresh state, one task of this process at a time."""
+        try:
+            return await attempt()
+        except VersionMismatch:
+            raise
+        except Conflict:
+            pass
+        async with self._queues.turn(id):
+            for number in range(1, ATTEMPTS):
+                try:
+                    return await attempt()
+                except VersionMismatch:
+                    raise
+                except Conflict:
+                    pause = FIRST_PAUSE_SECONDS * 2 ** min(number, 7)
+                    await asyncio.sleep(pause * random.random())  # noqa: S311  # jitter is no secret
         raise Conflict("the session is being changed too often")
 
     async def _settle(self, session: Session, now: datetime) -> Session:
@@ -453,14 +471,6 @@ class SessionManager:
                 session = after
             event = overdue(session, now, self.policy.on_idle)
         return session
-
-    async def _attempts(self, id: SessionId) -> AsyncGenerator[int]:
-        """One attempt without ceremony; then one task of this process at a time, pausing longer and longer."""
-        yield 0
-        async with self._queues.turn(id):
-            for number in range(1, ATTEMPTS):
-                yield number
-                await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** min(number, 7) * random.random())  # noqa: S311
 
     def _announce(self, events: Sequence[AnyEvent]) -> None:
         for listener in self._listeners:
@@ -489,7 +499,8 @@ class SessionManager:
         """
         if presented is not None and tokens.session_of(presented) != id:
             raise InvalidToken("the token belongs to another session")
-        async for _ in self._attempts(id):
+
+        async def attempt() -> IssuedSession:
             found = await self.storage.get_with_secret(id)
             if found is None:
                 raise NotFound("there is no such session")
@@ -497,22 +508,19 @@ class SessionManager:
             _check_version(session, if_version)
             now = self._now()
             session = await self._settle(session, now)
-            if presented is not None and not tokens.same(tokens.digest(presented), secret.current):
+            if presented is None:
+                token = tokens.mint(id)
+            elif tokens.same(tokens.digest(presented), secret.current):
+                token = tokens.successor(self._rotation_key, presented, secret.generation)
+            else:
                 return await self._repeat_rotation(session, secret, presented, now)
-            token = (
-                tokens.mint(id)
-                if presented is None
-                else tokens.successor(self._rotation_key, presented, secret.generation)
-            )
             event = _fact(TokenRotated, session, now, actor, None)
             after = apply(session, event)
-            try:
-                await self.storage.update(after, event, secret=_succeed(secret, token, now))
-            except Conflict:
-                continue
+            await self.storage.update(after, event, secret=_succeed(secret, token, now))
             self._announce((event,))
             return IssuedSession(after, token)
-        raise Conflict("the session is being changed too often")
+
+        return await self._persist(id, attempt)
 
     async def _repeat_rotation(self, session: Session, secret: Secret, presented: str, now: datetime) -> IssuedSession:
         """Hand a racer within the grace the successor that the winner got."""
@@ -603,4 +611,4 @@ def _succeed(secret: Secret, token: str, now: datetime) -> Secret:
 
 def _check_version(session: Session, expected: int | None) -> None:
     if expected is not None and session.version != expected:
-        raise Conflict(f"the session has version {session.version}, not {expected}")
+        raise VersionMismatch(f"the session has version {session.version}, not {expected}")
