@@ -249,6 +249,11 @@ class UserRevoked(Struct, frozen=True, kw_only=True, gc=False, tag_field="type",
     cause: str | None = None
     session: SessionId | None = None
 
+    @classmethod
+    def tag(cls) -> str:
+        """The name under which this fact is stored and sent."""
+        return str(cls.__struct_config__.tag)
+
     @property
     def version(self) -> int:
         """The user's epoch: what a version is to a session."""

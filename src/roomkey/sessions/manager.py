@@ -6,22 +6,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from os import urandom
-from sys import intern
 from typing import Any, Final, TypeVar
 
-import msgspec
 import structlog
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.domain.access import Grant, Grants, check_grants
-from roomkey.domain.lifecycle import apply, begin, holds, overdue
+from roomkey.domain.access import Grant, Grants
+from roomkey.domain.lifecycle import apply, holds, overdue
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
     Activated,
     AnyEvent,
     Client,
-    Created,
     Deleted,
     Expired,
     Extended,
@@ -37,12 +34,13 @@ from roomkey.domain.session import (
     TokenRotated,
     ViolationRecorded,
     check_user_id,
-    partition_of,
 )
-from roomkey.errors import Conflict, InvalidInput, InvalidToken, NotFound, TokenReused, VersionMismatch
-from roomkey.ports import Clock, NewSession, Page, Secret, SessionPage, SessionStorage, SystemClock
+from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused, VersionMismatch
+from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
+from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
+from roomkey.sessions.rotation import Rotation, Standing, succeed
 
 ATTEMPTS: Final = 16
 """How often a command starts over. Within a process its retries queue up, so only other processes use them up."""
@@ -55,16 +53,6 @@ Fact = TypeVar("Fact", bound=SessionEvent)
 Decision = Callable[[Session, datetime], SessionEvent | None]
 
 _log = structlog.get_logger("roomkey.sessions")
-
-
-class SessionRequest(Struct, frozen=True, kw_only=True):
-    """What a caller asks for when several sessions are created at once."""
-
-    user_id: str
-    client: Client | None = None
-    grants: Sequence[Grant] | None = None
-    lifetime: timedelta | None = None
-    metadata: Mapping[str, Any] | None = None
 
 
 class UserRevocation(Struct, frozen=True):
@@ -108,7 +96,7 @@ class SessionManager:
         self.clock = clock or SystemClock()
         self.default_grants = default_grants
         self._now = self.clock.now
-        self._rotation_key = rotation_key or urandom(32)
+        self._rotation = Rotation(rotation_key or urandom(32), self.policy.rotation_grace)
         self._listeners: list[EventListener] = []
         self._queues = _Queues()
         self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from, traffic=traffic)
@@ -138,7 +126,7 @@ class SessionManager:
         """
         now = self._now()
         request = SessionRequest(user_id=user_id, client=client, grants=grants, lifetime=lifetime, metadata=metadata)
-        issued, new = self._issue(request, actor, now)
+        issued, new = issue(request, self.policy, self.default_grants, actor=actor, now=now)
         evicted = await self.storage.create((new,), self.policy, now)
         self._announce((new.event, *evicted))
         return issued
@@ -153,52 +141,12 @@ class SessionManager:
             InvalidInput, CapReached: As ``create_session``. On ``InvalidInput`` none was created.
         """
         now = self._now()
-        pairs = [self._issue(request, actor, now) for request in requests]
+        pairs = [issue(request, self.policy, self.default_grants, actor=actor, now=now) for request in requests]
         if not pairs:
             return []
         evicted = await self.storage.create([new for _, new in pairs], self.policy, now)
         self._announce([*(new.event for _, new in pairs), *evicted])
         return [issued for issued, _ in pairs]
-
-    def _issue(self, request: SessionRequest, actor: str, now: datetime) -> tuple[IssuedSession, NewSession]:
-        policy = self.policy
-        # One string for all sessions of a user: requests bring a new copy each time, and they stay.
-        user_id = intern(check_user_id(request.user_id))
-        lifetime, grants, metadata = request.lifetime, request.grants, request.metadata
-        id = tokens.mint_id(partition_of(user_id))
-        token = tokens.mint(id)
-        event = Created(
-            session=id,
-            user=user_id,
-            version=1,
-            at=now,
-            actor=actor,
-            expires_at=now + (policy.lifetime if lifetime is None else self._checked_lifetime(lifetime)),
-            idle_timeout=policy.idle_timeout,
-            activation_timeout=policy.activation_timeout,
-            client=request.client,
-            grants=self.default_grants if grants is None else check_grants(grants),
-            metadata=None if metadata is None else self._checked_metadata(metadata),
-        )
-        session = begin(event)
-        return IssuedSession(session, token), NewSession(event, session, Secret(current=tokens.digest(token)))
-
-    def _checked_lifetime(self, lifetime: timedelta) -> timedelta:
-        if not timedelta() < lifetime <= self.policy.lifetime:
-            raise InvalidInput(f"a lifetime is positive and at most {self.policy.lifetime}")
-        return lifetime
-
-    def _checked_metadata(self, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-        limit = self.policy.max_metadata_bytes
-        try:
-            # A copy, so that the stored value does not change with the caller's.
-            encoded = msgspec.json.encode(metadata)
-            copy = msgspec.json.decode(encoded)
-        except (TypeError, ValueError, RecursionError):
-            raise InvalidInput("metadata must be plain JSON") from None
-        if len(encoded) > limit:
-            raise InvalidInput(f"metadata has at most {limit} bytes as JSON")
-        return copy
 
     # --- check ----------------------------------------------------------------------------------------
 
@@ -251,8 +199,7 @@ class SessionManager:
             raise InvalidToken("no session answers to this token")
         session, secret = found
         now = self._now()
-        if not tokens.same(tokens.digest(token), secret.current):
-            await self._judge_former_token(session, secret, token, now)
+        await self._refuse_unless_genuine(session, self._rotation.standing(token, secret, now))
         session = await self._settle(session, now)
         match session.state:
             case SessionState.EXPIRED:
@@ -356,7 +303,7 @@ class SessionManager:
         Raises:
             InvalidInput: If the lifetime is beyond the policy's. Otherwise as ``suspend_session``.
         """
-        by = self.policy.lifetime if lifetime is None else self._checked_lifetime(lifetime)
+        by = self.policy.lifetime if lifetime is None else check_lifetime(lifetime, self.policy)
 
         def decide(session: Session, now: datetime) -> Extended | None:
             event = _fact(Extended, session, now, actor, None, expires_at=now + by)
@@ -510,38 +457,36 @@ class SessionManager:
             session = await self._settle(session, now)
             if presented is None:
                 token = tokens.mint(id)
-            elif tokens.same(tokens.digest(presented), secret.current):
-                token = tokens.successor(self._rotation_key, presented, secret.generation)
             else:
-                return await self._repeat_rotation(session, secret, presented, now)
+                standing = self._rotation.standing(presented, secret, now)
+                await self._refuse_unless_genuine(session, standing)
+                if standing is Standing.GRACE:
+                    return self._repeat_rotation(session, secret, presented)
+                token = self._rotation.successor(presented, secret)
             event = _fact(TokenRotated, session, now, actor, None)
             after = apply(session, event)
-            await self.storage.update(after, event, secret=_succeed(secret, token, now))
+            await self.storage.update(after, event, secret=succeed(secret, token, now))
             self._announce((event,))
             return IssuedSession(after, token)
 
         return await self._persist(id, attempt)
 
-    async def _repeat_rotation(self, session: Session, secret: Secret, presented: str, now: datetime) -> IssuedSession:
+    def _repeat_rotation(self, session: Session, secret: Secret, presented: str) -> IssuedSession:
         """Hand a racer within the grace the successor that the winner got."""
-        await self._judge_former_token(session, secret, presented, now)
-        token = tokens.successor(self._rotation_key, presented, secret.generation - 1)
-        if not tokens.same(tokens.digest(token), secret.current):
+        token = self._rotation.successor_again(presented, secret)
+        if token is None:
             raise InvalidToken("the token was replaced by an operator")
         if not session.state.is_live:
-            raise errors.InvalidState(f"a session that is {session.state} cannot become token_rotated")
+            raise InvalidState(f"a session that is {session.state} cannot become {TokenRotated.tag()}")
         return IssuedSession(session, token)
 
-    async def _judge_former_token(self, session: Session, secret: Secret, token: str, now: datetime) -> None:
-        """Return if ``token`` is the one before the current one and the grace is not over; raise otherwise."""
-        was_previous = secret.previous is not None and tokens.same(tokens.digest(token), secret.previous)
-        if was_previous and secret.rotated_at is not None and now - secret.rotated_at < self.policy.rotation_grace:
-            return
-        if was_previous or tokens.descends(self._rotation_key, token, secret.current, secret.generation):
+    async def _refuse_unless_genuine(self, session: Session, standing: Standing) -> None:
+        if standing is Standing.UNKNOWN:
+            raise InvalidToken("no session answers to this token")
+        if standing is Standing.REUSED:
             if session.state.is_live:
                 await self._transition(session.id, Invalidated, "system", "token_reused", None)
             raise TokenReused("the token was replaced by a newer one")
-        raise InvalidToken("no session answers to this token")
 
     # --- ask ------------------------------------------------------------------------------------------
 
@@ -597,15 +542,6 @@ def _fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: 
         actor=actor,
         cause=cause,
         **details,
-    )
-
-
-def _succeed(secret: Secret, token: str, now: datetime) -> Secret:
-    return Secret(
-        current=tokens.digest(token),
-        generation=secret.generation + 1,
-        previous=secret.current,
-        rotated_at=now,
     )
 
 

@@ -1,0 +1,77 @@
+"""Make a new session out of a request: every limit is checked here, nothing is stored."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from sys import intern
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from roomkey.domain.access import Grant, Grants, check_grants
+from roomkey.domain.lifecycle import begin
+from roomkey.domain.policy import SessionPolicy
+from roomkey.domain.session import Client, Created, IssuedSession, check_user_id, partition_of
+from roomkey.errors import InvalidInput
+from roomkey.ports import NewSession, Secret
+from roomkey.security import tokens
+
+
+class SessionRequest(Struct, frozen=True, kw_only=True):
+    """What a caller asks for; what it leaves out is decided by the policy."""
+
+    user_id: str
+    client: Client | None = None
+    grants: Sequence[Grant] | None = None
+    lifetime: timedelta | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+def issue(
+    request: SessionRequest, policy: SessionPolicy, default_grants: Grants, *, actor: str, now: datetime
+) -> tuple[IssuedSession, NewSession]:
+    """
+    A pending session with its only token, and what storage is to keep of it.
+
+    Raises:
+        InvalidInput: If the user id, a grant, the lifetime or the metadata is beyond its limits.
+    """
+    # One string for all sessions of a user: requests bring a new copy each time, and they stay.
+    user_id = intern(check_user_id(request.user_id))
+    lifetime, grants, metadata = request.lifetime, request.grants, request.metadata
+    id = tokens.mint_id(partition_of(user_id))
+    token = tokens.mint(id)
+    event = Created(
+        session=id,
+        user=user_id,
+        version=1,
+        at=now,
+        actor=actor,
+        expires_at=now + (policy.lifetime if lifetime is None else check_lifetime(lifetime, policy)),
+        idle_timeout=policy.idle_timeout,
+        activation_timeout=policy.activation_timeout,
+        client=request.client,
+        grants=default_grants if grants is None else check_grants(grants),
+        metadata=None if metadata is None else _checked_metadata(metadata, policy.max_metadata_bytes),
+    )
+    session = begin(event)
+    return IssuedSession(session, token), NewSession(event, session, Secret(current=tokens.digest(token)))
+
+
+def check_lifetime(lifetime: timedelta, policy: SessionPolicy) -> timedelta:
+    """Return ``lifetime`` if the policy allows it; raise ``InvalidInput`` otherwise."""
+    if not timedelta() < lifetime <= policy.lifetime:
+        raise InvalidInput(f"a lifetime is positive and at most {policy.lifetime}")
+    return lifetime
+
+
+def _checked_metadata(metadata: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
+    try:
+        # A copy, so that the stored value does not change with the caller's.
+        encoded = msgspec.json.encode(metadata)
+        copy = msgspec.json.decode(encoded)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidInput("metadata must be plain JSON") from None
+    if len(encoded) > limit:
+        raise InvalidInput(f"metadata has at most {limit} bytes as JSON")
+    return copy

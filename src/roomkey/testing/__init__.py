@@ -1,0 +1,1 @@
+"""What others need to test against Roomkey: conformance suites, fakes, and an echo server."""

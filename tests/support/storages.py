@@ -1,0 +1,13 @@
+"""Every kind of session storage that tests can open without a server."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from roomkey.backends.lmdb import FileSystemSessionStorage
+from roomkey.backends.memory import MemorySessionStorage
+from roomkey.ports import SessionStorage
+
+STORAGES: dict[str, Callable[[Path], SessionStorage]] = {
+    "memory": lambda _: MemorySessionStorage(),
+    "lmdb": FileSystemSessionStorage,
+}

@@ -1,0 +1,189 @@
+"""What can happen to a session, and when its time is over."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from roomkey.domain.lifecycle import NEXT_STATE, apply, deadline, diagram, holds, overdue, replay
+from roomkey.domain.policy import OnIdle
+from roomkey.domain.session import (
+    Activated,
+    Deleted,
+    Event,
+    Evicted,
+    Expired,
+    Extended,
+    Invalidated,
+    Resumed,
+    Session,
+    SessionEvent,
+    SessionState,
+    Suspended,
+    TokenRotated,
+    ViolationRecorded,
+)
+from roomkey.errors import InvalidState
+from tests.support.sessions import NOON, created, pending
+
+FACTS: list[type[SessionEvent]] = [
+    Activated,
+    Suspended,
+    Resumed,
+    Extended,
+    TokenRotated,
+    Expired,
+    Invalidated,
+    Evicted,
+    ViolationRecorded,
+]
+HOUR = timedelta(hours=1)
+
+
+def fact(kind: type[SessionEvent], session: Session) -> SessionEvent:
+    details: dict[str, Any] = {"expires_at": session.expires_at + HOUR} if kind is Extended else {}
+    return kind(session=session.id, user=session.user_id, version=session.version + 1, at=NOON, **details)
+
+
+def in_state(state: SessionState) -> Session:
+    return replace(pending(), state=state)
+
+
+EXPECTED = {
+    ("pending", "activated"): "active",
+    ("pending", "expired"): "expired",
+    ("pending", "invalidated"): "invalidated",
+    ("pending", "evicted"): "invalidated",
+    ("active", "suspended"): "suspended",
+    ("active", "expired"): "expired",
+    ("active", "invalidated"): "invalidated",
+    ("active", "evicted"): "invalidated",
+    ("suspended", "resumed"): "active",
+    ("suspended", "expired"): "expired",
+    ("suspended", "invalidated"): "invalidated",
+    ("suspended", "evicted"): "invalidated",
+    ("expired", "invalidated"): "invalidated",
+    **{
+        (state, kept): state
+        for state in ("pending", "active", "suspended")
+        for kept in ("extended", "token_rotated", "violation_recorded")
+    },
+}
+
+
+@pytest.mark.parametrize("kind", FACTS)
+@pytest.mark.parametrize("state", SessionState)
+def test_a_session_moves_exactly_as_the_specification_draws_it(state: SessionState, kind: type[SessionEvent]) -> None:
+    session = in_state(state)
+    expected = EXPECTED.get((state.value, kind.tag()))
+
+    if expected is None:
+        with pytest.raises(InvalidState, match=f"that is {state}"):
+            apply(session, fact(kind, session))
+    else:
+        after = apply(session, fact(kind, session))
+        assert (after.state, after.version) == (expected, session.version + 1)
+
+
+def test_nothing_leaves_invalidated() -> None:
+    assert not NEXT_STATE[SessionState.INVALIDATED]
+
+
+def test_an_illegal_transition_names_both_states() -> None:
+    session = in_state(SessionState.INVALIDATED)
+
+    with pytest.raises(InvalidState, match=r"invalidated cannot become active"):
+        apply(session, fact(Activated, session))
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        (Activated, "active"),
+        (Suspended, "suspended"),
+        (Resumed, "active"),
+        (Expired, "expired"),
+        (Invalidated, "invalidated"),
+    ],
+)
+def test_what_already_holds_is_recognised(kind: type[Event], state: str) -> None:
+    holding = {each for each in SessionState if holds(in_state(each), kind)}
+
+    assert holding == {SessionState(state)}
+
+
+def test_a_pending_session_must_be_activated_in_time() -> None:
+    session = pending()
+
+    assert overdue(session, NOON + timedelta(minutes=10) - timedelta(microseconds=1)) is None
+    late = overdue(session, NOON + timedelta(minutes=10))
+
+    assert isinstance(late, Expired)
+    assert late.cause == "not_activated"
+
+
+def test_an_active_session_ends_by_idleness_or_by_age_whichever_is_first() -> None:
+    session = apply(pending(), fact(Activated, pending()))
+    busy = replace(session, last_seen_at=NOON + timedelta(hours=23, minutes=30))
+
+    idle = overdue(session, NOON + HOUR)
+    old = overdue(busy, NOON + timedelta(hours=24))
+
+    assert overdue(session, NOON + HOUR - timedelta(microseconds=1)) is None
+    assert overdue(busy, NOON + timedelta(hours=24) - timedelta(microseconds=1)) is None
+    assert idle is not None
+    assert old is not None
+    assert (idle.cause, old.cause) == ("idle", "lifetime")
+
+
+def test_a_suspended_session_does_not_idle_but_ages() -> None:
+    session = in_state(SessionState.SUSPENDED)
+
+    assert overdue(session, NOON + timedelta(hours=23)) is None
+    assert isinstance(overdue(session, NOON + timedelta(hours=24)), Expired)
+
+
+def test_idleness_suspends_when_the_policy_says_so_but_age_still_expires() -> None:
+    session = in_state(SessionState.ACTIVE)
+
+    assert isinstance(overdue(session, NOON + HOUR, OnIdle.SUSPEND), Suspended)
+    assert isinstance(overdue(session, NOON + timedelta(hours=24), OnIdle.SUSPEND), Expired)
+
+
+def test_a_session_without_an_idle_limit_lives_until_its_absolute_deadline() -> None:
+    session = replace(in_state(SessionState.ACTIVE), idle_timeout=None)
+
+    assert deadline(session) == session.expires_at
+
+
+@pytest.mark.parametrize("state", ["expired", "invalidated"])
+def test_what_has_ended_is_never_overdue(state: str) -> None:
+    session = in_state(SessionState(state))
+
+    assert deadline(session) is None
+    assert overdue(session, NOON + timedelta(days=400)) is None
+
+
+def test_idle_time_starts_anew_when_a_session_is_resumed() -> None:
+    session = in_state(SessionState.SUSPENDED)
+    resumed = Resumed(session=session.id, user="alice", version=2, at=NOON + timedelta(hours=5))
+
+    assert apply(session, resumed).last_seen_at == NOON + timedelta(hours=5)
+
+
+def test_a_deleted_history_replays_to_nothing() -> None:
+    first = created()
+    gone = Deleted(session=first.session, user=first.user, version=2, at=NOON)
+
+    assert replay([first]) == pending()
+    assert replay([first, gone]) is None
+
+
+def test_the_diagram_draws_every_change_of_state() -> None:
+    drawn = diagram()
+
+    assert "    active --> suspended: suspended\n" in drawn
+    assert drawn.count(" --> ") == 1 + sum(
+        after is not before for before, row in NEXT_STATE.items() for after in row.values()
+    )
