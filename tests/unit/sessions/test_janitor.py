@@ -65,3 +65,18 @@ async def test_what_ended_long_ago_is_deleted_and_later_forgotten() -> None:
     assert (early.deleted, late.deleted, last.forgotten_events) == (0, 1, 4)
     assert await desk.sessions.get_session(session.id) is None
     assert desk.clock.now() > NOON
+
+
+async def test_a_session_that_was_resumed_is_found_at_its_new_and_earlier_deadline() -> None:
+    desk = Desk()
+    session = await desk.active()
+    await desk.sessions.suspend_session(session.id)
+    desk.clock.advance(timedelta(hours=2))
+    janitor = Janitor(desk.sessions)
+    await janitor.sweep()
+    await desk.sessions.resume_session(session.id)
+    desk.clock.advance(timedelta(hours=1))
+
+    done = await janitor.sweep()
+
+    assert done.expired == 1
