@@ -1,1 +1,70 @@
-"""Session management for real-time collaborative editing."""
+"""
+Session management for real-time collaborative editing: a library, a server and a command line.
+
+The public names. Each is loaded when it is first used, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from roomkey import errors as errors
+    from roomkey.api.middleware import SecurityConfig as SecurityConfig
+    from roomkey.api.middleware import SessionSecurityMiddleware as SessionSecurityMiddleware
+    from roomkey.backends import open_storage as open_storage
+    from roomkey.backends.lmdb import FileSystemSessionStorage as FileSystemSessionStorage
+    from roomkey.backends.memory import MemorySessionStorage as MemorySessionStorage
+    from roomkey.domain.access import Access as Access
+    from roomkey.domain.access import Grant as Grant
+    from roomkey.domain.policy import SessionPolicy as SessionPolicy
+    from roomkey.domain.session import Client as Client
+    from roomkey.domain.session import IssuedSession as IssuedSession
+    from roomkey.domain.session import Session as Session
+    from roomkey.domain.session import SessionFilter as SessionFilter
+    from roomkey.domain.session import SessionId as SessionId
+    from roomkey.domain.session import SessionState as SessionState
+    from roomkey.mount import asgi as asgi
+    from roomkey.ports import Page as Page
+    from roomkey.ports import SessionPage as SessionPage
+    from roomkey.ports import SessionStorage as SessionStorage
+    from roomkey.realtime.protocol import WebSocketMessage as WebSocketMessage
+    from roomkey.realtime.service import SessionWebSocketHandler as SessionWebSocketHandler
+    from roomkey.sessions.manager import SessionManager as SessionManager
+    from roomkey.sessions.queries import HealthStatus as HealthStatus
+    from roomkey.sessions.queries import SessionMetrics as SessionMetrics
+
+    __version__: str
+
+_HOMES = {
+    "roomkey.api.middleware": ("SecurityConfig", "SessionSecurityMiddleware"),
+    "roomkey.backends": ("open_storage",),
+    "roomkey.backends.lmdb": ("FileSystemSessionStorage",),
+    "roomkey.backends.memory": ("MemorySessionStorage",),
+    "roomkey.domain.access": ("Access", "Grant"),
+    "roomkey.domain.policy": ("SessionPolicy",),
+    "roomkey.domain.session": ("Client", "IssuedSession", "Session", "SessionFilter", "SessionId", "SessionState"),
+    "roomkey.mount": ("asgi",),
+    "roomkey.ports": ("Page", "SessionPage", "SessionStorage"),
+    "roomkey.realtime.protocol": ("WebSocketMessage",),
+    "roomkey.realtime.service": ("SessionWebSocketHandler",),
+    "roomkey.sessions.manager": ("SessionManager",),
+    "roomkey.sessions.queries": ("HealthStatus", "SessionMetrics"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(import_module(_HOME_OF[name]), name)
+    elif name == "errors":
+        value = import_module("roomkey.errors")
+    elif name == "__version__":
+        value = import_module("importlib.metadata").version("roomkey")
+    else:
+        raise AttributeError(f"module 'roomkey' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF, "__version__", "errors"})

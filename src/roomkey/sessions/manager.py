@@ -83,6 +83,7 @@ class SessionManager:
         rotation_key: bytes | None = None,
         degraded_from: int = 10_000,
         traffic: Callable[[], int] = lambda: 0,
+        ailing: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """
         Args:
@@ -90,6 +91,7 @@ class SessionManager:
                 without one, a random one lives as long as this object.
             degraded_from: So many sessions make ``health_check`` say ``degraded``.
             traffic: Tells how many bytes the sockets have carried, for ``metrics``.
+            ailing: Names what else does not work, and why, which makes ``health_check`` say ``degraded``.
         """
         self.storage = storage
         self.policy = policy or SessionPolicy()
@@ -99,7 +101,7 @@ class SessionManager:
         self._rotation = Rotation(rotation_key or urandom(32), self.policy.rotation_grace)
         self._listeners: list[EventListener] = []
         self._queues = _Queues()
-        self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from, traffic=traffic)
+        self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from, traffic=traffic, ailing=ailing)
 
     def on_events(self, listener: EventListener) -> None:
         """Call ``listener`` with the events of each commit, before the command that made them returns."""

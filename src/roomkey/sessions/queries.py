@@ -1,7 +1,7 @@
 """The read side of sessions: lists, figures and health."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -51,12 +51,19 @@ class SessionQueries:
     """Answers that change nothing."""
 
     def __init__(
-        self, storage: SessionStorage, clock: Clock, *, degraded_from: int, traffic: Callable[[], int]
+        self,
+        storage: SessionStorage,
+        clock: Clock,
+        *,
+        degraded_from: int,
+        traffic: Callable[[], int],
+        ailing: Callable[[], Mapping[str, str]],
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._degraded_from = degraded_from
         self._traffic = traffic
+        self._ailing = ailing
 
     async def list(self, filter: SessionFilter, page: Page) -> SessionPage:
         """A page of the sessions that match. Raises ``InvalidInput`` for a limit beyond 1 to 500."""
@@ -79,7 +86,7 @@ class SessionQueries:
         )
 
     async def health(self) -> HealthStatus:
-        """``unhealthy`` when storage is away, ``degraded`` from so many sessions on."""
+        """``unhealthy`` when storage is away, ``degraded`` from so many sessions on, or when something ails."""
         now = self._clock.now()
         checks: dict[str, str] = {}
         sessions = 0
@@ -91,9 +98,12 @@ class SessionQueries:
         except SessionError as error:
             checks["storage"] = str(error)
             status = "unhealthy"
+        ailing = dict(self._ailing())
         if status == "healthy" and sessions >= self._degraded_from:
-            checks["sessions"] = f"{self._degraded_from} or more sessions"
+            ailing["sessions"] = f"{self._degraded_from} or more sessions"
+        if status == "healthy" and ailing:
             status = "degraded"
+        checks |= ailing
         return HealthStatus(
             status=status, sessions_count=sessions, memory_usage=memory_usage(), timestamp=now, checks=checks
         )

@@ -1,0 +1,343 @@
+"""
+What every benchmark has in common: rounds in turns, medians with their spread, goals, tables and JSON.
+
+A benchmark is a function from a ``Plan`` to a ``Finding``; ``main`` gives it a command line.
+"""
+
+import argparse
+import gc
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from types import FrameType
+from typing import Final, NoReturn
+
+import msgspec
+import psutil
+from msgspec import Struct, field
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import node
+from benchmarks.processes import LOAD_CORE, end_children, run_on
+
+TIMES: Final = "×"  # noqa: RUF001  # the sign is meant
+_TO: Final = "–"  # noqa: RUF001  # as is this one
+
+UNITS: Final[Mapping[str, int]] = {"/s": 0, "µs": 2, "ms": 2, "s": 3, "B": 0, "KB": 1, "MB": 1, "%": 0, "": 0, TIMES: 2}
+"""What is measured in, and how many digits after the point are worth reading."""
+
+Measures = Mapping[str, tuple[float, str]]
+"""What one round found: a number and its unit by name."""
+
+Contender = Callable[[float], Measures]
+"""Works for about so many seconds and says what it measured."""
+
+
+class Plan(Struct, frozen=True):
+    """How thoroughly to measure. ``quick`` shows that everything works; its figures mean little."""
+
+    quick: bool = False
+    rounds: int = 5
+    seconds: float = 3.0
+
+    def size(self, full: int, quick: int) -> int:
+        """A number of things to do: ``full``, or ``quick`` where it must only work."""
+        return quick if self.quick else full
+
+
+class Figure(Struct, frozen=True):
+    """One quantity, as each round measured it."""
+
+    values: list[float]
+    unit: str
+
+    @property
+    def median(self) -> float:
+        """What is reported."""
+        return median(self.values)
+
+    def __str__(self) -> str:
+        middle = in_unit(self.median, self.unit)
+        if len(self.values) == 1:
+            return middle
+        return f"{middle} ({_digits(min(self.values), self.unit)}{_TO}{_digits(max(self.values), self.unit)})"
+
+
+class Row(Struct, frozen=True):
+    """What one side reached in one case, or why it was not measured."""
+
+    case: str
+    side: str
+    figures: dict[str, Figure] = {}
+    skipped: str | None = None
+
+
+class Goal(Struct, frozen=True):
+    """A figure that was aimed for. ``measured`` is ``None`` where it could not be measured."""
+
+    what: str
+    measured: float | None
+    wanted: float
+    unit: str
+    at_least: bool = True
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the median is on the right side of it."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.wanted if self.at_least else self.measured <= self.wanted
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """What, wanted, measured, verdict."""
+        verdict = {True: "reached", False: "missed", None: "not measured"}[self.reached]
+        measured = "" if self.measured is None else in_unit(self.measured, self.unit)
+        return self.what, f"{'≥' if self.at_least else '≤'} {in_unit(self.wanted, self.unit)}", measured, verdict
+
+
+class Finding(Struct, frozen=True):
+    """The result of a benchmark before it is known where and how it was run."""
+
+    rows: list[Row]
+    goals: list[Goal] = []
+    notes: list[str] = []
+
+
+class Machine(Struct, frozen=True):
+    """Where it was measured."""
+
+    processor: str
+    cores: int
+    memory: str
+    system: str
+    python: str
+    node: str | None
+
+    def __str__(self) -> str:
+        node = f"Node.js {self.node}" if self.node else "no Node.js"
+        return f"{self.processor}, {self.cores} cores, {self.memory}; {self.system}; Python {self.python}, {node}"
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """A finding with everything that one needs to judge it."""
+
+    benchmark: str
+    title: str
+    about: str
+    command: str
+    machine: Machine
+    versions: dict[str, str]
+    at: datetime
+    took_seconds: float
+    plan: Plan
+    finding: Finding
+
+
+class Benchmark(Struct, frozen=True, kw_only=True):
+    """A comparison: what it is called, what it does, and how it is done."""
+
+    name: str
+    title: str
+    about: str
+    run: Callable[[Plan], Finding]
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    core: int = LOAD_CORE
+    """Where the benchmark's own process belongs: beside the server, or in its place."""
+
+
+def interleaved(plan: Plan, contenders: Mapping[str, Contender]) -> dict[str, dict[str, Figure]]:
+    """
+    Let the contenders take turns, A B A B, so that a change of the machine's mood hits all of them.
+
+    Each has warmed up before; that does not count.
+    """
+    for contend in contenders.values():
+        contend(min(1.0, plan.seconds / 2))
+    found: dict[str, list[Measures]] = {name: [] for name in contenders}
+    for _ in range(plan.rounds):
+        for name, contend in contenders.items():
+            gc.collect()
+            found[name].append(contend(plan.seconds))
+    return {name: figures(rounds) for name, rounds in found.items()}
+
+
+def figures(rounds: Sequence[Measures]) -> dict[str, Figure]:
+    """Rounds side by side, quantity by quantity."""
+    names = list(dict.fromkeys(name for measures in rounds for name in measures))
+    return {
+        name: Figure([measures[name][0] for measures in rounds], next(m[name][1] for m in rounds if name in m))
+        for name in names
+    }
+
+
+def quantiles(seconds: Sequence[float], prefix: str = "") -> dict[str, tuple[float, str]]:
+    """p50 and p99 of durations, in milliseconds; nothing if there are none."""
+    if not seconds:
+        return {}
+    ordered = sorted(seconds)
+    # The nearest rank: a value that really occurred.
+    ranks = {"p50": len(ordered) // 2, "p99": min(len(ordered) * 99 // 100, len(ordered) - 1)}
+    return {f"{prefix}{name}": (ordered[rank] * 1000, "ms") for name, rank in ranks.items()}
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A number as people read it."""
+    digits = _digits(value, unit)
+    return digits if not unit else f"{digits}{'' if unit == '/s' else ' '}{unit}"
+
+
+def _digits(value: float, unit: str) -> str:
+    return f"{value:,.{UNITS[unit]}f}"
+
+
+# --- the command line -----------------------------------------------------------------------------------
+
+
+def main(benchmark: Benchmark) -> NoReturn:
+    """Measure as the command line asks, print a table, write JSON, and exit: 1 if a goal was missed."""
+    arguments = _parser(benchmark).parse_args()
+    plan = Plan(quick=True, rounds=1, seconds=0.2) if arguments.quick else Plan(seconds=arguments.seconds)
+    plan = msgspec.structs.replace(plan, rounds=arguments.rounds or plan.rounds)
+    # So that a benchmark that is told to stop stops what it started.
+    signal.signal(signal.SIGTERM, _stop)
+    run_on(benchmark.core)
+    begun = time.perf_counter()
+    finding = benchmark.run(plan)
+    if plan.quick:
+        # Nobody can say after a fifth of a second whether a goal is reached.
+        finding = msgspec.structs.replace(finding, goals=[])
+    result = Result(
+        benchmark=benchmark.name,
+        title=benchmark.title,
+        about=benchmark.about,
+        command=_command(benchmark, arguments),
+        machine=machine(),
+        versions=dict(benchmark.versions),
+        at=datetime.now(UTC).replace(microsecond=0),
+        took_seconds=round(time.perf_counter() - begun, 1),
+        plan=plan,
+        finding=finding,
+    )
+    if arguments.json is not None:
+        _write(result, arguments.json)
+    if arguments.json != "-":
+        show(result)
+    missed = any(goal.reached is False for goal in finding.goals)
+    sys.exit(1 if missed else 0)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    # Here and not only on the way out, which does not know a process that is being started at this moment.
+    end_children()
+    sys.exit(128 + number)
+
+
+def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark.name}", description=benchmark.about)
+    parser.add_argument("--quick", action="store_true", help="show that it works, in a few seconds")
+    parser.add_argument("--json", metavar="FILE", help="write the result there; - is standard output, without a table")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each side is measured (5)")
+    parser.add_argument("--seconds", type=float, metavar="S", default=Plan().seconds, help="how long a round is (3)")
+    return parser
+
+
+def _command(benchmark: Benchmark, arguments: argparse.Namespace) -> str:
+    """What to type to measure the same again; where the result goes does not matter."""
+    options = ["--quick"] if arguments.quick else []
+    options += [f"--rounds {arguments.rounds}"] if arguments.rounds else []
+    options += [f"--seconds {arguments.seconds:g}"] if arguments.seconds != Plan().seconds else []
+    return " ".join([f"python -m benchmarks.{benchmark.name}", *options])
+
+
+def _write(result: Result, file: str) -> None:
+    encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
+    if file == "-":
+        print(encoded.decode())
+    else:
+        Path(file).write_bytes(encoded + b"\n")
+
+
+def show(result: Result) -> None:
+    """Print the tables of a result."""
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(f"[bold]{result.title}[/bold]\n{result.about}\n{result.machine}", highlight=False)
+    for columns, rows in tables(result.finding):
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for note in result.finding.notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+
+
+def tables(finding: Finding) -> list[tuple[Sequence[str], list[Sequence[str]]]]:
+    """The finding as tables of text: one for each set of quantities, and one of the goals."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in finding.rows:
+        if row.figures:
+            groups.setdefault(tuple(row.figures), []).append(row)
+    made: list[tuple[Sequence[str], list[Sequence[str]]]] = []
+    for names, rows in groups.items():
+        lines = [(row.case, row.side, *(str(figure) for figure in row.figures.values())) for row in rows]
+        made.append((("case", "side", *names), list(lines)))
+    skipped = [(row.case, row.side, f"skipped: {row.skipped}") for row in finding.rows if row.skipped]
+    if skipped:
+        made.append((("case", "side", ""), list(skipped)))
+    if finding.goals:
+        made.append((("goal", "wanted", "measured", ""), [goal.cells() for goal in finding.goals]))
+    return made
+
+
+def machine() -> Machine:
+    """This machine."""
+    gibibytes = psutil.virtual_memory().total / 2**30
+    return Machine(
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        memory=f"{gibibytes:.0f} GiB",
+        system=f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
+        python=platform.python_version(),
+        node=node.node_version(),
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor"
+    )
+
+
+def ratio(one: Row | None, other: Row | None, quantity: str) -> float | None:
+    """How many times the other's median the one's is, if both were measured."""
+    if one is None or other is None or quantity not in one.figures or quantity not in other.figures:
+        return None
+    return one.figures[quantity].median / other.figures[quantity].median
+
+
+def find(rows: Sequence[Row], case: str, side: str) -> Row | None:
+    """The row of that case and side, if it was measured."""
+    return next((row for row in rows if (row.case, row.side) == (case, side) and row.figures), None)
+
+
+def value(rows: Sequence[Row], case: str, side: str, quantity: str) -> float | None:
+    """The median of a quantity, if it was measured."""
+    row = find(rows, case, side)
+    return None if row is None or quantity not in row.figures else row.figures[quantity].median
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """The versions of Python packages."""
+    from importlib.metadata import version  # noqa: PLC0415  # slow, and only some need it
+
+    return {package: version(package) for package in packages}

@@ -1,0 +1,87 @@
+"""
+Every benchmark, one after the other, each in a process of its own.
+
+``python -m benchmarks.run_all --output results.json --report docs`` measures everything and writes the page.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks import report
+from benchmarks.harness import Result
+
+NAMES: Final = ("sessions", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle")
+
+LIMIT_SECONDS: Final = 900
+STOP_SECONDS: Final = 60
+
+
+def measure(name: str, options: Sequence[str]) -> Result | None:
+    """Run one benchmark; its output goes where ours goes. ``None`` if it failed, or took too long."""
+    with tempfile.TemporaryDirectory(prefix="roomkey-benchmark-") as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options, "--json", str(file)]
+        process = subprocess.Popen(command)
+        try:
+            process.wait(LIMIT_SECONDS)
+        finally:
+            if process.poll() is None:
+                _stop(process)
+        return msgspec.json.decode(file.read_bytes(), type=Result) if file.exists() else None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()  # it ends its servers then
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main() -> int:
+    """Exit code 1 if a benchmark failed or a goal was missed."""
+    arguments = _parser().parse_args()
+    options = ["--quick"] if arguments.quick else []
+    options += ["--rounds", str(arguments.rounds)] if arguments.rounds else []
+    results: list[Result] = []
+    failed: list[str] = []
+    names: list[str] = arguments.only or list(NAMES)
+    for number, name in enumerate(names, 1):
+        print(f"\n[{number}/{len(names)}] {name}", flush=True)
+        try:
+            result = measure(name, options)
+        except subprocess.TimeoutExpired:
+            result = None
+        if result is None:
+            failed.append(name)
+        else:
+            results.append(result)
+    if arguments.output is not None:
+        arguments.output.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    if arguments.report is not None:
+        report.write(results, arguments.report)
+    missed = [goal.what for result in results for goal in result.finding.goals if goal.reached is False]
+    print(f"\n{len(results)} measured, {len(failed)} failed {failed or ''}, {len(missed)} goals missed {missed or ''}")
+    return 1 if failed or missed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run_all", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="show that everything works, within a minute or two")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each side is measured (5)")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"some of: {', '.join(NAMES)}")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results there as JSON")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="write benchmarks.md and benchmarks.svg there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""
+Roomkey inside a FastAPI application: rooms under ``/rooms``, and pages that only sessions may see.
+
+Run it with ``uvicorn examples.fastapi_app:app``. ``/rooms`` has everything that a server of its own would have
+at ``/``: ``/rooms/sessions``, ``/rooms/ws``, ``/rooms/docs``.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel
+
+import roomkey
+from roomkey import Access, Grant, SecurityConfig, Session, SessionSecurityMiddleware
+
+# Everything else comes from roomkey.toml and the environment.
+rooms = roomkey.asgi(storage={"url": "memory"}, sessions={"lifetime": "8h"})
+
+public = APIRouter()
+private = APIRouter()
+
+
+class SignIn(BaseModel):
+    """What the login form sends; checking the password is the application's part."""
+
+    name: str
+
+
+@public.post("/login")
+async def login(form: SignIn) -> dict[str, Any]:
+    """Issue a session to somebody whose password was right."""
+    issued = await rooms.sessions.create_session(form.name, grants=[Grant("notes/**", Access.WRITE)])
+    await rooms.sessions.activate_session(issued.id)
+    return {"token": issued.token}
+
+
+@private.get("/profile")
+async def profile(request: Request) -> dict[str, str]:
+    """Say who is calling. Without a live session nobody comes as far as this."""
+    session: Session = request.scope["session"]
+    return {"user": session.user_id, "session": session.id}
+
+
+@private.post("/logout")
+async def logout(request: Request) -> dict[str, bool]:
+    """End the session, and with it every socket that it has open in a room."""
+    session: Session = request.scope["session"]
+    await rooms.sessions.invalidate_session(session.id, reason="logout", actor=f"user:{session.user_id}")
+    return {"goodbye": True}
+
+
+members = FastAPI()
+members.include_router(private)
+
+# The lifespan opens the storage before the first request, and drains sockets at the end.
+app = FastAPI(lifespan=rooms.lifespan)
+app.include_router(public)
+app.mount("/members", SessionSecurityMiddleware(members, rooms.sessions, SecurityConfig()))
+app.mount("/rooms", rooms)

@@ -1,0 +1,1 @@
+"""REST: translates between HTTP and the commands on sessions, and decides nothing."""

@@ -1,0 +1,317 @@
+"""What stands in front of applications: plain ASGI, over HTTP and WebSocket alike."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import parse_qsl
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from roomkey.api.callers import Authenticator, SecurityConfig, address_of
+from roomkey.api.exchange import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
+from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending, kind_of
+from roomkey.domain.session import Session, SessionState
+from roomkey.errors import Expired, Invalidated, InvalidToken, RoomkeyError, SecurityViolation, Storage, Suspended
+from roomkey.security import credentials
+from roomkey.security.credentials import Credential, CredentialKind
+from roomkey.security.tickets import Tickets
+from roomkey.sessions.manager import SessionManager
+
+_log = structlog.get_logger("roomkey.api")
+
+CLOSE_UNAUTHENTICATED: Final = 4401
+CLOSE_SUSPENDED: Final = 4423
+CLOSE_TRY_LATER: Final = 1013
+"""Close codes; the reason is a stable code in lower case."""
+
+SECURITY_HEADERS: Final[Headers] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+NOTHING_ALLOWED: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
+STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
+"""A year (ASVS 3.4.1); only said over TLS, where it means something."""
+
+
+class ProblemMiddleware:
+    """Whatever is raised becomes an RFC 9457 problem. Of what is our own fault only the log learns the cause."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and answer in place of an application that raises before it has answered."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Disconnected:
+            return
+        except Exception as error:
+            instance = None if kind_of(error).status < 500 else uuid.uuid4().urn
+            if instance is not None:
+                _log.error("request_failed", instance=instance, method=scope["method"], exc_info=error)
+            if started:
+                raise
+            await problem_reply(error, instance=instance).send(send, head=scope["method"] == "HEAD")
+
+
+class SecurityHeadersMiddleware:
+    """Every response says that browsers should trust it with as little as possible."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; add the headers to the response."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def harden(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers: Headers = message["headers"]
+                headers += SECURITY_HEADERS
+                if scope["scheme"] == "https":
+                    headers.append(STRICT_TRANSPORT)
+                if HTML not in headers:  # the page of the documentation brings a policy of its own
+                    headers.append(NOTHING_ALLOWED)
+            await send(message)
+
+        await self.app(scope, receive, harden)
+
+
+class CorsMiddleware:
+    """
+    Which pages of other origins may use the interface from a browser: those of ``allowed_origins``, no others.
+
+    Requests are not refused here: a browser that is not told it may keeps the response from the page, and
+    what a cookie could do is guarded where cookies are read.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_origins: Sequence[str]) -> None:
+        self.app = app
+        self._allowed = frozenset(origin.encode("latin-1") for origin in allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer preflights of allowed origins; tell the browser about all other requests of theirs."""
+        if not self._allowed or scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+        if origin not in self._allowed:
+            await self.app(scope, receive, _varying(send))
+            return
+        asked = any(name == b"access-control-request-method" for name, _ in scope["headers"])
+        if asked and scope["method"] == "OPTIONS":
+            await Reply(204, b"", [*_permission(origin), *_PREFLIGHT]).send(send)
+            return
+
+        async def permit(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [*_permission(origin), _EXPOSED]
+            await send(message)
+
+        await self.app(scope, receive, permit)
+
+
+_VARY: Final = (b"vary", b"origin")
+_EXPOSED: Final = (
+    b"access-control-expose-headers",
+    b"etag, location, retry-after, idempotent-replayed, www-authenticate",
+)
+_PREFLIGHT: Final[Headers] = [
+    (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, content-type, idempotency-key, if-match, if-none-match, x-session-id",
+    ),
+    (b"access-control-max-age", b"600"),
+]
+
+
+def _permission(origin: bytes) -> Headers:
+    return [(b"access-control-allow-origin", origin), (b"access-control-allow-credentials", b"true"), _VARY]
+
+
+def _varying(send: Send) -> Send:
+    async def vary(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"].append(_VARY)
+        await send(message)
+
+    return vary
+
+
+class SessionSecurityMiddleware:
+    """
+    Lets only holders of an active session reach an application, and shows it the session as ``scope["session"]``.
+
+    Over HTTP whoever has none gets a 401 or 410 problem. A WebSocket is refused before it is accepted, and
+    closed with 4401 or 4423 when its session ends later: at the first message after
+    ``violation_check_interval`` at the latest. With ``tickets`` a handshake may also bring ``?ticket=``.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        sessions: SessionManager,
+        config: SecurityConfig | None = None,
+        *,
+        tickets: Tickets | None = None,
+    ) -> None:
+        self.app = app
+        self._sessions = sessions
+        self._config = config or SecurityConfig()
+        self._tickets = tickets
+        self._authenticator = Authenticator(sessions, security=self._config)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the connection on if its session is good."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        try:
+            session = await self._session(scope)
+        except RoomkeyError as refusal:
+            await _refuse(refusal, scope, send)
+            return
+        inner = {**scope, "session": session}
+        if session is None or scope["type"] == "http":
+            await self.app(inner, receive, send)
+        else:
+            watch = _Watch(self._sessions, self._config, session, send)
+            await self.app(inner, watch.guarded(receive), watch.send)
+
+    async def _session(self, scope: Scope) -> Session | None:
+        headers = headers_of(scope)
+        upgrade = scope["type"] == "websocket"
+        credential = (
+            credentials.find(headers, query=_query(scope), subprotocols=scope.get("subprotocols", ()))
+            if upgrade
+            else credentials.find(headers)
+        )
+        required = self._config.require_session_validation
+        if credential is None:
+            if "authorization" in headers or "x-session-id" in headers:
+                raise InvalidToken("the credential is not one of ours")
+            if required:
+                raise CredentialsMissing("a session is needed here")
+            return None
+        try:
+            # A handshake is a GET, but foreign pages may send it, with cookies, and read what comes back.
+            if credential.kind is CredentialKind.COOKIE and (upgrade or scope["method"] not in SAFE_METHODS):
+                self._authenticator.check_origin(headers)
+            session = await self._opened_by(credential, scope)
+        except (SecurityViolation, Expired, Invalidated, Suspended, OriginRejected):
+            # Browsers send cookies unasked: an old one must not keep anyone from a page that is open to all.
+            if required or credential.kind is not CredentialKind.COOKIE:
+                raise
+            return None
+        if session.state is not SessionState.ACTIVE:
+            raise SessionPending("activate the session first")
+        return session
+
+    async def _opened_by(self, credential: Credential, scope: Scope) -> Session:
+        if credential.kind is not CredentialKind.TICKET:
+            return await self._authenticator.session(credential, headers_of(scope), address_of(scope))
+        id = self._tickets.redeem(credential.secret, self._sessions.clock.now()) if self._tickets is not None else None
+        session = await self._sessions.get_session(id) if id is not None else None
+        if session is None:
+            raise InvalidToken("the ticket is not valid, or was used")
+        _check(session, self._config)
+        return session
+
+
+class _Watch:
+    """Looks at the session behind an open WebSocket again, and closes the socket when it has ended."""
+
+    def __init__(self, sessions: SessionManager, config: SecurityConfig, session: Session, send: Send) -> None:
+        self._sessions = sessions
+        self._config = config
+        self._id = session.id
+        self._send = send
+        self._looked_at = sessions.clock.now()
+        self._over = False
+
+    def guarded(self, receive: Receive) -> Receive:
+        """``receive``, which says that the client has gone once the session has ended."""
+
+        async def receive_while_good() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.receive" and not await self._is_good():
+                return {"type": "websocket.disconnect", "code": CLOSE_UNAUTHENTICATED}
+            return message
+
+        return receive_while_good
+
+    async def send(self, message: Message) -> None:
+        """Send what the application says while the session is good, and nothing afterwards."""
+        if await self._is_good():
+            await self._send(message)
+
+    async def _is_good(self) -> bool:
+        now = self._sessions.clock.now()
+        if self._over or now - self._looked_at < self._config.violation_check_interval:
+            return not self._over
+        self._looked_at = now
+        try:
+            session = await self._sessions.get_session(self._id)
+            if session is None:
+                raise Invalidated("the session was deleted")
+            _check(session, self._config)
+            await self._sessions.touch(self._id)
+        except RoomkeyError as end:
+            self._over = True
+            await self._send({"type": "websocket.close", "code": _close_code(end), "reason": end.code})
+        return not self._over
+
+
+def _check(session: Session, config: SecurityConfig) -> None:
+    if session.violations >= config.max_violations:
+        raise Invalidated("the session was ended for what was done with it")
+    match session.state:
+        case SessionState.EXPIRED:
+            raise Expired("the session's time is over")
+        case SessionState.INVALIDATED:
+            raise Invalidated("the session was ended")
+        case SessionState.SUSPENDED:
+            raise Suspended("the session is suspended")
+        case _:
+            return
+
+
+def _close_code(error: RoomkeyError) -> int:
+    if isinstance(error, Storage):
+        return CLOSE_TRY_LATER
+    return CLOSE_SUSPENDED if isinstance(error, Suspended) else CLOSE_UNAUTHENTICATED
+
+
+async def _refuse(refusal: RoomkeyError, scope: Scope, send: Send) -> None:
+    reply = problem_reply(refusal)
+    if scope["type"] == "http":
+        await reply.send(send, head=scope["method"] == "HEAD")
+    elif "websocket.http.response" in (scope.get("extensions") or {}):
+        headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+        await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": reply.body})
+    else:
+        await send({"type": "websocket.close", "code": _close_code(refusal), "reason": refusal.code})
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    pairs = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    return dict(reversed(pairs))  # of a repeated parameter the first counts

@@ -1,0 +1,376 @@
+"""The OpenAPI 3.1 document: made from the contracts that the operations are checked by, and shown as a page."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+from msgspec import Struct
+
+from roomkey import errors
+from roomkey.api import problems, schemas
+from roomkey.api.callers import ANYONE, KEYS, PUBLIC, SESSIONS_EVEN_PENDING, Standing
+from roomkey.api.operations import Answer, Documents, Operation
+from roomkey.domain.policy import SessionPolicy
+
+Json = dict[str, Any]
+Contracts = Mapping[str, Mapping[str, Operation]]
+
+PAGE: Final = Path(__file__).parent.parent / "web" / "docs.html"
+
+DESCRIPTION: Final = """\
+Sessions for real-time collaborative editing: issued here, used on sockets, and ended everywhere at once.
+
+**Who is calling.** Backends and operators present an API key, `Authorization: Bearer rkey_…`; devices present \
+the token of their session, as a bearer token, in `X-Session-ID`, or in the cookie `__Host-roomkey` (from pages of \
+an allowed origin). A credential that is presented must be good, even where none is needed. What you may not see \
+is answered like what does not exist.
+
+**Errors** are RFC 9457 problems. Go by `code`, which never changes its meaning.
+
+**Optimistic updates.** Answers about one session have its version as their `ETag`. Sent back in `If-Match`, it makes \
+a change happen only if nobody was faster; else the answer is 412.
+
+**Repeating safely.** A POST with an `Idempotency-Key` (1 to 255 visible ASCII characters) is done once: sent again \
+within a day, it gets the same answer with `Idempotent-Replayed: true`. With another body it is refused (422), and \
+while the first is being answered, too (409). The answers are kept in the memory of one process, tokens included, \
+and nowhere else.
+"""
+
+TAGS: Final = {
+    "Sessions": "Create, read and remove sessions.",
+    "Transitions": "Move a session through its life. Asking for what already holds changes nothing and is no error.",
+    "My session": "What the holder of a session can do with it.",
+    "Users": "All sessions of one user.",
+    "Service": "How the service is doing, and this document.",
+}
+
+PUBLIC_NAMES: Final = {
+    "SessionBody": "Session",
+    "IssuedBody": "IssuedSession",
+    "RotatedBody": "RotatedSession",
+    "InvalidatedBody": "InvalidatedSession",
+    "PageBody": "SessionPage",
+    "RevokedBody": "Revocation",
+    "TicketBody": "Ticket",
+    "HealthBody": "HealthStatus",
+    "ProbeBody": "Probe",
+    "BatchBody": "BatchOutcome",
+    "GrantInput": "NewGrant",
+    "ClientInput": "NewClient",
+}
+"""How outsiders call what has another name among us."""
+
+EXAMPLES: Final[Mapping[type[Struct], Any]] = {
+    schemas.NewSession: {
+        "user_id": "alice",
+        "client": {"ip": "203.0.113.7", "device": "Alice's laptop"},
+        "grants": [{"documents": "notes/**", "access": "write"}],
+        "metadata": {"theme": "dark"},
+        "activate": True,
+    },
+    schemas.Batch: {"create": [{"user_id": "alice"}, {"user_id": "bob", "lifetime": 3600}]},
+    schemas.Cause: {"reason": "signed in elsewhere"},
+    schemas.Extension: {"lifetime": 3600},
+}
+
+SECURITY_SCHEMES: Final[Json] = {
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key, `rkey_…`, of a service or an operator."},
+    "sessionToken": {"type": "http", "scheme": "bearer", "description": "The token of a session."},
+    "sessionHeader": {"type": "apiKey", "in": "header", "name": "X-Session-ID", "description": "The same."},
+    "sessionCookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "__Host-roomkey",
+        "description": "The same. Anything but reading needs an `Origin` that is ours or allowed.",
+    },
+}
+
+# These speak of earlier requests: whether a value is right depends on what happened, not on its form. Tools that
+# draw values from schemas would take each 412 and each 422 for a broken promise. So they are described once, among
+# the components, and named by the operations that obey them.
+STANDING_HEADERS: Final[Json] = {
+    "If-Match": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "Change the session only if this is its version; `ETag` of an earlier answer, or `*`.",
+        "schema": {"type": "string"},
+        "example": '"3"',
+    },
+    "Idempotency-Key": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Any request with the same key and the same body gets the same answer, for a day.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    },
+}
+
+_ETAG: Final[Json] = {
+    "description": "The version of the session.",
+    "required": True,
+    "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+}
+
+
+def document() -> Json:
+    """The document of a server with default settings."""
+    from roomkey.api.app import contracts  # noqa: PLC0415  # the interface serves its own description
+
+    return describe(contracts(), SessionPolicy())
+
+
+def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) -> Json:
+    """
+    The document of ``contracts`` as a server with this policy keeps them.
+
+    With ``dev`` it says that no credential is needed where an API key is.
+    """
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Roomkey",
+            "version": version("roomkey"),
+            "description": DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": {
+            _public_path(path): {
+                method.lower(): _operation(path, operation, dev=dev) for method, operation in methods.items()
+            }
+            for path, methods in contracts.items()
+        },
+        "components": {
+            "schemas": _schemas(contracts, policy),
+            "examples": {
+                error.code: {"value": msgspec.to_builtins(problems.example(error))} for error in problems.KINDS
+            },
+            "securitySchemes": SECURITY_SCHEMES,
+            "parameters": {name.replace("-", ""): parameter for name, parameter in STANDING_HEADERS.items()},
+        },
+    }
+
+
+def documents(description: Json) -> Documents:
+    """What is served at ``/openapi.json`` and ``/docs``."""
+    encoded = msgspec.json.encode(description)
+    page = PAGE.read_text(encoding="utf-8")
+    policy = (
+        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"frame-ancestors 'none'; script-src {_hashes(page, 'script')}; style-src {_hashes(page, 'style')}"
+    )
+    return Documents(encoded, f'"{sha256(encoded).hexdigest()[:32]}"', page.encode(), policy)
+
+
+def _hashes(page: str, element: str) -> str:
+    """What a policy calls the inline scripts or styles of a page (CSP level 3, 2.3.1)."""
+    contents = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in contents)
+
+
+def _public_path(path: str) -> str:
+    return path.replace(":path}", "}")
+
+
+def _operation(path: str, operation: Operation, *, dev: bool) -> Json:
+    described: Json = {
+        "operationId": operation.name,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.description,
+        "security": _security(operation, dev=dev),
+        "responses": {str(status): response for status, response in sorted(_responses(operation).items())},
+    }
+    if parameters := _parameters(path, operation):
+        described["parameters"] = parameters
+    obeyed = [
+        name for name, obeys in (("IfMatch", operation.conditional), ("IdempotencyKey", operation.idempotent)) if obeys
+    ]
+    if obeyed:
+        described["x-headers"] = [{"$ref": f"#/components/parameters/{name}"} for name in obeyed]
+    if operation.body is not None:
+        media: Json = {"schema": _reference(operation.body.__name__)}
+        if operation.body in EXAMPLES:
+            media["example"] = EXAMPLES[operation.body]
+        described["requestBody"] = {
+            "required": operation.body_required,
+            "content": {"application/json": media},
+        }
+    return described
+
+
+def _security(operation: Operation, *, dev: bool) -> list[Json]:
+    if operation.who is PUBLIC:
+        return []
+    needed: list[Json] = []
+    if operation.who is ANYONE or (dev and operation.who & KEYS):
+        needed.append({})
+    if operation.who & KEYS:
+        needed.append({"apiKey": []})
+    if operation.who & SESSIONS_EVEN_PENDING:
+        needed += [{"sessionToken": []}, {"sessionHeader": []}, {"sessionCookie": []}]
+    return needed
+
+
+def _parameters(path: str, operation: Operation) -> list[Json]:
+    kinds = {"id": schemas.SessionIdText, "user_id": schemas.UserId}
+    parameters: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": _schema(kinds[name])}
+        for name in re.findall(r"{(\w+)", path)
+    ]
+    if operation.query is not None:
+        parameters += _query_parameters(operation.query)
+    if 304 in operation.answers:
+        parameters.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "description": "Answer 304 if this is still the version.",
+                "schema": {"type": "string"},
+            }
+        )
+    return parameters
+
+
+def _query_parameters(kind: type[Struct]) -> list[Json]:
+    _, components = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+    properties = cast("Json", components[kind.__name__]["properties"])
+    parameters: list[Json] = []
+    for name, schema in properties.items():
+        # What is optional in a query is left out; there is no null in it.
+        some = [choice for choice in schema.get("anyOf", [schema]) if choice.get("type") != "null"]
+        described: Json = dict(some[0]) if len(some) == 1 else {"anyOf": some}
+        parameter: Json = {"name": name, "in": "query", "schema": described}
+        if text := described.pop("description", None):
+            parameter["description"] = text
+        if schema.get("default") is not None:
+            described["default"] = schema["default"]
+        parameters.append(parameter)
+    return parameters
+
+
+def _responses(operation: Operation) -> dict[int, Json]:
+    responses = {status: _answer(answer) for status, answer in operation.answers.items()}
+    grouped: dict[int, list[type[errors.RoomkeyError]]] = {}
+    for error in _errors(operation):
+        grouped.setdefault(problems.KINDS[error].status, []).append(error)
+    for status, kinds in grouped.items():
+        problem = _problem(kinds)
+        if status in responses:
+            responses[status]["content"] |= problem["content"]
+        else:
+            responses[status] = problem
+    responses[500] = _problem([problems.Internal, errors.Serialization])
+    return responses
+
+
+def _answer(answer: Answer) -> Json:
+    response: Json = {"description": answer.description}
+    headers: Json = {}
+    if answer.etag:
+        headers["ETag"] = _ETAG
+    if answer.location:
+        headers["Location"] = {"description": "The session.", "required": True, "schema": {"type": "string"}}
+    if headers:
+        response["headers"] = headers
+    if answer.body is not None:
+        response["content"] = {"application/json": {"schema": _reference(answer.body.__name__)}}
+    elif answer.media is not None:
+        kind = "object" if answer.media == "application/json" else "string"
+        response["content"] = {answer.media: {"schema": {"type": kind}}}
+    if answer.location:
+        response["links"] = _links()
+    return response
+
+
+def _links() -> Json:
+    """What can be done with a session that was created."""
+    follow_ups = ("get_session", "activate", "suspend", "resume", "extend", "rotate", "invalidate", "delete_session")
+    return {name: {"operationId": name, "parameters": {"id": "$response.body#/session/id"}} for name in follow_ups}
+
+
+def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
+    """Everything that can be wrong with a request, each once."""
+    kinds: list[type[errors.RoomkeyError]] = [problems.MalformedRequest, errors.Storage]
+    who = operation.who
+    if who is not PUBLIC:
+        kinds += [errors.InvalidToken, errors.TokenReused, errors.Suspended, errors.Expired, errors.Invalidated]
+    if who not in (PUBLIC, ANYONE):
+        kinds += [problems.CredentialsMissing, errors.Forbidden]
+        if Standing.SESSION in who and Standing.PENDING not in who:
+            kinds.append(problems.SessionPending)
+    if operation.body is not None:
+        kinds += [problems.RequestTimeout, problems.BodyTooLarge, problems.UnsupportedMediaType, errors.InvalidInput]
+    if operation.query is not None:
+        kinds.append(errors.InvalidInput)
+    if operation.idempotent:
+        kinds += [problems.InProgress, problems.KeyReused]
+    return dict.fromkeys([*kinds, *operation.errors])
+
+
+def _problem(kinds: Iterable[type[errors.RoomkeyError]]) -> Json:
+    shown = {kind.code: problems.KINDS[kind] for kind in kinds}
+    response: Json = {
+        "description": "; ".join(f"{kind.title} (`{code}`)" for code, kind in shown.items()) + ".",
+        "content": {
+            problems.MEDIA_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in shown},
+            }
+        },
+    }
+    statuses = {kind.status for kind in shown.values()}
+    if 401 in statuses:
+        challenge = {"description": "RFC 6750.", "required": True, "schema": {"type": "string"}}
+        response["headers"] = {"WWW-Authenticate": challenge}
+    elif any(name == b"retry-after" for kind in shown.values() for name, _ in kind.headers):
+        seconds = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}}
+        response["headers"] = {"Retry-After": seconds}
+    return response
+
+
+def _reference(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{_public_name(name)}"}
+
+
+def _schema(kind: Any) -> Json:
+    return msgspec.json.schema(kind)
+
+
+def _schemas(contracts: Contracts, policy: SessionPolicy) -> Json:
+    operations = [operation for methods in contracts.values() for operation in methods.values()]
+    kinds = {operation.body for operation in operations if operation.body is not None}
+    kinds |= {answer.body for operation in operations for answer in operation.answers.values() if answer.body}
+    ordered = sorted(kinds, key=lambda kind: kind.__name__)
+    _, components = msgspec.json.schema_components(
+        [*ordered, problems.Problem, schemas.SessionState], ref_template="#/components/schemas/{name}"
+    )
+    renamed = {
+        _public_name(name): _renamed(schema) | {"title": _public_name(name)} for name, schema in components.items()
+    }
+    for name in ("NewSession", "Extension"):
+        longest = int(policy.lifetime.total_seconds())
+        renamed[name]["properties"]["lifetime"]["anyOf"][0] |= {"type": "integer", "maximum": longest}
+    renamed["Problem"]["properties"]["code"]["enum"] = list(problems.CODES)
+    return dict(sorted(renamed.items()))
+
+
+def _public_name(name: str) -> str:
+    return PUBLIC_NAMES.get(name, name)
+
+
+def _renamed(value: Any) -> Any:
+    """``value`` with references to the names that outsiders know."""
+    if isinstance(value, list):
+        return [_renamed(item) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _reference(item.rpartition("/")[2])["$ref"] if key == "$ref" else _renamed(item)
+        for key, item in cast("Json", value).items()
+    }

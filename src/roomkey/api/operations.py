@@ -1,0 +1,255 @@
+"""What the interface can do: each operation with its contract, and how a request becomes a call of it."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+from msgspec import Struct
+from starlette.types import Receive, Scope, Send
+
+from roomkey.api.callers import (
+    PUBLIC,
+    STRANGER,
+    Authenticator,
+    Caller,
+    Standing,
+    address_of,
+    check_standing,
+)
+from roomkey.api.exchange import Reply, check_json, empty_reply, headers_of, read_body
+from roomkey.api.idempotency import Idempotency
+from roomkey.api.problems import MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
+from roomkey.api.schemas import parse_query
+from roomkey.errors import RoomkeyError
+from roomkey.security.tickets import Tickets
+from roomkey.sessions.manager import SessionManager
+
+
+class ApiSettings(Struct, frozen=True, kw_only=True):
+    """
+    The limits of the REST interface.
+
+    ``public_url`` is where clients reach it, such as ``https://rooms.example.com``; without it they are told
+    the host that they asked for. Pages of ``allowed_origins`` may use it from a browser. A body has
+    ``max_body_bytes`` at most and ``body_timeout`` to arrive. Answers to requests with an Idempotency-Key are
+    kept for ``idempotency_window``, at most ``idempotency_max_bytes`` of them, in memory only.
+    """
+
+    public_url: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 64 * 1024
+    body_timeout: timedelta = timedelta(seconds=20)
+    idempotency_window: timedelta = timedelta(hours=24)
+    idempotency_max_bytes: int = 8 * 1024 * 1024
+    max_violations: int = 10
+
+
+class Documents(Struct, frozen=True):
+    """What the interface says about itself: the OpenAPI document, and the page that shows it."""
+
+    openapi: bytes
+    openapi_tag: str
+    page: bytes
+    page_policy: str
+
+
+class Services(Struct, frozen=True, kw_only=True):
+    """Everything that operations work with."""
+
+    sessions: SessionManager
+    authenticator: Authenticator
+    tickets: Tickets
+    idempotency: Idempotency
+    settings: ApiSettings
+    documents: Documents
+    draining: Callable[[], bool]
+
+
+class Request:
+    """A request as operations see it: whoever sent it may do this, and what came with it fits the contract."""
+
+    __slots__ = ("body", "caller", "headers", "query", "scope", "services")
+
+    def __init__(self, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller) -> None:
+        self.scope = scope
+        self.services = services
+        self.headers = headers
+        self.caller = caller
+        self.body: Any = None
+        self.query: Any = None
+
+    @property
+    def sessions(self) -> SessionManager:
+        """The commands on sessions."""
+        return self.services.sessions
+
+    def path(self, name: str) -> str:
+        """The part of the path that the route calls ``name``."""
+        return self.scope["path_params"][name]
+
+    @property
+    def root(self) -> str:
+        """The path under which the interface is mounted, without a slash at its end."""
+        return cast("str", self.scope.get("root_path", "")).rstrip("/")
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Answer(Struct, frozen=True):
+    """
+    One way in which an operation succeeds: with ``body`` as JSON, with something else of type ``media``, or empty.
+
+    With ``etag`` the version of a session comes with it, with ``location`` the address of a new one.
+    """
+
+    description: str
+    body: type[Struct] | None = None
+    media: str | None = None
+    etag: bool = False
+    location: bool = False
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """An operation and its contract, from which both the checks and the OpenAPI document are made."""
+
+    handler: Handler
+    name: str
+    summary: str
+    description: str
+    tag: str
+    who: frozenset[Standing]
+    answers: Mapping[int, Answer]
+    errors: Sequence[type[RoomkeyError]]
+    body: type[Struct] | None
+    body_required: bool
+    query: type[Struct] | None
+    conditional: bool
+    idempotent: bool
+    decoder: msgspec.json.Decoder[Any]
+
+
+F = TypeVar("F", bound=Handler)
+
+CONTRACTS: Final[dict[Handler, Operation]] = {}
+"""The operations by their functions."""
+
+
+def operation(  # noqa: PLR0913  # a contract has as many parts
+    summary: str,
+    *,
+    tag: str,
+    who: frozenset[Standing],
+    answers: Mapping[int, Answer],
+    errors: Sequence[type[RoomkeyError]] = (),
+    body: type[Struct] | None = None,
+    body_required: bool = True,
+    query: type[Struct] | None = None,
+    conditional: bool = False,
+    idempotent: bool = False,
+) -> Callable[[F], F]:
+    """
+    Declare the contract of a function; its docstring is the description that outsiders read.
+
+    Args:
+        errors: What it raises besides what the checks in front of it do.
+        conditional: Whether it obeys If-Match.
+        idempotent: Whether it obeys Idempotency-Key.
+    """
+
+    def declare(handler: F) -> F:
+        CONTRACTS[handler] = Operation(
+            handler=handler,
+            name=handler.__name__,
+            summary=summary,
+            description=inspect.getdoc(handler) or summary,
+            tag=tag,
+            who=who,
+            answers=answers,
+            errors=errors,
+            body=body,
+            body_required=body_required,
+            query=query,
+            conditional=conditional,
+            idempotent=idempotent,
+            decoder=msgspec.json.Decoder(body or Any),
+        )
+        return handler
+
+    return declare
+
+
+class Resource:
+    """An ASGI application for one path: one operation for each method, 405 for every other."""
+
+    def __init__(self, operations: Mapping[str, Operation], services: Services) -> None:
+        self._services = services
+        self._operations = dict(operations)
+        if "GET" in self._operations:
+            self._operations["HEAD"] = self._operations["GET"]
+        self._allow = ", ".join(sorted({*self._operations, "OPTIONS"}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or raise what is wrong with it."""
+        method = scope["method"]
+        chosen = self._operations.get(method)
+        if chosen is not None:
+            reply = await self._perform(chosen, scope, receive)
+        elif method == "OPTIONS":
+            reply = empty_reply(204, (b"allow", self._allow.encode()))
+        else:
+            raise MethodNotAllowed(self._allow)
+        await reply.send(send, head=method == "HEAD")
+
+    async def _perform(self, chosen: Operation, scope: Scope, receive: Receive) -> Reply:
+        services = self._services
+        headers = headers_of(scope)
+        if chosen.who is PUBLIC:
+            request = Request(scope, services, headers, STRANGER)
+        else:
+            caller = await services.authenticator.caller(headers, scope["method"], address_of(scope))
+            check_standing(caller, chosen.who)
+            request = Request(scope, services, headers, caller)
+        if chosen.query is not None:
+            request.query = parse_query(scope["query_string"], chosen.query)
+        if chosen.body is None:
+            return await self._once(chosen, request, b"")
+        settings = services.settings
+        announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        if announced:
+            check_json(headers)
+        raw = await read_body(receive, headers, settings.max_body_bytes, settings.body_timeout)
+        if raw:
+            if not announced:  # as in HTTP/2
+                check_json(headers)
+            request.body = _decode(chosen.decoder, raw)
+        elif chosen.body_required:
+            raise MalformedRequest("a body is needed")
+        else:
+            request.body = chosen.body()
+        return await self._once(chosen, request, raw)
+
+    async def _once(self, chosen: Operation, request: Request, raw: bytes) -> Reply:
+        key = request.headers.get("idempotency-key") if chosen.idempotent else None
+        if key is None:
+            return await chosen.handler(request)
+        session = request.caller.session
+        owner = request.caller.actor if session is None else f"session:{session.id}"
+        with self._services.idempotency.attempt(owner, key, chosen.name.encode() + b"\n" + raw) as attempt:
+            if attempt.earlier is not None:
+                return attempt.earlier
+            attempt.reply = await chosen.handler(request)
+            return attempt.reply
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise SchemaViolation(flaw_in_body(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise MalformedRequest("the body is not JSON (RFC 8259)") from None
+    except RecursionError:
+        raise MalformedRequest("the body is nested too deep") from None

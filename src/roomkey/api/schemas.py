@@ -1,0 +1,457 @@
+"""What goes over the wire in JSON: strict on the way in, written out by hand on the way out."""
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Meta, Struct
+
+from roomkey.api.problems import Flaw, SchemaViolation, flaw_in_query
+from roomkey.domain.access import MAX_GRANTS, MAX_PATTERN_BYTES, Access, Grant, Grants, check_grants
+from roomkey.domain.session import (
+    Client,
+    Session,
+    SessionFilter,
+    SessionState,
+    check_user_id,
+)
+from roomkey.errors import InvalidInput
+from roomkey.sessions.manager import SessionRequest
+
+MAX_BATCH_CREATE: Final = 100
+MAX_BATCH_INVALIDATE: Final = 1000
+
+MAX_METADATA_ENTRIES: Final = 64
+MAX_METADATA_DEPTH: Final = 8
+
+MAX_LIFETIME_SECONDS: Final = 10 * 366 * 86400
+"""Far beyond any policy, whose own limit is checked later: only so that no number is too large to be a time."""
+
+_CONTROLS: Final = r"\u0000-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u2069"
+"""What no text may contain: controls, line separators, and what turns the direction of writing around."""
+
+_PRINTABLE: Final = r"\p{L}\p{N}\p{P}\p{S}\u0300-\u036F "
+"""
+Nearly what ``str.isprintable`` means, for the regular expressions of JSON Schema (ECMA 262, Unicode).
+
+Which marks there are depends on the version of Unicode, so that only those of Latin, Greek and Cyrillic are
+promised; the others are accepted, too.
+"""
+
+_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
+
+
+def _text(most: int, examples: list[str]) -> Meta:
+    return Meta(max_length=most, examples=examples, extra_json_schema={"pattern": f"^[^{_CONTROLS}]*$"})
+
+
+def _name(most: int, examples: list[str]) -> Meta:
+    # JSON Schema cannot count bytes. Text of either form is short enough in UTF-8; more may be accepted.
+    short = {"pattern": f"^[{_PRINTABLE}]*$", "maxLength": most // 4}
+    return Meta(
+        min_length=1,
+        max_length=most,
+        description=f"Printable text of at most {most} bytes in UTF-8.",
+        examples=examples,
+        extra_json_schema={"anyOf": [{"pattern": "^[ -~]*$"}, short]},
+    )
+
+
+UserId = Annotated[str, _name(256, ["alice"])]
+Reason = Annotated[str, _text(200, ["signed in elsewhere"])]
+Token = Annotated[
+    str,
+    Meta(
+        description="The bearer secret of the session, shown only here.",
+        pattern=r"^[0-9a-f]{2}[a-z2-7]{26}\.[A-Za-z0-9_-]{43}$",
+    ),
+]
+SessionIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{2}[a-z2-7]{26}$", examples=["a7kq3v5zt2mjc4nxw6ye3rf5hbgd"])]
+# 3600 and 3600.0 are the same integer in JSON (JSON Schema 2020-12, 4.2.3), and to msgspec only as floats.
+Lifetime = Annotated[float, Meta(ge=1, le=MAX_LIFETIME_SECONDS, description="Whole seconds.", examples=[3600])]
+
+Moment = Annotated[datetime, Meta(tz=True)]
+Cursor = Annotated[
+    str,
+    Meta(
+        max_length=512,
+        pattern=r"^[A-Za-z0-9._~=-]+$",
+        description="Where the page before ended: its `next_cursor`. Opaque.",
+    ),
+]
+Limit = Annotated[int, Meta(ge=1, le=500, description="At most so many sessions.")]
+
+
+# --- in -----------------------------------------------------------------------------------------------
+
+
+class GrantInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of a session's rights. In `documents` `*` stays inside a segment and `**` does not."""
+
+    documents: Annotated[str, _name(MAX_PATTERN_BYTES, ["notes/**"])]
+    access: Access
+
+    def __post_init__(self) -> None:
+        try:
+            check_grants((Grant(self.documents, self.access),))
+        except InvalidInput as error:
+            raise ValueError(f"documents: {error}") from None
+
+
+class ClientInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """The device that the session is for, as far as it is known."""
+
+    ip: (
+        Annotated[
+            str,
+            Meta(
+                max_length=45,
+                examples=["203.0.113.7"],
+                extra_json_schema={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+            ),
+        ]
+        | None
+    ) = None
+    user_agent: Annotated[str, _text(512, ["Mozilla/5.0"])] | None = None
+    device: Annotated[str, _text(128, ["Ada's laptop"])] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ip is not None and not is_address(self.ip):
+            raise ValueError("ip: expected an IPv4 or IPv6 address")
+        _check_text("user_agent", self.user_agent)
+        _check_text("device", self.device)
+
+
+class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    A session to be created.
+
+    Left out, `grants` are those of the configuration and `lifetime` is that of the policy. `metadata` has at
+    most 4096 bytes as JSON and is nested at most 8 deep; integers beyond 64 bits are kept as doubles (RFC 7493).
+    """
+
+    user_id: UserId
+    client: ClientInput | None = None
+    grants: Annotated[list[GrantInput], Meta(max_length=MAX_GRANTS)] | None = None
+    lifetime: Lifetime | None = None
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Meta(max_length=64)], Any],
+            Meta(max_length=MAX_METADATA_ENTRIES, examples=[{"theme": "dark"}]),
+        ]
+        | None
+    ) = None
+    activate: Annotated[bool, Meta(description="Whether the session may be used at once.")] = False
+
+    def __post_init__(self) -> None:
+        _check_user_id(self.user_id)
+        _check_lifetime(self.lifetime)
+
+    def request(self, default_client: Client | None = None) -> SessionRequest:
+        """
+        The same in the words of the domain.
+
+        Raises:
+            SchemaViolation: If the metadata is nested too deep or has a number that no double can hold.
+        """
+        return SessionRequest(
+            user_id=self.user_id,
+            client=default_client if self.client is None else _client(self.client),
+            grants=None if self.grants is None else _grants(self.grants),
+            lifetime=None if self.lifetime is None else timedelta(seconds=self.lifetime),
+            metadata=None if self.metadata is None else _metadata(self.metadata),
+        )
+
+
+class Batch(Struct, frozen=True, forbid_unknown_fields=True):
+    """Sessions to be invalidated, for a `reason`, and sessions to be created."""
+
+    create: Annotated[list[NewSession], Meta(max_length=MAX_BATCH_CREATE)] = []
+    invalidate: Annotated[list[SessionIdText], Meta(max_length=MAX_BATCH_INVALIDATE)] = []
+    reason: Reason | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("reason", self.reason)
+
+
+class Cause(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why the state of a session is changed. The reason is kept in its history and may be shown to its user."""
+
+    reason: Reason | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("reason", self.reason)
+
+
+class Extension(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the session may live from now on; left out, as long as the policy allows."""
+
+    lifetime: Lifetime | None = None
+
+    def __post_init__(self) -> None:
+        _check_lifetime(self.lifetime)
+
+
+class Listing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which sessions, and which part of the list."""
+
+    user_id: UserId | None = None
+    state: SessionState | None = None
+    created_before: Moment | None = None
+    created_after: Moment | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+    def __post_init__(self) -> None:
+        if self.user_id is not None:
+            _check_user_id(self.user_id)
+
+    def filter(self) -> SessionFilter:
+        """The conditions in the words of the domain."""
+        return SessionFilter(
+            user_id=self.user_id,
+            state=self.state,
+            created_before=_utc(self.created_before),
+            created_after=_utc(self.created_after),
+        )
+
+
+class UserListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of a user's sessions, and which part of the list."""
+
+    state: SessionState | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class RevocationQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"spare": "except"}):
+    """Which session survives: the one whose token is presented."""
+
+    spare: Literal["current"] | None = None
+
+
+# --- out ----------------------------------------------------------------------------------------------
+
+
+class SessionBody(Struct, frozen=True, kw_only=True, gc=False):
+    """The right of one user on one device to be in certain rooms, until it ends."""
+
+    id: SessionIdText
+    state: SessionState
+    user_id: str
+    created_at: Moment
+    expires_at: Annotated[datetime, Meta(tz=True, description="The absolute deadline.")]
+    idle_expires_at: Annotated[datetime, Meta(tz=True, description="When idleness ends the session.")] | None
+    last_seen_at: Moment
+    version: Annotated[int, Meta(ge=1, description="Grows with every change; the `ETag` of the session.")]
+    client: Client | None
+    grants: Grants
+    metadata: Mapping[str, Any]
+
+
+class IssuedBody(Struct, frozen=True):
+    """A new session, the only copy of its token, and where to connect. The URL contains no secret."""
+
+    session: SessionBody
+    token: Token
+    websocket_url: Annotated[str, Meta(examples=["wss://rooms.example.com/ws"])]
+
+
+class RotatedBody(Struct, frozen=True):
+    """The session and the only copy of its new token."""
+
+    session: SessionBody
+    token: Token
+
+
+class InvalidatedBody(Struct, frozen=True):
+    """Whether there was such a session; if so it is over now."""
+
+    id: SessionIdText
+    found: bool
+
+
+class BatchBody(Struct, frozen=True):
+    """What became of a batch, in the order of its entries."""
+
+    created: list[IssuedBody] = []
+    invalidated: list[InvalidatedBody] = []
+
+
+class PageBody(Struct, frozen=True):
+    """
+    One part of a list.
+
+    It may be shorter than asked for, even empty, when few of the sessions that were looked at match; the
+    list is at its end when `next_cursor` is null, and only then.
+    """
+
+    sessions: list[SessionBody]
+    next_cursor: str | None
+
+
+class RevokedBody(Struct, frozen=True):
+    """The user's new epoch, and how many live sessions were ended. Every session of an older epoch is dead."""
+
+    epoch: Annotated[int, Meta(ge=1)]
+    revoked: Annotated[int, Meta(ge=0)]
+
+
+class TicketBody(Struct, frozen=True):
+    """A ticket for one handshake: connect to `/ws?ticket=…` within `expires_in` seconds."""
+
+    ticket: str
+    expires_in: Annotated[int, Meta(ge=1)]
+
+
+class HealthBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    How the service is doing; what is more than `status` and `timestamp` is for administrators.
+
+    `degraded` means: works, but look at it. `unhealthy`: sessions cannot be read or changed.
+    """
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    timestamp: Moment
+    sessions_count: int | msgspec.UnsetType = msgspec.UNSET
+    memory_usage: Annotated[int, Meta(description="Bytes.")] | msgspec.UnsetType = msgspec.UNSET
+    checks: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ProbeBody(Struct, frozen=True):
+    """What an orchestrator asks."""
+
+    status: Literal["alive", "ready"]
+
+
+def session_body(session: Session) -> SessionBody:
+    """``session`` as outsiders see it."""
+    return SessionBody(
+        id=session.id,
+        state=session.state,
+        user_id=session.user_id,
+        created_at=session.created_at,
+        expires_at=session.expires_at,
+        idle_expires_at=session.idle_expires_at,
+        last_seen_at=session.last_seen_at,
+        version=session.version,
+        client=session.client,
+        grants=session.grants,
+        metadata=session.metadata or {},
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+Q = TypeVar("Q", bound=Struct)
+
+MAX_PARAMETERS: Final = 16
+
+
+def parse_query(text: bytes, kind: type[Q]) -> Q:
+    """
+    The parameters of a query string.
+
+    Raises:
+        SchemaViolation: If one is unknown, stands twice, or is not what it should be.
+    """
+    if not text:
+        return kind()
+    try:
+        pairs = parse_qsl(
+            text.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
+        )
+    except ValueError:
+        raise SchemaViolation(Flaw(detail=f"a query has at most {MAX_PARAMETERS} parameters in UTF-8")) from None
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise SchemaViolation(Flaw(detail="a parameter may stand once"))
+        # The only number among the parameters. Text stays text, so that a user may be called `42`.
+        values[name] = int(value) if name == "limit" and _is_number(value) else value
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise SchemaViolation(flaw_in_query(str(error))) from None
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an IPv4 or IPv6 address, without a zone."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def printable(text: str | None, most: int) -> str | None:
+    """``text`` cut at ``most`` characters, or ``None`` if it cannot be shown: for what headers say."""
+    return text[:most] if text and text.isprintable() else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
+def _check_text(field: str, text: str | None) -> None:
+    # `isprintable` is thirty times faster and nearly always true.
+    if text is not None and not text.isprintable() and _CONTROL.search(text):
+        raise ValueError(f"{field}: control characters are not allowed")
+
+
+def _check_user_id(user_id: str) -> None:
+    try:
+        check_user_id(user_id)
+    except InvalidInput as error:
+        raise ValueError(f"user_id: {error}") from None
+
+
+def _check_lifetime(lifetime: float | None) -> None:
+    if lifetime is not None and not lifetime.is_integer():
+        raise ValueError("lifetime: expected whole seconds")
+
+
+def _client(client: ClientInput) -> Client:
+    return Client(ip=client.ip, user_agent=client.user_agent, device=client.device)
+
+
+def _grants(grants: Sequence[GrantInput]) -> Grants:
+    return tuple(Grant(grant.documents, grant.access) for grant in grants)
+
+
+def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return _plain(metadata, MAX_METADATA_DEPTH)
+    except OverflowError:
+        flaw = Flaw(pointer="#/metadata", detail="a number is out of range")
+    except RecursionError:
+        flaw = Flaw(pointer="#/metadata", detail=f"nested more than {MAX_METADATA_DEPTH} deep")
+    raise SchemaViolation(flaw)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """What every storage can keep of a JSON value."""
+    if type(value) is int:
+        return value if -(1 << 63) <= value < (1 << 63) else float(value)
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        raise RecursionError
+    if isinstance(value, list):
+        return [_plain(item, depth - 1) for item in cast("list[Any]", value)]
+    return {key: _plain(item, depth - 1) for key, item in cast("dict[str, Any]", value).items()}
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """``moment`` in UTC; what lies beyond the calendar there stays at its edge."""
+    if moment is None:
+        return None
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC) if moment.year == 1 else datetime.max.replace(tzinfo=UTC)

@@ -1,0 +1,228 @@
+"""Sessions in an LMDB file, the embedded default: durable, without a server, shared by the processes of a machine."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from roomkey.backends.lmdb import commit
+from roomkey.backends.lmdb.commit import Commit, Newcomer
+from roomkey.backends.lmdb.file import DataFile, FileSystemSettings
+from roomkey.backends.lmdb.layout import micros, session_key
+from roomkey.backends.lmdb.snapshot import SCAN_LIMIT, OverdueSearch, Snapshot
+from roomkey.backends.lmdb.writer import Writer
+from roomkey.domain.policy import SessionPolicy
+from roomkey.domain.session import Deleted, Evicted, Session, SessionEvent, SessionFilter, SessionId
+from roomkey.errors import Storage
+from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
+
+__all__ = ["FileSystemSessionStorage", "FileSystemSettings"]
+
+MAX_TOUCHED: Final = 50_000
+"""So many touches wait at most; then ``touch`` waits for the disk."""
+
+PING_SECONDS: Final = 1.0
+"""A commit that is as recent as this shows that writing works."""
+
+ROOM_AFTER_TROUBLE: Final = 1024 * 1024
+"""So many bytes must fit on the disk again before a storage that failed calls itself healthy."""
+
+T = TypeVar("T")
+
+
+class FileSystemSessionStorage:
+    """
+    ``SessionStorage`` in a directory of this machine.
+
+    Reads come straight from the memory map, on the loop's thread; when the pages are in memory, that takes
+    microseconds. Writes are grouped, see ``Writer``. Several processes may use one directory, but within a
+    process only one storage can have it open. A directory of another machine (NFS, SMB) will not do: LMDB
+    needs shared memory and locks.
+    """
+
+    def __init__(self, path: str | PathLike[str], settings: FileSystemSettings | None = None) -> None:
+        self._directory = Path(path)
+        self._settings = settings or FileSystemSettings()
+        self._touched: dict[SessionId, datetime] = {}
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._file: DataFile | None = None
+        self._writer: Writer
+
+    async def __aenter__(self) -> Self:
+        self._writer = Writer(self._directory, self._settings, self._touched)
+        self._file = await self._writer.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
+        self._flush()
+        self._file = None  # from now on nobody reads
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        await self._writer.close()
+        self._touched.clear()
+
+    # --- write ----------------------------------------------------------------------------------------
+
+    async def create(self, new: Sequence[NewSession], policy: SessionPolicy, now: datetime) -> list[Evicted]:
+        newcomers = [Newcomer.of(each) for each in new]
+        return await self._write(partial(commit.create, newcomers=newcomers, policy=policy, now=now))
+
+    async def update(self, session: Session, event: SessionEvent, *, secret: Secret | None = None) -> None:
+        await self._write(partial(commit.update, session=session, event=event, secret=secret))
+
+    async def update_many(self, changes: Sequence[tuple[Session, SessionEvent]]) -> list[bool]:
+        return await self._write(partial(commit.update_many, changes=changes))
+
+    async def delete(self, event: Deleted) -> bool:
+        return await self._write(partial(commit.delete, event=event))
+
+    async def revoke_user(
+        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+    ) -> Revocation:
+        return await self._write(
+            partial(commit.revoke_user, user_id=user_id, now=now, actor=actor, cause=cause, kept_id=except_session)
+        )
+
+    async def purge_events(self, before: datetime, limit: int = 10_000) -> int:
+        purged = 0
+        while purged < limit:
+            chunk = min(limit - purged, SCAN_LIMIT)
+            done = await self._write(partial(commit.purge_events, before=before, limit=chunk))
+            purged += done
+            if done < chunk:
+                break
+        return purged
+
+    async def ping(self) -> None:
+        if self._file is not None and self._writer.trouble is not None:
+            # On a full disk small changes still find room in pages that others left: that is no recovery.
+            await self._write(partial(commit.probe, size=ROOM_AFTER_TROUBLE))
+            self._writer.trouble = None
+        elif self._file is not None and monotonic() - self._writer.committed_at < PING_SECONDS:
+            return
+        await self._write(partial(commit.probe, size=0))
+
+    async def _write(self, change: Callable[[Commit], T]) -> T:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return await self._writer.submit(change)
+
+    # --- touch ----------------------------------------------------------------------------------------
+
+    async def touch(self, id: SessionId, at: datetime) -> None:
+        session = await self.get(id)
+        if session is None or not session.state.is_live or session.last_seen_at >= at:
+            return
+        if len(self._touched) >= MAX_TOUCHED:
+            seen = self._touched.copy()
+            await self._write(partial(commit.touch, seen=seen))
+            self._forget_touched(seen)
+        self._touched[id] = at
+        self._flush_later()
+
+    def _flush_later(self) -> None:
+        if self._flush_timer is None:
+            wait = self._settings.flush_interval.total_seconds()
+            self._flush_timer = asyncio.get_running_loop().call_later(wait, self._flush)
+
+    def _flush(self) -> None:
+        """Make the touches durable. Nobody waits for it; what fails is tried again."""
+        self._flush_timer = None
+        if self._touched:
+            seen = self._touched.copy()
+            future = self._writer.enqueue(partial(commit.touch, seen=seen))
+            future.add_done_callback(partial(self._flushed, seen))
+
+    def _flushed(self, seen: Mapping[SessionId, datetime], future: "asyncio.Future[None]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._forget_touched(seen)
+        if self._touched and self._file is not None:
+            self._flush_later()
+
+    def _forget_touched(self, seen: Mapping[SessionId, datetime]) -> None:
+        for id, at in seen.items():
+            if self._touched.get(id) == at:
+                del self._touched[id]
+
+    # --- read -----------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> Snapshot:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return Snapshot(self._file, self._touched)
+
+    async def get(self, id: SessionId) -> Session | None:
+        with self._snapshot() as snapshot:
+            return snapshot.session(session_key(id))
+
+    async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
+        with self._snapshot() as snapshot:
+            return [snapshot.session(session_key(id)) for id in ids]
+
+    async def get_with_secret(self, id: SessionId) -> tuple[Session, Secret] | None:
+        with self._snapshot() as snapshot:
+            return snapshot.session_with_secret(session_key(id))
+
+    async def list(self, filter: SessionFilter, page: Page) -> SessionPage:
+        with self._snapshot() as snapshot:
+            if filter.user_id is not None:
+                return snapshot.list_user(filter.user_id, filter, page)
+            return snapshot.list_all(filter, page)
+
+    async def count(self, filter: SessionFilter) -> int:
+        if filter.user_id is None and filter.created_before is None and filter.created_after is None:
+            with self._snapshot() as snapshot:
+                return snapshot.ledger().count(filter.state)
+        counted = 0
+        page = Page(limit=SCAN_LIMIT)
+        while True:
+            found = await self.list(filter, page)
+            counted += len(found)
+            if found.next_cursor is None:
+                return counted
+            page = Page(cursor=found.next_cursor, limit=SCAN_LIMIT)
+            await asyncio.sleep(0)
+
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Session]:
+        search = OverdueSearch(micros(now), limit)
+        while not search.ended:
+            with self._snapshot() as snapshot:
+                snapshot.overdue(search)
+            if search.misplaced:
+                # Nobody waits for it, and reading goes on when the disk is full.
+                self._writer.enqueue(partial(commit.tend, ids=search.misplaced, now=now)).add_done_callback(_ignore)
+                search.misplaced = []
+            await asyncio.sleep(0)
+        return search.found
+
+    async def ended_before(self, moment: datetime, limit: int) -> Sequence[Session]:
+        with self._snapshot() as snapshot:
+            return snapshot.ended_before(micros(moment), limit)
+
+    async def statistics(self, now: datetime) -> StorageStatistics:
+        with self._snapshot() as snapshot:
+            return snapshot.ledger().statistics(now)
+
+    async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:
+        with self._snapshot() as snapshot:
+            return snapshot.events(partition, after, limit)
+
+    async def heads(self) -> Mapping[int, int]:
+        with self._snapshot() as snapshot:
+            return snapshot.heads()
+
+
+def _ignore(future: "asyncio.Future[Any]") -> None:
+    """Look at what became of it, so that asyncio does not complain that nobody did."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,413 @@
+"""
+The writes: each a function of a commit in the making, and of nothing else.
+
+They run on the writer's thread, many in one transaction. One that raises a ``RoomkeyError`` has written
+nothing, or is undone by running the others again without it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from roomkey.backends.lmdb.file import Table, Tables, Transaction
+from roomkey.backends.lmdb.layout import (
+    ENDED,
+    EPOCH,
+    HEADER,
+    LEDGER_KEY,
+    LIVE,
+    PROBE_KEY,
+    TIME,
+    Ledger,
+    Position,
+    micros,
+    session_key,
+    time_key,
+    user_prefix,
+)
+from roomkey.backends.lmdb.log import Log
+from roomkey.backends.records import decode_session, encode_event, encode_session
+from roomkey.domain.lifecycle import apply, deadline
+from roomkey.domain.policy import SessionPolicy, victims
+from roomkey.domain.session import (
+    LIVE_STATES,
+    AnyEvent,
+    Deleted,
+    Evicted,
+    Invalidated,
+    Session,
+    SessionEvent,
+    SessionId,
+    UserRevoked,
+    partition_of,
+)
+from roomkey.errors import Conflict, NotFound, Serialization
+from roomkey.ports import NewSession, Revocation, Secret
+
+_log = structlog.get_logger("roomkey.storage")
+
+_NOTHING = b""
+_FIRST_EPOCH = EPOCH.pack(0)
+_CHANGED = "the session was changed by someone else"
+
+
+class Stored(NamedTuple):
+    """A session as it lies in the file: ``position`` is its place in ``deadlines`` or ``ended``."""
+
+    session: Session
+    secret: Secret
+    epoch: int
+    position: int
+
+
+class Newcomer(Struct, frozen=True, gc=False):
+    """A new session with everything that can be prepared before its turn comes."""
+
+    key: bytes
+    user: bytes
+    prefix: bytes
+    user_entry: bytes
+    deadline_entry: bytes
+    place: bytes
+    record: bytes
+    partition: int
+    event_record: bytes
+    at: datetime
+
+    @classmethod
+    def of(cls, new: NewSession) -> "Newcomer":
+        """Encode ``new`` on the caller's thread, while the writer's waits for the disk."""
+        session, event = new.session, new.event
+        key = session.id.encode()
+        user = session.user_id.encode()
+        prefix = user_prefix(user)
+        place = TIME.pack(micros(deadline(session) or session.expires_at))
+        return cls(
+            key,
+            user,
+            prefix,
+            prefix + LIVE + TIME.pack(micros(session.created_at)) + key,
+            place + key,
+            place,
+            encode_session(session, new.secret),
+            partition_of(session.user_id),
+            encode_event(event),
+            event.at,
+        )
+
+
+class Commit:
+    """
+    One write transaction in the making.
+
+    ``touched`` is what was seen of sessions and is not in the file yet. ``writes`` counts what was changed.
+    """
+
+    __slots__ = ("_touched", "_users", "ledger", "log", "tables", "transaction", "writes")
+
+    def __init__(self, transaction: Transaction, tables: Tables, touched: Mapping[SessionId, datetime]) -> None:
+        self.transaction = transaction
+        self.tables = tables
+        self.ledger = Ledger(transaction.get(LEDGER_KEY, db=tables.meta))
+        self.log = Log(transaction, tables, self.ledger)
+        self._users = transaction.cursor(tables.users)
+        self._touched = touched
+        self.writes = 0
+
+    def close(self) -> None:
+        """Write down the figures; the last thing before the transaction is committed."""
+        self.transaction.put(LEDGER_KEY, self.ledger.pack(), db=self.tables.meta)
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return self.transaction.get(key, None, table)
+
+    def put(self, table: Table, key: bytes, value: bytes = _NOTHING) -> None:
+        self.writes += 1
+        self.transaction.put(key, value, True, True, False, table)  # keywords cost half a microsecond
+
+    def remove(self, table: Table, key: bytes) -> None:
+        self.writes += 1
+        self.transaction.delete(key, _NOTHING, table)
+
+    def append(self, event: AnyEvent, record: bytes | None = None) -> None:
+        """Give ``event`` the next place in the log of its user's partition."""
+        self.writes += 1
+        self.log.append(partition_of(event.user), record or encode_event(event))
+
+    def load(self, key: bytes | None) -> Stored | None:
+        """The session with this key as it stands now, changes of this transaction included."""
+        value = None if key is None else self.get(self.tables.sessions, key)
+        if value is None:
+            return None
+        found = stored(value)
+        session = found.session
+        seen = self._touched.get(session.id)
+        if seen is None or seen <= session.last_seen_at or session.state not in LIVE_STATES:
+            return found
+        return found._replace(session=replace(session, last_seen_at=seen))
+
+    def load_readable(self, key: bytes | None) -> Stored | None:
+        """Like ``load``, where one damaged record must not stop what is done to others."""
+        try:
+            return self.load(key)
+        except Serialization:
+            _log.error("storage_record_damaged", session=(key or b"").decode(errors="replace"))
+            return None
+
+    def epoch_of(self, user_id: str) -> int:
+        """The user's epoch; nought if nobody ever revoked the user."""
+        return EPOCH.unpack(self.epoch(user_id.encode()))[0]
+
+    def epoch(self, user: bytes) -> bytes:
+        """The user's epoch as it stands in front of records."""
+        return self.transaction.get(user, _FIRST_EPOCH, self.tables.epochs)
+
+    def is_dead(self, found: Stored) -> bool:
+        """Whether the session is stored as live though its user was revoked after it was issued."""
+        return found.session.state in LIVE_STATES and found.epoch < self.epoch_of(found.session.user_id)
+
+    def live_keys(self, prefix: bytes) -> list[bytes]:
+        """The keys of a user's live sessions, oldest first, as the index has them."""
+        start = prefix + LIVE
+        keys: list[bytes] = []
+        if self._users.set_range(start):
+            for key in self._users.iternext(True, False):
+                if not key.startswith(start):
+                    break
+                keys.append(key[len(start) + TIME.size :])
+        return keys
+
+    def change(self, found: Stored, session: Session, event: SessionEvent, secret: Secret | None = None) -> None:
+        """Make ``session`` current in place of ``found`` and append ``event``. The caller has checked that it may."""
+        before = found.session
+        if before.last_seen_at > session.last_seen_at:
+            session = replace(session, last_seen_at=before.last_seen_at)
+        key = session.id.encode()
+        # Encoded before anything is changed: what cannot be encoded then leaves no trace.
+        record = encode_session(session, secret or found.secret)
+        event_record = encode_event(event)
+        position = self._move(found, session, event.at, key)
+        self.put(self.tables.sessions, key, HEADER.pack(found.epoch, position) + record)
+        self.append(event, event_record)
+
+    def rewrite(self, found: Stored, position: int) -> None:
+        """Change what is no event: where it stands in its time index, and when it was last seen."""
+        self._write(found, found.epoch, position)
+
+    def carry_over(self, found: Stored, epoch: int) -> None:
+        """Let the session survive a revocation of its user."""
+        self._write(found, epoch, found.position)
+
+    def _write(self, found: Stored, epoch: int, position: int) -> None:
+        session, secret = found.session, found.secret
+        self.put(
+            self.tables.sessions, session.id.encode(), HEADER.pack(epoch, position) + encode_session(session, secret)
+        )
+
+    def _move(self, found: Stored, session: Session, at: datetime, key: bytes) -> int:
+        """Bring the indexes and counters in line; returns the place in the time index."""
+        before = found.session
+        if session.state is not before.state:
+            self.ledger.moved(before.state, session.state)
+        due = deadline(session)
+        if due is not None and before.state in LIVE_STATES:
+            return self.reschedule(found, micros(due)) if micros(due) < found.position else found.position
+        if due is None and before.state in LIVE_STATES:
+            self.ledger.finished(at - session.created_at)
+        self.forget(found)
+        return self._enter(session, key, due or at)
+
+    def reschedule(self, found: Stored, position: int) -> int:
+        """Move a live session in ``deadlines``. Later ones are left alone until the early entry comes up."""
+        key = found.session.id.encode()
+        self.remove(self.tables.deadlines, time_key(found.position, key))
+        self.put(self.tables.deadlines, time_key(position, key))
+        return position
+
+    def forget(self, found: Stored) -> None:
+        """Take a session out of the indexes."""
+        session = found.session
+        key = session.id.encode()
+        live = session.state in LIVE_STATES
+        prefix = user_prefix(session.user_id.encode())
+        entry = Position(micros(session.created_at), key).key(prefix, LIVE if live else ENDED)
+        self.remove(self.tables.users, entry)
+        self.remove(self.tables.deadlines if live else self.tables.ended, time_key(found.position, key))
+
+    def _enter(self, session: Session, key: bytes, when: datetime) -> int:
+        live = session.state in LIVE_STATES
+        prefix = user_prefix(session.user_id.encode())
+        entry = Position(micros(session.created_at), key).key(prefix, LIVE if live else ENDED)
+        position = micros(when)
+        self.put(self.tables.users, entry)
+        self.put(self.tables.deadlines if live else self.tables.ended, time_key(position, key))
+        return position
+
+
+def stored(value: bytes) -> Stored:
+    """
+    What lies in ``sessions``.
+
+    Raises:
+        Serialization: If it is damaged.
+    """
+    if len(value) <= HEADER.size:
+        raise Serialization("a session record cannot be read")
+    epoch, position = HEADER.unpack_from(value)
+    session, secret = decode_session(value[HEADER.size :])
+    return Stored(session, secret, epoch, position)
+
+
+def create(commit: Commit, newcomers: Sequence[Newcomer], policy: SessionPolicy, now: datetime) -> list[Evicted]:
+    """``SessionStorage.create``; all of them or none."""
+    # A Counter costs as much as two puts, and most come alone.
+    per_user = {newcomers[0].prefix: 1} if len(newcomers) == 1 else Counter(new.prefix for new in newcomers)
+    evicted: list[Evicted] = []
+    for prefix, count in per_user.items():
+        keys = commit.live_keys(prefix)
+        if len(keys) + count > policy.cap:
+            live = _not_overdue(commit, keys, now)
+            surplus = victims([found.session for found in live.values()], count, policy)
+            evicted += [_evict(commit, live[id], now) for id in surplus]
+    # The most frequent write of all, hence written out.
+    tables, put = commit.tables, commit.transaction.put
+    for new in newcomers:
+        value = commit.epoch(new.user) + new.place + new.record
+        if not put(new.key, value, True, False, False, tables.sessions):
+            raise Conflict("a session with this id exists")
+        commit.writes += 1
+        put(new.user_entry, _NOTHING, True, True, False, tables.users)
+        put(new.deadline_entry, _NOTHING, True, True, False, tables.deadlines)
+        commit.log.append(new.partition, new.event_record)
+        commit.ledger.created(new.at)
+    return evicted
+
+
+def _not_overdue(commit: Commit, keys: Iterable[bytes], now: datetime) -> dict[SessionId, Stored]:
+    """The sessions that count for the cap."""
+    live = (found for key in keys if (found := commit.load_readable(key)) is not None)
+    return {found.session.id: found for found in live if (due := deadline(found.session)) is not None and due > now}
+
+
+def _evict(commit: Commit, found: Stored, now: datetime) -> Evicted:
+    session = found.session
+    event = Evicted(session=session.id, user=session.user_id, version=session.version + 1, at=now, cause="cap")
+    commit.change(found, apply(session, event), event)
+    return event
+
+
+def update(commit: Commit, session: Session, event: SessionEvent, secret: Secret | None) -> None:
+    """``SessionStorage.update``."""
+    found = commit.load(session_key(session.id))
+    if found is None:
+        raise NotFound("there is no such session")
+    if found.session.version != session.version - 1 or commit.is_dead(found):
+        raise Conflict(_CHANGED)
+    commit.change(found, session, event, secret)
+
+
+def update_many(commit: Commit, changes: Iterable[tuple[Session, SessionEvent]]) -> list[bool]:
+    """``SessionStorage.update_many``."""
+    outcomes: list[bool] = []
+    for session, event in changes:
+        try:
+            update(commit, session, event, None)
+        except (Conflict, NotFound):
+            outcomes.append(False)
+        else:
+            outcomes.append(True)
+    return outcomes
+
+
+def delete(commit: Commit, event: Deleted) -> bool:
+    """``SessionStorage.delete``."""
+    key = session_key(event.session)
+    found = commit.load(key)
+    if found is None or key is None:
+        return False
+    if found.session.version != event.version - 1:
+        raise Conflict(_CHANGED)
+    commit.forget(found)
+    commit.remove(commit.tables.sessions, key)
+    commit.ledger.removed(found.session.state)
+    commit.append(event)
+    return True
+
+
+def revoke_user(
+    commit: Commit, user_id: str, now: datetime, actor: str, cause: str | None, kept_id: SessionId | None
+) -> Revocation:
+    """``SessionStorage.revoke_user``."""
+    kept = None if kept_id is None else commit.load_readable(session_key(kept_id))
+    if kept is not None and (kept.session.user_id != user_id or commit.is_dead(kept)):
+        kept = None
+    epoch = commit.epoch_of(user_id) + 1
+    commit.put(commit.tables.epochs, user_id.encode(), EPOCH.pack(epoch))
+    if kept is not None:
+        commit.carry_over(kept, epoch)
+    root = UserRevoked(
+        user=user_id, epoch=epoch, at=now, actor=actor, cause=cause, session=kept.session.id if kept else None
+    )
+    commit.append(root)
+    events: list[UserRevoked | Invalidated] = [root]
+    for id in commit.live_keys(user_prefix(user_id.encode())):
+        found = commit.load_readable(id)
+        if found is not None and found.session.id != root.session:
+            events.append(_invalidate(commit, found, now, actor, cause))
+    return Revocation(epoch, events)
+
+
+def _invalidate(commit: Commit, found: Stored, now: datetime, actor: str, cause: str | None) -> Invalidated:
+    session = found.session
+    event = Invalidated(
+        session=session.id,
+        user=session.user_id,
+        version=session.version + 1,
+        at=now,
+        actor=actor,
+        cause=cause or "revoked",
+    )
+    commit.change(found, apply(session, event), event)
+    return event
+
+
+def touch(commit: Commit, seen: Iterable[SessionId]) -> None:
+    """Write down when these sessions were last seen, of those that are still live."""
+    for id in seen:
+        found = commit.load_readable(session_key(id))
+        if found is not None and found.session.state in LIVE_STATES:
+            commit.rewrite(found, found.position)
+
+
+def tend(commit: Commit, ids: Iterable[SessionId], now: datetime) -> None:
+    """
+    Put early entries of ``deadlines`` where they belong.
+
+    Sessions that died of a revocation which did not list them get the event that they are missing, so that
+    they leave the index and are purged in time.
+    """
+    for id in ids:
+        found = commit.load_readable(session_key(id))
+        if found is None or (due := deadline(found.session)) is None:
+            continue
+        if commit.is_dead(found):
+            _invalidate(commit, found, now, "system", None)
+        elif (position := micros(due)) > found.position:
+            commit.rewrite(found, commit.reschedule(found, position))
+
+
+def purge_events(commit: Commit, before: datetime, limit: int) -> int:
+    """``SessionStorage.purge_events``."""
+    purged = commit.log.purge(before, limit)
+    commit.writes += purged
+    return purged
+
+
+def probe(commit: Commit, size: int) -> None:
+    """Write something that means nothing, to see whether there is room for so many bytes."""
+    commit.put(commit.tables.meta, PROBE_KEY, bytes(size))

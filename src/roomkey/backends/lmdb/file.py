@@ -1,0 +1,170 @@
+"""The data file: opening it, its size, and what its errors mean."""
+
+import errno
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+import lmdb
+from msgspec import Struct
+
+from roomkey.backends.lmdb.layout import FORMAT, FORMAT_KEY
+from roomkey.errors import Storage
+
+# The stubs give it no public name.
+Table: TypeAlias = "lmdb._Database"  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+DATA_FILE: Final = "data.mdb"
+
+
+class FileSystemSettings(Struct, frozen=True, kw_only=True):
+    """
+    How a ``FileSystemSessionStorage`` works.
+
+    ``map_size`` is the address space that is reserved first, in bytes; it doubles when it is used up, and
+    takes no space on the disk. ``max_readers`` is how many processes may have the file open at a time; the
+    first one decides. ``max_waiting`` bounds the writes that wait for the disk, beyond it callers wait for
+    room; ``max_batch`` bounds those that share one commit. ``timeout`` is how long the disk may take.
+    ``flush_interval`` is how long a touch may be visible before it is durable. Without ``durable`` nothing is
+    forced to the disk: a crash of the process loses nothing, one of the machine may lose everything, so that
+    is for tests and data of no value.
+    """
+
+    map_size: int = 64 * 1024 * 1024
+    max_readers: int = 126
+    max_waiting: int = 4096
+    max_batch: int = 512
+    timeout: timedelta = timedelta(seconds=30)
+    flush_interval: timedelta = timedelta(seconds=1)
+    durable: bool = True
+
+
+class Tables(NamedTuple):
+    """The tables of ``layout``."""
+
+    sessions: Table
+    users: Table
+    epochs: Table
+    deadlines: Table
+    ended: Table
+    events: Table
+    slots: Table
+    meta: Table
+
+
+class DataFile:
+    """
+    An open data file. ``grow`` and ``adopt_size`` may only be called while nobody reads or writes.
+
+    Raises:
+        Storage: On construction, if the directory cannot be used; the message says why in one line.
+    """
+
+    def __init__(self, directory: Path, settings: FileSystemSettings) -> None:
+        self._directory = directory
+        self._settings = settings
+        with clear_errors(directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open(settings.map_size)
+
+    def _open(self, map_size: int) -> None:
+        self.environment = lmdb.Environment(
+            os.fspath(self._directory),
+            map_size=map_size,
+            mode=0o700,  # LMDB makes the files with the same mode less the execute bits
+            max_readers=self._settings.max_readers,
+            max_dbs=len(Tables._fields),
+            max_spare_txns=1,
+            sync=self._settings.durable,
+            # Sessions are read in no order, so reading ahead would only fill the memory.
+            readahead=False,
+        )
+        try:
+            self._check_length()
+            self.environment.reader_check()
+            self.tables = self._open_tables()
+        except BaseException:
+            self.environment.close()
+            raise
+
+    def _open_tables(self) -> Tables:
+        while True:
+            try:
+                with self.environment.begin(write=True) as transaction:
+                    tables = Tables(*(self.environment.open_db(n.encode(), transaction) for n in Tables._fields))
+                    mark = transaction.get(FORMAT_KEY, db=tables.meta)
+                    if mark is None:
+                        transaction.put(FORMAT_KEY, FORMAT, db=tables.meta)
+            except lmdb.MapResizedError:
+                self.adopt_size()
+                continue
+            if mark not in (None, FORMAT):
+                raise Storage(f"{self._directory} was written by another version of Roomkey")
+            return tables
+
+    def _check_length(self) -> None:
+        # Pages are read from a memory map: one that is not there would end the process with SIGBUS.
+        pages = self.environment.info()["last_pgno"] + 1
+        size = pages * self.environment.stat()["psize"]
+        if (self._directory / DATA_FILE).stat().st_size < size:
+            raise Storage(f"{self._directory / DATA_FILE} is damaged: its end is missing")
+
+    def grow(self) -> None:
+        """Double the map. Costs address space only."""
+        self._resize(self.environment.info()["map_size"] * 2)
+
+    def _resize(self, size: int) -> None:
+        before = self.environment.info()["map_size"]
+        try:
+            self.environment.set_mapsize(size)
+        except lmdb.Error:
+            # LMDB has already given up the old map.
+            self.environment.close()
+            self._open(before)
+            raise
+
+    def adopt_size(self) -> None:
+        """Take over the size of the map that another process has made larger."""
+        self.environment.set_mapsize(0)
+
+    def close(self) -> None:
+        """Close the file; every transaction must have ended."""
+        self.environment.close()
+
+
+@contextmanager
+def clear_errors(directory: Path) -> Generator[None]:
+    """Turn what LMDB and the system raise into ``Storage`` with one line that says what is wrong."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise Storage(f"{directory}: {reason_of(error)}") from error
+    except FileExistsError as error:
+        raise Storage(f"{directory}: not a directory") from error
+    except OSError as error:
+        raise Storage(f"{directory}: {(error.strerror or str(error)).lower()}") from error
+
+
+def reason_of(error: lmdb.Error) -> str:
+    """What ``error`` means to whoever operates the machine."""
+    for kinds, meaning in _MEANINGS.items():
+        if isinstance(error, kinds):
+            return meaning
+    if error.code == errno.EIO:
+        # LMDB's word for a write that ended early, which is how the first one ends on a full disk.
+        return "the disk is full or does not work"
+    if error.code > 0:
+        return os.strerror(error.code).lower()
+    return "it is already open in this process" if "already open" in str(error) else str(error)
+
+
+_MEANINGS: Final[Mapping[tuple[type[lmdb.Error], ...], str]] = {
+    (lmdb.InvalidError, lmdb.VersionMismatchError): "it has a data file that is not Roomkey's, or is damaged",
+    (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError): "the data file is damaged",
+    (lmdb.ReadersFullError,): "too many processes have the data file open",
+    (lmdb.MapFullError, lmdb.MemoryError): "no address space is left for the memory map",
+}

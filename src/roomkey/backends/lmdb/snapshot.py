@@ -1,0 +1,267 @@
+"""The reads: what one moment of the file contains. Nothing here awaits, so a snapshot never stays open."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from heapq import heappop, heappush, merge
+from itertools import islice
+from types import TracebackType
+from typing import Final, Self
+
+import lmdb
+import structlog
+from msgspec.structs import replace
+
+from roomkey.backends.lmdb.file import DataFile, Table, reason_of
+from roomkey.backends.lmdb.layout import (
+    ENDED,
+    EPOCH,
+    HEADER,
+    LEDGER_KEY,
+    LIVE,
+    TIME,
+    Ledger,
+    Position,
+    micros,
+    user_key,
+    user_prefix,
+)
+from roomkey.backends.lmdb.log import Log
+from roomkey.backends.records import decode_event, decode_session, decode_session_only
+from roomkey.domain.lifecycle import deadline
+from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
+from roomkey.errors import InvalidInput, Serialization, Storage
+from roomkey.ports import LoggedEvent, Page, Secret, SessionPage
+
+SCAN_LIMIT: Final = 2000
+"""So many sessions are looked at between two turns of the event loop: some six milliseconds."""
+
+EXPIRED, INVALIDATED = SessionState.EXPIRED, SessionState.INVALIDATED
+
+_log = structlog.get_logger("roomkey.storage")
+
+
+class OverdueSearch:
+    """
+    A search for overdue sessions, which may take several snapshots.
+
+    ``found`` are they, the most overdue first; ``misplaced`` those whose entry in the index is no longer
+    right. It ends when ``limit`` are found or everything was seen; until then it goes on from ``start``.
+    """
+
+    __slots__ = ("_waiting", "ended", "found", "limit", "misplaced", "now", "start")
+
+    def __init__(self, now: int, limit: int) -> None:
+        self.now = now
+        self.limit = limit
+        self.start = b""
+        self.ended = False
+        self.found: list[Session] = []
+        self.misplaced: list[SessionId] = []
+        # Entries may be early, so sessions wait here until no entry can come before their true place.
+        self._waiting: list[tuple[int, SessionId, Session]] = []
+
+    def reach(self, position: int) -> bool:
+        """Release what is due by ``position``; whether to look at the entry there."""
+        while self._waiting and self._waiting[0][0] <= position and len(self.found) < self.limit:
+            self.found.append(heappop(self._waiting)[2])
+        self.ended = position > self.now or len(self.found) >= self.limit
+        return not self.ended
+
+    def meet(self, session: Session, position: int) -> None:
+        """Take in the session whose entry is at ``position``."""
+        due = deadline(session)
+        place = None if due is None else micros(due)
+        if place != position:
+            self.misplaced.append(session.id)
+        if place is not None and place <= self.now:
+            heappush(self._waiting, (place, session.id, session))
+
+
+class Snapshot:
+    """
+    One moment of the file. Used as a context manager, inside which LMDB's errors become ``Storage``.
+
+    Sessions are seen with the touches that are not in the file yet, and as invalidated if their user was
+    revoked after they were issued.
+    """
+
+    __slots__ = ("_file", "_get", "_touched", "_transaction")
+
+    def __init__(self, file: DataFile, touched: Mapping[SessionId, datetime]) -> None:
+        self._file = file
+        self._touched = touched
+
+    def __enter__(self) -> Self:
+        try:
+            self._transaction = self._begin()
+        except lmdb.Error as error:
+            raise Storage(reason_of(error)) from error
+        self._get = self._transaction.get
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transaction.abort()
+        if isinstance(error, lmdb.Error):
+            raise Storage(reason_of(error)) from error
+
+    def _begin(self) -> "lmdb.Transaction[bytes]":
+        try:
+            return self._file.environment.begin()
+        except lmdb.MapResizedError:
+            self._file.adopt_size()
+            return self._file.environment.begin()
+
+    # --- one ------------------------------------------------------------------------------------------
+
+    def session(self, key: bytes | None) -> Session | None:
+        """The session with this key."""
+        value = None if key is None else self._get(key, None, self._file.tables.sessions)
+        if value is None:
+            return None
+        return self._as_read(decode_session_only(value[HEADER.size :]), value)
+
+    def session_with_secret(self, key: bytes | None) -> tuple[Session, Secret] | None:
+        """The session with this key, and its secret."""
+        value = None if key is None else self._get(key, None, self._file.tables.sessions)
+        if value is None:
+            return None
+        session, secret = decode_session(value[HEADER.size :])
+        return self._as_read(session, value), secret
+
+    def _as_read(self, session: Session, value: bytes) -> Session:
+        state = session.state
+        if state is EXPIRED or state is INVALIDATED:
+            return session
+        key = user_key(session.user_id)
+        epoch = None if key is None else self._get(key, None, self._file.tables.epochs)
+        if epoch is not None and epoch > value[: EPOCH.size]:  # as bytes they compare like the numbers
+            return replace(session, state=INVALIDATED)
+        seen = self._touched.get(session.id) if self._touched else None
+        if seen is not None and seen > session.last_seen_at:
+            return replace(session, last_seen_at=seen)
+        return session
+
+    def _readable(self, key: bytes) -> Session | None:
+        """Like ``session`` for chores, which one damaged record must not bring to a halt."""
+        try:
+            return self.session(key)
+        except Serialization:
+            _log.error("storage_record_damaged", session=key.decode(errors="replace"))
+            return None
+
+    # --- many -----------------------------------------------------------------------------------------
+
+    def list_all(self, filter: SessionFilter, page: Page) -> SessionPage:
+        """A page in the order of the ids."""
+        after = None if page.cursor is None else _position(page.cursor, b"i")
+        found: list[Session] = []
+        last = b""
+        for looked_at, key in enumerate(self._keys(self._file.tables.sessions, after or b"")):
+            if len(found) == page.limit or looked_at > SCAN_LIMIT:
+                return SessionPage(found, _cursor(b"i", last))
+            if key == after:
+                continue
+            last = key
+            session = self.session(key)
+            if session is not None and filter.matches(session):
+                found.append(session)
+        return SessionPage(found)
+
+    def list_user(self, user_id: str, filter: SessionFilter, page: Page) -> SessionPage:
+        """A page of a user's sessions, oldest first."""
+        after = None if page.cursor is None else Position.unpack(_position(page.cursor, b"u"))
+        found: list[Session] = []
+        last = after
+        for looked_at, place in enumerate(self.places(user_id, after)):
+            if last is not None and (len(found) == page.limit or looked_at == SCAN_LIMIT):
+                return SessionPage(found, _cursor(b"u", last.pack()))
+            last = place
+            session = self.session(place.id)
+            if session is not None and filter.matches(session):
+                found.append(session)
+        return SessionPage(found)
+
+    def places(self, user_id: str, after: Position | None = None) -> Iterator[Position]:
+        """Where a user's sessions stand in the list, behind ``after``."""
+        key = user_key(user_id)
+        if key is None:
+            return
+        prefix = user_prefix(key)
+        for place in merge(self._places(prefix, LIVE, after), self._places(prefix, ENDED, after)):
+            if place != after:
+                yield place
+
+    def _places(self, prefix: bytes, part: bytes, after: Position | None) -> Iterator[Position]:
+        common = prefix + part
+        for key in self._keys(self._file.tables.users, common if after is None else after.key(prefix, part)):
+            if not key.startswith(common):
+                return
+            yield Position.of(key, prefix)
+
+    def _keys(self, table: Table, start: bytes) -> Iterator[bytes]:
+        with self._transaction.cursor(table) as cursor:
+            if cursor.set_range(start) if start else cursor.first():
+                yield from cursor.iternext(keys=True, values=False)
+
+    # --- chores ---------------------------------------------------------------------------------------
+
+    def overdue(self, search: OverdueSearch) -> None:
+        """Take the search a turn further."""
+        for looked_at, entry in enumerate(self._keys(self._file.tables.deadlines, search.start)):
+            (position,) = TIME.unpack_from(entry)
+            if not search.reach(position):
+                return
+            if looked_at == SCAN_LIMIT:
+                search.start = entry
+                return
+            session = self._readable(entry[TIME.size :])
+            if session is not None:
+                search.meet(session, position)
+        search.reach(search.now + 1)
+
+    def ended_before(self, moment: int, limit: int) -> list[Session]:
+        """Sessions whose end is older than ``moment``."""
+        found: list[Session] = []
+        for entry in self._keys(self._file.tables.ended, b""):
+            if TIME.unpack_from(entry)[0] >= moment or len(found) == limit:
+                break
+            session = self._readable(entry[TIME.size :])
+            if session is not None:
+                found.append(session)
+        return found
+
+    # --- log and figures ------------------------------------------------------------------------------
+
+    def events(self, partition: int, after: int, limit: int) -> list[LoggedEvent]:
+        """Events of a partition behind ``after``."""
+        log = Log(self._transaction, self._file.tables, self.ledger())
+        return [
+            LoggedEvent(each.sequence, decode_event(each.record)) for each in islice(log.after(partition, after), limit)
+        ]
+
+    def heads(self) -> dict[int, int]:
+        """The last sequence number of every partition that has one."""
+        value = self._get(LEDGER_KEY, None, self._file.tables.meta)
+        return {} if value is None else Ledger.heads_of(value)
+
+    def ledger(self) -> Ledger:
+        """The counters."""
+        return Ledger(self._get(LEDGER_KEY, None, self._file.tables.meta))
+
+
+def _cursor(kind: bytes, position: bytes) -> str:
+    return urlsafe_b64encode(kind + position).decode().rstrip("=")
+
+
+def _position(cursor: str, kind: bytes) -> bytes:
+    try:
+        value = urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
+    except (Base64Error, UnicodeEncodeError):
+        value = b""
+    if not value.startswith(kind) or not TIME.size < len(value) <= 256:
+        raise InvalidInput("the cursor is not one of ours")
+    return value[len(kind) :]

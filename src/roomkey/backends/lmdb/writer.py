@@ -1,0 +1,304 @@
+"""
+The one thread that writes: everything that waits goes into one transaction, one fsync, one answer.
+
+While one batch waits for the disk, the next one collects. The callers of a batch are told right before the
+next one goes to the disk, not as soon as their own has come back: so the event loop works while the writer
+waits, and neither waits for the interpreter's lock. When nothing follows, they are told at once.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from time import monotonic
+from typing import Any, Final, NamedTuple, TypeVar
+
+import lmdb
+import structlog
+
+from roomkey.backends.lmdb.commit import Commit
+from roomkey.backends.lmdb.file import DataFile, FileSystemSettings, reason_of
+from roomkey.domain.session import SessionId
+from roomkey.errors import RoomkeyError, Storage
+
+T = TypeVar("T")
+
+READER_CHECK_SECONDS: Final = 60.0
+"""How often the traces of processes that died while reading are removed; they keep old pages from being reused."""
+
+_log = structlog.get_logger("roomkey.storage")
+
+
+class _Waiting(NamedTuple):
+    """A change, and the future of whoever asked for it."""
+
+    future: "asyncio.Future[Any]"
+    change: Callable[[Commit], Any]
+
+
+class _Outcome(NamedTuple):
+    """What became of a change."""
+
+    future: "asyncio.Future[Any]"
+    result: Any
+    error: Exception | None = None
+
+
+class _Spoiled(Exception):  # nobody's error: the others of the batch start over without it
+    """A change failed after it had begun to write."""
+
+    def __init__(self, waiting: _Waiting, error: Exception) -> None:
+        super().__init__()
+        self.waiting = waiting
+        self.error = error
+
+
+class Writer:
+    """
+    Carries changes from the event loop to the file.
+
+    Its methods are called on the loop's thread. ``trouble`` says why a commit failed, until somebody resets it;
+    ``committed_at`` is the monotonic time of the last one that succeeded. ``touched`` is read by the writer's
+    thread while the loop's thread changes it, entry by entry.
+    """
+
+    def __init__(self, directory: Path, settings: FileSystemSettings, touched: Mapping[SessionId, datetime]) -> None:
+        self._directory = directory
+        self._touched = touched
+        self._settings = settings
+        self._timeout = settings.timeout.total_seconds()
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._unanswered: set[asyncio.Future[Any]] = set()
+        self._answered_at = monotonic()
+        self._watch: asyncio.TimerHandle | None = None
+        self._room = asyncio.Event()
+        self._opened: asyncio.Future[DataFile] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        self._closing = False
+        self._answers: list[_Outcome] = []
+        self._checked_readers_at = monotonic()
+        self._thread = Thread(target=self._run, name="roomkey-lmdb-writer", daemon=True)
+        self.trouble: str | None = None
+        self.committed_at = 0.0
+
+    async def open(self) -> DataFile:
+        """
+        Open the file and begin to work.
+
+        Raises:
+            Storage: If the directory cannot be used, or another process does not let go of it.
+        """
+        self._thread.start()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.shield(self._opened)
+        except TimeoutError:
+            self._queue.put(None)
+            raise Storage(f"{self._directory}: another process does not let go of it") from None
+
+    async def submit(self, change: Callable[[Commit], T]) -> T:
+        """
+        The result of ``change`` once it is durable. Waits for room when too many wait already.
+
+        A caller that is cancelled does not know whether its change was made.
+
+        Raises:
+            Storage: If the disk refuses, or does not answer in time; the change may then still be made.
+        """
+        while len(self._unanswered) >= self._settings.max_waiting:
+            await self._wait_for_room()
+        return await self.enqueue(change)
+
+    def enqueue(self, change: Callable[[Commit], T]) -> "asyncio.Future[T]":
+        """Like ``submit`` for a change that cannot wait for room."""
+        if self._closing:
+            raise Storage("the storage is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._watch is None:
+            self._answered_at = monotonic()
+            self._watch = self._loop.call_later(self._timeout / 8, self._check_progress)
+        self._unanswered.add(future)
+        self._queue.put(_Waiting(future, change))
+        return future
+
+    async def close(self) -> None:
+        """Finish what waits, close the file, end the thread. Nobody may read any more."""
+        self._closing = True
+        self._queue.put(None)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._ended.wait()
+        except TimeoutError:
+            raise Storage(f"{self._directory}: the disk does not answer") from None
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
+
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._room.wait()
+        except TimeoutError:
+            raise Storage(f"{self._directory}: the disk does not answer") from None
+
+    def _check_progress(self) -> None:
+        self._watch = None
+        if not self._unanswered:
+            return
+        self._watch = self._loop.call_later(self._timeout / 8, self._check_progress)
+        if monotonic() - self._answered_at > self._timeout:
+            self.trouble = "the disk does not answer"
+            # They stay in the set, which bounds the queue, until the thread has got rid of them.
+            for future in self._unanswered:
+                if not future.done():
+                    future.set_exception(Storage(f"{self._directory}: the disk does not answer"))
+
+    def _settle(self, answers: list[_Outcome]) -> None:
+        self._answered_at = monotonic()
+        for future, result, error in answers:
+            self._unanswered.discard(future)
+            if future.done():  # cancelled, or given up
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        self._room.set()
+
+    # --- on the writer's thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._file = DataFile(self._directory, self._settings)
+        except Exception as error:  # noqa: BLE001  # it is raised where somebody can act on it
+            self._on_loop_soon(self._opened.set_exception, error)
+            return
+        self._on_loop_soon(self._opened.set_result, self._file)
+        running = True
+        while running:
+            batch, running = self._collect(wait=not self._answers)
+            if batch:
+                outcomes = self._write(batch)  # replaces the list of answers
+                self._answers.extend(outcomes)
+            else:
+                self._tell()
+        self._tell()
+        self._file.close()
+        self._on_loop_soon(self._ended.set)
+
+    def _collect(self, *, wait: bool) -> tuple[list[_Waiting], bool]:
+        """What waits, and whether to go on after it."""
+        batch: list[_Waiting] = []
+        take = self._queue.get_nowait
+        try:
+            waiting = self._queue.get() if wait else take()
+            while waiting is not None:
+                batch.append(waiting)
+                if len(batch) == self._settings.max_batch:
+                    return batch, True
+                waiting = take()
+        except Empty:
+            return batch, True
+        return batch, False
+
+    def _write(self, batch: list[_Waiting]) -> list[_Outcome]:
+        """Commit the batch, whatever that takes; what became of each change."""
+        failed: list[_Outcome] = []
+        try:
+            while True:
+                try:
+                    return failed + self._attempt(batch)
+                except _Spoiled as spoiled:
+                    failed.append(_Outcome(spoiled.waiting.future, None, spoiled.error))
+                    batch = [waiting for waiting in batch if waiting is not spoiled.waiting]
+                except lmdb.MapFullError:
+                    self._while_nobody_reads(self._file.grow)
+                except lmdb.MapResizedError:
+                    self._while_nobody_reads(self._file.adopt_size)
+        except lmdb.Error as error:
+            self.trouble = reason_of(error)
+        except Storage as error:
+            self.trouble = str(error)
+        except Exception:
+            # A defect. The thread must go on, or everybody would wait for ever.
+            self.trouble = "the changes could not be written down"
+            _log.exception("storage_writer_failed")
+        _log.error("storage_write_failed", reason=self.trouble, changes=len(batch))
+        message = f"{self._directory}: {self.trouble}"
+        return failed + [_Outcome(future, None, Storage(message)) for future, _ in batch]
+
+    def _attempt(self, batch: list[_Waiting]) -> list[_Outcome]:
+        transaction = self._file.environment.begin(write=True)
+        try:
+            commit = Commit(transaction, self._file.tables, self._touched)
+            outcomes = [_apply(commit, waiting) for waiting in batch]
+            if commit.writes:
+                commit.close()
+                self._tell()
+                transaction.commit()
+                self.committed_at = monotonic()
+        finally:
+            transaction.abort()  # does nothing after a commit
+        self._check_readers()
+        return outcomes
+
+    def _check_readers(self) -> None:
+        now = monotonic()
+        if now - self._checked_readers_at > READER_CHECK_SECONDS:
+            self._checked_readers_at = now
+            self._file.environment.reader_check()
+
+    def _while_nobody_reads(self, function: Callable[[], None]) -> None:
+        """
+        Run ``function`` on the loop's thread and wait for it.
+
+        No read is in progress there between two callbacks, because none awaits.
+        """
+        done = Event()
+        errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                function()
+            except (lmdb.Error, Storage) as error:
+                errors.append(error)
+            finally:
+                done.set()
+
+        self._on_loop_soon(run)
+        if not done.wait(self._timeout):
+            raise Storage("the event loop does not answer")
+        if errors:
+            raise errors[0]
+
+    def _tell(self) -> None:
+        if self._answers:
+            answers, self._answers = self._answers, []
+            self._on_loop_soon(self._settle, answers)
+
+    def _on_loop_soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        if not self._loop.is_closed():  # else nobody waits any more
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _apply(commit: Commit, waiting: _Waiting) -> _Outcome:
+    future, change = waiting
+    before = commit.writes
+    try:
+        return _Outcome(future, change(commit))
+    except RoomkeyError as error:
+        if commit.writes == before:
+            return _Outcome(future, None, error)
+        raise _Spoiled(waiting, error) from error
+    except lmdb.BadValsizeError as error:
+        raise _Spoiled(waiting, Storage("a key is longer than LMDB allows")) from error
+    except lmdb.Error:
+        raise
+    except Exception as error:
+        # A defect, of one change: the others must not suffer from it.
+        _log.exception("storage_change_failed")
+        raise _Spoiled(waiting, Storage("the change could not be written down")) from error

@@ -1,0 +1,76 @@
+"""The command line: ``roomkey serve``, ``roomkey sessions …`` and the rest; nobody sees a traceback."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, complain
+from roomkey.errors import ConfigurationError, RoomkeyError, Storage
+
+
+def _version() -> str:
+    from roomkey import __version__  # noqa: PLC0415  # asks the package's metadata, which takes a while
+
+    return __version__
+
+
+app = App(
+    "roomkey",
+    help="Session management for real-time collaborative editing.",
+    help_epilogue=EXIT_CODES,
+    help_format="markdown",
+    version=_version,
+    default_parameter=Parameter(negative="", show_default=False),
+    result_action="return_value",
+)
+# Paths instead of functions: a command loads what it needs when it is called.
+app.command("roomkey.cli.serve:serve", name="serve", help="Run the server until SIGINT or SIGTERM.")
+app.command("roomkey.cli.sessions:app", name="sessions", help="Create, look at, and end sessions.")
+app.command("roomkey.cli.serve:show_config", name="config", help="Show every setting and where it came from.")
+app.command("roomkey.cli.doctor:doctor", name="doctor", help="Check configuration and machine, and say what to do.")
+app.command("roomkey.cli.tools:openapi", name="openapi", help="Print the HTTP contract.")
+app.command("roomkey.cli.tools:bench", name="bench", help="Measure how fast sessions are here.")
+app.command("roomkey.cli.tools:keys", name="keys", help="Make API keys and master keys.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code; ``arguments`` are those of the process if they are not given."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    if debug:
+        tokens.remove("--debug")
+    try:
+        return int(app(tokens, exit_on_error=False) or Exit.DONE)
+    except CycloptsError:
+        return Exit.USAGE  # it has said what is wrong itself
+    except KeyboardInterrupt:
+        return 130  # as shells report SIGINT
+    except BrokenPipeError:
+        # Whoever reads us has seen enough; the interpreter must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except Exception as error:  # the edge: everything becomes a line and an exit code
+        if debug:
+            raise
+        return _report(error)
+
+
+def _report(error: Exception) -> Exit:
+    match error:
+        case Failed():
+            complain(str(error))
+            return error.code
+        case ConfigurationError():
+            complain(*error.problems)
+            return Exit.USAGE
+        case Storage():
+            complain(str(error))
+            return Exit.AWAY
+        case RoomkeyError():
+            complain(str(error))
+            return Exit.FAILED
+        case _:
+            complain(f"{type(error).__name__}: {error}", "this is a mistake of ours; --debug shows where")
+            return Exit.FAILED

@@ -1,0 +1,64 @@
+"""How a command ends and what it leaves on the screen: exit codes, tables for people, JSON for programs."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+
+class Exit(IntEnum):
+    """What the exit code of a command says. Part of the public contract."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    AWAY = 3
+    DENIED = 4
+
+
+AS_WIDE_AS_IT_GETS = 10_000
+
+EXIT_CODES = """\
+Exit codes: 0 done · 1 failed, or there is no such thing · 2 wrong usage or configuration · \
+3 the server or the storage is away · 4 the key or the session may not do this. \
+`--debug` shows the traceback of an unexpected error."""
+
+
+class Failed(Exception):
+    """A command could not do what it was asked for; the message says why in one line."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def complain(*problems: str) -> None:
+    """One line on standard error for each problem."""
+    for problem in problems:
+        print(f"roomkey: {problem}", file=sys.stderr)  # noqa: T201  # a command's voice
+
+
+def print_json(value: Any) -> None:
+    """``value`` as indented JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())  # noqa: T201
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[str] = ()) -> None:
+    """A table that fits the terminal; in a pipe it is as wide as its content."""
+    # Not at the top: rich takes a tenth of a second that starting the server can do without.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+    for row in rows:
+        # Text, because a user's id is data: brackets in it are no markup.
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = AS_WIDE_AS_IT_GETS
+    console.print(table)

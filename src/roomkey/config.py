@@ -1,0 +1,426 @@
+"""
+The configuration of a server: every component's own settings in one value, read once and checked at once.
+
+What is said on the command line goes before the environment, that before ``roomkey.toml``, that before the
+defaults. Variables are called ``ROOMKEY_<SECTION>_<NAME>``; a few have shorter names (``SHORT_NAMES``).
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from roomkey.api.operations import ApiSettings
+from roomkey.backends import open_storage
+from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_grants
+from roomkey.domain.policy import PRESETS, SessionPolicy
+from roomkey.errors import ConfigurationError, RoomkeyError
+from roomkey.observability.logs import LogSettings
+from roomkey.realtime.settings import RealtimeSettings
+from roomkey.realtime.vocabulary import compile_types
+from roomkey.security import masterkey
+from roomkey.security.apikeys import ApiKey, ApiKeys
+from roomkey.sessions.janitor import JanitorSettings
+from roomkey.settings import Given, in_words, nearest, read
+from roomkey.transports import TransportSettings
+from roomkey.transports.http import HttpSettings
+
+FILE: Final = "roomkey.toml"
+
+SHORT_NAMES: Final[Mapping[str, str]] = {
+    "SESSION_TTL": "sessions.lifetime",
+    "SESSION_STORAGE": "storage.url",
+    "ROOMKEY_MASTER_KEY": "security.master_key",
+    "ROOMKEY_MASTER_KEY_FILE": "security.master_key_file",
+    "ROOMKEY_API_KEYS": "security.api_keys",
+}
+"""Variables that are named differently than by their section; the first two are those of the specification."""
+
+FOR_CLIENTS: Final = frozenset({"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY"})
+"""Variables that the command line reads, not the server."""
+
+SECRETS: Final = frozenset({"security.master_key"})
+"""What is never shown."""
+
+SHARED: Final[Mapping[str, str]] = {
+    "api.allowed_origins": "security.allowed_origins",
+    "api.max_violations": "security.max_violations",
+    "realtime.allowed_origins": "security.allowed_origins",
+}
+"""Settings of components that are not set by themselves: one setting holds for all of them."""
+
+LATER: Final = {"redis": "REDIS_URL", "database": "DATABASE_URL"}
+"""Kinds of storage that have a name and a variable, but no backend in this version."""
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """
+    Where and how the server listens.
+
+    ``port`` 0 lets the system choose. ``max_connections`` is how many may be open before new requests get a
+    503; off means as many as files may be open, less a reserve. ``drain`` is how long open sockets and
+    requests have to finish when the server stops. ``dev`` lets anyone do anything, on this machine only.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 3000
+    dev: bool = False
+    backlog: int = 4096
+    keep_alive: timedelta = timedelta(seconds=15)
+    max_connections: int | None = None
+    drain: timedelta = timedelta(seconds=10)
+    trusted_proxies: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody outside this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class StorageSettings(Struct, frozen=True, kw_only=True):
+    """
+    Where sessions are kept: ``url`` is ``memory``, ``file`` or the URL of a storage.
+
+    ``file`` is an LMDB store inside ``directory``, which also holds the key file if no key is given.
+    """
+
+    url: str = "file"
+    directory: Path = Path("data")
+
+    @property
+    def location(self) -> str:
+        """The URL that ``open_storage`` takes."""
+        match self.url:
+            case "memory":
+                return "memory://"
+            case "file":
+                return f"lmdb://{self.directory.absolute().as_posix()}"
+            case url:
+                return url
+
+    @property
+    def folder(self) -> Path | None:
+        """The directory on this machine that the storage lives in, if it lives in one."""
+        scheme, _, place = self.location.partition("://")
+        return Path(place) if scheme == "lmdb" else None
+
+
+class AccessSettings(Struct, frozen=True, kw_only=True):
+    """The grants of sessions whose creator gave none. ``--dev`` makes everything writable."""
+
+    default_grants: tuple[Grant, ...] = ()
+
+
+class HealthSettings(Struct, frozen=True, kw_only=True):
+    """So many sessions make the health ``degraded``."""
+
+    degraded_from: int = 10_000
+
+
+class SecuritySettings(Struct, frozen=True, kw_only=True):
+    """
+    Whom the server believes.
+
+    Pages of ``allowed_origins`` may use REST and open sockets from a browser. A session with
+    ``max_violations`` is ended. ``api_keys`` are what ``roomkey keys generate`` prints.
+
+    Other keys are derived from the master key. Without one, a storage in a directory gets a key file there,
+    and a storage in memory a key that lasts as long.
+    """
+
+    master_key: str | None = None
+    master_key_file: Path | None = None
+    allowed_origins: tuple[str, ...] = ()
+    max_violations: int = 10
+    api_keys: tuple[ApiKey, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"SecuritySettings(allowed_origins={self.allowed_origins!r}, api_keys={self.api_keys!r})"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Everything that can be set, section by section, and ``sources``: where what differs from the defaults was."""
+
+    server: ServerSettings = ServerSettings()
+    storage: StorageSettings = StorageSettings()
+    sessions: SessionPolicy = SessionPolicy()
+    access: AccessSettings = AccessSettings()
+    security: SecuritySettings = SecuritySettings()
+    http: HttpSettings = HttpSettings()
+    api: ApiSettings = ApiSettings()
+    websocket: TransportSettings = TransportSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
+    janitor: JanitorSettings = JanitorSettings()
+    health: HealthSettings = HealthSettings()
+    log: LogSettings = LogSettings()
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def default_grants(self) -> Grants:
+        """What a session may do when its creator did not say."""
+        if self.server.dev and "access.default_grants" not in self.sources:
+            return EVERYTHING_WRITABLE
+        return self.access.default_grants
+
+    def master_key(self) -> bytes | None:
+        """
+        The master key, made on first use where the storage has a directory; ``None`` for a storage in memory.
+
+        Raises:
+            ConfigurationError: If there is one that cannot be used.
+        """
+        if self.security.master_key is not None:
+            return masterkey.check(self.security.master_key)
+        if self.security.master_key_file is not None:
+            return masterkey.load(self.security.master_key_file)
+        folder = self.storage.folder
+        return None if folder is None else masterkey.load_or_create(folder / masterkey.FILE_NAME)
+
+
+SECTIONS: Final = tuple(name for name in Config.__struct_fields__ if name not in ("sources", "warnings"))
+
+Layer = dict[str, Given]
+"""What one source says: names with their section, ``server.port``, and values."""
+
+
+def load(
+    file: Path | None = None,
+    overrides: Mapping[str, Given] | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    listening: bool = False,
+) -> Config:
+    """
+    The configuration that holds for ``overrides`` (the command line), ``environment`` and ``file``.
+
+    Without ``file`` it is the one that ``ROOMKEY_CONFIG`` names, or ``roomkey.toml`` in the working directory
+    if there is one. With ``listening`` it must also be one that may be listened with.
+
+    Raises:
+        ConfigurationError: With everything that is wrong.
+    """
+    problems: list[str] = []
+    given = _from_file(_chosen_file(file, environment), problems)
+    given |= _from_environment(environment, problems)
+    given |= overrides or {}
+    problems.extend(
+        f"{name}: set {SHARED[name]} instead, which holds for all ({given[name].source})"
+        for name in given.keys() & SHARED
+    )
+    config = Config(
+        **{section: _read_section(section, given, problems) for section in SECTIONS},
+        sources={name: entry.source for name, entry in given.items()},
+        warnings=tuple(_misspelt(environment)),
+    )
+    problems.extend(contradictions(config))
+    if listening:
+        problems.extend(exposure(config))
+    if problems:
+        raise ConfigurationError(*problems)
+    return config
+
+
+class Setting(Struct, frozen=True):
+    """One line of the effective configuration, as it may be shown."""
+
+    name: str
+    value: str
+    source: str
+
+
+def describe(config: Config) -> list[Setting]:
+    """Every setting with its value in words, secrets hidden, and where it came from."""
+    lines: list[Setting] = []
+    for section in SECTIONS:
+        settings = getattr(config, section)
+        for name in settings.__struct_fields__:
+            full = f"{section}.{name}"
+            if full in SHARED:
+                continue
+            value = getattr(settings, name)
+            shown = "<hidden>" if full in SECRETS and value is not None else in_words(value)
+            lines.append(Setting(full, shown, config.sources.get(full, "default")))
+    return lines
+
+
+def contradictions(config: Config) -> Iterator[str]:
+    """What is wrong although each setting by itself could be."""
+    server, security = config.server, config.security
+    if not 0 <= server.port <= 65535:
+        yield f"server.port: {server.port} is not a port (0 to 65535)"
+    if (server.tls_cert is None) != (server.tls_key is None):
+        yield "server.tls_cert and server.tls_key belong together: only one is given"
+    if server.tls_client_ca is not None and server.tls_cert is None:
+        yield "server.tls_client_ca: client certificates need server.tls_cert and server.tls_key"
+    if security.master_key is not None and security.master_key_file is not None:
+        yield "security.master_key and security.master_key_file: give one of them"
+    yield from _policy_contradictions(config.sessions)
+    yield from _storage_contradictions(config.storage)
+    try:
+        ApiKeys(security.api_keys)
+    except ValueError as error:
+        yield f"security.api_keys: {error}"
+    try:
+        check_grants(config.access.default_grants)
+    except RoomkeyError as error:
+        yield f"access.default_grants: {error}"
+    try:
+        compile_types(config.realtime.message_types)
+    except ConfigurationError as error:
+        yield from error.problems
+
+
+def exposure(config: Config) -> Iterator[str]:
+    """What forbids to listen where others can connect."""
+    server = config.server
+    if server.is_local:
+        return
+    if server.dev:
+        yield f"server.dev: --dev lets anyone in, so it listens on this machine only, not on {server.host}"
+    elif not config.security.api_keys:
+        yield f"security.api_keys: without any the server listens on this machine only, not on {server.host}"
+
+
+def _policy_contradictions(policy: SessionPolicy) -> Iterator[str]:
+    for name in ("lifetime", "idle_timeout", "activation_timeout"):
+        if getattr(policy, name) == timedelta():
+            yield f"sessions.{name}: must be longer than nothing"
+    if policy.cap < 1:
+        yield "sessions.cap: a user needs at least 1 session"
+
+
+def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
+    if storage.url in LATER:
+        yield f"storage.url: {storage.url} ({LATER[storage.url]}) is not available in this version; memory and file are"
+    elif "://" not in storage.location:
+        yield f"storage.url: {storage.url!r} is not memory, file or a URL such as lmdb:///var/lib/roomkey"
+    else:
+        try:
+            open_storage(storage.location)
+        except ConfigurationError as error:
+            yield f"storage.url: {error}"
+
+
+def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    if file is not None:
+        return file
+    if named := environment.get("ROOMKEY_CONFIG"):
+        return Path(named)
+    return Path(FILE) if Path(FILE).exists() else None
+
+
+def _from_file(file: Path | None, problems: list[str]) -> Layer:
+    if file is None:
+        return {}
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(f"{file} cannot be read: {error.strerror}")
+        return {}
+    except ValueError as error:
+        problems.append(f"{file} is not TOML: {error}")
+        return {}
+    given: Layer = {}
+    for section, entries in content.items():
+        if section not in SECTIONS:
+            problems.append(f"{section}: there is no such section{nearest(section, SECTIONS)} ({file})")
+        elif not isinstance(entries, dict):
+            problems.append(f"{section}: is a section, [{section}], and not a value ({file})")
+        else:
+            table: dict[str, Any] = msgspec.convert(entries, dict[str, Any])
+            if section == "realtime":
+                _read_schemas(table, file.parent, problems)
+            given |= {f"{section}.{name}": Given(value, str(file)) for name, value in table.items()}
+    return given
+
+
+def _read_schemas(table: dict[str, Any], folder: Path, problems: list[str]) -> None:
+    """JSON Schemas usually stand in files of their own: a text is the path of one, from where ``roomkey.toml`` is."""
+    named = table.get("message_types")
+    if not isinstance(named, dict):
+        return
+    schemas: dict[str, Any] = msgspec.convert(named, dict[str, Any])
+    for name, schema in schemas.items():
+        if isinstance(schema, str):
+            try:
+                schemas[name] = msgspec.json.decode((folder / schema).read_bytes())
+            except (OSError, msgspec.DecodeError) as error:
+                problems.append(f"realtime.message_types.{name}: {folder / schema} cannot be read: {error}")
+                schemas[name] = {}
+    table["message_types"] = schemas
+
+
+def _variables() -> dict[str, str]:
+    """Every variable that sets something, with the setting's name."""
+    names = [
+        f"{section}.{name}"
+        for section in SECTIONS
+        for name in (*getattr(Config(), section).__struct_fields__, *_EXTRA_NAMES.get(section, ()))
+    ]
+    return {f"ROOMKEY_{name.replace('.', '_')}".upper(): name for name in names if name not in SHARED} | SHORT_NAMES
+
+
+_EXTRA_NAMES: Final = {"sessions": ("preset",)}
+"""Settings that stand for several others."""
+
+
+def _from_environment(environment: Mapping[str, str], problems: list[str]) -> Layer:
+    given: Layer = {}
+    for variable, name in _variables().items():
+        value = environment.get(variable)
+        # An empty variable is how many tools say that there is none, and Kubernetes describes
+        # a service called roomkey-server in names of ours: ROOMKEY_SERVER_PORT=tcp://10.0.0.7:3000.
+        if not value or _is_of_kubernetes(value):
+            continue
+        other = given.get(name)
+        if other is not None and other.value != value:
+            problems.append(f"{name}: {other.source} and {variable} say different things")
+        given[name] = Given(value, variable, as_text=True)
+    return given
+
+
+def _is_of_kubernetes(value: str) -> bool:
+    return value.startswith(("tcp://", "udp://"))
+
+
+def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables that look like ours and are not: worth a warning, but others may use the prefix too."""
+    known = _variables()
+    for variable, value in sorted(environment.items()):
+        ours = variable in known or variable in FOR_CLIENTS
+        if variable.startswith("ROOMKEY_") and not ours and not _is_of_kubernetes(value):
+            yield f"{variable} sets nothing{nearest(variable, list(known))}"
+
+
+def _read_section(section: str, given: Layer, problems: list[str]) -> Any:
+    entries = {name.partition(".")[2]: entry for name, entry in given.items() if name.startswith(section + ".")}
+    start = getattr(Config(), section)
+    if section == "sessions":
+        start = _preset(entries, problems)
+    return read(start, section, entries, problems)
+
+
+def _preset(entries: dict[str, Given], problems: list[str]) -> SessionPolicy:
+    chosen = entries.pop("preset", None)
+    if chosen is None:
+        return SessionPolicy()
+    if chosen.value not in PRESETS:
+        problems.append(f"sessions.preset: {chosen.value!r} is none of {', '.join(PRESETS)} ({chosen.source})")
+        return SessionPolicy()
+    return replace(PRESETS[chosen.value])

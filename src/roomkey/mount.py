@@ -1,0 +1,116 @@
+"""Roomkey inside another application: an ASGI app that can be mounted anywhere, or run alone."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from roomkey.config import SECTIONS, Config, load
+from roomkey.errors import ConfigurationError
+from roomkey.node import Node
+from roomkey.sessions.manager import SessionManager
+from roomkey.settings import Given, nearest
+
+
+def asgi(config: Config | Path | None = None, **sections: Mapping[str, Any]) -> "Rooms":
+    """
+    Roomkey as an ASGI application, configured by ``config``, or by a file, the environment and ``sections``.
+
+    >>> app.mount("/rooms", roomkey.asgi(storage={"url": "memory"}, sessions={"lifetime": "8h"}))
+
+    Raises:
+        ConfigurationError: With everything that is wrong.
+    """
+    if isinstance(config, Config):
+        if sections:
+            raise ConfigurationError("asgi() takes a whole configuration or sections of one, not both")
+        return Rooms(config)
+    for section in sections:
+        if section not in SECTIONS:
+            raise ConfigurationError(f"{section}: there is no such section{nearest(section, SECTIONS)} (asgi())")
+    given = {
+        f"{section}.{name}": Given(value, "asgi()")
+        for section, values in sections.items()
+        for name, value in values.items()
+    }
+    return Rooms(load(config, given))
+
+
+class Rooms:
+    """
+    REST and WebSockets of one node behind ``__call__``.
+
+    Applications do not tell what is mounted in them when they start and stop. So either ``lifespan`` is made
+    part of the application's own, or storage and chores start with the first request and stop when the event
+    loop is closed, which cancels them. ``sessions`` may be handed out at once; it works while either holds.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._node = Node(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started: asyncio.Future[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    @property
+    def sessions(self) -> SessionManager:
+        """The commands on sessions, for the application's own use and for ``SessionSecurityMiddleware``."""
+        return self._node.sessions
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:  # noqa: ARG002  # as Starlette calls it
+        """
+        Everything at work until the block is left; open sockets are drained then.
+
+        >>> app = FastAPI(lifespan=rooms.lifespan)
+        """
+        async with self._node.running():
+            self._loop = asyncio.get_running_loop()
+            try:
+                yield
+                await self._node.drain()
+            finally:
+                self._loop = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or socket, or the lifespan of a server that runs nothing else."""
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+            return
+        if self._loop is not asyncio.get_running_loop():
+            await self._start()
+        await self._node.app(scope, receive, send)
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._started is None or self._started.get_loop() is not loop:
+            self._started = loop.create_future()
+            # Not in a group: it outlives the request that began it, and nobody tells us of the end
+            # but the loop, which cancels it.
+            self._runner = loop.create_task(self._run(self._started))
+        await asyncio.shield(self._started)
+
+    async def _run(self, started: asyncio.Future[None]) -> None:
+        try:
+            async with self.lifespan():
+                started.set_result(None)
+                await asyncio.Event().wait()
+        except Exception as error:  # whoever waits for the start gets it, and the next request tries again
+            if started.done():
+                raise
+            started.set_exception(error)
+        finally:
+            self._started = None
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with self.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,149 @@
+"""One node: everything that a process of Roomkey runs, wired together in one place."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from roomkey.api.app import create_app
+from roomkey.backends import open_storage
+from roomkey.config import Config
+from roomkey.realtime.service import SessionWebSocketHandler
+from roomkey.security import masterkey
+from roomkey.security.apikeys import ApiKeys
+from roomkey.security.tickets import Tickets
+from roomkey.sessions.janitor import Janitor
+from roomkey.sessions.manager import SessionManager, SystemClock
+from roomkey.sessions.relay import Relay
+
+_log = structlog.get_logger("roomkey.node")
+
+Chore = Callable[[], Awaitable[None]]
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+
+ALARM: Final = timedelta(minutes=2)
+"""So long after a chore has failed the health is degraded: longer than the longest pause before the next try."""
+
+
+class Node:
+    """
+    The services of one process. They are wired on construction, and work while ``running`` is entered.
+
+    Raises:
+        ConfigurationError: On construction, if the configuration asks for what cannot be.
+    """
+
+    def __init__(self, config: Config) -> None:
+        master = config.master_key()
+        self.config = config
+        self.clock = SystemClock()
+        self.storage = open_storage(config.storage.location)
+        self.chores = Chores(self.clock.now)
+        self.sessions = SessionManager(
+            self.storage,
+            policy=config.sessions,
+            clock=self.clock,
+            default_grants=config.default_grants,
+            rotation_key=None if master is None else masterkey.derive(master, "token rotation"),
+            degraded_from=config.health.degraded_from,
+            traffic=self._traffic,
+            ailing=self.chores.ailing,
+        )
+        security = config.security
+        tickets = Tickets()
+        self.sockets = SessionWebSocketHandler(
+            self.sessions,
+            settings=replace(config.realtime, allowed_origins=security.allowed_origins),
+            clock=self.clock,
+            tickets=tickets,
+        )
+        self.sessions.on_events(self.sockets.on_events)
+        self.janitor = Janitor(self.sessions, config.janitor)
+        # Commits of other processes on the same storage end sockets here, too.
+        self.relay = Relay(self.storage, self.sockets.on_events)
+        self.app = create_app(
+            self.sessions,
+            settings=replace(
+                config.api, allowed_origins=security.allowed_origins, max_violations=security.max_violations
+            ),
+            keys=ApiKeys(security.api_keys),
+            tickets=tickets,
+            doorkeeper=self.sockets,
+            dev=config.server.dev,
+            draining=lambda: self.draining,
+        )
+        self.draining = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """
+        Storage open and chores at work, until it is left.
+
+        Raises:
+            Storage: If the storage cannot be opened.
+        """
+        self.draining = False
+        async with self.storage:
+            await self.relay.start()
+            async with self.chores.at_work(
+                {"janitor": self.janitor.run, "relay": self.relay.run, "sockets": self.sockets.run}
+            ):
+                yield
+
+    async def drain(self) -> None:
+        """Let no more sockets in, say in health that others should be asked, and send open sockets away."""
+        self.draining = True
+        await self.sockets.drain(self.config.server.drain)
+
+    def _traffic(self) -> int:
+        statistics = self.sockets.statistics()
+        return statistics.bytes_in + statistics.bytes_out
+
+
+class Chores:
+    """Work in the background that never ends: what fails is reported, and begun again after a while."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._failed: dict[str, datetime] = {}
+
+    def ailing(self) -> Mapping[str, str]:
+        """The chores that failed lately, and when: what health calls degraded."""
+        since = self._now() - ALARM
+        return {name: f"failed at {at:%H:%M:%S}Z" for name, at in self._failed.items() if at > since}
+
+    @asynccontextmanager
+    async def at_work(self, chores: Mapping[str, Chore]) -> AsyncGenerator[None]:
+        """Do all of them until the block is left."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._keep_doing(name, chore)) for name, chore in chores.items()]
+                try:
+                    yield
+                finally:
+                    for task in tasks:
+                        task.cancel()
+        except BaseExceptionGroup as failures:
+            # No chore raises, so this is what the block raised, wrapped up by the group.
+            raise failures.exceptions[0] from None
+
+    async def _keep_doing(self, name: str, chore: Chore) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            begun = self._now()
+            try:
+                await chore()
+            except Exception:  # noqa: BLE001  # whatever it was, the next try may succeed
+                self._failed[name] = self._now()
+                _log.exception("chore_failed", chore=name, next_try_in_seconds=pause)
+            else:
+                return
+            await asyncio.sleep(pause)
+            healthy = self._now() - begun > ALARM
+            pause = FIRST_PAUSE_SECONDS if healthy else min(pause * 2, LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,119 @@
+"""Logs: one line per event on standard error, for people or for machines, and never a secret in them."""
+
+import asyncio
+import logging
+import re
+import sys
+from enum import StrEnum
+from typing import TextIO
+
+import structlog
+from msgspec import Struct
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+
+class LogLevel(StrEnum):
+    """What is worth a line."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """``console`` for people, ``json`` for machines; ``auto`` is ``console`` on a terminal."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """What is logged and how. ``access`` adds one line per HTTP request, without its query string."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.AUTO
+    access: bool = False
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """
+    Send this process's logs, those of the standard library included, to ``stream`` (default: standard error).
+
+    Calling it again replaces what was configured before.
+    """
+    output: TextIO = stream or sys.stderr
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    structlog.configure(
+        processors=_processors(settings.format, output),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(output),
+        cache_logger_on_first_use=False,
+    )
+    forward = _Forward()
+    root = logging.getLogger()
+    root.handlers = [forward]
+    root.setLevel(max(level, logging.WARNING))
+    # Its greetings say nothing that our own lines do not.
+    logging.getLogger("uvicorn").setLevel(level if level < logging.INFO else logging.WARNING)
+    access = logging.getLogger("uvicorn.access")
+    access.setLevel(logging.INFO if settings.access else logging.CRITICAL)
+
+
+_SECRETS = re.compile(
+    r"\b([0-9a-f]{2}[a-z2-7]{26})\.[A-Za-z0-9_-]{43}"  # a session's token: its id may stay
+    r"|\b(rkey_)[A-Za-z0-9_-]+"
+)
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """
+    Hide what looks like a session's token or an API key, wherever it stands.
+
+    Nobody logs them on purpose: this is for the texts of other people's errors.
+    """
+    for key, value in event.items():
+        if isinstance(value, str) and ("." in value or "rkey_" in value):
+            event[key] = _SECRETS.sub(_hidden, value)
+    return event
+
+
+def _hidden(match: re.Match[str]) -> str:
+    return f"{match[1]}.<hidden>" if match[1] else f"{match[2]}<hidden>"
+
+
+def _processors(style: LogFormat, stream: TextIO) -> list[Processor]:
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # A traceback as text, without the values of variables: tokens live in them.
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    if style is LogFormat.JSON or (style is LogFormat.AUTO and not stream.isatty()):
+        return [*shared, structlog.processors.JSONRenderer(default=str)]
+    return [
+        *shared,
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback),
+    ]
+
+
+class _Forward(logging.Handler):
+    """Hands the records of the standard library to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger(record.name)
+        try:
+            if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) == 5:
+                client, method, target, _version, status = record.args
+                path = str(target).partition("?")[0]
+                logger.info("request", client=client, method=method, path=path, status=status)
+            elif record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+                # Somebody's decision and nobody's mistake: the server ends, and requests with it.
+                logger.warning("request_cut_off")
+            else:
+                logger.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001  # the contract of logging handlers: they report, they do not raise
+            self.handleError(record)

@@ -1,0 +1,135 @@
+"""Where a request may carry a credential, and which of several counts. Finding is not believing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+COOKIE: Final = "__Host-roomkey"
+"""RFC 6265bis, 4.1.3.2: the prefix keeps subdomains and plain HTTP from setting it."""
+
+TOKEN_PROTOCOL: Final = "roomkey.token."  # noqa: S105  # a prefix, not a secret
+"""A subprotocol with this prefix carries a token: the one header that a browser's ``WebSocket`` can set."""
+
+PROTOCOL: Final = "roomkey.v1"
+"""The subprotocol that says nothing but which protocol is spoken, so that there is one to select."""
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_EMPTY: Final[Mapping[str, str]] = {}
+
+
+class CredentialKind(StrEnum):
+    """Where a credential was found. The kind decides what must be checked besides the secret."""
+
+    BEARER = "bearer"
+    HEADER = "header"
+    COOKIE = "cookie"
+    SUBPROTOCOL = "subprotocol"
+    TICKET = "ticket"
+    QUERY = "query"
+
+
+class Credential(Struct, frozen=True):
+    """Something that claims to open a session. A ticket is redeemed, every other kind holds a token."""
+
+    kind: CredentialKind
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Credential({self.kind}, <hidden>)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("kind", self.kind)]
+
+
+def find(
+    headers: Mapping[str, str],
+    *,
+    query: Mapping[str, str] = _EMPTY,
+    subprotocols: Sequence[str] = (),
+    allow_query_token: bool = False,
+) -> Credential | None:
+    """
+    The first credential that is there, in the order of ``CredentialKind``, or ``None``.
+
+    Header names are lower case. ``?token=`` counts only if allowed, because addresses reach logs.
+    """
+    for kind, secret in _candidates(headers, query, subprotocols):
+        if secret and (allow_query_token or kind is not CredentialKind.QUERY):
+            return Credential(kind, secret)
+    return None
+
+
+def select_subprotocol(offered: Sequence[str]) -> str | None:
+    """
+    Which of the offered subprotocols the answer names, if any.
+
+    ``roomkey.v1`` before any other, and one that carries a token only if there is no other: browsers
+    refuse a connection when they offered something and nothing was selected (WHATWG WebSockets, section 3).
+    Its sender gets nothing back then that it did not have; offering ``roomkey.v1`` as well avoids even that.
+    """
+    if PROTOCOL in offered:
+        return PROTOCOL
+    for protocol in offered:
+        if not protocol.startswith(TOKEN_PROTOCOL):
+            return protocol
+    return offered[0] if offered else None
+
+
+def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
+    """
+    Whether a page of ``origin`` may use our cookies: it is ours by ``host``, or named in ``allowed``.
+
+    ``allowed`` has whole origins, ``https://app.example.com``; case and default ports make no difference.
+    No origin, ``null`` and whatever is not an origin are never allowed.
+    """
+    parts = _origin(origin)
+    if parts is None:
+        return False
+    if any(parts == _origin(entry.rstrip("/")) for entry in allowed):
+        return True
+    scheme, name, port = parts
+    # Host leaves out the default port of a scheme that only the browser knows for certain.
+    return host is not None and _origin(f"{scheme}://{host}") == (scheme, name, port)
+
+
+def _candidates(
+    headers: Mapping[str, str], query: Mapping[str, str], subprotocols: Sequence[str]
+) -> Iterator[tuple[CredentialKind, str]]:
+    yield CredentialKind.BEARER, _bearer(headers.get("authorization", ""))
+    yield CredentialKind.HEADER, headers.get("x-session-id", "").strip()
+    yield CredentialKind.COOKIE, _cookie(headers.get("cookie", ""))
+    for protocol in subprotocols:
+        if protocol.startswith(TOKEN_PROTOCOL):
+            yield CredentialKind.SUBPROTOCOL, protocol.removeprefix(TOKEN_PROTOCOL)
+    yield CredentialKind.TICKET, query.get("ticket", "")
+    yield CredentialKind.QUERY, query.get("token", "")
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, secret = authorization.strip().partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""  # RFC 9110, 11.1: the scheme has no case
+
+
+def _cookie(header: str) -> str:
+    for pair in header.split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == COOKIE:
+            return value.strip('"')
+    return ""
+
+
+def _origin(text: str | None) -> tuple[str, str, int] | None:
+    try:
+        parts = urlsplit(text or "")
+        port = parts.port
+    except ValueError:
+        return None
+    # RFC 6454, 7: an origin is scheme, host and port, and nothing else.
+    if not parts.hostname or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        return None
+    if port is None:
+        port = _DEFAULT_PORTS.get(parts.scheme, 0)
+    return parts.scheme, parts.hostname, port

@@ -1,0 +1,56 @@
+"""What text and JSON from outside may look like: sizes, control characters, depth."""
+
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+from roomkey.errors import InvalidInput
+
+MAX_DOCUMENT_NAME_BYTES: Final = 1024
+
+
+def check_text(what: str, text: str, *, max_bytes: int) -> str:
+    """
+    Return ``text`` if it may name something: 1 to ``max_bytes`` bytes of printable Unicode.
+
+    Raises:
+        InvalidInput: If not; the message calls it ``what`` and does not repeat it.
+    """
+    # The common case first: ASCII is as long in bytes as in characters.
+    if text.isascii():
+        size = len(text)
+    else:
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{what} must be valid Unicode") from None
+    if not 0 < size <= max_bytes:
+        raise InvalidInput(f"{what} has 1 to {max_bytes} bytes")
+    if not text.isprintable():
+        raise InvalidInput(f"{what} must not contain control characters")
+    return text
+
+
+def check_document_name(name: str) -> str:
+    """Return ``name`` if it may name a document. Raises as ``check_text``."""
+    return check_text("a document's name", name, max_bytes=MAX_DOCUMENT_NAME_BYTES)
+
+
+def is_deeper(value: Any, limit: int) -> bool:
+    """Whether objects and arrays nest more than ``limit`` deep in decoded JSON; a flat object has depth 1."""
+    # Level by level instead of recursively, so that depth itself cannot hurt.
+    level = _containers((value,))
+    depth = 0
+    while level:
+        depth += 1
+        if depth > limit:
+            return True
+        level = [inner for outer in level for inner in _containers(_children(outer))]
+    return False
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if type(value) is dict or type(value) is list]
+
+
+def _children(container: Any) -> Iterable[Any]:
+    return cast("dict[str, Any]", container).values() if type(container) is dict else container

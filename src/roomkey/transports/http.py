@@ -1,0 +1,204 @@
+"""uvicorn's HTTP with bounds on what a client may make it wait for and hold before a request is whole."""
+
+import asyncio
+import enum
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any, ClassVar, Final, cast
+
+from msgspec import Struct
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from roomkey.transports.handshake import refused
+from roomkey.transports.reception import refusal
+from roomkey.transports.timers import TimerWheel
+
+
+class HttpSettings(Struct, frozen=True, kw_only=True):
+    """How long and how much of a request is waited for."""
+
+    head_timeout: timedelta = timedelta(seconds=10)
+    """From connecting, or from the first byte of a further request, to the end of its head."""
+    body_timeout: timedelta = timedelta(seconds=30)
+    """From the end of the head to the end of the body."""
+    max_head_bytes: int = 64 * 1024
+    """Request line and headers."""
+    max_waiting: int = 1000
+    """Connections that have not sent a whole request head yet. Beyond it, the one that waits longest is dropped."""
+
+
+# A chunked body in chunks of one byte is six times its size on the wire, and 64 KiB are the largest body anyone may
+# send by default. What comes on top of that is chunk extensions and trailers, which llhttp does not bound.
+_MAX_FRAMING_BYTES: Final = 512 * 1024
+_MAX_PIPELINED: Final = (
+    64  # uvicorn would make a task's worth of objects for each of the thousands that fit into a read
+)
+_LARGEST_READ_BYTES: Final = 256 * 1024  # of uvloop and asyncio
+
+_HEAD_TOO_LARGE: Final = refused(
+    refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The request line and headers are too long.")
+)
+_TOO_SLOW: Final = refused(refusal(HTTPStatus.REQUEST_TIMEOUT, "too_slow", "The request did not arrive in time."))
+_MALFORMED: Final = refused(refusal(HTTPStatus.BAD_REQUEST, "malformed", "There is more around the body than in it."))
+
+
+class _Part(enum.Enum):
+    """What of a request a connection owes us."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    NOTHING = enum.auto()
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """
+    One connection.
+
+    A request that is not whole in time is answered with 408, a head that is too long with 431, and the
+    connection closes. A connection on which nothing was said is dropped in silence.
+    """
+
+    settings: ClassVar[HttpSettings]
+    timers: ClassVar[TimerWheel]
+    waiting: ClassVar[dict["BoundedHttp", None]]
+    """Connections that owe a head, the one that waits longest first."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.slot = -1
+        self._owed = _Part.NOTHING
+        self._turns = 0
+        self._chunk = 0
+        self._received = 0
+        self._of_the_body = 0
+        self._refused = False
+
+    # --- for the transport --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as uvicorn has it
+        """Wait for a request, but not for ever and not for any number of them."""
+        super().connection_made(transport)
+        self._now_owed(_Part.HEAD)
+        self._watch()
+        if len(self.waiting) > self.settings.max_waiting:
+            next(iter(self.waiting)).drop()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and keep the deadline of what is still missing."""
+        if self._refused:
+            return
+        turns = self._turns
+        self._received += len(data)
+        self._chunk = len(data)
+        super().data_received(data)
+        if self._turns != turns:
+            self._watch()
+        if self._owed is _Part.HEAD and self._received > self.settings.max_head_bytes + _LARGEST_READ_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
+        elif self._owed is _Part.BODY and self._received - self._of_the_body > _MAX_FRAMING_BYTES:
+            self._refuse(_MALFORMED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._now_owed(_Part.NOTHING)
+        self._watch()
+        super().connection_lost(exc)
+
+    def due(self) -> None:
+        """The deadline in the timer wheel has passed."""
+        silent = self._owed is _Part.HEAD and not self._received
+        answering = self._owed is _Part.BODY and self.cycle.response_started
+        if silent or answering:
+            self.drop()
+        else:
+            self._refuse(_TOO_SLOW)
+
+    def drop(self) -> None:
+        """Close the connection without a word."""
+        self._refused = True
+        self._now_owed(_Part.NOTHING)
+        self._watch()
+        self.transport.abort()
+
+    # --- for the parser -----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        if self._owed is not _Part.HEAD:  # A connection owes its first head from the beginning.
+            self._received = self._chunk
+            self._now_owed(_Part.HEAD)
+
+    def on_headers_complete(self) -> None:
+        """The end of a head."""
+        if self._refused:
+            return
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            self.drop()
+            return
+        if self._received > self.settings.max_head_bytes and self._head_bytes() > self.settings.max_head_bytes:
+            self._refuse(_HEAD_TOO_LARGE)
+            return
+        self._received = self._of_the_body = 0
+        self._now_owed(_Part.BODY)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._of_the_body += len(body)
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The end of a request."""
+        self._now_owed(_Part.NOTHING)
+        if not self._refused:
+            super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, and let go of the parser, which holds us as we hold it."""
+        super().handle_websocket_upgrade()
+        self.parser = cast("Any", None)
+
+    def _should_upgrade(self) -> bool:
+        # RFC 6455, 4.1. The head that uvicorn passes on does not tell the version any more.
+        return self.scope["http_version"] == "1.1" and super()._should_upgrade()
+
+    # --- what is owed -------------------------------------------------------------------------------------
+
+    def _now_owed(self, part: _Part) -> None:
+        self._owed = part
+        self._turns += 1
+
+    def _watch(self) -> None:
+        """Let deadline and waiting list agree with what is owed now. Most requests come whole and need neither."""
+        if self._owed is _Part.HEAD:
+            self.waiting[self] = None
+            self.timers.start(self, self.settings.head_timeout.total_seconds())
+            return
+        self.waiting.pop(self, None)
+        if self._owed is _Part.BODY:
+            self.timers.start(self, self.settings.body_timeout.total_seconds())
+        else:
+            self.timers.stop(self)
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse(self, response: bytes) -> None:
+        self._refused = True
+        self._now_owed(_Part.NOTHING)
+        self._watch()
+        self.transport.write(response)
+        self.transport.close()
+
+
+def http_protocol(settings: HttpSettings) -> type[BoundedHttp]:
+    """The class for ``uvicorn.Config(http=...)``; connections of one class share their timers and bounds."""
+    head, body = settings.head_timeout.total_seconds(), settings.body_timeout.total_seconds()
+    timers = TimerWheel(tick=min(head, body) / 10, horizon=max(head, body))
+    return type("HttpProtocol", (BoundedHttp,), {"settings": settings, "timers": timers, "waiting": {}})
+
+
+HttpProtocol: Final = http_protocol(HttpSettings())
+"""The class with the default settings."""

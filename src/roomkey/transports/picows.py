@@ -1,0 +1,459 @@
+"""
+WebSockets on the port of uvicorn's HTTP: authenticated before the 101, then framed by picows.
+
+uvicorn hands the connection of an upgrade request to an ``Entrance``. It reads nothing more until the
+doorkeeper has decided, and then either answers in plain HTTP or makes an ``OpenSocket`` the protocol of the
+connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
+"""
+
+import asyncio
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final, cast
+
+import structlog
+from msgspec import structs
+from picows import WSFrame, WSListener, WSTransport
+from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.server import ServerState
+
+from roomkey.realtime.frames import Frame, header
+from roomkey.realtime.socket import Accepted, Conversation, Doorkeeper, Handshake, Refused
+from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
+from roomkey.transports.deflate import negotiate
+from roomkey.transports.framing import FrameParser
+from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
+from roomkey.transports.messages import CLOSE, PING, PONG, Inbox, close_code
+from roomkey.transports.reception import UNAVAILABLE, Reception
+from roomkey.transports.timers import TimerWheel
+from roomkey.transports.violations import (
+    INTERNAL_ERROR,
+    NO_CLOSE,
+    NO_CODE,
+    PROTOCOL_ERROR,
+    SERVICE_RESTART,
+    Violation,
+    close_payload,
+)
+
+log = structlog.get_logger()
+
+_PING_FRAME: Final = header(PING, 0)
+
+
+def websocket_protocol(doorkeeper: Doorkeeper, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
+    """The class for ``uvicorn.Config(ws=...)``; sockets of one class share their timers and bounds."""
+    return type("Entrance", (Entrance,), {"house": House(doorkeeper, settings)})
+
+
+class House:
+    """What all sockets of a server share."""
+
+    def __init__(self, doorkeeper: Doorkeeper, settings: TransportSettings) -> None:
+        self.reception = Reception(doorkeeper, settings)
+        self.compression = settings.compression
+        self.ping_interval = settings.ping_interval.total_seconds()
+        self.pong_timeout = settings.pong_timeout.total_seconds()
+        self.close_timeout = settings.close_timeout.total_seconds()
+        self.timers = TimerWheel(
+            tick=min(self.pong_timeout, self.close_timeout) / 10,
+            horizon=max(self.ping_interval, self.pong_timeout, self.close_timeout),
+        )
+        self.discarded = memoryview(bytearray(64 * 1024))
+        """Where everybody's bytes go that nobody will read."""
+        self._first_pings = 0.0
+
+    def first_ping(self) -> float:
+        """In how many seconds a new socket is pinged first: spread, so that a crowd is not pinged in one tick."""
+        self._first_pings = (self._first_pings + 0.618) % 1
+        return self.ping_interval * (0.5 + self._first_pings / 2)
+
+
+class Entrance(asyncio.Protocol):
+    """A connection between its upgrade request and our answer."""
+
+    house: ClassVar[House]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],  # noqa: ARG002  # uvicorn passes it
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server = server_state
+        self._task: asyncio.Task[None] | None = None
+        self._transport = cast("asyncio.Transport", None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read nothing that the client might send before it was answered."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.pause_reading()
+        self._server.connections.add(cast("Any", self))
+
+    def data_received(self, data: bytes) -> None:
+        """Take the head of the request, which uvicorn hands over whole, and nothing else."""
+        if self._task is not None:
+            return
+        # Not in a group: uvicorn waits for these tasks when it shuts down, as it does for its own.
+        self._task = asyncio.get_running_loop().create_task(self._decide(data))
+        self._server.tasks.add(self._task)
+        self._task.add_done_callback(self._server.tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Ask no further."""
+        self._leave()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when it stops."""
+        self._refuse(UNAVAILABLE)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._server.connections.discard(cast("Any", self))
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _decide(self, head: bytes) -> None:
+        try:
+            await self._answer(head)
+        except Unacceptable as error:
+            self._refuse(error.refusal)
+        except Exception:
+            log.exception("handshake_failed")
+            self._transport.abort()  # nobody else would close it: it is not even read from
+
+    async def _answer(self, head: bytes) -> None:
+        request = read_request(head, client_ip=self._peer_address(), secure=self._is_secure())
+        answer = await self.house.reception.ask(await self._behind_proxies(request.handshake))
+        if isinstance(answer, Refused):
+            self._refuse(answer)
+        else:
+            self._open(request, answer)
+
+    def _peer_address(self) -> str | None:
+        peer: object = self._transport.get_extra_info("peername")  # a path, perhaps empty, on a Unix socket
+        return str(cast("Sequence[object]", peer)[0]) if isinstance(peer, tuple) else None
+
+    def _is_secure(self) -> bool:
+        return self._transport.get_extra_info("sslcontext") is not None
+
+    async def _behind_proxies(self, handshake: Handshake) -> Handshake:
+        """The handshake with the client's address and scheme as uvicorn has them for HTTP."""
+        forwarded = {"x-forwarded-for", "x-forwarded-proto"} & handshake.headers.keys()
+        if not self._config.proxy_headers or not forwarded or handshake.client_ip is None:
+            return handshake
+        scope: Any = {
+            "type": "websocket",
+            "client": (handshake.client_ip, 0),
+            "scheme": "wss" if handshake.secure else "ws",
+            "headers": [(name.encode(), handshake.headers[name].encode("latin-1")) for name in forwarded],
+        }
+        await ProxyHeadersMiddleware(_nothing, self._config.forwarded_allow_ips or "")(
+            scope, cast("Any", None), cast("Any", None)
+        )
+        return structs.replace(handshake, client_ip=scope["client"][0], secure=scope["scheme"] == "wss")
+
+    def _refuse(self, answer: Refused) -> None:
+        if self._transport.is_closing():
+            return
+        try:
+            response = refused(answer)
+        except ValueError:
+            log.exception("refusal_unsendable")
+            response = refused(UNAVAILABLE)
+        self._transport.write(response)
+        self._transport.close()
+
+    def _open(self, request: Request, answer: Accepted) -> None:
+        agreed = negotiate(request.extensions) if self.house.compression else None
+        try:
+            response = accepted(
+                request,
+                subprotocol=answer.subprotocol,
+                extensions=agreed and agreed.response,
+                headers=answer.headers,
+            )
+        except ValueError:
+            log.exception("acceptance_unsendable")
+            self._refuse(UNAVAILABLE)
+            answer.conversation.closed(NO_CLOSE)
+            return
+        socket = OpenSocket(
+            self._transport,
+            self._server.connections,
+            answer,
+            house=self.house,
+            window_bits=agreed.window_bits if agreed else 0,
+        )
+        self._server.connections.discard(cast("Any", self))
+        socket.begin(response)
+
+
+async def _nothing(_scope: object, _receive: object, _send: object) -> None:
+    """The application behind a middleware of which only the effect on the scope is wanted."""
+
+
+class _Phase(enum.Enum):
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    """Our close frame is sent, the peer's is awaited."""
+    OVER = enum.auto()
+    """Nothing more is said. What still comes is discarded."""
+
+
+_OPEN, _CLOSING, _OVER = _Phase
+
+
+class OpenSocket(WSListener, asyncio.BufferedProtocol):
+    """A connection after its 101: the ``Socket`` of a conversation, and the protocol of a transport."""
+
+    __slots__ = (
+        "_awaiting_pong",
+        "_connections",
+        "_conversation",
+        "_heard",
+        "_house",
+        "_inbox",
+        "_parser",
+        "_phase",
+        "_pong",
+        "_stuck",
+        "_tail",
+        "_transport",
+        "_window_bits",
+        "_write",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        connections: set[Any],
+        accepted: Accepted,
+        *,
+        house: House,
+        window_bits: int,
+    ) -> None:
+        """``window_bits`` is what was agreed on for permessage-deflate, or 0."""
+        limit = accepted.max_message_bytes
+        self._transport = transport
+        self._write: Callable[[bytes], None] = transport.write
+        self._connections = connections
+        self._conversation: Conversation | None = accepted.conversation
+        self._house = house
+        self._window_bits = window_bits
+        self._inbox = Inbox(limit, compression=window_bits > 0)
+        # What cannot be compressed grows by five bytes in 16 KiB when it is (RFC 7692, 8.1; RFC 1951, 3.2.4).
+        self._parser = FrameParser(self, max_frame_bytes=limit + limit // 1000 + 64 if window_bits else limit)
+        self._phase = _OPEN
+        self._heard = False
+        self._awaiting_pong = False
+        self._stuck = False
+        self._tail = 0
+        self._pong: bytes | None = None
+        self.slot = -1
+
+    def begin(self, response: bytes) -> None:
+        """Send the 101, take the connection over and start the conversation."""
+        transport = self._transport
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        transport.set_protocol(self)
+        self._connections.add(self)
+        self._house.timers.start(self, self._house.first_ping())
+        transport.write(response)
+        self._tell(lambda conversation: conversation.opened(self))
+        transport.resume_reading()
+
+    # --- for the conversation -----------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Write whole messages; they leave with everything else that is written in this turn of the loop."""
+        if self._phase is not _OPEN:
+            return
+        bits = self._window_bits
+        if bits:
+            self._write(b"".join([frame.deflated(bits) for frame in frames]))
+        else:
+            self._write(b"".join([frame.plain for frame in frames]))
+
+    def buffered(self) -> int:
+        """Bytes that the operating system has not taken yet."""
+        return 0 if self._phase is _OVER else self._transport.get_write_buffer_size()
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake. The peer has ``close_timeout`` to answer."""
+        if self._phase is not _OPEN:
+            return
+        self._write_close(close_payload(code, reason))
+        self._phase = _CLOSING
+        self._house.timers.start(self, self._house.close_timeout)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._phase = _OVER
+        self._transport.abort()
+
+    # --- for the transport --------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # uvloop and asyncio have nothing to say with it
+        """Where to put what is read next."""
+        return self._house.discarded if self._phase is _OVER else self._parser.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle what was read."""
+        self._heard = True
+        if self._phase is _OVER:
+            return
+        self._tail = nbytes  # of an unfinished frame, unless one that is complete says otherwise
+        violation = self._parser.parse(nbytes)
+        if violation is not None:
+            self._fail(violation)
+
+    def eof_received(self) -> bool:
+        """Let the transport close: a WebSocket is never half open."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Answer no more pings: a peer that does not read its pongs would fill our memory with them."""
+        self._stuck = True
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._stuck = False
+        if self._phase is not _OPEN:
+            return
+        if self._pong is not None:
+            self._answer_ping(self._pong)
+            self._pong = None
+        self._tell(lambda conversation: conversation.writable())
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why makes no difference
+        """End."""
+        self._phase = _OVER
+        self._connections.discard(self)
+        self._house.timers.stop(self)
+        del self._parser  # it holds us as we hold it
+        self._end(NO_CLOSE)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when it stops, for the sockets that nobody has drained."""
+        self.close(SERVICE_RESTART, "shutdown")
+
+    def due(self) -> None:
+        """A deadline in the timer wheel has passed."""
+        if self._phase is not _OPEN:
+            self.abort()
+        elif not self._awaiting_pong:
+            self._heard = False
+            self._awaiting_pong = True
+            self._write(_PING_FRAME)
+            if self._parser.has_grown and not self._tail:
+                self._parser = FrameParser(self, max_frame_bytes=self._parser.max_frame_bytes)
+            self._house.timers.start(self, self._house.pong_timeout)
+        elif self._heard:
+            self._awaiting_pong = False
+            self._house.timers.start(self, self._house.ping_interval - self._house.pong_timeout)
+        else:
+            self.abort()
+
+    # --- for the parser -----------------------------------------------------------------------------------
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:  # noqa: ARG002  # not the transport it sends on
+        """Handle a frame that is well formed in itself."""
+        if self._phase is _OVER:
+            return
+        self._tail = frame.tail_size
+        opcode = cast("int", frame.msg_type)
+        try:
+            if opcode >= CLOSE:
+                self._control(opcode, frame)
+            elif self._phase is _OPEN:
+                self._data(opcode, frame)
+        except Violation as violation:
+            self._fail(violation)
+
+    def _data(self, opcode: int, frame: WSFrame) -> None:
+        if frame.rsv2 or frame.rsv3:
+            raise Violation(PROTOCOL_ERROR, "RSV2 or RSV3 without an extension")
+        payload = frame.get_payload_as_bytes()
+        message = self._inbox.receive(opcode, payload, final=frame.fin, rsv1=frame.rsv1)
+        conversation = self._conversation
+        if message is None or conversation is None:
+            return
+        try:
+            if self._inbox.binary:
+                conversation.binary(message)
+            else:
+                conversation.text(message)
+        except Exception:
+            log.exception("conversation_failed")
+            self.close(INTERNAL_ERROR)
+
+    def _control(self, opcode: int, frame: WSFrame) -> None:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            raise Violation(PROTOCOL_ERROR, "RSV bits on a control frame")  # RFC 7692, 6.1
+        payload = frame.get_payload_as_bytes()
+        if opcode == PING:
+            self._answer_ping(payload)
+        elif opcode == CLOSE:
+            code = close_code(payload)
+            if self._phase is _OPEN:
+                self._write_close(b"" if code == NO_CODE else close_payload(code, ""))
+            self._finish(code)
+        # An unsolicited pong is a sign of life and nothing else (RFC 6455, 5.5.3).
+
+    def _answer_ping(self, payload: bytes) -> None:
+        if self._phase is not _OPEN:
+            return
+        if self._stuck:
+            self._pong = payload  # RFC 6455, 5.5.3: it is enough to answer the latest
+        else:
+            self._write(header(PONG, len(payload)) + payload)
+
+    def _tell(self, call: Callable[[Conversation], None]) -> None:
+        conversation = self._conversation
+        if conversation is None:
+            return
+        try:
+            call(conversation)
+        except Exception:
+            log.exception("conversation_failed")
+            self.close(INTERNAL_ERROR)
+
+    # --- ends ---------------------------------------------------------------------------------------------
+
+    def _write_close(self, payload: bytes) -> None:
+        self._write(header(CLOSE, len(payload)) + payload)
+
+    def _fail(self, violation: Violation) -> None:
+        if self._phase is _OPEN:
+            self._write_close(close_payload(violation.code, violation.reason))
+        if self._phase is not _OVER:
+            self._finish(NO_CLOSE)
+
+    def _finish(self, code: int) -> None:
+        """
+        Hang up, and let the peer hang up too.
+
+        Only our direction is closed at first: a connection that is closed with unread bytes in it is reset,
+        and the reset would overtake the close frame.
+        """
+        self._phase = _OVER
+        self._house.timers.start(self, self._house.close_timeout)
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+        self._end(code)
+
+    def _end(self, code: int) -> None:
+        conversation, self._conversation = self._conversation, None
+        if conversation is None:
+            return
+        try:
+            conversation.closed(code)
+        except Exception:
+            log.exception("conversation_failed")

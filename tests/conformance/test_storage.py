@@ -1,0 +1,58 @@
+"""Every storage keeps the promises of the port."""
+
+# The hooks break what nobody else may touch.
+# pyright: reportPrivateUsage=false
+
+from pathlib import Path
+
+import pytest
+
+from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
+from roomkey.backends.lmdb.layout import user_prefix
+from roomkey.backends.memory import MemorySessionStorage
+from roomkey.domain.session import SessionId
+from roomkey.ports import SessionStorage
+from roomkey.testing.storage import StorageConformance
+
+
+class TestMemorySessionStorage(StorageConformance):
+    def open(self) -> MemorySessionStorage:
+        return MemorySessionStorage(events_per_partition=10_000)
+
+    async def lose_index(self, storage: SessionStorage, user_id: str) -> bool:
+        assert isinstance(storage, MemorySessionStorage)
+        storage._live.pop(user_id, None)
+        storage._over.pop(user_id, None)
+        return True
+
+
+class TestFileSystemSessionStorage(StorageConformance):
+    durable = True
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "sessions"
+
+    def open(self) -> FileSystemSessionStorage:
+        # The smallest map, so that it grows within the tests; not forced to the disk, so that they are quick.
+        return FileSystemSessionStorage(self.path, FileSystemSettings(map_size=128 * 1024, durable=False))
+
+    async def lose_index(self, storage: SessionStorage, user_id: str) -> bool:
+        assert isinstance(storage, FileSystemSessionStorage)
+        file = storage._file
+        assert file is not None
+        prefix = user_prefix(user_id.encode())
+        with file.environment.begin(write=True) as transaction, transaction.cursor(file.tables.users) as cursor:
+            while cursor.set_range(prefix) and cursor.key().startswith(prefix):
+                cursor.delete()
+        return True
+
+    async def corrupt(self, storage: SessionStorage, id: SessionId) -> bool:
+        assert isinstance(storage, FileSystemSessionStorage)
+        file = storage._file
+        assert file is not None
+        with file.environment.begin(write=True) as transaction:
+            value = transaction.get(id.encode(), db=file.tables.sessions)
+            assert value is not None
+            transaction.put(id.encode(), value[:20] + b"\xc1" + value[21:], db=file.tables.sessions)
+        return True

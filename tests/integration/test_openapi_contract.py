@@ -1,0 +1,61 @@
+"""A running server keeps every promise of its contract: schemathesis, all checks, the same requests each time."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from roomkey.domain.policy import SessionPolicy
+from tests.support.rest import Rest, served
+
+SECONDS = 180
+"""Longer than a slow machine needs for what takes fifteen seconds here."""
+
+
+def schemathesis(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"{url}/openapi.json",
+        *("--generation-deterministic", "--no-color", "--no-shrink"),
+        *arguments,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def test_with_a_key(tmp_path: Path) -> None:
+    rest = Rest()
+
+    with served(rest.app) as url:
+        done = schemathesis(url, tmp_path, "-n", "15", "-H", f"Authorization: Bearer {rest.admin}")
+
+    assert done.returncode == 0, done.stdout
+    assert "API Links" in done.stdout  # sessions were created, changed and deleted one after the other
+
+
+def test_in_development_without_any_credential(tmp_path: Path) -> None:
+    rest = Rest(dev=True)
+
+    with served(rest.app) as url:
+        done = schemathesis(url, tmp_path, "-n", "8")
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("how", ["Authorization: Bearer {}", "X-Session-ID: {}"])
+def test_with_the_token_of_a_session(how: str, tmp_path: Path) -> None:
+    rest = Rest(policy=SessionPolicy(idle_timeout=None))
+    token = asyncio.run(rest.session()).token
+
+    with served(rest.app) as url:
+        done = schemathesis(
+            url,
+            tmp_path,
+            *("-n", "8", "-H", how.format(token), "--phases", "examples,coverage,fuzzing"),
+            *("--include-operation-id", "get_mine", "--include-operation-id", "create_ticket"),
+            *("--include-operation-id", "list_sessions", "--include-operation-id", "get_session"),
+        )
+
+    assert done.returncode == 0, done.stdout

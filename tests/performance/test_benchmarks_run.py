@@ -1,0 +1,157 @@
+"""The benchmarks work: each runs with tiny numbers, says what it found, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from benchmarks import report
+from benchmarks.broadcast import Crowd, Room
+from benchmarks.harness import Figure, Finding, Goal, Machine, Plan, Result, Row, quantiles, ratio
+from benchmarks.run_all import NAMES
+from benchmarks.websocket import TEXT, frame, frames
+
+ROOT = Path(__file__).parents[2]
+LIMIT_SECONDS = 300  # with the peers to be installed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_runs_and_prints_what_it_found_as_json(name: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", "-"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=LIMIT_SECONDS, check=False)
+
+    assert done.returncode == 0, done.stderr.decode()
+    result = msgspec.json.decode(done.stdout, type=Result)
+    assert result.benchmark == name
+    assert any(row.figures for row in result.finding.rows)
+    assert all(row.figures or row.skipped for row in result.finding.rows)
+    assert all(value >= 0 for row in result.finding.rows for figure in row.figures.values() for value in figure.values)
+
+
+def test_a_benchmark_that_is_told_to_stop_ends_what_it_started() -> None:
+    benchmark = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.revocation", "--rounds", "1000"], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    started: list[psutil.Process] = []
+    while not any("roomkey" in process.cmdline() for process in started) and time.monotonic() < deadline:
+        started = psutil.Process(benchmark.pid).children(recursive=True)
+    assert started
+
+    benchmark.send_signal(signal.SIGTERM)
+    code = benchmark.wait(60)
+
+    assert code == 128 + signal.SIGTERM
+    assert not any(process.is_running() for process in started)
+
+
+# --- what the figures rest on ---------------------------------------------------------------------------
+
+
+def test_edits_are_counted_once_wherever_a_read_cuts_them() -> None:
+    edits = b'..."by":"0000","at":"0000000000001"}},..."by":"0000","at":"0000000000002"}}.'
+
+    for cut in range(len(edits) + 1):
+        server, client = socket.socketpair()
+        crowd = Crowd([client], Room(clients=1, writers=1))
+        witnessed: list[int] = []
+        for part in (edits[:cut], edits[cut:]):
+            server.sendall(part)
+            witnessed += crowd.read(0, needed=False)
+        crowd.close()
+        server.close()
+
+        assert (crowd.deliveries, witnessed, len(crowd.latencies)) == (2, [0, 0], 2), cut
+
+
+def test_an_edit_of_somebody_else_is_counted_and_not_witnessed() -> None:
+    server, client = socket.socketpair()
+    crowd = Crowd([client], Room(clients=1, writers=1))
+    server.sendall(b'"by":"0001","at":"0000000000001"')
+
+    witnessed = crowd.read(0)
+
+    assert (crowd.deliveries, witnessed) == (1, [])
+    crowd.close()
+    server.close()
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535])
+def test_frames_of_every_length_are_understood(size: int) -> None:
+    payload = os.urandom(size)
+    length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+    received = b"\x81" + length + payload
+
+    understood = list(frames(received + received[:1]))
+
+    assert understood == [(TEXT, payload, len(received))]
+
+
+def test_a_client_masks_what_it_sends() -> None:
+    sent = frame(b"hello")
+
+    assert sent[:2] == b"\x81\x85"
+    mask, masked = sent[2:6], sent[6:]
+    assert bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked)) == b"hello"
+
+
+def test_quantiles_are_values_that_occurred() -> None:
+    found = quantiles([number / 1000 for number in range(1, 101)])
+
+    assert found == {"p50": (51.0, "ms"), "p99": (100.0, "ms")}
+
+
+@pytest.mark.parametrize(
+    ("goal", "reached"),
+    [
+        (Goal("speed", 10, 10, "/s"), True),
+        (Goal("speed", 9, 10, "/s"), False),
+        (Goal("memory", 10, 10, "B", at_least=False), True),
+        (Goal("memory", 11, 10, "B", at_least=False), False),
+        (Goal("anything", None, 10, "B"), None),
+    ],
+)
+def test_a_goal_is_reached_on_its_right_side(goal: Goal, reached: bool | None) -> None:  # noqa: FBT001  # the expectation
+    assert goal.reached is reached
+
+
+def test_the_page_shows_every_side_goals_and_what_was_skipped(tmp_path: Path) -> None:
+    fast, slow = Row("POST", "Roomkey", {"requests": _figure(30)}), Row("POST", "<peer>", {"requests": _figure(10)})
+    goals = [Goal("three times the peer", ratio(fast, slow, "requests"), 3, "/s")]
+    rows = [fast, slow, Row("GET", "<peer>", skipped="there is no Node.js")]
+    result = Result(
+        benchmark="rest",
+        title="REST",
+        about="Requests per second.",
+        command="python -m benchmarks.rest",
+        machine=Machine("A processor", 2, "4 GiB", "Linux", "3.11", None),
+        versions={"ws": "8"},
+        at=datetime(2025, 1, 1, tzinfo=UTC),
+        took_seconds=1,
+        plan=Plan(),
+        finding=Finding(rows, goals, ["A note."]),
+    )
+
+    report.write([result], tmp_path)
+
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert "| POST | Roomkey | 30/s (29–31) |" in page  # noqa: RUF001  # an en dash
+    assert "| GET | <peer> | skipped: there is no Node.js |" in page
+    assert "| three times the peer | ≥ 3/s | 3/s | reached |" in page
+    assert "A processor, 2 cores, 4 GiB; Linux; Python 3.11, no Node.js" in page
+    picture = (tmp_path / "benchmarks.svg").read_text(encoding="utf-8")
+    assert picture.count("<rect") == 2
+    assert "&lt;peer&gt;" in picture
+
+
+def _figure(middle: float) -> Figure:
+    return Figure([middle - 1, middle, middle + 1], "/s")

@@ -1,0 +1,40 @@
+"""Looks into an LMDB file from outside of the storage: every index against every record."""
+
+from pathlib import Path
+
+import lmdb
+
+from roomkey.backends.lmdb.commit import stored
+from roomkey.backends.lmdb.file import Tables
+from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, Position, micros, time_key, user_prefix
+from roomkey.domain.lifecycle import deadline
+
+
+def index_faults(directory: Path) -> list[str]:
+    """Entries of indexes that point at nothing or at the wrong place, and records that an index lacks."""
+    with lmdb.Environment(str(directory), max_dbs=len(Tables._fields), readonly=True, map_size=2**34) as environment:
+        tables = Tables(*(environment.open_db(name.encode(), create=False) for name in Tables._fields))
+        with environment.begin() as transaction:
+            contents = {
+                name: dict(transaction.cursor(table).iternext())
+                for name, table in zip(Tables._fields, tables, strict=True)
+            }
+    expected: dict[str, set[bytes]] = {"users": set(), "deadlines": set(), "ended": set()}
+    faults: list[str] = []
+    for key, value in contents["sessions"].items():
+        found = stored(value)
+        session = found.session
+        if session.id.encode() != key:
+            faults.append(f"{key!r} holds the session {session.id}")
+        place = Position(micros(session.created_at), key)
+        prefix = user_prefix(session.user_id.encode())
+        expected["users"].add(place.key(prefix, LIVE if session.state.is_live else ENDED))
+        expected["deadlines" if session.state.is_live else "ended"].add(time_key(found.position, key))
+        due = deadline(session)
+        if due is not None and micros(due) < found.position:
+            faults.append(f"{session.id} is due before its entry says so")
+        assert HEADER.unpack_from(value) == (found.epoch, found.position)
+    for name, keys in expected.items():
+        faults += [f"{name} lacks {key!r}" for key in keys - contents[name].keys()]
+        faults += [f"{name} has {key!r}, which points at nothing" for key in contents[name].keys() - keys]
+    return faults

@@ -1,0 +1,178 @@
+"""The REST interface in a test: called in process without a server, or served on a free port."""
+
+import json
+import socket
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+import uvloop
+from msgspec import Struct
+from starlette.types import ASGIApp, Message
+
+from roomkey.api.app import create_app
+from roomkey.api.operations import ApiSettings
+from roomkey.backends.memory import MemorySessionStorage
+from roomkey.domain.access import Role
+from roomkey.domain.policy import SessionPolicy
+from roomkey.domain.session import IssuedSession
+from roomkey.security.apikeys import ApiKey, ApiKeys, mint
+from roomkey.security.tickets import Tickets
+from roomkey.sessions.manager import SessionManager
+from roomkey.testing.clock import ManualClock
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+Pairs = Sequence[tuple[str, str]]
+
+
+class Answer(Struct):
+    """A response. ``headers`` keeps repeated ones; a missing one is an empty text."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        return ", ".join(value for key, value in self.headers if key == name)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of the problem that this is, after looking whether it is a proper one (RFC 9457)."""
+        assert self.header("content-type") == "application/problem+json"
+        assert self.json["status"] == self.status
+        assert self.json["type"] == f"urn:roomkey:problem:{self.json['code']}"
+        assert self.json["title"]
+        assert self.json["detail"]
+        return self.json["code"]
+
+
+async def call(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    *,
+    headers: Pairs = (),
+    body: bytes | Sequence[bytes] = b"",
+    scheme: str = "http",
+    root: str = "",
+    client: str = "198.51.100.1",
+) -> Answer:
+    """Send one request to ``app``. A ``body`` in parts arrives in parts, without a content-length."""
+    route, _, query = path.partition("?")
+    parts = [body] if isinstance(body, bytes) else list(body)
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    if isinstance(body, bytes) and body and not any(name == b"content-length" for name, _ in raw):
+        raw.append((b"content-length", str(len(body)).encode()))
+    if not any(name == b"host" for name, _ in raw):
+        raw.append((b"host", b"rooms.example.com"))
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": scheme,
+        "path": root + route,
+        "raw_path": (root + route).encode(),
+        "query_string": query.encode("latin-1"),
+        "root_path": root,
+        "headers": raw,
+        "client": (client, 50_000),
+        "server": ("127.0.0.1", 3000),
+    }
+    incoming = iter(parts)
+    left = len(parts)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        nonlocal left
+        if not left:
+            return {"type": "http.disconnect"}
+        left -= 1
+        return {"type": "http.request", "body": next(incoming), "more_body": left > 0}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    headers_sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in sent[0]["headers"]]
+    return Answer(sent[0]["status"], headers_sent, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+class Rest:
+    """An interface of its own, on a storage in memory and a clock that stands still, with a key for each role."""
+
+    def __init__(
+        self, *, policy: SessionPolicy | None = None, settings: ApiSettings | None = None, dev: bool = False
+    ) -> None:
+        self.clock = ManualClock(START)
+        self.storage = MemorySessionStorage()
+        self.sessions = SessionManager(self.storage, policy=policy, clock=self.clock)
+        self.tickets = Tickets()
+        self.admin, admin_digest = mint()
+        self.service, service_digest = mint()
+        self.draining = False
+        keys = ApiKeys([ApiKey("operator", Role.ADMIN, admin_digest), ApiKey("backend", Role.SERVICE, service_digest)])
+        self.app = create_app(
+            self.sessions,
+            settings=settings,
+            keys=keys,
+            tickets=self.tickets,
+            dev=dev,
+            draining=lambda: self.draining,
+        )
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | Pairs = (),
+        body: bytes | Sequence[bytes] = b"",
+        scheme: str = "http",
+        root: str = "",
+    ) -> Answer:
+        """Send a request with ``token`` as its bearer token and ``json`` as its body."""
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        if token is not None:
+            pairs.append(("authorization", f"Bearer {token}"))
+        if json is not None:
+            body = _encode(json)
+        if body and not any(name.lower() == "content-type" for name, _ in pairs):
+            pairs.append(("content-type", "application/json"))
+        return await call(self.app, method, path, headers=pairs, body=body, scheme=scheme, root=root)
+
+    async def session(self, user_id: str = "alice", *, active: bool = True) -> IssuedSession:
+        """A session of ``user_id`` and its token."""
+        issued = await self.sessions.create_session(user_id)
+        if active:
+            await self.sessions.activate_session(issued.id)
+        return issued
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@contextmanager
+def served(app: ASGIApp) -> Generator[str]:
+    """The address of a server that serves ``app`` in a thread, until the block is left."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=uvloop.run, args=(server.serve(sockets=[listener]),), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()

@@ -1,0 +1,360 @@
+"""Sockets, sessions and a loop that tests hold in their hands, around the real realtime services."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Grants
+from roomkey.domain.lifecycle import apply, overdue
+from roomkey.domain.session import (
+    Activated,
+    AnyEvent,
+    Client,
+    Deleted,
+    Expired,
+    Extended,
+    Invalidated,
+    Resumed,
+    Session,
+    SessionEvent,
+    SessionId,
+    SessionState,
+    Suspended,
+    UserRevoked,
+)
+from roomkey.errors import Expired as ExpiredError
+from roomkey.errors import Invalidated as InvalidatedError
+from roomkey.errors import InvalidToken, RoomkeyError
+from roomkey.errors import Suspended as SuspendedError
+from roomkey.realtime.frames import Frame
+from roomkey.realtime.peer import Peer
+from roomkey.realtime.service import SessionWebSocketHandler
+from roomkey.realtime.settings import RealtimeSettings
+from roomkey.realtime.socket import Accepted, Handshake, Refused
+from roomkey.security.tickets import Tickets
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+READ_ONLY: Grants = (Grant("**", Access.READ),)
+
+
+class HandClock:
+    """``ports.Clock`` that stands still."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self.time = now
+
+    def now(self) -> datetime:
+        return self.time
+
+    def advance(self, **duration: float) -> datetime:
+        self.time += timedelta(**duration)
+        return self.time
+
+
+class Turns:
+    """What ``call_soon`` is to a loop: functions that are called when the test says that a turn begins."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def __call__(self, callback: Callable[[], None]) -> None:
+        self._waiting.append(callback)
+
+    def turn(self) -> None:
+        """One turn; what is scheduled during it waits for the next."""
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
+
+    def settle(self) -> None:
+        """Turns until nothing waits."""
+        while self._waiting:
+            self.turn()
+
+
+class FakeSocket:
+    """
+    A ``Socket`` whose reader takes everything at once, or, while ``stalled``, nothing.
+
+    ``messages`` are what arrived, decoded; ``unread`` is what the operating system has not taken.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.sends: list[Sequence[Frame]] = []
+        self.unread = 0
+        self.stalled = False
+        self.closed_with: tuple[int, str] | None = None
+        self.aborted = False
+        self._read = 0
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        if self.closed_with is not None or self.aborted:
+            return
+        self.sends.append(frames)
+        self.frames.extend(frames)
+        if self.stalled:
+            self.unread += sum(frame.size for frame in frames)
+
+    def buffered(self) -> int:
+        return self.unread
+
+    def close(self, code: int, reason: str = "") -> None:
+        if self.closed_with is None:
+            self.closed_with = (int(code), str(reason))
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(frame.payload) for frame in self.frames]
+
+    def news(self) -> list[dict[str, Any]]:
+        """The messages since this was last asked."""
+        news = self.messages[self._read :]
+        self._read += len(news)
+        return news
+
+
+class FakeSessions:
+    """``door.Sessions`` in a dictionary; commands tell the listener at once, as the manager does."""
+
+    def __init__(self, clock: HandClock) -> None:
+        self._clock = clock
+        self._sessions: dict[SessionId, Session] = {}
+        self._tokens: dict[str, SessionId] = {}
+        self.listener: Callable[[Sequence[AnyEvent]], None] = lambda _: None
+        self.touched: list[SessionId] = []
+        self.failure: Exception | None = None
+        self.before_returning: Callable[[], None] = lambda: None
+        """Called once between the next read and its return: where the races are."""
+
+    def issue(
+        self,
+        user_id: str = "alice",
+        *,
+        grants: Grants = EVERYTHING_WRITABLE,
+        state: SessionState = SessionState.ACTIVE,
+        lifetime: timedelta = timedelta(hours=24),
+        idle: timedelta | None = timedelta(hours=1),
+    ) -> tuple[Session, str]:
+        number = len(self._sessions)
+        now = self._clock.now()
+        session = Session(
+            id=SessionId(f"3a{number:026d}"),
+            user_id=user_id,
+            state=state,
+            created_at=now,
+            expires_at=now + lifetime,
+            idle_timeout=idle,
+            activation_timeout=timedelta(minutes=10),
+            last_seen_at=now,
+            version=2,
+            grants=grants,
+        )
+        token = f"{session.id}.{'s' * 43}"
+        self._sessions[session.id] = session
+        self._tokens[token] = session.id
+        return session, token
+
+    def __getitem__(self, id: SessionId) -> Session:
+        return self._sessions[id]
+
+    def regrant(self, id: SessionId, grants: Grants) -> None:
+        """Other grants, in a way that no event tells of."""
+        session = self._sessions[id]
+        self._sessions[id] = replace(session, grants=grants, version=session.version + 1)
+
+    def change(self, id: SessionId, kind: type[SessionEvent], *, tell: bool = True, **fields: Any) -> SessionEvent:
+        session = self._sessions[id]
+        event = kind(session=id, user=session.user_id, version=session.version + 1, at=self._clock.now(), **fields)
+        if kind is Deleted:
+            del self._sessions[id]
+        else:
+            self._sessions[id] = apply(session, event)
+        if tell:
+            self.listener([event])
+        return event
+
+    def revoke_user(self, user_id: str, *, keep: SessionId | None = None, tell: bool = True) -> UserRevoked:
+        revoked = UserRevoked(user=user_id, epoch=1, at=self._clock.now(), session=keep)
+        for session in list(self._sessions.values()):
+            if session.user_id == user_id and session.id != keep and session.state.is_live:
+                self.change(session.id, Invalidated, tell=False)
+        if tell:
+            self.listener([revoked])
+        return revoked
+
+    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
+        session = self._settled(self._tokens.get(token, SessionId("")))
+        if session is None:
+            raise InvalidToken("no session answers to this token")
+        errors: Mapping[SessionState, type[RoomkeyError]] = {
+            SessionState.EXPIRED: ExpiredError,
+            SessionState.INVALIDATED: InvalidatedError,
+            SessionState.SUSPENDED: SuspendedError,
+        }
+        if session.state in errors:
+            raise errors[session.state](f"the session is {session.state}")
+        return session
+
+    async def get_session(self, id: SessionId) -> Session | None:
+        return self._settled(id)
+
+    async def touch(self, id: SessionId) -> None:
+        self._fail()
+        self.touched.append(id)
+        session = self._sessions[id]
+        self._sessions[id] = replace(session, last_seen_at=self._clock.now())
+
+    def _settled(self, id: SessionId) -> Session | None:
+        self._fail()
+        session = self._sessions.get(id)
+        if session is not None and (event := overdue(session, self._clock.now())) is not None:
+            session = self._sessions[id] = apply(session, event)
+            self.listener([event])
+        hook, self.before_returning = self.before_returning, lambda: None
+        hook()
+        return session
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class Node:
+    """A ``SessionWebSocketHandler`` on a loop, a clock and sessions in the hands of the test."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = HandClock()
+        self.turns = Turns()
+        self.sessions = FakeSessions(self.clock)
+        self.tickets = Tickets()
+        self.settings = RealtimeSettings(**settings)
+        self.handler = SessionWebSocketHandler(
+            self.sessions, settings=self.settings, clock=self.clock, tickets=self.tickets, schedule=self.turns
+        )
+        self.sessions.listener = self.handler.on_events
+
+    async def knock(self, token: str | None = None, **fields: Any) -> Accepted | Refused:
+        headers = dict(fields.pop("headers", {}))
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        path = fields.pop("path", "/ws")
+        handshake = Handshake(
+            path=path, raw_path=path, query=fields.pop("query", {}), headers=headers, client_ip="192.0.2.1", **fields
+        )
+        return await self.handler.accept(handshake)
+
+    async def enter(self, token: str) -> "Caller":
+        """A client whose handshake was accepted, and who has been greeted."""
+        answer = await self.knock(token)
+        assert isinstance(answer, Accepted), answer
+        assert isinstance(answer.conversation, Peer)
+        caller = Caller(self, answer.conversation)
+        caller.open()
+        caller.news()
+        return caller
+
+    async def client(self, user_id: str = "alice", **session: Any) -> "Caller":
+        """A client with a new session."""
+        _, token = self.sessions.issue(user_id, **session)
+        return await self.enter(token)
+
+    async def member(self, document: str = "d", user_id: str = "alice", **session: Any) -> "Caller":
+        """A client with a new session that follows ``document``."""
+        caller = await self.client(user_id, **session)
+        caller.say("subscribe", {"document": document})
+        caller.news()
+        return caller
+
+    async def answer(self) -> None:
+        """Let storage answer what connections asked."""
+        questions = self.handler._office.questions
+        while not questions.empty():
+            await self.handler.answer_next()
+        self.turns.settle()
+
+    def pass_time(self, **duration: float) -> None:
+        """Time passes, and the handler notices."""
+        self.clock.advance(**duration)
+        self.handler.tick()
+        self.turns.settle()
+
+
+class Caller:
+    """A client: what it says, and what it heard."""
+
+    def __init__(self, node: Node, peer: Peer) -> None:
+        self.node = node
+        self.peer = peer
+        self.socket = FakeSocket()
+        self.session = peer.connection.session
+        self._number = 0
+
+    def open(self) -> None:
+        self.peer.opened(self.socket)
+        self.node.turns.settle()
+
+    def say(self, message_type: str, payload: Mapping[str, Any] | None = None, *, id: str | None = None) -> str:
+        """Send a message and let the loop turn; returns the message's id."""
+        self.whisper(message_type, payload, id=id)
+        self.node.turns.settle()
+        return self._last
+
+    def whisper(self, message_type: str, payload: Mapping[str, Any] | None = None, *, id: str | None = None) -> str:
+        """Send a message within the current turn."""
+        self._number += 1
+        self._last = id or f"m{self._number}"
+        body = {"id": self._last, "message_type": message_type, "payload": payload or {}, "timestamp": NOON}
+        self.peer.text(msgspec.json.encode(body))
+        return self._last
+
+    def raw(self, message: bytes) -> None:
+        self.peer.text(message)
+        self.node.turns.settle()
+
+    def edit(self, text: str, document: str = "d", *, id: str | None = None) -> str:
+        return self.say("realtime_edit", {"document": document, "text": text}, id=id)
+
+    def news(self) -> list[dict[str, Any]]:
+        return self.socket.news()
+
+    def answer_to(self, id: str) -> dict[str, Any]:
+        """The one message that refers to ``id``."""
+        (message,) = [message for message in self.socket.messages if message["id"] == id]
+        return message
+
+    def payload_of(self, message_type: str) -> dict[str, Any]:
+        """The payload of the one unread message of this type."""
+        (payload,) = [message["payload"] for message in self.news() if message["message_type"] == message_type]
+        return payload
+
+    def hang_up(self, code: int = 1000) -> None:
+        self.peer.closed(code)
+        self.node.turns.settle()
+
+    @property
+    def closed_with(self) -> tuple[int, str] | None:
+        return self.socket.closed_with
+
+
+__all__ = [
+    "NOON",
+    "READ_ONLY",
+    "Activated",
+    "Caller",
+    "Expired",
+    "Extended",
+    "FakeSessions",
+    "FakeSocket",
+    "HandClock",
+    "Node",
+    "Resumed",
+    "Suspended",
+    "Turns",
+]

@@ -1,0 +1,153 @@
+"""The contract: what is described is what is there."""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema_rs
+import msgspec
+
+from roomkey.api.app import ROUTES, contracts
+from roomkey.api.openapi import PAGE, describe, document, documents
+from roomkey.domain.policy import SessionPolicy
+
+KEPT = Path(__file__).parents[3] / "spec" / "openapi.json"
+
+
+def operations() -> Iterator[tuple[str, str, Any]]:
+    for path, methods in document()["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in cast("dict[str, Any]", value).items():
+            if key == "$ref":
+                yield item
+            else:
+                yield from references(item)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from references(item)
+
+
+def test_the_contract_that_is_kept_is_the_one_that_is_served() -> None:
+    """If this fails on purpose: ``roomkey openapi > spec/openapi.json``."""
+    assert json.loads(KEPT.read_text(encoding="utf-8")) == json.loads(json.dumps(document()))
+
+
+def test_every_route_is_described() -> None:
+    described = {(method, path) for method, path, _ in operations()}
+
+    routes = {(method, path.replace(":path", "")) for path, methods in ROUTES.items() for method in methods}
+    assert described == routes
+
+
+def test_every_reference_leads_somewhere() -> None:
+    whole = document()
+
+    for reference in references(whole):
+        target = whole
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+        assert target
+
+
+def test_every_name_is_used_once() -> None:
+    names = [operation["operationId"] for _, _, operation in operations()]
+
+    assert len(names) == len(set(names))
+
+
+def test_every_error_is_a_problem() -> None:
+    for _, path, operation in operations():
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400:
+                assert "application/problem+json" in answer["content"], (path, status)
+
+
+def test_whoever_has_to_say_who_they_are_can_be_refused() -> None:
+    for _, _, operation in operations():
+        if operation["security"] and {} not in operation["security"]:
+            assert {"401", "403"} <= set(operation["responses"])
+            assert operation["responses"]["401"]["headers"]["WWW-Authenticate"]["required"]
+
+
+def test_the_examples_are_right() -> None:
+    whole = document()
+
+    for _, path, operation in operations():
+        media = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if "example" in media:
+            schema = {**media["schema"], "components": whole["components"]}
+            assert jsonschema_rs.is_valid(schema, media["example"]), path
+
+
+def test_input_is_strict_and_output_is_complete() -> None:
+    schemas = document()["components"]["schemas"]
+
+    for name in ("NewSession", "NewGrant", "NewClient", "Batch", "Cause", "Extension"):
+        assert schemas[name]["additionalProperties"] is False
+    for name in ("Session", "IssuedSession", "SessionPage", "Revocation"):
+        assert set(schemas[name]["required"]) == set(schemas[name]["properties"])
+
+
+def test_limits_are_those_of_the_policy() -> None:
+    policy = SessionPolicy(lifetime=timedelta(hours=8))
+
+    schemas = describe(contracts(), policy)["components"]["schemas"]
+
+    for name in ("NewSession", "Extension"):
+        lifetime = schemas[name]["properties"]["lifetime"]["anyOf"][0]
+        assert (lifetime["type"], lifetime["minimum"], lifetime["maximum"]) == ("integer", 1, 8 * 3600)
+
+
+def test_a_server_for_development_says_that_nobody_needs_a_key() -> None:
+    open_to_all = describe(contracts(), SessionPolicy(), dev=True)["paths"]
+
+    assert {} in open_to_all["/sessions"]["post"]["security"]
+    assert {} not in open_to_all["/sessions/me"]["get"]["security"]
+
+
+def test_patterns_are_those_of_json_schema() -> None:
+    schemas = document()["components"]["schemas"]
+    user_id = {"type": "string", **schemas["NewSession"]["properties"]["user_id"]}
+
+    for good in ("alice", "a b", "é" * 64, "x" * 256, "用户", "a/b@c"):
+        assert jsonschema_rs.is_valid(user_id, good), good
+    for bad in ("", "a\nb", "x" * 257, "\u202eabc", "a\u0000"):
+        assert not jsonschema_rs.is_valid(user_id, bad), bad
+
+
+def test_the_page_asks_nobody_else() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page)
+    assert "innerHTML" not in page
+    assert "eval(" not in page
+    assert not re.search(r"""<\w+[^>]*\s(?:on\w+|style)=""", page)
+
+
+def test_the_policy_of_the_page_allows_its_own_scripts_and_styles_only() -> None:
+    shown = documents(document())
+    page = shown.page.decode()
+
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert f"script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" in shown.page_policy
+    assert "default-src 'none'" in shown.page_policy
+    assert "unsafe" not in shown.page_policy
+    assert "'sha256-" in shown.page_policy.partition("style-src")[2]
+    assert page.count("<script") == page.count("<style") == 1
+
+
+def test_what_is_served_is_valid_json() -> None:
+    shown = documents(document())
+
+    assert msgspec.json.decode(shown.openapi)["openapi"] == "3.1.0"
+    assert re.fullmatch(r'"[0-9a-f]{32}"', shown.openapi_tag)

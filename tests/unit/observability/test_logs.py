@@ -1,0 +1,113 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from roomkey.observability.logs import LogFormat, LogLevel, LogSettings, configure
+from roomkey.security import apikeys, tokens
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def logs_of(style: LogFormat = LogFormat.JSON, **settings: Any) -> io.StringIO:
+    stream = io.StringIO()
+    configure(LogSettings(format=style, **settings), stream)
+    return stream
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_machines_get_one_json_object_per_event() -> None:
+    stream = logs_of()
+
+    structlog.get_logger().info("session_created", session="3a…", count=2)
+
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["count"]) == ("session_created", "info", 2)
+    assert line["timestamp"].endswith("Z")
+
+
+def test_what_is_below_the_level_is_not_written() -> None:
+    stream = logs_of(level=LogLevel.WARNING)
+
+    structlog.get_logger().info("quiet")
+    structlog.get_logger().warning("loud")
+
+    assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+def test_the_standard_library_says_it_in_the_same_way() -> None:
+    stream = logs_of()
+
+    logging.getLogger("somebody").error("%s went wrong", "it")
+
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("it went wrong", "error", "somebody")
+
+
+def test_requests_are_logged_only_if_asked_for() -> None:
+    stream = logs_of()
+
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "1.2.3.4:5", "GET", "/", "1.1", 200)
+
+    assert stream.getvalue() == ""
+
+
+def test_requests_are_logged_without_their_query() -> None:
+    stream = logs_of(access=True)
+    arguments = ("1.2.3.4:5", "GET", "/ws?ticket=swordfish", "1.1", 101)
+
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
+
+    (line,) = lines(stream)
+    assert (line["path"], line["status"]) == ("/ws", 101)
+    assert "swordfish" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("style", [LogFormat.JSON, LogFormat.CONSOLE])
+def test_tokens_and_keys_are_hidden_wherever_they_stand(style: LogFormat) -> None:
+    token, (key, _) = tokens.mint(tokens.mint_id(7)), apikeys.mint()
+    stream = logs_of(style)
+
+    structlog.get_logger().info(f"failed for {token}", header=f"Bearer {key}")
+    try:
+        int(token)
+    except ValueError:
+        structlog.get_logger().exception("parse_failed")
+
+    written = stream.getvalue()
+    assert token.partition(".")[2] not in written
+    assert key not in written
+    assert written.count("<hidden>") == 3
+    assert token.partition(".")[0] in written
+
+
+@pytest.mark.parametrize("style", [LogFormat.JSON, LogFormat.CONSOLE])
+def test_tracebacks_do_not_show_the_values_of_variables(style: LogFormat) -> None:
+    stream = logs_of(style)
+
+    def fail() -> None:
+        password = "swordfish"
+        raise ValueError(len(password))
+
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger().exception("failed")
+
+    assert "ValueError" in stream.getvalue()
+    assert "fail()" in stream.getvalue()
+    assert "swordfish" not in stream.getvalue()

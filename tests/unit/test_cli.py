@@ -1,0 +1,260 @@
+import json
+import socket
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from roomkey.cli import main
+from roomkey.cli.outcome import Exit
+from roomkey.security import masterkey
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SESSION_TTL", "SESSION_STORAGE", "ROOMKEY_KEY", "ROOMKEY_URL", "ROOMKEY_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def run(*arguments: str) -> int:
+    return main(arguments)
+
+
+def test_help_names_every_command_and_the_exit_codes(capsys: Capture) -> None:
+    code = run("--help")
+
+    shown = capsys.readouterr().out
+    assert code == Exit.DONE
+    for word in ("serve", "sessions", "config", "doctor", "openapi", "bench", "keys", "Exit codes"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fly",),
+        ("serve", "--prot", "3000"),
+        ("serve", "--port", "many"),
+        ("serve", "--config", "nowhere.toml"),
+        ("serve", "--storage", "redis"),
+        ("serve", "--storage", "cloud"),
+        ("serve", "--host", "0.0.0.0"),
+        ("serve", "--set", "sessions.cap"),
+        ("serve", "--set", "sessions.cap=none"),
+        ("config", "--set", "sessions.kap=3"),
+        ("sessions", "create"),
+        ("sessions", "create", "alice", "--lifetime", "soon"),
+        ("sessions", "create", "alice", "--grant", "everything"),
+        ("sessions", "create", "alice", "--metadata", "[]"),
+        ("keys", "generate", "--name", ""),
+        ("bench", "--count", "0"),
+    ],
+)
+def test_wrong_usage_and_configuration_are_told_in_words_with_exit_code_2(
+    arguments: tuple[str, ...], capsys: Capture
+) -> None:
+    code = run(*arguments)
+
+    said = capsys.readouterr()
+    assert code == Exit.USAGE
+    assert said.err.strip()
+    assert "Traceback" not in said.out + said.err
+
+
+def test_every_problem_of_the_configuration_has_a_line_of_its_own(capsys: Capture) -> None:
+    code = run("config", "--set", "sessions.cap=0", "--set", "server.port=-1")
+
+    lines = capsys.readouterr().err.splitlines()
+    assert code == Exit.USAGE
+    assert len(lines) == 2
+    assert all(line.startswith("roomkey: ") for line in lines)
+
+
+def test_config_tells_what_holds_and_why(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSION_TTL", "600")
+
+    run("config", "--port", "4000", "--json")
+
+    settings = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
+    assert settings["server.port"] == {"name": "server.port", "value": "4000", "source": "--port"}
+    assert settings["sessions.lifetime"] == {"name": "sessions.lifetime", "value": "10m", "source": "SESSION_TTL"}
+
+
+def test_config_hides_secrets(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = masterkey.generate()
+    monkeypatch.setenv("ROOMKEY_MASTER_KEY", key)
+
+    run("config")
+
+    shown = capsys.readouterr().out
+    assert key not in shown
+    assert "<hidden>" in shown
+
+
+def test_a_generated_key_is_what_its_digest_says(capsys: Capture) -> None:
+    code = run("keys", "generate", "--name", "backend", "--role", "service", "--json")
+
+    made = json.loads(capsys.readouterr().out)
+    assert code == Exit.DONE
+    assert made["key"].startswith("rkey_")
+    assert made["digest"] == sha256(made["key"].encode()).hexdigest()
+    assert (made["name"], made["role"]) == ("backend", "service")
+
+
+def test_the_printed_lines_make_a_server_accept_the_key(capsys: Capture, tmp_path: Path) -> None:
+    run("keys", "generate", "--name", "backend")
+    printed = capsys.readouterr().out
+    (tmp_path / "roomkey.toml").write_text(printed[printed.index("[[") : printed.index("Or:")])
+
+    code = run("config")
+
+    assert code == Exit.DONE
+    assert "backend:admin:" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_generated_master_key_is_accepted(capsys: Capture) -> None:
+    run("keys", "generate", "--master", "--json")
+
+    assert masterkey.check(json.loads(capsys.readouterr().out)["master_key"])
+
+
+def test_the_doctor_finds_nothing_wrong_where_nothing_is(capsys: Capture) -> None:
+    code = run("doctor", "--port", "0", "--json")
+
+    findings = json.loads(capsys.readouterr().out)
+    assert code == Exit.DONE
+    assert {"libraries", "clock", "open files", "configuration", "port", "data directory", "disk", "master key"} <= {
+        finding["subject"] for finding in findings
+    }
+
+
+def test_the_doctor_says_what_to_do_about_a_taken_port(capsys: Capture, taken_port: int) -> None:
+    code = run("doctor", "--port", str(taken_port), "--json")
+
+    (finding,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"] == "port"]
+    assert code == Exit.FAILED
+    assert finding["verdict"] == "failed"
+    assert "--port" in finding["advice"]
+
+
+def test_the_doctor_notices_a_key_file_that_others_may_read(capsys: Capture, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / masterkey.FILE_NAME).write_text(masterkey.generate())
+    (data / masterkey.FILE_NAME).chmod(0o644)
+
+    code = run("doctor", "--port", "0")
+
+    assert code == Exit.FAILED
+    assert "chmod" in capsys.readouterr().out
+
+
+def test_the_doctor_notices_a_data_directory_that_is_a_file(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+
+    code = run("doctor", "--port", "0")
+
+    assert code == Exit.FAILED
+    assert "is not a directory" in capsys.readouterr().out
+
+
+def test_a_server_that_is_away_is_exit_code_3(capsys: Capture, taken_port: int) -> None:
+    # Somebody listens there, but nobody answers within the patience of the command; port 1 has nobody at all.
+    assert taken_port
+    code = run("sessions", "list", "--url", "http://127.0.0.1:1")
+
+    assert code == Exit.AWAY
+    assert "no answer from http://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_the_contract_is_printed(capsys: Capture) -> None:
+    code = run("openapi")
+
+    assert code == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["openapi"].startswith("3.1")
+
+
+def test_the_benchmark_measures_four_commands_on_two_storages(capsys: Capture) -> None:
+    code = run("bench", "--count", "200", "--json")
+
+    measured = json.loads(capsys.readouterr().out)
+    assert code == Exit.DONE
+    assert [(line["storage"], line["command"]) for line in measured] == [
+        (storage, command) for storage in ("memory", "file") for command in ("create", "get", "update", "delete")
+    ]
+    assert all(line["per_second"] > 0 for line in measured)
+
+
+def test_the_benchmark_is_a_table_for_people(capsys: Capture) -> None:
+    run("bench", "--count", "10")
+
+    assert "per second" in capsys.readouterr().out
+
+
+def test_on_a_storage_itself_no_server_is_needed(capsys: Capture, tmp_path: Path) -> None:
+    storage = ("--storage", f"lmdb://{tmp_path / 'store'}", "--json")
+
+    run("sessions", "create", "alice", "--grant", "notes/**:write", "--lifetime", "2h", *storage)
+    issued = json.loads(capsys.readouterr().out)
+    id = issued["session"]["id"]
+    for command, state in (
+        ("activate", "active"),
+        ("suspend", "suspended"),
+        ("resume", "active"),
+        ("extend", "active"),
+    ):
+        assert run("sessions", command, id, *storage) == Exit.DONE
+        assert json.loads(capsys.readouterr().out)["state"] == state
+    assert run("sessions", "rotate", id, *storage) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["token"] != issued["token"]
+    assert run("sessions", "list", "--user", "alice", *storage) == Exit.DONE
+    assert [each["id"] for each in json.loads(capsys.readouterr().out)["sessions"]] == [id]
+    assert run("sessions", "revoke-user", "alice", *storage) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["revoked"] == 1
+    assert run("sessions", "show", id, *storage) == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["state"] == "invalidated"
+    assert run("sessions", "delete", id, *storage) == Exit.DONE
+    capsys.readouterr()
+    assert run("sessions", "show", id, *storage) == Exit.FAILED
+    assert "not_found" in capsys.readouterr().err
+
+
+def test_what_the_state_does_not_allow_is_said_and_fails(capsys: Capture, tmp_path: Path) -> None:
+    storage = ("--storage", f"lmdb://{tmp_path / 'store'}")
+    run("sessions", "create", "alice", "--json", *storage)
+    id = json.loads(capsys.readouterr().out)["session"]["id"]
+
+    code = run("sessions", "resume", id, *storage)
+
+    said = capsys.readouterr().err
+    assert code == Exit.FAILED
+    assert "pending" in said
+
+
+def test_users_are_shown_as_they_are_called(capsys: Capture, tmp_path: Path) -> None:
+    storage = ("--storage", f"lmdb://{tmp_path / 'store'}")
+    run("sessions", "create", "[red]alice/bob[/red] 日本", *storage)
+    capsys.readouterr()
+
+    run("sessions", "list", "--user", "[red]alice/bob[/red] 日本", *storage)
+
+    assert "[red]alice/bob[/red] 日本" in capsys.readouterr().out
+
+
+def test_a_storage_that_cannot_be_opened_is_away(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("not a directory")
+
+    code = run("sessions", "list", "--storage", f"lmdb://{tmp_path / 'store'}")
+
+    assert code in (Exit.AWAY, Exit.USAGE)
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,306 @@
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from roomkey.config import Config, describe, load
+from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Role
+from roomkey.domain.policy import OnCap
+from roomkey.errors import ConfigurationError
+from roomkey.security import masterkey
+from roomkey.security.apikeys import ApiKey
+from roomkey.settings import Given
+
+NO_FILE = Path("/dev/null")
+A_KEY = f"backend:service:{'ab' * 32}"
+
+
+def configured(
+    text: str = "",
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Given] | None = None,
+    folder: Path | None = None,
+) -> Config:
+    file = NO_FILE
+    if folder is not None:
+        file = folder / "roomkey.toml"
+        file.write_text(text)
+    return load(file, flags, environment or {})
+
+
+def problems_of(
+    text: str = "", *, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        configured(text, environment=environment, folder=folder)
+    return caught.value.problems
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    config = configured()
+
+    assert (config.server.host, config.server.port) == ("127.0.0.1", 3000)
+    assert config.sessions.lifetime == timedelta(hours=24)
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    text = '[server]\nport = 1\nbacklog = 11\nhost = "::1"'
+    environment = {"ROOMKEY_SERVER_PORT": "2", "ROOMKEY_SERVER_BACKLOG": "22"}
+    flags = {"server.port": Given(3, "--port")}
+
+    config = configured(text, environment=environment, flags=flags, folder=tmp_path)
+
+    assert (config.server.port, config.server.backlog, config.server.host) == (3, 22, "::1")
+
+
+def test_it_is_known_where_each_value_came_from(tmp_path: Path) -> None:
+    text = "[server]\nbacklog = 11"
+    environment = {"SESSION_TTL": "60"}
+    flags = {"server.port": Given(3, "--port")}
+
+    config = configured(text, environment=environment, flags=flags, folder=tmp_path)
+    sources = {line.name: line.source for line in describe(config)}
+
+    assert sources["server.port"] == "--port"
+    assert sources["sessions.lifetime"] == "SESSION_TTL"
+    assert sources["server.backlog"] == str(tmp_path / "roomkey.toml")
+    assert sources["server.host"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "setting", "expected"),
+    [
+        ("SESSION_TTL", "3600", "sessions.lifetime", timedelta(hours=1)),
+        ("SESSION_STORAGE", "memory", "storage.url", "memory"),
+        ("ROOMKEY_SESSIONS_LIFETIME", "90d", "sessions.lifetime", timedelta(days=90)),
+        ("ROOMKEY_SESSIONS_IDLE_TIMEOUT", "off", "sessions.idle_timeout", None),
+        ("ROOMKEY_SESSIONS_ON_CAP", "refuse", "sessions.on_cap", OnCap.REFUSE),
+        ("ROOMKEY_SESSIONS_MAX_METADATA_BYTES", "64KiB", "sessions.max_metadata_bytes", 65536),
+        ("ROOMKEY_SERVER_DEV", "true", "server.dev", True),
+        ("ROOMKEY_SECURITY_ALLOWED_ORIGINS", "https://a.example, https://b.example", "security.allowed_origins",
+         ("https://a.example", "https://b.example")),
+        ("ROOMKEY_ACCESS_DEFAULT_GRANTS", "notes/**:write", "access.default_grants",
+         (Grant("notes/**", Access.WRITE),)),
+    ],
+)  # fmt: skip
+def test_the_environment_is_read_in_its_usual_notations(
+    variable: str, value: str, setting: str, expected: object
+) -> None:
+    section, _, name = setting.partition(".")
+
+    config = configured(environment={variable: value})
+
+    assert getattr(getattr(config, section), name) == expected
+
+
+def test_an_empty_variable_is_no_variable() -> None:
+    assert configured(environment={"SESSION_TTL": ""}) == configured()
+
+
+def test_grants_may_be_tables_of_the_file(tmp_path: Path) -> None:
+    text = '[[access.default_grants]]\ndocuments = "notes/*"\naccess = "read"'
+
+    config = configured(text, folder=tmp_path)
+
+    assert config.default_grants == (Grant("notes/*", Access.READ),)
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+    text = '[server]\nprot = 3\nport = "many"\n[sesions]\ncap = 1\n[sessions]\nlifetime = "soon"'
+
+    problems = problems_of(text, environment={"ROOMKEY_SESSIONS_CAP": "0"}, folder=tmp_path)
+
+    assert len(problems) == 5
+    together = "\n".join(problems)
+    for part in ("server.prot", "did you mean port?", "server.port", "sesions", "sessions.lifetime", "sessions.cap"):
+        assert part in together
+
+
+@pytest.mark.parametrize("kind", ["redis", "database"])
+def test_a_storage_of_a_later_version_is_known_and_refused(kind: str) -> None:
+    (problem,) = problems_of(environment={"SESSION_STORAGE": kind})
+
+    assert "not available in this version" in problem
+
+
+def test_a_storage_that_nobody_knows_is_refused() -> None:
+    (problem,) = problems_of(environment={"SESSION_STORAGE": "cloud"})
+
+    assert "'cloud'" in problem
+
+
+def test_two_variables_must_not_contradict_each_other() -> None:
+    (problem,) = problems_of(environment={"SESSION_STORAGE": "memory", "ROOMKEY_STORAGE_URL": "file"})
+
+    assert "SESSION_STORAGE" in problem
+    assert "ROOMKEY_STORAGE_URL" in problem
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ROOMKEY_SERVER_PORT": "65536"},
+        {"ROOMKEY_SERVER_TLS_CERT": "a.pem"},
+        {"ROOMKEY_SERVER_TLS_CLIENT_CA": "a.pem"},
+        {"ROOMKEY_MASTER_KEY": "k" * 40, "ROOMKEY_MASTER_KEY_FILE": "/key"},
+        {"SESSION_TTL": "0"},
+        {"SESSION_TTL": "-1"},
+        {"ROOMKEY_SESSIONS_PRESET": "aal9"},
+        {"ROOMKEY_ACCESS_DEFAULT_GRANTS": ":write"},
+        {"ROOMKEY_CONFIG": "/nowhere/roomkey.toml"},
+    ],
+)
+def test_what_cannot_be_is_refused_with_one_problem(environment: Mapping[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(None, {}, environment)
+
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ROOMKEY_SERVER_HOST": "0.0.0.0"},
+        {"ROOMKEY_SERVER_HOST": "::"},
+        {"ROOMKEY_SERVER_HOST": "rooms.example"},
+        {"ROOMKEY_SERVER_HOST": "0.0.0.0", "ROOMKEY_SERVER_DEV": "true", "ROOMKEY_API_KEYS": A_KEY},
+    ],
+)
+def test_without_keys_or_in_development_only_this_machine_may_connect(environment: Mapping[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="listens on this machine only"):
+        load(NO_FILE, {}, environment, listening=True)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ROOMKEY_SERVER_HOST": "0.0.0.0", "ROOMKEY_API_KEYS": A_KEY},
+        {"ROOMKEY_SERVER_HOST": "::1", "ROOMKEY_SERVER_DEV": "true"},
+        {"ROOMKEY_SERVER_HOST": "localhost"},
+    ],
+)
+def test_with_keys_anyone_may_connect_and_without_this_machine(environment: Mapping[str, str]) -> None:
+    load(NO_FILE, {}, environment, listening=True)
+
+
+def test_keys_are_read_from_a_variable_and_from_tables(tmp_path: Path) -> None:
+    name, role, digest = A_KEY.split(":")
+    table = f'[[security.api_keys]]\nname = "{name}"\nrole = "{role}"\ndigest = "{digest}"'
+
+    from_variable = configured(environment={"ROOMKEY_API_KEYS": f"{A_KEY},other:admin:{'cd' * 32}"})
+    from_table = configured(table, folder=tmp_path)
+
+    assert from_table.security.api_keys == (ApiKey(name, Role.SERVICE, digest),)
+    assert from_variable.security.api_keys[0] == from_table.security.api_keys[0]
+    assert len(from_variable.security.api_keys) == 2
+
+
+def test_one_key_cannot_have_two_names() -> None:
+    (problem,) = problems_of(environment={"ROOMKEY_API_KEYS": f"a:admin:{'ab' * 32},b:admin:{'ab' * 32}"})
+
+    assert "security.api_keys" in problem
+
+
+def test_what_holds_for_all_components_is_set_in_one_place(tmp_path: Path) -> None:
+    (problem,) = problems_of("[api]\nmax_violations = 3", folder=tmp_path)
+
+    assert "set security.max_violations" in problem
+
+
+def test_the_schema_of_a_message_type_stands_in_the_file_or_in_one_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "vote.json").write_text('{"type": "object"}')
+    text = '[realtime.message_types]\nvote = "vote.json"\npoll = {type = "object"}'
+
+    config = configured(text, folder=tmp_path)
+
+    assert config.realtime.message_types == {"vote": {"type": "object"}, "poll": {"type": "object"}}
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_schema_that_cannot_be_read_is_a_problem(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "vote.json").write_text(content)
+
+    (problem,) = problems_of('[realtime.message_types]\nvote = "vote.json"', folder=tmp_path)
+
+    assert "realtime.message_types.vote" in problem
+
+
+def test_a_preset_stands_for_several_settings_and_each_may_be_changed() -> None:
+    config = configured(environment={"ROOMKEY_SESSIONS_PRESET": "aal3", "ROOMKEY_SESSIONS_IDLE_TIMEOUT": "5m"})
+
+    assert config.sessions.lifetime == timedelta(hours=12)
+    assert config.sessions.idle_timeout == timedelta(minutes=5)
+
+
+def test_development_makes_everything_writable_unless_grants_are_given() -> None:
+    open_to_all = configured(environment={"ROOMKEY_SERVER_DEV": "1"})
+    stated = configured(environment={"ROOMKEY_SERVER_DEV": "1", "ROOMKEY_ACCESS_DEFAULT_GRANTS": "a:read"})
+
+    assert open_to_all.default_grants == EVERYTHING_WRITABLE
+    assert stated.default_grants == (Grant("a", Access.READ),)
+
+
+def test_a_misspelt_variable_is_a_warning() -> None:
+    config = configured(environment={"ROOMKEY_SESSION_LIFETIME": "5m", "ROOMKEY_PORT": "tcp://10.0.0.7:3000"})
+
+    assert config.warnings == ("ROOMKEY_SESSION_LIFETIME sets nothing, did you mean ROOMKEY_SESSIONS_LIFETIME?",)
+
+
+def test_what_kubernetes_says_about_a_service_of_our_name_is_not_ours() -> None:
+    assert configured(environment={"ROOMKEY_SERVER_PORT": "tcp://10.0.0.7:3000"}).server.port == 3000
+
+
+def test_the_master_key_is_not_shown() -> None:
+    key = "correct horse battery staple and more"
+    config = configured(environment={"ROOMKEY_MASTER_KEY": key})
+
+    shown = [line.value for line in describe(config)]
+
+    assert not any(key in value for value in shown)
+    assert key not in repr(config)
+    assert "<hidden>" in shown
+
+
+def test_a_storage_in_a_directory_gets_a_key_file_that_stays(tmp_path: Path) -> None:
+    config = configured(environment={"ROOMKEY_STORAGE_DIRECTORY": str(tmp_path / "data")})
+
+    first, second = config.master_key(), config.master_key()
+
+    assert first is not None
+    assert first == second
+    assert (tmp_path / "data" / masterkey.FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(masterkey.generate())
+    file.chmod(0o640)
+    config = configured(environment={"ROOMKEY_MASTER_KEY_FILE": str(file)})
+
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        config.master_key()
+
+
+def test_a_storage_in_memory_needs_no_key() -> None:
+    assert configured(environment={"SESSION_STORAGE": "memory"}).master_key() is None
+
+
+def test_keys_for_different_purposes_have_nothing_in_common() -> None:
+    master = masterkey.generate().encode()
+
+    assert masterkey.derive(master, "tokens") == masterkey.derive(master, "tokens")
+    assert masterkey.derive(master, "tokens") != masterkey.derive(master, "audit")
+
+
+def test_the_effective_configuration_can_be_written_down_and_read_again(tmp_path: Path) -> None:
+    before = configured(environment={"ROOMKEY_SESSIONS_PRESET": "aal1", "ROOMKEY_SECURITY_ALLOWED_ORIGINS": "a,b"})
+    written = {f"ROOMKEY_{line.name.replace('.', '_')}".upper(): line.value for line in describe(before)}
+
+    after = configured(environment=written, folder=tmp_path)
+
+    assert [(line.name, line.value) for line in describe(after)] == [
+        (line.name, line.value) for line in describe(before)
+    ]
