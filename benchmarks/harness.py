@@ -22,7 +22,7 @@ import msgspec
 import psutil
 from msgspec import Struct, field
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks import node
 from benchmarks.processes import LOAD_CORE, end_children, run_on
@@ -266,10 +266,10 @@ def _write(result: Result, file: str) -> None:
 
 def show(result: Result) -> None:
     """Print the tables of a result."""
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 280)  # in a file nothing needs to be broken
     console.print(f"[bold]{result.title}[/bold]\n{result.about}\n{result.machine}", highlight=False)
     for columns, rows in tables(result.finding):
-        table = Table(*columns)
+        table = Table(*(Column(name, overflow="fold") for name in columns))
         for row in rows:
             table.add_row(*row)
         console.print(table)

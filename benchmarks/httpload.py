@@ -166,6 +166,7 @@ class Api:
             wanted = [{"user_id": f"{prefix}-{number}", "activate": True} for number in numbers]
             created = self.call("POST", "/sessions/batch", {"create": wanted})["created"]
             issued.extend((each["session"]["id"], each["token"]) for each in created)
+        self.close()  # it would not outlive a long measurement, and opens again by itself
         return issued
 
     def close(self) -> None:

@@ -91,7 +91,7 @@ def test_frames_of_every_length_are_understood(size: int) -> None:
     length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
     received = b"\x81" + length + payload
 
-    understood = list(frames(received + received[:1]))
+    understood = list(frames(received + received[:-1]))
 
     assert understood == [(TEXT, payload, len(received))]
 
