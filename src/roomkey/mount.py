@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from starlette.types import Receive, Scope, Send
 
 from roomkey.config import SECTIONS, Config, load
 from roomkey.errors import ConfigurationError
 from roomkey.node import Node
+from roomkey.observability.logs import configure_events
 from roomkey.sessions.manager import SessionManager
 from roomkey.settings import Given, nearest
 
@@ -49,6 +51,9 @@ class Rooms:
     """
 
     def __init__(self, config: Config) -> None:
+        if not structlog.is_configured():
+            # As it comes, structlog shows the variables of tracebacks, and tokens are in them.
+            configure_events(config.log)
         self._node = Node(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Future[None] | None = None

@@ -1,7 +1,7 @@
 """One node: everything that a process of Roomkey runs, wired together in one place."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from roomkey.api.app import create_app
 from roomkey.backends import open_storage
 from roomkey.config import Config
+from roomkey.domain.session import AnyEvent
 from roomkey.realtime.service import SessionWebSocketHandler
+from roomkey.realtime.socket import Accepted, Handshake, Refused
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import Tickets
@@ -35,50 +37,43 @@ class Node:
     """
     The services of one process. They are wired on construction, and work while ``running`` is entered.
 
+    That may happen several times, each on a loop of its own: ``sessions`` and ``app`` stay, sockets are new.
+    A node is the doorkeeper of its sockets.
+
     Raises:
         ConfigurationError: On construction, if the configuration asks for what cannot be.
     """
 
     def __init__(self, config: Config) -> None:
-        master = config.master_key()
         self.config = config
-        self.clock = SystemClock()
+        self.draining = False
         self.storage = open_storage(config.storage.location)
-        self.chores = Chores(self.clock.now)
+        self.chores = Chores(SystemClock().now)
+        master = config.master_key()
         self.sessions = SessionManager(
             self.storage,
             policy=config.sessions,
-            clock=self.clock,
             default_grants=config.default_grants,
             rotation_key=None if master is None else masterkey.derive(master, "token rotation"),
             degraded_from=config.health.degraded_from,
             traffic=self._traffic,
             ailing=self.chores.ailing,
         )
+        self.sessions.on_events(self._learn)
+        self._tickets = Tickets()
+        self._sockets = self._new_sockets()
         security = config.security
-        tickets = Tickets()
-        self.sockets = SessionWebSocketHandler(
-            self.sessions,
-            settings=replace(config.realtime, allowed_origins=security.allowed_origins),
-            clock=self.clock,
-            tickets=tickets,
-        )
-        self.sessions.on_events(self.sockets.on_events)
-        self.janitor = Janitor(self.sessions, config.janitor)
-        # Commits of other processes on the same storage end sockets here, too.
-        self.relay = Relay(self.storage, self.sockets.on_events)
         self.app = create_app(
             self.sessions,
             settings=replace(
                 config.api, allowed_origins=security.allowed_origins, max_violations=security.max_violations
             ),
             keys=ApiKeys(security.api_keys),
-            tickets=tickets,
-            doorkeeper=self.sockets,
+            tickets=self._tickets,
+            doorkeeper=self,
             dev=config.server.dev,
             draining=lambda: self.draining,
         )
-        self.draining = False
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -89,20 +84,36 @@ class Node:
             Storage: If the storage cannot be opened.
         """
         self.draining = False
+        self._sockets = self._new_sockets()
+        janitor = Janitor(self.sessions, self.config.janitor)
+        # Commits of other processes on the same storage end sockets here, too.
+        relay = Relay(self.storage, self._learn)
         async with self.storage:
-            await self.relay.start()
-            async with self.chores.at_work(
-                {"janitor": self.janitor.run, "relay": self.relay.run, "sockets": self.sockets.run}
-            ):
+            await relay.start()
+            chores = {"janitor": janitor.run, "relay": relay.run, "sockets": self._sockets.run}
+            async with self.chores.at_work(chores):
                 yield
+
+    async def accept(self, handshake: Handshake) -> Accepted | Refused:
+        """Answer a handshake."""
+        return await self._sockets.accept(handshake)
 
     async def drain(self) -> None:
         """Let no more sockets in, say in health that others should be asked, and send open sockets away."""
         self.draining = True
-        await self.sockets.drain(self.config.server.drain)
+        await self._sockets.drain(self.config.server.drain)
+
+    def _new_sockets(self) -> SessionWebSocketHandler:
+        settings = replace(self.config.realtime, allowed_origins=self.config.security.allowed_origins)
+        return SessionWebSocketHandler(
+            self.sessions, settings=settings, clock=self.sessions.clock, tickets=self._tickets
+        )
+
+    def _learn(self, events: Sequence[AnyEvent]) -> None:
+        self._sockets.on_events(events)
 
     def _traffic(self) -> int:
-        statistics = self.sockets.statistics()
+        statistics = self._sockets.statistics()
         return statistics.bytes_in + statistics.bytes_out
 
 
@@ -142,8 +153,16 @@ class Chores:
             except Exception:  # noqa: BLE001  # whatever it was, the next try may succeed
                 self._failed[name] = self._now()
                 _log.exception("chore_failed", chore=name, next_try_in_seconds=pause)
+                if _is_cancelled():
+                    return
             else:
                 return
             await asyncio.sleep(pause)
             healthy = self._now() - begun > ALARM
             pause = FIRST_PAUSE_SECONDS if healthy else min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _is_cancelled() -> bool:
+    # A chore that is cancelled and fails meanwhile raises the failure: that must not pass for a wish to go on.
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

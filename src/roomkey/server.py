@@ -143,7 +143,7 @@ def _uvicorn_config(node: Node, open_files: int | None) -> uvicorn.Config:
         node.app,
         lifespan="off",  # the node is running before anyone is let in
         http=http_protocol(node.config.http),
-        ws=websocket_protocol(node.sockets, node.config.websocket),
+        ws=websocket_protocol(node, node.config.websocket),
         log_config=None,
         access_log=node.config.log.access,
         server_header=False,
@@ -168,8 +168,12 @@ def _uvicorn_config(node: Node, open_files: int | None) -> uvicorn.Config:
 def _greet(config: Config, listener: socket.socket) -> None:
     scheme = "http" if config.server.tls_cert is None else "https"
     host, port = listener.getsockname()[:2]
-    print(f"Roomkey listening on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201  # for whoever waits for it
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    # The first line is for programs that wait for it.
+    print(f"Roomkey listening on {address}", flush=True)  # noqa: T201
     if config.server.dev:
+        socket_address = f"ws{address.removeprefix('http')}{config.realtime.path}"
+        print(f"  The API     {address}/docs\n  WebSockets  {socket_address}", flush=True)  # noqa: T201
         _warn_of_development()
     elif not config.security.api_keys:
         _log.warning("no_api_keys", advice="nobody can create sessions: `roomkey keys generate` makes a key")

@@ -3,6 +3,7 @@
 # The hooks break what nobody else may touch.
 # pyright: reportPrivateUsage=false
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from roomkey.backends.memory import MemorySessionStorage
 from roomkey.domain.session import SessionId
 from roomkey.ports import SessionStorage
 from roomkey.testing.storage import StorageConformance
+from tests.support.lmdb_file import index_faults
 
 
 class TestMemorySessionStorage(StorageConformance):
@@ -30,8 +32,12 @@ class TestFileSystemSessionStorage(StorageConformance):
     durable = True
 
     @pytest.fixture(autouse=True)
-    def _place(self, tmp_path: Path) -> None:
+    def _place(self, tmp_path: Path) -> Generator[None]:
         self.path = tmp_path / "sessions"
+        self.sound = True
+        yield
+        if self.sound:
+            assert index_faults(self.path) == []
 
     def open(self) -> FileSystemSessionStorage:
         # The smallest map, so that it grows within the tests; not forced to the disk, so that they are quick.
@@ -41,6 +47,7 @@ class TestFileSystemSessionStorage(StorageConformance):
         assert isinstance(storage, FileSystemSessionStorage)
         file = storage._file
         assert file is not None
+        self.sound = False
         prefix = user_prefix(user_id.encode())
         with file.environment.begin(write=True) as transaction, transaction.cursor(file.tables.users) as cursor:
             while cursor.set_range(prefix) and cursor.key().startswith(prefix):
@@ -51,6 +58,7 @@ class TestFileSystemSessionStorage(StorageConformance):
         assert isinstance(storage, FileSystemSessionStorage)
         file = storage._file
         assert file is not None
+        self.sound = False
         with file.environment.begin(write=True) as transaction:
             value = transaction.get(id.encode(), db=file.tables.sessions)
             assert value is not None

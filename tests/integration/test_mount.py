@@ -128,7 +128,7 @@ async def test_a_server_learns_why_it_cannot_start(tmp_path: Path) -> None:
         ({"sessions": {"lifetime": "soon"}}, "not a duration"),
     ],
 )
-def test_what_cannot_be_is_said_at_once(sections: dict[str, dict[str, Any]], problem: str) -> None:
+def test_what_cannot_be_is_said_at_once(sections: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         roomkey.asgi(**sections)
 

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from roomkey.domain.policy import SessionPolicy
 from tests.support.rest import Rest, served
 
@@ -29,7 +27,7 @@ def test_with_a_key(tmp_path: Path) -> None:
     rest = Rest()
 
     with served(rest.app) as url:
-        done = schemathesis(url, tmp_path, "-n", "15", "-H", f"Authorization: Bearer {rest.admin}")
+        done = schemathesis(url, tmp_path, "-n", "12", "-H", f"Authorization: Bearer {rest.admin}")
 
     assert done.returncode == 0, done.stdout
     assert "API Links" in done.stdout  # sessions were created, changed and deleted one after the other
@@ -39,13 +37,12 @@ def test_in_development_without_any_credential(tmp_path: Path) -> None:
     rest = Rest(dev=True)
 
     with served(rest.app) as url:
-        done = schemathesis(url, tmp_path, "-n", "8")
+        done = schemathesis(url, tmp_path, "-n", "5", "--phases", "examples,fuzzing,stateful")
 
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("how", ["Authorization: Bearer {}", "X-Session-ID: {}"])
-def test_with_the_token_of_a_session(how: str, tmp_path: Path) -> None:
+def test_with_the_token_of_a_session(tmp_path: Path) -> None:
     rest = Rest(policy=SessionPolicy(idle_timeout=None))
     token = asyncio.run(rest.session()).token
 
@@ -53,7 +50,7 @@ def test_with_the_token_of_a_session(how: str, tmp_path: Path) -> None:
         done = schemathesis(
             url,
             tmp_path,
-            *("-n", "8", "-H", how.format(token), "--phases", "examples,coverage,fuzzing"),
+            *("-n", "5", "-H", f"Authorization: Bearer {token}", "--phases", "examples,coverage,fuzzing"),
             *("--include-operation-id", "get_mine", "--include-operation-id", "create_ticket"),
             *("--include-operation-id", "list_sessions", "--include-operation-id", "get_session"),
         )

@@ -161,6 +161,7 @@ async def test_a_host_that_is_none_gets_no_session() -> None:
     refused = await rest.call("POST", "/sessions", token=rest.service, **asked)
 
     assert (refused.status, refused.code) == (400, "malformed_request")
+    assert await rest.sessions.count_sessions() == 0
 
 
 async def test_the_interface_may_be_mounted_anywhere() -> None:

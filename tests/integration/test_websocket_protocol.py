@@ -1,6 +1,7 @@
 """RFC 6455 and RFC 7692 over a real socket, on both transports: what is carried, and what each violation costs."""
 
 import asyncio
+import random
 
 import pytest
 from websockets.asyncio.client import connect
@@ -245,8 +246,8 @@ async def test_a_close_may_come_in_the_middle_of_a_message(transport: str) -> No
 
 @both
 async def test_a_message_of_exactly_the_limit_is_delivered(transport: str) -> None:
-    noise = bytes(number * 7919 % 251 for number in range(LIMIT))
-    async with serving(transport, Door(limit=LIMIT), ws_max_size=LIMIT) as port, opened(port, DEFLATE) as client:
+    noise = random.Random(1).randbytes(LIMIT)  # longer than the limit when it is compressed
+    async with serving(transport, Door(limit=LIMIT), ws_max_size=2 * LIMIT) as port, opened(port, DEFLATE) as client:
         client.send(
             frame(BINARY, noise), frame(BINARY, deflated(noise), rsv=4), fragmented(BINARY, noise[:1], noise[1:], b"")
         )
@@ -255,6 +256,22 @@ async def test_a_message_of_exactly_the_limit_is_delivered(transport: str) -> No
             received = await client.receive()
             assert received is not None
             assert (inflated(received.payload) if received.rsv else received.payload) == noise
+
+
+@both
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_the_conversation_has_a_limit_of_its_own_below_the_server_s(transport: str, opcode: int) -> None:
+    door = Door(limit=LIMIT)
+    async with serving(transport, door) as port, opened(port) as client:
+        client.send(frame(opcode, "é".encode() * (LIMIT // 2) + b"x"))
+        received = await client.receive()
+        client.send(close(1009))
+
+        assert received is not None
+        assert (received.opcode, received.payload[:2]) == (CLOSE, (1009).to_bytes(2, "big"))
+        assert await client.the_rest() == []
+        assert door.conversation.told[:1] == [("opened", None)]
+        assert [name for name, _ in door.conversation.told if name in {"text", "binary"}] == []
 
 
 @both

@@ -40,6 +40,8 @@ BRISK = TransportSettings(
     close_timeout=timedelta(seconds=0.2),
 )
 
+IMPATIENT = TransportSettings(close_timeout=timedelta(seconds=0.2))
+
 
 # --- opening ----------------------------------------------------------------------------------------------
 
@@ -349,7 +351,7 @@ async def test_what_was_sent_goes_before_the_close_and_nothing_after_it(transpor
 
 async def test_a_peer_that_does_not_answer_a_close_is_dropped_in_time() -> None:
     door = Door()
-    async with serving("picows", door, BRISK) as port, opened(port) as client:
+    async with serving("picows", door, IMPATIENT) as port, opened(port) as client:
         await until(lambda: door.conversation.socket)
         door.conversation.open_socket.close(1000)
         await until(lambda: door.conversation.ended)
@@ -368,7 +370,7 @@ async def test_a_peer_that_keeps_sending_still_gets_the_close_frame() -> None:
 
 async def test_a_peer_that_never_hangs_up_is_dropped_in_time() -> None:
     door = Door()
-    async with serving("picows", door, BRISK) as port, opened(port) as client:
+    async with serving("picows", door, IMPATIENT) as port, opened(port) as client:
         client.send(close(1000))
         assert await client.close_code() == 1000
 

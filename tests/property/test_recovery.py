@@ -5,146 +5,168 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.support.sockets import Caller, Node
+from tests.support.steps import History, Pick, histories, live
 
 USERS = ("alice", "bob", "carol")
+DOCUMENTS = ("d", "e")
 
 
 class Reader:
     """
     A client as our pages tell it to be: it applies what it hears, and knows how far it is.
 
-    ``seen`` are the offsets that it applied since it last loaded the document; ``position`` is where it stands.
+    ``texts`` is what it applied since it last loaded the document, which had ``loaded`` publications then.
     """
 
     def __init__(self) -> None:
         self.position: dict[str, Any] | None = None
-        self.seen: list[int] = []
-        self.start = 0
-        self.reloads = 0
+        self.texts: list[str] = []
+        self.loaded = 0
+        self.will_load = 0
+        """How many publications there were when the latest subscription began."""
 
     def hear(self, message: dict[str, Any]) -> None:
         payload = message["payload"]
         match message["message_type"]:
             case "subscribed" if payload["recovered"]:
                 for publication in payload["publications"]:
-                    self._apply(publication["payload"]["position"])
+                    self._apply(publication["payload"]["text"], publication["payload"]["position"])
                 assert self.position == payload["position"]
             case "subscribed":
                 assert payload["publications"] == []
-                self.reloads += 1
-                self.position, self.seen = payload["position"], []
-                self.start = payload["position"]["offset"]
-            case "realtime_edit" | "ack":
-                self._apply(payload["position"])
+                self.position, self.texts, self.loaded = payload["position"], [], self.will_load
+            case "realtime_edit":
+                self._apply(payload["text"], payload["position"])
+            case "ack":
+                self._apply(message["id"], payload["position"])
             case "position":
                 assert payload["position"] == self.position
             case _:
                 pass
 
-    def _apply(self, position: dict[str, Any]) -> None:
+    def _apply(self, text: str, position: dict[str, Any]) -> None:
         assert self.position is not None
-        assert position["epoch"] == self.position["epoch"]
+        assert position == {"epoch": self.position["epoch"], "offset": self.position["offset"] + 1}
         self.position = position
-        self.seen.append(position["offset"])
-
-    def check(self) -> None:
-        assert self.seen == list(range(self.start + 1, self.start + 1 + len(self.seen)))
+        self.texts.append(text)
 
 
-class Documents(RuleBasedStateMachine):
+class Documents:
     """Readers come, write, leave, fall silent and return, on a node that forgets as early as it can."""
 
-    @initialize(publications=st.integers(1, 6), documents=st.integers(1, 3))
-    def begin(self, publications: int, documents: int) -> None:
+    def __init__(self, publications: int, documents: int) -> None:
         self.node = Node(history_publications=publications, max_documents=documents, max_history_bytes=3000)
         self.runner = asyncio.Runner()
         self.readers: dict[tuple[str, str], Reader] = {}
         self.live: dict[str, Caller] = {}
-        self.last: dict[str, tuple[int, int]] = {}
+        self.published: dict[str, list[str]] = {document: [] for document in DOCUMENTS}
+        self.written = 0
 
-    def teardown(self) -> None:
-        if hasattr(self, "runner"):
-            self.runner.close()
-
-    def _listen(self) -> None:
-        self.node.turns.settle()
-        for user, caller in self.live.items():
-            for message in caller.news():
-                document = message["payload"].get("document")
-                if (user, document) in self.readers:
-                    self.readers[user, document].hear(message)
-
-    @rule(user=st.sampled_from(USERS), document=st.sampled_from("de"))
-    def subscribe(self, user: str, document: str) -> None:
+    def subscribe(self, pick: Pick) -> None:
+        user, document = pick(USERS), pick(DOCUMENTS)
         if user not in self.live:
             self.live[user] = self.runner.run(self.node.client(user))
         reader = self.readers.setdefault((user, document), Reader())
         caller = self.live[user]
         # What is on its way arrives before the answer to this does.
         caller.whisper("unsubscribe", {"document": document})
-        self._listen()
-        caller.whisper(
-            "subscribe", {"document": document, "since": reader.position} if reader.position else {"document": document}
-        )
+        self._catch_up(user)
+        since = {"since": reader.position} if reader.position else {}
+        reader.will_load = len(self.published[document])
+        caller.whisper("subscribe", {"document": document, **since})
 
-    @rule(user=st.sampled_from(USERS), document=st.sampled_from("de"), size=st.sampled_from([1, 500]))
-    def write(self, user: str, document: str, size: int) -> None:
-        if user in self.live:
-            self.live[user].whisper("realtime_edit", {"document": document, "text": "x" * size})
+    def write(self, pick: Pick) -> None:
+        user, document, size = pick(USERS), pick(DOCUMENTS), pick((1, 400))
+        if user in self.live and self.live[user].peer.box.member(document) is not None:
+            self.written += 1
+            text = f"{self.written:0{size // 4 + 1}d}"
+            self.published[document].append(text)
+            self.live[user].whisper("realtime_edit", {"document": document, "text": text}, id=text)
 
-    @rule(user=st.sampled_from(USERS), document=st.sampled_from("de"))
-    def unsubscribe(self, user: str, document: str) -> None:
+    def unsubscribe(self, pick: Pick) -> None:
+        user, document = pick(USERS), pick(DOCUMENTS)
         if user in self.live:
             self.live[user].whisper("unsubscribe", {"document": document})
 
-    @rule()
-    def turn(self) -> None:
-        self._listen()
+    def turn(self, _: Pick) -> None:
+        self.node.turns.settle()
+        for user in self.live:
+            self._hear(user)
 
-    @rule(user=st.sampled_from(USERS))
-    def hang_up(self, user: str) -> None:
+    def hang_up(self, pick: Pick) -> None:
         """What had not left yet is lost; what had left was read."""
+        user = pick(USERS)
         if user in self.live:
-            caller = self.live.pop(user)
-            for message in caller.news():
-                document = message["payload"].get("document")
-                if (user, document) in self.readers:
-                    self.readers[user, document].hear(message)
-            caller.hang_up()
+            self._hear(user)
+            self.live.pop(user).hang_up()
 
-    @rule(user=st.sampled_from(USERS))
-    def stall(self, user: str) -> None:
+    def stall(self, pick: Pick) -> None:
+        user = pick(USERS)
         if user in self.live:
             self.live[user].socket.unread = 1_000_000
 
-    @rule(user=st.sampled_from(USERS))
-    def catch_up(self, user: str) -> None:
+    def catch_up(self, pick: Pick) -> None:
+        user = pick(USERS)
         if user in self.live:
-            self.live[user].socket.unread = 0
-            self.live[user].peer.writable()
+            self._catch_up(user)
 
-    @rule(seconds=st.sampled_from([1, 41, 301]))
-    def wait(self, seconds: int) -> None:
-        self._listen()
-        self.node.clock.advance(seconds=seconds)
+    def wait(self, pick: Pick) -> None:
+        self.node.clock.advance(seconds=pick((1, 41, 301)))
         self.node.handler.tick()
 
-    @invariant()
-    def nobody_has_a_gap_or_a_repetition(self) -> None:
-        for reader in getattr(self, "readers", {}).values():
-            reader.check()
+    def everybody_has_everything(self) -> None:
+        """Once all have read what is there for them."""
+        for user, caller in self.live.items():
+            self._catch_up(user)
+            for document in DOCUMENTS:
+                if caller.closed_with is None and caller.peer.box.member(document) is not None:
+                    reader = self.readers[user, document]
+                    assert reader.texts == self.published[document][reader.loaded :]
 
-    @invariant()
-    def memory_is_bounded(self) -> None:
-        if hasattr(self, "node"):
-            assert self.node.handler.statistics().histories_bytes <= 3000
+    def _catch_up(self, user: str) -> None:
+        self.node.turns.settle()
+        self.live[user].socket.unread = 0
+        self.live[user].peer.writable()
+        self._hear(user)
+
+    def _hear(self, user: str) -> None:
+        for message in self.live[user].news():
+            reader = self.readers.get((user, message["payload"].get("document")))
+            if reader is not None:
+                reader.hear(message)
+
+    def check(self) -> None:
+        for (_, document), reader in self.readers.items():
+            expected = self.published[document][reader.loaded :]
+            assert reader.texts == expected[: len(reader.texts)]
+        assert self.node.handler.statistics().histories_bytes <= 3000
 
 
-Documents.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestDocuments = Documents.TestCase
+STEPS = (
+    "subscribe",
+    "subscribe",
+    "write",
+    "write",
+    "write",
+    "unsubscribe",
+    "turn",
+    "hang_up",
+    "stall",
+    "catch_up",
+    "wait",
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(publications=st.integers(1, 6), documents=st.integers(0, 2), history=histories(*STEPS, max_size=100))
+def test_every_publication_once_and_in_order_or_a_reload(publications: int, documents: int, history: History) -> None:
+    world = Documents(publications, documents)
+
+    with world.runner:
+        live(world, history)
+        world.everybody_has_everything()
 
 
 @given(
@@ -156,7 +178,7 @@ def test_recovered_means_that_everything_is_there(kept: int, before: int, missed
     async def scenario() -> None:
         node = Node(history_publications=kept)
         writer = await node.member()
-        epoch = node.handler._office.rooms.histories["d"].epoch
+        epoch = node.rooms.histories["d"].epoch
         for number in range(before + missed):
             writer.edit(str(number))
 

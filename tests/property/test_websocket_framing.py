@@ -1,9 +1,11 @@
 """However a client's bytes are cut into frames and chunks, the same messages come out of them."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,13 +153,15 @@ def test_garbage_ends_the_conversation_once_and_never_harms_what_came_before(
     assert heard[-1][0] == "closed"
 
 
-async def test_a_buffer_that_has_grown_is_given_back_when_nobody_is_using_it() -> None:
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_buffer_that_has_grown_is_given_back_when_nobody_is_using_it(together: bool) -> None:  # noqa: FBT001
     conversation = Conversation(echo=False)
     socket = opened(conversation)
     small = len(socket.get_buffer(-1))
     large, unfinished = frame(BINARY, bytes(LIMIT)), frame(TEXT, b"x" * 500)
 
-    read(socket, large + unfinished[:100])
+    for chunk in [large + unfinished[:100]] if together else [large, unfinished[:100]]:
+        read(socket, chunk)
     socket.due()
     while_in_use = len(socket.get_buffer(-1))
     read(socket, unfinished[100:])
@@ -168,4 +172,17 @@ async def test_a_buffer_that_has_grown_is_given_back_when_nobody_is_using_it() -
     assert len(socket.get_buffer(-1)) == small
     read(socket, unfinished)
     assert conversation.told[1:] == [("binary", bytes(LIMIT)), ("text", b"x" * 500), ("text", b"x" * 500)]
+    socket.connection_lost(None)
+
+
+async def test_a_flood_of_small_messages_does_not_grow_the_buffer_with_it() -> None:
+    socket = opened(Conversation(echo=False))
+    flood = frame(PONG, b"x" * 100) * 100_000
+    tracemalloc.start()
+
+    read(socket, flood)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
     socket.connection_lost(None)

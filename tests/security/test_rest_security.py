@@ -138,6 +138,18 @@ async def test_a_session_beside_a_key_does_not_lend_it_rights() -> None:
     assert (answer.status, answer.code) == (403, "forbidden")
 
 
+async def test_an_authorization_for_somebody_else_is_left_to_them() -> None:
+    rest = Rest()
+    token = (await rest.session()).token
+
+    statuses = [
+        (await rest.call("GET", "/sessions/me", headers={"x-session-id": token, "authorization": value})).status
+        for value in ("Basic YTpi", "", "Bearer", "bearer  ", "Bearer forged")
+    ]
+
+    assert statuses == [200, 401, 401, 401, 401]
+
+
 async def test_a_key_counts_only_as_a_bearer_token() -> None:
     rest = Rest()
 

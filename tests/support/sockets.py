@@ -1,5 +1,6 @@
 """Sockets, sessions and a loop that tests hold in their hands, around the real realtime services."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,21 +9,16 @@ import msgspec
 from msgspec.structs import replace
 
 from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Grants
-from roomkey.domain.lifecycle import apply, overdue
+from roomkey.domain.lifecycle import NEXT_STATE, apply, overdue
 from roomkey.domain.session import (
-    Activated,
     AnyEvent,
     Client,
     Deleted,
-    Expired,
-    Extended,
     Invalidated,
-    Resumed,
     Session,
     SessionEvent,
     SessionId,
     SessionState,
-    Suspended,
     UserRevoked,
 )
 from roomkey.errors import Expired as ExpiredError
@@ -31,9 +27,10 @@ from roomkey.errors import InvalidToken, RoomkeyError
 from roomkey.errors import Suspended as SuspendedError
 from roomkey.realtime.frames import Frame
 from roomkey.realtime.peer import Peer
+from roomkey.realtime.rooms import Rooms
 from roomkey.realtime.service import SessionWebSocketHandler
 from roomkey.realtime.settings import RealtimeSettings
-from roomkey.realtime.socket import Accepted, Handshake, Refused
+from roomkey.realtime.socket import Accepted, Conversation, Handshake, Refused
 from roomkey.security.tickets import Tickets
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -58,20 +55,20 @@ class Turns:
     """What ``call_soon`` is to a loop: functions that are called when the test says that a turn begins."""
 
     def __init__(self) -> None:
-        self._waiting: list[Callable[[], None]] = []
+        self.waiting: list[Callable[[], None]] = []
 
     def __call__(self, callback: Callable[[], None]) -> None:
-        self._waiting.append(callback)
+        self.waiting.append(callback)
 
     def turn(self) -> None:
         """One turn; what is scheduled during it waits for the next."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         for callback in waiting:
             callback()
 
     def settle(self) -> None:
         """Turns until nothing waits."""
-        while self._waiting:
+        while self.waiting:
             self.turn()
 
 
@@ -127,10 +124,11 @@ class FakeSessions:
         self._clock = clock
         self._sessions: dict[SessionId, Session] = {}
         self._tokens: dict[str, SessionId] = {}
+        self._issued = 0
         self.listener: Callable[[Sequence[AnyEvent]], None] = lambda _: None
         self.touched: list[SessionId] = []
         self.failure: Exception | None = None
-        self.before_returning: Callable[[], None] = lambda: None
+        self.before_returning: Callable[[], object] = lambda: None
         """Called once between the next read and its return: where the races are."""
 
     def issue(
@@ -142,10 +140,10 @@ class FakeSessions:
         lifetime: timedelta = timedelta(hours=24),
         idle: timedelta | None = timedelta(hours=1),
     ) -> tuple[Session, str]:
-        number = len(self._sessions)
+        self._issued += 1
         now = self._clock.now()
         session = Session(
-            id=SessionId(f"3a{number:026d}"),
+            id=SessionId(f"3a{self._issued:026d}"),
             user_id=user_id,
             state=state,
             created_at=now,
@@ -163,6 +161,24 @@ class FakeSessions:
 
     def __getitem__(self, id: SessionId) -> Session:
         return self._sessions[id]
+
+    def get(self, id: SessionId) -> Session | None:
+        """The session as it is stored."""
+        return self._sessions.get(id)
+
+    def settle(self, id: SessionId) -> Session | None:
+        """The session, expired if its time is over."""
+        session = self._sessions.get(id)
+        if session is not None and (event := overdue(session, self._clock.now())) is not None:
+            session = self._sessions[id] = apply(session, event)
+            self.listener([event])
+        return session
+
+    def change_if_allowed(self, id: SessionId, kind: type[SessionEvent]) -> None:
+        """As ``change``, unless the session is gone or its state does not allow it."""
+        session = self._sessions.get(id)
+        if session is not None and (kind is Deleted or kind in NEXT_STATE[session.state]):
+            self.change(id, kind)
 
     def regrant(self, id: SessionId, grants: Grants) -> None:
         """Other grants, in a way that no event tells of."""
@@ -189,8 +205,8 @@ class FakeSessions:
             self.listener([revoked])
         return revoked
 
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
-        session = self._settled(self._tokens.get(token, SessionId("")))
+    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:  # noqa: ARG002  # as the manager
+        session = self._read(self._tokens.get(token, SessionId("")))
         if session is None:
             raise InvalidToken("no session answers to this token")
         errors: Mapping[SessionState, type[RoomkeyError]] = {
@@ -203,20 +219,18 @@ class FakeSessions:
         return session
 
     async def get_session(self, id: SessionId) -> Session | None:
-        return self._settled(id)
+        return self._read(id)
 
     async def touch(self, id: SessionId) -> None:
         self._fail()
         self.touched.append(id)
-        session = self._sessions[id]
-        self._sessions[id] = replace(session, last_seen_at=self._clock.now())
-
-    def _settled(self, id: SessionId) -> Session | None:
-        self._fail()
         session = self._sessions.get(id)
-        if session is not None and (event := overdue(session, self._clock.now())) is not None:
-            session = self._sessions[id] = apply(session, event)
-            self.listener([event])
+        if session is not None:
+            self._sessions[id] = replace(session, last_seen_at=self._clock.now())
+
+    def _read(self, id: SessionId) -> Session | None:
+        self._fail()
+        session = self.settle(id)
         hook, self.before_returning = self.before_returning, lambda: None
         hook()
         return session
@@ -240,6 +254,14 @@ class Node:
         )
         self.sessions.listener = self.handler.on_events
 
+    @property
+    def rooms(self) -> Rooms:
+        return self.handler._office.rooms  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept
+
+    @property
+    def questions(self) -> asyncio.Queue[Any]:
+        return self.handler._office.questions  # pyright: ignore[reportPrivateUsage]
+
     async def knock(self, token: str | None = None, **fields: Any) -> Accepted | Refused:
         headers = dict(fields.pop("headers", {}))
         if token is not None:
@@ -254,7 +276,6 @@ class Node:
         """A client whose handshake was accepted, and who has been greeted."""
         answer = await self.knock(token)
         assert isinstance(answer, Accepted), answer
-        assert isinstance(answer.conversation, Peer)
         caller = Caller(self, answer.conversation)
         caller.open()
         caller.news()
@@ -274,8 +295,7 @@ class Node:
 
     async def answer(self) -> None:
         """Let storage answer what connections asked."""
-        questions = self.handler._office.questions
-        while not questions.empty():
+        while not self.questions.empty():
             await self.handler.answer_next()
         self.turns.settle()
 
@@ -289,9 +309,10 @@ class Node:
 class Caller:
     """A client: what it says, and what it heard."""
 
-    def __init__(self, node: Node, peer: Peer) -> None:
+    def __init__(self, node: Node, conversation: Conversation) -> None:
+        assert isinstance(conversation, Peer)
         self.node = node
-        self.peer = peer
+        self.peer = peer = conversation
         self.socket = FakeSocket()
         self.session = peer.connection.session
         self._number = 0
@@ -341,20 +362,3 @@ class Caller:
     @property
     def closed_with(self) -> tuple[int, str] | None:
         return self.socket.closed_with
-
-
-__all__ = [
-    "NOON",
-    "READ_ONLY",
-    "Activated",
-    "Caller",
-    "Expired",
-    "Extended",
-    "FakeSessions",
-    "FakeSocket",
-    "HandClock",
-    "Node",
-    "Resumed",
-    "Suspended",
-    "Turns",
-]

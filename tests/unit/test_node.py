@@ -68,6 +68,22 @@ async def test_chores_end_with_the_block() -> None:
     assert steady.stopped
 
 
+async def test_a_chore_that_fails_while_it_is_stopped_stops() -> None:
+    chores, working = Chores(ManualClock(NOON).now), asyncio.Event()
+
+    async def stubborn() -> None:
+        working.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the broom is stuck")
+
+    async with chores.at_work({"sweeping": stubborn}):
+        await working.wait()
+
+    assert chores.ailing() == {"sweeping": "failed at 12:00:00Z"}
+
+
 async def test_what_the_block_raises_arrives_as_it_is() -> None:
     chores, steady = Chores(ManualClock(NOON).now), Clumsy(failures=0)
 

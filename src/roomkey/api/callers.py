@@ -1,6 +1,6 @@
 """Who is calling: an API key, a session, or nobody, and how that is found out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -18,6 +18,8 @@ from roomkey.security import apikeys, credentials
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.credentials import Credential, CredentialKind
 from roomkey.sessions.manager import SessionManager
+
+_EMPTY: Final[Mapping[str, str]] = {}
 
 _log = structlog.get_logger("roomkey.api")
 
@@ -123,11 +125,8 @@ class Authenticator:
             InvalidToken, TokenReused, Expired, Invalidated, Suspended: If what was presented opens nothing.
             OriginRejected: If it was a cookie, and the request could be forged by a foreign page.
         """
-        credential = credentials.find(headers)
+        credential = presented(headers)
         if credential is None:
-            # Another scheme, or nothing behind the name of ours: a mistake that must not pass for a stranger.
-            if "authorization" in headers or "x-session-id" in headers:
-                raise InvalidToken("the credential is not one of ours")
             return self._nobody
         if credential.kind is CredentialKind.BEARER and credential.secret.startswith(apikeys.PREFIX):
             key = self._keys.find(credential.secret)
@@ -160,6 +159,27 @@ class Authenticator:
         allowed = self._security.allowed_origins
         if origin is None or not credentials.origin_allowed(origin, headers.get("host"), allowed):
             raise OriginRejected("a request with a cookie must come from a page of ours")
+
+
+def presented(
+    headers: Mapping[str, str], *, query: Mapping[str, str] = _EMPTY, subprotocols: Sequence[str] = ()
+) -> Credential | None:
+    """
+    The credential that a request brings, or ``None`` if it brings nothing that looks like one.
+
+    Raises:
+        InvalidToken: If it tries to, and fails: that must not pass for a stranger.
+    """
+    credential = credentials.find(headers, query=query, subprotocols=subprotocols)
+    if credential is not None and credential.kind is CredentialKind.BEARER:
+        return credential
+    authorization = headers.get("authorization")
+    # Another scheme beside a credential of ours is for somebody in front of us, such as a proxy.
+    if authorization is not None and (credential is None or authorization.strip().lower() in ("", "bearer")):
+        raise InvalidToken("the authorization is not one of ours")
+    if credential is None and "x-session-id" in headers:
+        raise InvalidToken("the credential is empty")
+    return credential
 
 
 def client_of(headers: Mapping[str, str], ip: str | None) -> Client:

@@ -119,10 +119,12 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, wi
     The whole body, refused before more than ``limit`` bytes are in memory, announced or not.
 
     Raises:
-        BodyTooLarge, RequestTimeout: As they say.
+        BodyTooLarge, RequestTimeout, MalformedRequest: As they say.
         Disconnected: If the client went away.
     """
     announced = headers.get("content-length")
+    if announced is not None and not (announced.isascii() and announced.isdecimal()):
+        raise MalformedRequest("the header content-length must be a number")
     if announced is not None and (len(announced) > 18 or int(announced) > limit):
         raise BodyTooLarge(f"a body has at most {limit} bytes")
     try:

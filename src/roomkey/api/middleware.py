@@ -8,12 +8,11 @@ from urllib.parse import parse_qsl
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from roomkey.api.callers import Authenticator, SecurityConfig, address_of
+from roomkey.api.callers import Authenticator, SecurityConfig, address_of, presented
 from roomkey.api.exchange import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
 from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending, kind_of
 from roomkey.domain.session import Session, SessionState
 from roomkey.errors import Expired, Invalidated, InvalidToken, RoomkeyError, SecurityViolation, Storage, Suspended
-from roomkey.security import credentials
 from roomkey.security.credentials import Credential, CredentialKind
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -200,14 +199,12 @@ class SessionSecurityMiddleware:
         headers = headers_of(scope)
         upgrade = scope["type"] == "websocket"
         credential = (
-            credentials.find(headers, query=_query(scope), subprotocols=scope.get("subprotocols", ()))
+            presented(headers, query=_query(scope), subprotocols=scope.get("subprotocols", ()))
             if upgrade
-            else credentials.find(headers)
+            else presented(headers)
         )
         required = self._config.require_session_validation
         if credential is None:
-            if "authorization" in headers or "x-session-id" in headers:
-                raise InvalidToken("the credential is not one of ours")
             if required:
                 raise CredentialsMissing("a session is needed here")
             return None

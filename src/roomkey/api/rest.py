@@ -96,7 +96,7 @@ async def create_session(request: Request) -> Reply:
     the memory of the server for a day, and nowhere else.
     """
     new = cast("NewSession", request.body)
-    wanted = new.request(_device(request))
+    wanted, url = new.request(_device(request)), _websocket_url(request)
     issued = await request.sessions.create_session(
         wanted.user_id,
         client=wanted.client,
@@ -105,7 +105,7 @@ async def create_session(request: Request) -> Reply:
         metadata=wanted.metadata,
         actor=request.caller.actor,
     )
-    body = await _issued(request, issued, activate=new.activate)
+    body = await _issued(request, issued, url, activate=new.activate)
     return json_reply(body, 201, (b"location", f"{request.root}/sessions/{issued.session.id}".encode()))
 
 
@@ -139,13 +139,13 @@ async def _create_many(request: Request, news: list[NewSession]) -> list[IssuedB
     if max(Counter(new.user_id for new in news).values()) > cap:
         # Decided here because the storage decides user by user, after others have been created.
         raise CapReached(f"a user has at most {cap} live sessions, and this batch has more of one")
-    device = _device(request)
+    device, url = _device(request), _websocket_url(request)
     wanted = [new.request(device) for new in news]
     issued = await request.sessions.create_sessions(wanted, actor=request.caller.actor)
     async with asyncio.TaskGroup() as tasks:
         # At the same time, because storages commit together what is asked for together.
         bodies = [
-            tasks.create_task(_issued(request, each, activate=new.activate))
+            tasks.create_task(_issued(request, each, url, activate=new.activate))
             for each, new in zip(issued, news, strict=True)
         ]
     return [body.result() for body in bodies]
@@ -465,11 +465,11 @@ async def _change(request: Request, id: SessionId, command: Callable[..., Awaita
     return json_reply(session_body(session), 200, etag(session.version))
 
 
-async def _issued(request: Request, issued: IssuedSession, *, activate: bool) -> IssuedBody:
+async def _issued(request: Request, issued: IssuedSession, url: str, *, activate: bool) -> IssuedBody:
     session = issued.session
     if activate:
         session = await request.sessions.activate_session(session.id, actor=request.caller.actor)
-    return IssuedBody(session_body(session), issued.token, _websocket_url(request))
+    return IssuedBody(session_body(session), issued.token, url)
 
 
 def _device(request: Request) -> Client | None:

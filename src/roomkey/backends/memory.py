@@ -33,6 +33,7 @@ from roomkey.domain.session import (
 )
 from roomkey.errors import Conflict, InvalidInput, NotFound
 from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
+from roomkey.security.tokens import is_session_id
 
 EVENTS_PER_PARTITION: Final = 512
 """The log is a ring: this many events per partition, 131,072 in all, are kept."""
@@ -131,9 +132,11 @@ class MemorySessionStorage:
         record = self._records.get(id)
         if record is None:
             return None
-        if self._epochs and record.epoch < self._epochs.get(record.session.user_id, 0):
-            return _revoked(record.session)
-        return record.session
+        return _ended(record.session) if self._is_revoked(record) else record.session
+
+    def _is_revoked(self, record: _Record) -> bool:
+        """Whether the user's epoch has passed the session; no index is asked."""
+        return bool(self._epochs) and record.epoch < self._epochs.get(record.session.user_id, 0)
 
     async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
         return [await self.get(id) for id in ids]
@@ -149,7 +152,7 @@ class MemorySessionStorage:
         record = self._records.get(session.id)
         if record is None:
             raise NotFound("there is no such session")
-        if record.session.version != session.version - 1:
+        if not self._may_become(record, session):
             raise Conflict("the session was changed by someone else")
         self._put(session, event)
         if secret is not None:
@@ -160,11 +163,14 @@ class MemorySessionStorage:
         outcomes: list[bool] = []
         for session, event in changes:
             record = self._records.get(session.id)
-            fits = record is not None and record.session.version == session.version - 1
+            fits = record is not None and self._may_become(record, session)
             if fits:
                 self._put(session, event)
             outcomes.append(fits)
         return outcomes
+
+    def _may_become(self, record: _Record, session: Session) -> bool:
+        return record.session.version == session.version - 1 and not self._is_revoked(record)
 
     def _put(self, session: Session, event: SessionEvent) -> None:
         """Make ``session`` current. The caller has checked that it may."""
@@ -176,23 +182,28 @@ class MemorySessionStorage:
         self._logs[partition_of_id(session.id)].append(event)
         if session.state is not before.state:
             self._counters.moved(before.state, session.state)
-            if before.state in LIVE_STATES and session.state not in LIVE_STATES:
-                self._retire(session, event.at)
+            if session.state not in LIVE_STATES:
+                self._retire(before, session, event.at)
         due = deadline(session)
         if due is not None and (was := deadline(before)) is not None and due < was:
             # A later deadline is found when the earlier one comes up.
             self._deadlines.add(session.id, due)
 
-    def _retire(self, session: Session, at: datetime) -> None:
+    def _retire(self, before: Session, session: Session, at: datetime) -> None:
+        self._ended.pop(session.id, None)  # it may have expired before it was invalidated, and the last event counts
+        self._ended[session.id] = at
+        if before.state not in LIVE_STATES:
+            return
         _discard(self._live, session.user_id, session.id)
         self._over.setdefault(session.user_id, []).append(session.id)
-        self._ended[session.id] = at
         self._deadlines.forget(self._due)
         self._counters.finished(at - session.created_at)
 
     async def touch(self, id: SessionId, at: datetime) -> None:
         record = self._records.get(id)
-        if record is None or record.session.state not in LIVE_STATES or record.session.last_seen_at >= at:
+        if record is None or record.session.state not in LIVE_STATES or self._is_revoked(record):
+            return
+        if record.session.last_seen_at >= at:
             return
         record.session = replace(record.session, last_seen_at=at)
 
@@ -220,12 +231,12 @@ class MemorySessionStorage:
         self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
     ) -> Revocation:
         epoch = self._epochs.get(user_id, 0) + 1
-        self._epochs[user_id] = epoch
         kept = self._records.get(except_session) if except_session is not None else None
-        if kept is not None and kept.session.user_id == user_id:
+        if kept is not None and kept.session.user_id == user_id and not self._is_revoked(kept):
             kept.epoch = epoch
         else:
             except_session = None
+        self._epochs[user_id] = epoch
         root = UserRevoked(user=user_id, epoch=epoch, at=now, actor=actor, cause=cause, session=except_session)
         self._logs[partition_of(user_id)].append(root)
         events: list[UserRevoked | Invalidated] = [root]
@@ -257,10 +268,9 @@ class MemorySessionStorage:
     def _ids_after(self, cursor: str | None) -> Iterator[SessionId]:
         first = 0
         if cursor is not None:
-            try:
-                first = partition_of_id(SessionId(cursor))
-            except ValueError:
-                raise InvalidInput("the cursor is not one of ours") from None
+            if not is_session_id(cursor):
+                raise InvalidInput("the cursor is not one of ours")
+            first = partition_of_id(SessionId(cursor))
         for partition in range(first, PARTITIONS):
             yield from self._listing[partition].after(cursor if partition == first else None)
 
@@ -278,9 +288,7 @@ class MemorySessionStorage:
 
     def _seen(self, id: SessionId) -> Session:
         record = self._records[id]
-        if record.epoch < self._epochs.get(record.session.user_id, 0):
-            return _revoked(record.session)
-        return record.session
+        return _ended(record.session) if self._is_revoked(record) else record.session
 
     async def count(self, filter: SessionFilter) -> int:
         if filter.user_id is not None:
@@ -298,7 +306,7 @@ class MemorySessionStorage:
 
     def _due(self, id: SessionId) -> datetime | None:
         record = self._records.get(id)
-        return None if record is None else deadline(record.session)
+        return None if record is None or self._is_revoked(record) else deadline(record.session)
 
     async def ended_before(self, moment: datetime, limit: int) -> Sequence[Session]:
         ripe: list[Session] = []
@@ -492,13 +500,14 @@ class _Counters:
 
 
 def _discard(index: dict[str, list[SessionId]], user: str, id: SessionId) -> None:
-    ids = index[user]
-    ids.remove(id)
-    if not ids:
-        del index[user]
+    ids = index.get(user)
+    if ids is not None and id in ids:
+        ids.remove(id)
+        if not ids:
+            del index[user]
 
 
-def _revoked(session: Session) -> Session:
+def _ended(session: Session) -> Session:
     """How a session is read whose user's epoch has passed it."""
     if session.state in LIVE_STATES:
         return replace(session, state=SessionState.INVALIDATED)
@@ -506,8 +515,8 @@ def _revoked(session: Session) -> Session:
 
 
 def _position(cursor: str) -> tuple[int, str]:
-    created, dot, id = cursor.partition(".")
-    if not (dot and created.isdecimal() and len(created) <= 20):
+    created, _, id = cursor.partition(".")
+    if not (is_session_id(id) and created.isdecimal() and len(created) <= 20):
         raise InvalidInput("the cursor is not one of ours")
     return int(created), id
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.session import AnyEvent, Client, Session, SessionId, SessionState
-from roomkey.errors import Serialization
+from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import Secret
 
 SESSION_SCHEMA: Final = 1
@@ -69,35 +69,44 @@ _NATIVE: Final = (bytes, datetime)
 _DAMAGE: Final = (msgspec.MsgspecError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 """What decoding and upgrading raise over a damaged record."""
 
+_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+
 _SESSION_MARK: Final = bytes([SESSION_SCHEMA])
 _EVENT_MARK: Final = bytes([EVENT_SCHEMA])
 
 
 def encode_session(session: Session, secret: Secret) -> bytes:
-    """The record of a session and its secret."""
+    """
+    The record of a session and its secret.
+
+    Raises:
+        InvalidInput: If its metadata contains what cannot be stored, such as a number beyond 64 bits.
+    """
     client = session.client
     grants = session.grants
-    return _SESSION_MARK + _encode(
-        _SessionRecord(
-            session.id,
-            session.user_id,
-            session.state,
-            session.created_at,
-            session.expires_at,
-            session.idle_timeout,
-            session.activation_timeout,
-            session.last_seen_at,
-            session.version,
-            None if client is None else (client.ip, client.user_agent, client.device),
-            tuple([(grant.documents, grant.access) for grant in grants]) if grants else (),
-            session.metadata,
-            session.violations,
-            secret.current,
-            secret.generation,
-            secret.previous,
-            secret.rotated_at,
-        )
+    record = _SessionRecord(
+        session.id,
+        session.user_id,
+        session.state,
+        session.created_at,
+        session.expires_at,
+        session.idle_timeout,
+        session.activation_timeout,
+        session.last_seen_at,
+        session.version,
+        None if client is None else (client.ip, client.user_agent, client.device),
+        tuple([(grant.documents, grant.access) for grant in grants]) if grants else (),
+        session.metadata,
+        session.violations,
+        secret.current,
+        secret.generation,
+        secret.previous,
+        secret.rotated_at,
     )
+    try:
+        return _SESSION_MARK + _encode(record)
+    except _UNENCODABLE:
+        raise InvalidInput("the session contains something that cannot be stored") from None
 
 
 def decode_session(record: bytes) -> StoredSession:
@@ -117,8 +126,16 @@ def decode_session_only(record: bytes) -> Session:
 
 
 def encode_event(event: AnyEvent) -> bytes:
-    """The record of an event."""
-    return _EVENT_MARK + _encode(event)
+    """
+    The record of an event.
+
+    Raises:
+        InvalidInput: As ``encode_session``.
+    """
+    try:
+        return _EVENT_MARK + _encode(event)
+    except _UNENCODABLE:
+        raise InvalidInput("the event contains something that cannot be stored") from None
 
 
 def decode_event(record: bytes) -> AnyEvent:

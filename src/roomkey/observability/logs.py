@@ -43,14 +43,8 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
 
     Calling it again replaces what was configured before.
     """
-    output: TextIO = stream or sys.stderr
-    level = logging.getLevelNamesMapping()[settings.level.upper()]
-    structlog.configure(
-        processors=_processors(settings.format, output),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(output),
-        cache_logger_on_first_use=False,
-    )
+    configure_events(settings, stream)
+    level = _number(settings.level)
     forward = _Forward()
     root = logging.getLogger()
     root.handlers = [forward]
@@ -59,6 +53,17 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     logging.getLogger("uvicorn").setLevel(level if level < logging.INFO else logging.WARNING)
     access = logging.getLogger("uvicorn.access")
     access.setLevel(logging.INFO if settings.access else logging.CRITICAL)
+
+
+def configure_events(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Only what Roomkey itself logs: in an application of somebody else the rest is not ours to change."""
+    output: TextIO = stream or sys.stderr
+    structlog.configure(
+        processors=_processors(settings.format, output),
+        wrapper_class=structlog.make_filtering_bound_logger(_number(settings.level)),
+        logger_factory=lambda *_: structlog.WriteLogger(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
 
 
 _SECRETS = re.compile(
@@ -77,6 +82,10 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         if isinstance(value, str) and ("." in value or "rkey_" in value):
             event[key] = _SECRETS.sub(_hidden, value)
     return event
+
+
+def _number(level: LogLevel) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
 
 
 def _hidden(match: re.Match[str]) -> str:

@@ -203,12 +203,7 @@ class SessionWebSocketHandler:
     # --- what time brings -----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """
-        Watch deadlines, ask storage what connections want to know, and record activity, until cancelled.
-
-        Lets people in again if they were sent away before: an application may start and stop its parts many times.
-        """
-        self._draining = False
+        """Watch deadlines, ask storage what connections want to know, and record activity, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_ticking())
             group.create_task(self._keep_touching())

@@ -158,7 +158,7 @@ class _Silence:
 
     def exception(self, *_arguments: object) -> None:
         """Not expected: what is caught here is a fault of ours or of picows."""
-        log.error("frame_parser_failed", exc_info=True)
+        log.exception("frame_parser_failed")  # noqa: LOG004  # picows calls it from its handlers
 
 
 _UNSENT: Final = _Unsent()

@@ -67,6 +67,12 @@ async def test_any_length_is_too_large_that_is_beyond_the_limit(length: str) -> 
         await read_body(Incoming([]).receive, {"content-length": length}, 99, LONG)
 
 
+@pytest.mark.parametrize("length", ["", "+5", "-1", "five", "5, 5", "\u0665"])
+async def test_a_length_is_a_number(length: str) -> None:
+    with pytest.raises(MalformedRequest):
+        await read_body(Incoming([part(b"x")]).receive, {"content-length": length}, 99, LONG)
+
+
 async def test_a_body_that_nobody_announced_is_refused_as_soon_as_it_is_too_large() -> None:
     incoming = Incoming([part(b"x" * 60, more=True)] * 100)
 

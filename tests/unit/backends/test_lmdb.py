@@ -14,14 +14,15 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from msgspec.structs import replace
 
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
-from roomkey.backends.lmdb.commit import Commit, stored
+from roomkey.backends.lmdb.commit import Commit, Stored, stored
 from roomkey.backends.lmdb.layout import FORMAT_KEY
-from roomkey.domain.session import Activated, Session, SessionFilter
-from roomkey.errors import NotFound, Storage
+from roomkey.domain.session import Activated, Session, SessionFilter, SessionState
+from roomkey.errors import InvalidInput, NotFound, Storage
 from roomkey.testing.storage import disagreements, issue
-from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, store
+from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, history, store
 from tests.support.lmdb_file import index_faults
 
 QUICK = FileSystemSettings(durable=False)
@@ -187,10 +188,12 @@ class TestTheWriter:
     async def test_what_cannot_be_encoded_leaves_no_trace(self, tmp_path: Path) -> None:
         async with opened(tmp_path) as storage:
             session = await store(storage)
-            unprintable = issue(metadata={"what": object()})
+            endless = replace(session, metadata={"number": 2**64})
 
-            with pytest.raises(Exception, match="object"):
-                await storage.create([unprintable], ROOMY, NOON)
+            with pytest.raises(InvalidInput):
+                await storage.create([issue(metadata={"what": object()})], ROOMY, NOON)
+            with pytest.raises(InvalidInput):
+                await change(storage, endless, Activated, NOON)
 
             assert await storage.count(SessionFilter()) == 1
             assert await storage.get(session.id) == session
@@ -314,6 +317,23 @@ class TestChores:
 
             assert entry_of(storage, session) == NOON + 60 * MINUTE
 
+    async def test_the_dead_that_no_index_lists_get_the_event_they_miss(self, tmp_path: Path) -> None:
+        async with FileSystemSessionStorage(tmp_path, QUICK) as storage:
+            session = await store(storage, active=True)
+            forget_sessions_of_users(storage)
+            await storage.revoke_user("alice", NOON + MINUTE, actor="system", cause=None, except_session=None)
+
+            await storage.overdue(session.expires_at, 10)
+            await until(lambda: stored_now(storage, session).session.state is SessionState.INVALIDATED)
+
+            assert [event.tag() for event in await history(storage, session.id)] == [
+                "created",
+                "activated",
+                "invalidated",
+            ]
+            (over,) = await storage.ended_before(session.expires_at + MINUTE, 10)
+            assert over.id == session.id
+
     async def test_a_search_through_many_early_entries_gives_others_a_turn(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -346,14 +366,25 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def entry_of(storage: FileSystemSessionStorage, session: Session) -> datetime:
-    """When the index says that the session is due."""
+def stored_now(storage: FileSystemSessionStorage, session: Session) -> Stored:
     file = storage._file
     assert file is not None
     with file.environment.begin() as transaction:
         value = transaction.get(session.id.encode(), db=file.tables.sessions)
     assert value is not None
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stored(value).position)
+    return stored(value)
+
+
+def entry_of(storage: FileSystemSessionStorage, session: Session) -> datetime:
+    """When the index says that the session is due."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stored_now(storage, session).position)
+
+
+def forget_sessions_of_users(storage: FileSystemSessionStorage) -> None:
+    file = storage._file
+    assert file is not None
+    with file.environment.begin(write=True) as transaction:
+        transaction.drop(file.tables.users, delete=False)
 
 
 @contextmanager

@@ -34,6 +34,22 @@ async def test_nobody_is_called_early_and_everybody_soon() -> None:
         assert item.fired[0] - begin >= delay - 0.002  # the resolution of the loop's clock
 
 
+async def test_who_comes_in_the_middle_of_a_tick_is_not_called_early_either() -> None:
+    now = asyncio.get_running_loop().time
+    wheel = TimerWheel(tick=0.05, horizon=1)
+    first, second = Waiting(), Waiting()
+    wheel.start(first, 1)
+    begin = now()
+    await until(lambda: now() > begin + 0.03)
+
+    begin = now()
+    wheel.start(second, 0.05)
+    await until(lambda: second.fired)
+
+    assert second.fired[0] - begin >= 0.048
+    wheel.stop(first)
+
+
 async def test_who_stops_is_not_called_and_who_starts_again_is_called_once() -> None:
     wheel = TimerWheel(tick=0.01, horizon=1)
     stopped, restarted, last = Waiting(), Waiting(), Waiting()

@@ -1,17 +1,20 @@
 """
 The one thread that writes: everything that waits goes into one transaction, one fsync, one answer.
 
-While one batch waits for the disk, the next one collects. The callers of a batch are told right before the
-next one goes to the disk, not as soon as their own has come back: so the event loop works while the writer
-waits, and neither waits for the interpreter's lock. When nothing follows, they are told at once.
+While one batch waits for the disk, the next one collects. Filling a transaction takes many short calls, each
+of which gives the interpreter's lock away; a busy event loop would take it every time and give it back after
+five milliseconds. So the loop stands still for the moment it takes to fill a transaction, and works while
+the writer waits for the disk. It is told what became of a batch when it is asked to stand still for the next
+one, or at once when nothing follows.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -27,6 +30,9 @@ T = TypeVar("T")
 
 READER_CHECK_SECONDS: Final = 60.0
 """How often the traces of processes that died while reading are removed; they keep old pages from being reused."""
+
+STANDSTILL_SECONDS: Final = 0.02
+"""The longest that the loop and the writer wait for each other; filling a transaction takes one or two milliseconds."""
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -44,6 +50,18 @@ class _Outcome(NamedTuple):
     future: "asyncio.Future[Any]"
     result: Any
     error: Exception | None = None
+
+
+class _Pause:
+    """The loop stands still from ``begun`` to ``over``; both are locked until it is so."""
+
+    __slots__ = ("begun", "over")
+
+    def __init__(self) -> None:
+        self.begun = Lock()
+        self.over = Lock()
+        self.begun.acquire()
+        self.over.acquire()
 
 
 class _Spoiled(Exception):  # nobody's error: the others of the batch start over without it
@@ -169,6 +187,11 @@ class Writer:
                 future.set_exception(error)
         self._room.set()
 
+    def _stand_still(self, answers: list[_Outcome], pause: "_Pause") -> None:
+        self._settle(answers)
+        pause.begun.release()
+        pause.over.acquire(timeout=STANDSTILL_SECONDS)
+
     # --- on the writer's thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -223,7 +246,7 @@ class Writer:
             self.trouble = reason_of(error)
         except Storage as error:
             self.trouble = str(error)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # A defect. The thread must go on, or everybody would wait for ever.
             self.trouble = "the changes could not be written down"
             _log.exception("storage_writer_failed")
@@ -234,17 +257,30 @@ class Writer:
     def _attempt(self, batch: list[_Waiting]) -> list[_Outcome]:
         transaction = self._file.environment.begin(write=True)
         try:
-            commit = Commit(transaction, self._file.tables, self._touched)
-            outcomes = [_apply(commit, waiting) for waiting in batch]
+            with self._while_the_loop_stands_still():
+                commit = Commit(transaction, self._file.tables, self._touched)
+                outcomes = [_apply(commit, waiting) for waiting in batch]
+                if commit.writes:
+                    commit.close()
             if commit.writes:
-                commit.close()
-                self._tell()
                 transaction.commit()
                 self.committed_at = monotonic()
         finally:
             transaction.abort()  # does nothing after a commit
         self._check_readers()
         return outcomes
+
+    @contextmanager
+    def _while_the_loop_stands_still(self) -> Generator[None]:
+        pause = _Pause()
+        answers, self._answers = self._answers, []
+        self._on_loop_soon(self._stand_still, answers, pause)
+        # A loop that is busy with something else for so long is not waited for.
+        pause.begun.acquire(timeout=STANDSTILL_SECONDS)
+        try:
+            yield
+        finally:
+            pause.over.release()
 
     def _check_readers(self) -> None:
         now = monotonic()
@@ -281,7 +317,7 @@ class Writer:
             self._on_loop_soon(self._settle, answers)
 
     def _on_loop_soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        if not self._loop.is_closed():  # else nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
 
 

@@ -19,7 +19,7 @@ from roomkey.domain.session import (
     Suspended,
     TokenRotated,
 )
-from roomkey.errors import Conflict, NotFound
+from roomkey.errors import Conflict, InvalidInput, NotFound
 from roomkey.ports import Secret
 from roomkey.testing.storage.suite import (
     MINUTE,
@@ -108,6 +108,19 @@ class CommitConformance(StorageSuite):
 
             assert await storage.get(new.session.id) == new.session
             assert await history(storage, new.session.id) == [new.event]
+
+    @pytest.mark.parametrize("value", [2**64, -(2**70), 10**300, 1e300, 0.1, -0.0])
+    async def test_a_number_is_kept_exactly_or_refused(self, value: float) -> None:
+        new = issue(metadata={"number": value})
+
+        async with self.open() as storage:
+            try:
+                await storage.create([new], ROOMY, NOON)
+            except InvalidInput:
+                assert await storage.get(new.session.id) is None
+            else:
+                assert await storage.get(new.session.id) == new.session
+            assert await disagreements(storage) == []
 
     async def test_an_id_that_exists_is_not_created_again(self) -> None:
         async with self.open() as storage:
@@ -297,6 +310,18 @@ class CommitConformance(StorageSuite):
             now = await found(storage, session.id)
             assert now.last_seen_at == NOON + MINUTE
             assert now.state is SessionState.SUSPENDED
+
+    async def test_a_touch_that_is_on_disk_is_not_undone_either(self) -> None:
+        if not self.durable:
+            pytest.skip("this storage keeps nothing")
+        async with self.open() as storage:
+            session = await store(storage, active=True)
+            await storage.touch(session.id, NOON + MINUTE)
+
+        async with self.open() as storage:
+            await change(storage, session, Suspended, NOON + SECOND)
+
+            assert (await found(storage, session.id)).last_seen_at == NOON + MINUTE
 
     @pytest.mark.parametrize("end", [Invalidated, Deleted])
     async def test_a_touch_revives_nobody(self, end: type[Invalidated] | type[Deleted]) -> None:
