@@ -160,7 +160,7 @@ STEPS = (
 
 
 @settings(max_examples=80, deadline=None)
-@given(publications=st.integers(1, 6), documents=st.integers(0, 2), history=histories(*STEPS, max_size=100))
+@given(publications=st.integers(1, 6), documents=st.integers(1, 2), history=histories(*STEPS, max_size=100))
 def test_every_publication_once_and_in_order_or_a_reload(publications: int, documents: int, history: History) -> None:
     world = Documents(publications, documents)
 

@@ -253,14 +253,28 @@ class Node:
             self.sessions, settings=self.settings, clock=self.clock, tickets=self.tickets, schedule=self.turns
         )
         self.sessions.listener = self.handler.on_events
+        self._office = self.handler._office  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept
 
     @property
     def rooms(self) -> Rooms:
-        return self.handler._office.rooms  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept
+        return self._office.rooms
 
     @property
     def questions(self) -> asyncio.Queue[Any]:
-        return self.handler._office.questions  # pyright: ignore[reportPrivateUsage]
+        return self._office.questions
+
+    def deadlines(self) -> int:
+        return len(self._office.deadlines)
+
+    def remembered(self) -> dict[str, int]:
+        """How much the handler keeps of what."""
+        office = self._office
+        return {
+            "peers": len(office.registry),
+            "ledgers": len(office.ledgers),
+            "rooms": len(office.rooms.hub.rooms),
+            "presence": len(office.rooms.presence),
+        }
 
     async def knock(self, token: str | None = None, **fields: Any) -> Accepted | Refused:
         headers = dict(fields.pop("headers", {}))

@@ -49,10 +49,12 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [forward]
     root.setLevel(max(level, logging.WARNING))
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
     # Its greetings say nothing that our own lines do not.
     logging.getLogger("uvicorn").setLevel(level if level < logging.INFO else logging.WARNING)
-    access = logging.getLogger("uvicorn.access")
-    access.setLevel(logging.INFO if settings.access else logging.CRITICAL)
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO if settings.access else logging.CRITICAL)
 
 
 def configure_events(settings: LogSettings, stream: TextIO | None = None) -> None:

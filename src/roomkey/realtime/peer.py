@@ -233,6 +233,11 @@ class Peer:
             self._gone = True
             self._rooms.leave_all(self.who, now)
             self._office.departed(self)
+            self.box.overflowed = _nobody  # or each would keep the other until the collector comes
+
+
+def _nobody() -> None:
+    """Whose outbox overflows when the peer is gone."""
 
 
 def _part(socket: Socket, farewell: Frame, close: Close) -> None:

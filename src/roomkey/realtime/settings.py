@@ -98,3 +98,16 @@ class RealtimeSettings(Struct, frozen=True, kw_only=True):
     dead peers, and a page that only listens is not dead."""
     reconnect_after: timedelta = timedelta(seconds=5)
     """The longest that a drained client is asked to wait before it comes back; jitter below it."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            # Bounds and durations of nothing would shut everybody out, or divide by zero.
+            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                raise ValueError(f"{name} must be more than 0")
+            if isinstance(value, timedelta) and value <= timedelta():
+                raise ValueError(f"{name} must be longer than 0s")
+        if not self.path.startswith("/"):
+            raise ValueError("path must begin with /")
+        if self.max_frame_bytes < self.max_message_bytes:
+            raise ValueError("max_frame_bytes must not be less than max_message_bytes")

@@ -50,6 +50,52 @@ class _Part(enum.Enum):
     NOTHING = enum.auto()
 
 
+class JoinedWrites:
+    """
+    A transport that writes once what one turn of the loop brings.
+
+    uvicorn writes the head and the body of a response apart, which costs a system call each here and a
+    wake-up each at the client. Everything that ends the connection writes first what is waiting.
+    """
+
+    __slots__ = ("_loop", "_transport", "_waiting")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Let ``data`` wait for the end of the turn."""
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(data)
+
+    def flush(self) -> None:
+        """Write now."""
+        if self._waiting:
+            data, self._waiting = b"".join(self._waiting), []
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close after what is waiting was written."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection, and what is waiting with it."""
+        self._waiting.clear()
+        self._transport.abort()
+
+    def release(self) -> asyncio.Transport:
+        """The transport itself, to which nothing is owed."""
+        self.flush()
+        return self._transport
+
+
 class BoundedHttp(HttpToolsProtocol):
     """
     One connection.
@@ -78,6 +124,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as uvicorn has it
         """Wait for a request, but not for ever and not for any number of them."""
         super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", JoinedWrites(transport, self.loop))
         self._now_owed(_Part.HEAD)
         self._watch()
         if len(self.waiting) > self.settings.max_waiting:
@@ -157,6 +204,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and let go of the parser, which holds us as we hold it."""
+        self.transport = cast("JoinedWrites", self.transport).release()
         super().handle_websocket_upgrade()
         self.parser = cast("Any", None)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import structlog
+import uvicorn
 
 from roomkey.observability.logs import LogFormat, LogLevel, LogSettings, configure
 from roomkey.security import apikeys, tokens
@@ -13,10 +14,12 @@ from roomkey.security import apikeys, tokens
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
+    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.error", "uvicorn.access")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     yield
-    root.handlers, root.level = handlers, level
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
     structlog.reset_defaults()
 
 
@@ -64,6 +67,16 @@ def test_requests_are_logged_only_if_asked_for() -> None:
     logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "1.2.3.4:5", "GET", "/", "1.1", 200)
 
     assert stream.getvalue() == ""
+
+
+def test_what_somebody_configured_before_us_says_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    uvicorn.Config(app=print)  # sends its logs to the terminal
+
+    stream = logs_of(access=True)
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "1.2.3.4:5", "GET", "/?a=b", "1.1", 200)
+
+    assert len(lines(stream)) == 1
+    assert capsys.readouterr() == ("", "")
 
 
 def test_requests_are_logged_without_their_query() -> None:

@@ -1,6 +1,6 @@
 """Ledgers, histories, presence and the registry: what is remembered, and that it is bounded."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 
 import pytest
@@ -235,7 +235,7 @@ def test_connections_are_found_by_session_and_by_user() -> None:
 
 
 class Timed:
-    due_at = None
+    due_at: datetime | None = None
 
 
 def test_the_earliest_deadline_of_each_counts() -> None:

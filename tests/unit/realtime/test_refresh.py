@@ -199,7 +199,7 @@ async def test_a_session_has_no_more_connections_by_refreshing() -> None:
 
 async def test_ids_that_the_new_session_used_are_remembered() -> None:
     node = Node()
-    session, token = node.sessions.issue()
+    _, token = node.sessions.issue()
     elsewhere = await node.enter(token)
     elsewhere.say("subscribe", {"document": "d"})
     elsewhere.edit("one", id="same")
@@ -217,4 +217,4 @@ async def test_the_token_is_in_no_representation_of_what_waits() -> None:
 
     caller.say("session_refresh", {"token": "sesame"})
 
-    assert "sesame" not in repr(node.handler._office.questions.get_nowait())
+    assert "sesame" not in repr(node.questions.get_nowait())

@@ -211,8 +211,8 @@ async def test_one_broken_socket_does_not_keep_the_others_open() -> None:
     _, token = node.sessions.issue()
     broken, sound = await node.enter(token), await node.enter(token)
 
-    def fail(frames: Any) -> None:
-        raise RuntimeError("a bug in a transport")
+    def fail(frames: object) -> None:
+        raise RuntimeError(f"a bug in a transport, with {frames}")
 
     broken.socket.send = fail
     node.sessions.change(sound.session.id, Invalidated)
