@@ -179,8 +179,8 @@ def decode(message: bytes, *, max_depth: int) -> Incoming:
         incoming = _incoming.decode(message)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Fault(ErrorCode.INVALID_MESSAGE, _said(error)) from None
-    # A character of a nested container is the least that it takes; most messages have none.
-    if is_deeper(incoming.payload, max_depth):
+    # Every level takes a bracket, so most messages need no closer look.
+    if message.count(b"{") + message.count(b"[") > max_depth and is_deeper(incoming.payload, max_depth):
         raise Fault(ErrorCode.INVALID_MESSAGE, f"a payload nests at most {max_depth} deep")
     id = incoming.id
     if id is not UNSET and not id.isprintable():

@@ -7,6 +7,8 @@ from roomkey.errors import InvalidInput
 
 MAX_DOCUMENT_NAME_BYTES: Final = 1024
 
+_CONTAINERS: Final = frozenset({dict, list})
+
 
 def check_text(what: str, text: str, *, max_bytes: int) -> str:
     """
@@ -38,18 +40,12 @@ def check_document_name(name: str) -> str:
 def is_deeper(value: Any, limit: int) -> bool:
     """Whether objects and arrays nest more than ``limit`` deep in decoded JSON; a flat object has depth 1."""
     # Level by level instead of recursively, so that depth itself cannot hurt.
-    level = _containers((value,))
-    depth = 0
-    while level:
-        depth += 1
-        if depth > limit:
-            return True
-        level = [inner for outer in level for inner in _containers(_children(outer))]
-    return False
-
-
-def _containers(values: Iterable[Any]) -> list[Any]:
-    return [value for value in values if type(value) is dict or type(value) is list]
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [inner for outer in level if type(outer) in _CONTAINERS for inner in _children(outer)]
+        if not level:
+            return False
+    return any(type(value) in _CONTAINERS for value in level)
 
 
 def _children(container: Any) -> Iterable[Any]:

@@ -70,8 +70,9 @@ def _checked_metadata(metadata: Mapping[str, Any], limit: int) -> Mapping[str, A
         # A copy, so that the stored value does not change with the caller's.
         encoded = msgspec.json.encode(metadata)
         copy = msgspec.json.decode(encoded)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidInput("metadata must be plain JSON") from None
+        msgspec.msgpack.encode(copy)  # what storages keep: it knows no integer beyond 64 bits
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise InvalidInput("metadata must be plain JSON, its integers of at most 64 bits") from None
     if len(encoded) > limit:
         raise InvalidInput(f"metadata has at most {limit} bytes as JSON")
     return copy

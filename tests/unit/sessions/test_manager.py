@@ -79,7 +79,7 @@ async def test_a_lifetime_beyond_the_policy_is_refused(lifetime: timedelta) -> N
     assert await desk.sessions.count_sessions() == 0
 
 
-@pytest.mark.parametrize("metadata", [{"x": "y" * 4096}, {"x": object()}, {1: {2: b"\xff" * 5000}}])
+@pytest.mark.parametrize("metadata", [{"x": "y" * 4096}, {"x": object()}, {1: {2: b"\xff" * 5000}}, {"n": 2**64}])
 async def test_metadata_must_be_small_plain_json(metadata: dict[str, object]) -> None:
     desk = Desk()
 
