@@ -63,11 +63,34 @@ class House:
         self.discarded = memoryview(bytearray(64 * 1024))
         """Where everybody's bytes go that nobody will read."""
         self._first_pings = 0.0
+        self._joined: dict[int, bytes] = {}
+        self._joined_frames: Sequence[Frame] = ()
+
+    def joined(self, frames: Sequence[Frame], window_bits: int) -> bytes:
+        """
+        The bytes of ``frames`` for a peer that inflates with ``window_bits``, 0 for one that does not.
+
+        Those who only listen in a room are given the very same tuple, one after the other.
+        """
+        if not isinstance(frames, tuple):
+            return _join(frames, window_bits)
+        if frames is not self._joined_frames:
+            self._joined_frames, self._joined = frames, {}
+        data = self._joined.get(window_bits)
+        if data is None:
+            data = self._joined[window_bits] = _join(frames, window_bits)
+        return data
 
     def first_ping(self) -> float:
         """In how many seconds a new socket is pinged first: spread, so that a crowd is not pinged in one tick."""
         self._first_pings = (self._first_pings + 0.618) % 1
         return self.ping_interval * (0.5 + self._first_pings / 2)
+
+
+def _join(frames: Sequence[Frame], window_bits: int) -> bytes:
+    if window_bits:
+        return b"".join([frame.deflated(window_bits) for frame in frames])
+    return b"".join([frame.plain for frame in frames])
 
 
 class Entrance(asyncio.Protocol):
@@ -271,13 +294,8 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Write whole messages; they leave with everything else that is written in this turn of the loop."""
-        if self._phase is not _OPEN:
-            return
-        bits = self._window_bits
-        if bits:
-            self._write(b"".join([frame.deflated(bits) for frame in frames]))
-        else:
-            self._write(b"".join([frame.plain for frame in frames]))
+        if self._phase is _OPEN:
+            self._write(self._house.joined(frames, self._window_bits))
 
     def buffered(self) -> int:
         """Bytes that the operating system has not taken yet."""
