@@ -7,7 +7,8 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Final, cast
 
 from msgspec import Struct
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from roomkey.transports.handshake import refused
 from roomkey.transports.reception import refusal
@@ -50,50 +51,75 @@ class _Part(enum.Enum):
     NOTHING = enum.auto()
 
 
-class JoinedWrites:
+class WholeResponses:
     """
-    A transport that writes once what one turn of the loop brings.
+    An application whose responses are written at once, head and body together.
 
-    uvicorn writes the head and the body of a response apart, which costs a system call each here and a
-    wake-up each at the client. Everything that ends the connection writes first what is waiting.
+    uvicorn writes them apart, which costs a system call each here and a wake-up each at the client. Whatever is
+    not a plain response in two messages goes uvicorn's way.
     """
 
-    __slots__ = ("_loop", "_transport", "_waiting")
+    def __init__(self, app: ASGI3Application, cycle: RequestResponseCycle) -> None:
+        self._app = app
+        self._cycle = cycle
+        self._start: Any = None
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._waiting: list[bytes] = []
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        del send  # the cycle's, which we are in front of
+        await self._app(scope, receive, self._send)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start is not None:
+            head = _plain_head(self._cycle, start, message)
+            if head is not None:
+                self._finish(head + message["body"])
+                return
+            await self._cycle.send(start)
+        await self._cycle.send(message)
 
-    def write(self, data: bytes) -> None:
-        """Let ``data`` wait for the end of the turn."""
-        if not self._waiting:
-            self._loop.call_soon(self.flush)
-        self._waiting.append(data)
+    def _finish(self, response: bytes) -> None:
+        """What uvicorn does at the end of a response."""
+        cycle = self._cycle
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(response)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
 
-    def flush(self) -> None:
-        """Write now."""
-        if self._waiting:
-            data, self._waiting = b"".join(self._waiting), []
-            self._transport.write(data)
 
-    def close(self) -> None:
-        """Close after what is waiting was written."""
-        self.flush()
-        self._transport.close()
+def _plain_head(cycle: RequestResponseCycle, start: Any, body: Any) -> bytes | None:
+    """The head of a response that is whole with ``body``; ``None`` if there is anything uncommon about it."""
+    content: bytes = body.get("body", b"")
+    status: int = start["status"]
+    headers = [*cycle.default_headers, *start["headers"]]
+    common = (
+        not body.get("more_body", False)
+        and cycle.scope["method"] != "HEAD"
+        and status not in (204, 304)
+        and not (cycle.disconnected or cycle.access_log or cycle.flow.write_paused or cycle.response_started)
+        and (b"content-length", str(len(content)).encode()) in headers
+    )
+    if not common:
+        return None
+    lines = [_STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers)]
+    head = b"".join(lines)
+    # A line break within a header would begin one of its own. And whether the connection stays is uvicorn's to see.
+    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines) or b"\r\nconnection: " in head:
+        return None
+    return head + (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
 
-    def abort(self) -> None:
-        """Drop the connection, and what is waiting with it."""
-        self._waiting.clear()
-        self._transport.abort()
 
-    def release(self) -> asyncio.Transport:
-        """The transport itself, to which nothing is owed."""
-        self.flush()
-        return self._transport
+_CONTROLS: Final = bytes((*range(9), *range(10, 32), 127))  # RFC 9110, 5.5: a tab may stand in a value
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
+}
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -124,7 +150,6 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as uvicorn has it
         """Wait for a request, but not for ever and not for any number of them."""
         super().connection_made(transport)
-        self.transport = cast("asyncio.Transport", JoinedWrites(transport, self.loop))
         self._now_owed(_Part.HEAD)
         self._watch()
         if len(self.waiting) > self.settings.max_waiting:
@@ -202,9 +227,11 @@ class BoundedHttp(HttpToolsProtocol):
         if not self._refused:
             super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, cast("ASGI3Application", WholeResponses(app, cycle)))
+
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and let go of the parser, which holds us as we hold it."""
-        self.transport = cast("JoinedWrites", self.transport).release()
         super().handle_websocket_upgrade()
         self.parser = cast("Any", None)
 
