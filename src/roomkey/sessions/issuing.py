@@ -39,8 +39,7 @@ def issue(
     # One string for all sessions of a user: requests bring a new copy each time, and they stay.
     user_id = intern(check_user_id(request.user_id))
     lifetime, grants, metadata = request.lifetime, request.grants, request.metadata
-    id = tokens.mint_id(partition_of(user_id))
-    token = tokens.mint(id)
+    id, token = tokens.mint_both(partition_of(user_id))
     event = Created(
         session=id,
         user=user_id,

@@ -23,7 +23,7 @@ def test_a_token_names_its_session_and_adds_256_random_bits() -> None:
 
 
 def test_ids_and_secrets_do_not_repeat_and_use_their_whole_alphabet() -> None:
-    minted = [tokens.mint(tokens.mint_id(number % 256)) for number in range(2000)]
+    minted = [tokens.mint_both(number % 256)[1] for number in range(2000)]
 
     letters = Counter("".join(token[2:28] for token in minted))
 
