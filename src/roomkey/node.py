@@ -71,6 +71,7 @@ class Node:
             keys=ApiKeys(security.api_keys),
             tickets=self._tickets,
             doorkeeper=self,
+            transport=config.websocket,
             dev=config.server.dev,
             draining=lambda: self.draining,
         )

@@ -17,6 +17,7 @@ from roomkey.realtime.socket import Doorkeeper
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
+from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.asgi import WebSocketEndpoint
 
 ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
@@ -49,6 +50,7 @@ def create_app(
     keys: ApiKeys | None = None,
     tickets: Tickets | None = None,
     doorkeeper: Doorkeeper | None = None,
+    transport: TransportSettings = DEFAULTS,
     dev: bool = False,
     draining: Callable[[], bool] = lambda: False,
 ) -> ASGIApp:
@@ -58,6 +60,7 @@ def create_app(
     Args:
         tickets: Where tickets are issued; the doorkeeper must redeem them from the same.
         doorkeeper: Answers WebSocket handshakes; without one there are no sockets here.
+        transport: The limits of those sockets.
         dev: Lets everybody who presents no credential do everything.
         draining: Whether ``/health/ready`` should send requests elsewhere.
     """
@@ -76,7 +79,7 @@ def create_app(
     )
     routes: list[BaseRoute] = [Route(path, Resource(methods, services)) for path, methods in contracts().items()]
     if doorkeeper is not None:
-        routes.append(WebSocketRoute("/{path:path}", WebSocketEndpoint(doorkeeper)))
+        routes.append(WebSocketRoute("/{path:path}", WebSocketEndpoint(doorkeeper, transport)))
     app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing_here)
     # From the inside out. A limit on requests belongs between the problems and the routes: behind it nothing
     # has been spent on a caller, in front of it a refusal becomes a problem.

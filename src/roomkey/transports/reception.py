@@ -14,7 +14,13 @@ log = structlog.get_logger()
 
 def refusal(status: HTTPStatus, code: str, detail: str, *headers: tuple[str, str]) -> Refused:
     """A refusal in the form of all our errors (RFC 9457)."""
-    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "code": code, "detail": detail}
+    problem = {
+        "type": f"urn:roomkey:problem:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+    }
     content_type = ("content-type", "application/problem+json")
     return Refused(status=status.value, body=msgspec.json.encode(problem), headers=(content_type, *headers))
 
