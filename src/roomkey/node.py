@@ -91,7 +91,9 @@ class Node:
         relay = Relay(self.storage, self._learn)
         async with self.storage:
             await relay.start()
-            chores = {"janitor": janitor.run, "relay": relay.run, "sockets": self._sockets.run}
+            chores = {"janitor": janitor.run, "sockets": self._sockets.run}
+            if self.storage.shared:
+                chores["relay"] = relay.run
             async with self.chores.at_work(chores):
                 yield
 

@@ -159,6 +159,9 @@ class SessionStorage(EventLog, Protocol):
     cannot be read.
     """
 
+    shared: bool
+    """Whether other processes may commit to it, so that its log has to be followed to hear of everything."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(

@@ -59,6 +59,8 @@ class MemorySessionStorage:
     last ``events_per_partition`` events of each partition.
     """
 
+    shared = False
+
     def __init__(self, *, events_per_partition: int = EVENTS_PER_PARTITION) -> None:
         self._records: dict[SessionId, _Record] = {}
         self._live: dict[str, list[SessionId]] = {}

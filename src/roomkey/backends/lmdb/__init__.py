@@ -45,6 +45,8 @@ class FileSystemSessionStorage:
     needs shared memory and locks.
     """
 
+    shared = True
+
     def __init__(self, path: str | PathLike[str], settings: FileSystemSettings | None = None) -> None:
         self._directory = Path(path)
         self._settings = settings or FileSystemSettings()
