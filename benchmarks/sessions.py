@@ -105,7 +105,7 @@ def _rates(seconds: dict[str, float], count: int) -> Measures:
 
 def run(plan: Plan) -> Finding:
     """Rounds of both sides in turns; each round begins with nothing stored."""
-    count = plan.size(20_000, 500)
+    count = plan.size(100_000, 500)
     sides = {"Roomkey": _roomkey, "bare loop": _bare}
     rounds: dict[str, list[Measures]] = {side: [] for side in sides}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
