@@ -1,7 +1,7 @@
 """The REST interface as one ASGI application: every route and every middleware, in order."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,6 +12,7 @@ from roomkey.api.callers import Authenticator, SecurityConfig
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHeadersMiddleware
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
+from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
 from roomkey.realtime.socket import Doorkeeper
 from roomkey.security.apikeys import ApiKeys
@@ -93,6 +94,11 @@ def contracts() -> dict[str, dict[str, Operation]]:
     return {
         path: {method: CONTRACTS[handler] for method, handler in methods.items()} for path, methods in ROUTES.items()
     }
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document of a server with default settings."""
+    return openapi.describe(contracts(), SessionPolicy())
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

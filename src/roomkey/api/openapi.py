@@ -117,13 +117,6 @@ _ETAG: Final[Json] = {
 }
 
 
-def document() -> Json:
-    """The document of a server with default settings."""
-    from roomkey.api.app import contracts  # noqa: PLC0415  # the interface serves its own description
-
-    return describe(contracts(), SessionPolicy())
-
-
 def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) -> Json:
     """
     The document of ``contracts`` as a server with this policy keeps them.

@@ -17,7 +17,7 @@ keys = App("keys", help="Make keys.", help_epilogue=EXIT_CODES)
 
 def openapi() -> None:
     """Print the HTTP contract as OpenAPI in JSON, as a server answers it at /openapi.json."""
-    from roomkey.api.openapi import document  # noqa: PLC0415  # the other commands do not need it
+    from roomkey.api.app import document  # noqa: PLC0415  # the other commands do not need it
 
     print_json(document())
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 import jsonschema_rs
 import msgspec
 
-from roomkey.api.app import ROUTES, contracts
-from roomkey.api.openapi import PAGE, describe, document, documents
+from roomkey.api.app import ROUTES, contracts, document
+from roomkey.api.openapi import PAGE, describe, documents
 from roomkey.domain.policy import SessionPolicy
 
 KEPT = Path(__file__).parents[3] / "spec" / "openapi.json"
