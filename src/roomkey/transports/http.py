@@ -75,9 +75,9 @@ class WholeResponses:
             return
         start, self._start = self._start, None
         if start is not None:
-            head = _plain_head(self._cycle, start, message)
-            if head is not None:
-                self._finish(head + message["body"])
+            response = _whole(self._cycle, start, message)
+            if response is not None:
+                self._finish(response)
                 return
             await self._cycle.send(start)
         await self._cycle.send(message)
@@ -94,32 +94,38 @@ class WholeResponses:
         cycle.on_response()
 
 
-def _plain_head(cycle: RequestResponseCycle, start: Any, body: Any) -> bytes | None:
-    """The head of a response that is whole with ``body``; ``None`` if there is anything uncommon about it."""
+def _whole(cycle: RequestResponseCycle, start: Any, body: Any) -> bytes | None:
+    """The bytes of a response that is complete with ``body``; ``None`` if there is anything uncommon about it."""
     content: bytes = body.get("body", b"")
-    status: int = start["status"]
+    status_line = _STATUS_LINES.get(start["status"])
     headers = [*cycle.default_headers, *start["headers"]]
     common = (
         not body.get("more_body", False)
         and cycle.scope["method"] != "HEAD"
-        and status not in (204, 304)
         and not (cycle.disconnected or cycle.access_log or cycle.flow.write_paused or cycle.response_started)
         and (b"content-length", str(len(content)).encode()) in headers
+        and not any(name.lower() in _FRAMING for name, _ in headers)
     )
-    if not common:
+    if status_line is None or not common:
         return None
-    lines = [_STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers)]
+    lines = [status_line, *(b"%b: %b\r\n" % header for header in headers)]
     head = b"".join(lines)
-    # A line break within a header would begin one of its own. And whether the connection stays is uvicorn's to see.
-    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines) or b"\r\nconnection: " in head:
+    # A line break within a header would begin one of its own; uvicorn's way refuses it.
+    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines):
         return None
-    return head + (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+    return head + (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n") + content
 
+
+_FRAMING: Final = frozenset({b"connection", b"transfer-encoding"})
+"""Headers that decide where a response ends, which uvicorn has to see."""
 
 _CONTROLS: Final = bytes((*range(9), *range(10, 32), 127))  # RFC 9110, 5.5: a tab may stand in a value
 _STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
+    for status in HTTPStatus
+    if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) and status.value >= 200
 }
+"""Of responses that have a body."""
 
 
 class BoundedHttp(HttpToolsProtocol):
