@@ -1,17 +1,16 @@
 """One room, many clients, some of whom write: what a delivery costs Roomkey, and what it costs a plain relay."""
 
-import selectors
 import socket
-import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
-from itertools import count, cycle
+from itertools import count
 from typing import Final
 
 from msgspec import Struct
 from websockets.sync.client import connect as connect_real
 
 from benchmarks import websocket
+from benchmarks.crowd import STALLED_SECONDS, Crowd, Room
 from benchmarks.harness import (
     TIMES,
     Benchmark,
@@ -39,20 +38,6 @@ WANTED_RATIO: Final = 10
 ROOMKEY: Final = "Roomkey"
 WS: Final = "Node.js ws, plain relay"
 
-STALLED_SECONDS: Final = 10.0
-
-
-class Room(Struct, frozen=True):
-    """So many clients, so many of whom write: as fast as edits arrive, or so many edits per second each."""
-
-    clients: int
-    writers: int
-    rate: float | None = None
-
-    def __str__(self) -> str:
-        pace = "as fast as it goes" if self.rate is None else f"{self.rate:g} edits/s each"
-        return f"{self.clients} clients, {self.writers} writers, {pace}"
-
 
 ROOMS: Final = (Room(200, 20), Room(20, 20), Room(50, 5), Room(200, 20, rate=10))
 QUICK_ROOMS: Final = (Room(6, 3), Room(6, 3, rate=10))
@@ -61,153 +46,26 @@ QUICK_ROOMS: Final = (Room(6, 3), Room(6, 3, rate=10))
 # --- what is sent ---------------------------------------------------------------------------------------
 
 _numbers = count(1)
-_BEGINNING: Final = time.perf_counter_ns()
 
 _ANY_MARK: Final = b'"by":"'
-_SENT_AT: Final = b',"at":"'
-_DIGITS: Final = 13  # of nanoseconds: hours
-_SPAN: Final = len(b'"by":"0000"') + len(_SENT_AT) + _DIGITS
 
 
-def _mark(writer: int) -> bytes:
-    """What is found in the edits of one writer and nowhere else."""
-    return b'"by":"%04d"' % writer
+class _Edits:
+    """Edits as Roomkey wants them; to the relay they are text."""
 
+    any_mark = _ANY_MARK
 
-def _edit(writer: int) -> bytes:
-    """An edit as Roomkey wants it; to the relay it is text. Never the same id again: Roomkey would notice."""
-    return websocket.frame(
-        b'{"id":"%012d","message_type":"realtime_edit","payload":{"document":"%s",%s%s%0*d"}}'
-        % (next(_numbers), DOCUMENT, _mark(writer), _SENT_AT, _DIGITS, time.perf_counter_ns() - _BEGINNING)
-    )
+    def mark(self, writer: int) -> bytes:
+        """Who wrote it."""
+        return b'%s%04d"' % (_ANY_MARK, writer)
 
-
-# --- the clients ----------------------------------------------------------------------------------------
-
-
-class _Member:
-    """A client in the room. It counts the edits that it receives, and may be a writer's witness."""
-
-    __slots__ = ("connection", "edits", "tail", "watched")
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.edits = 0
-        self.tail = b""
-        """The end of what was read last, in which the beginning of a mark may be."""
-        self.watched: int | None = None
-        """The writer whose edits it looks for."""
-
-
-class Crowd:
-    """
-    All clients of a room, in one thread, without a frame parsed.
-
-    An edit is counted by a mark that occurs once in each, which costs a search in what one read returned. Of
-    each writer one other client is the witness: it reads when the edit was sent, and that it came makes the
-    writer send the next one. Witnesses are spread over the room, so that nobody is always served first.
-    """
-
-    def __init__(self, connections: list[socket.socket], room: Room) -> None:
-        self.room = room
-        self.sent = 0
-        self.latencies: list[float] = []
-        self._members = [_Member(connection) for connection in connections]
-        spread = room.clients // room.writers
-        self._writers = [self._members[writer * spread] for writer in range(room.writers)]
-        for writer in range(room.writers):
-            # Half the room further, and not a writer where there are others.
-            position = writer * spread + room.clients // 2 + spread // 2
-            self._members[position % room.clients].watched = writer
-        self._selector = selectors.DefaultSelector()
-        for member in self._members:
-            member.connection.setblocking(False)
-            self._selector.register(member.connection, selectors.EVENT_READ, member)
-
-    def close(self) -> None:
-        """Everybody leaves."""
-        self._selector.close()
-        websocket.close([member.connection for member in self._members])
-
-    @property
-    def deliveries(self) -> int:
-        """Edits that clients received."""
-        return sum(member.edits for member in self._members)
-
-    @property
-    def expected(self) -> int:
-        """Edits that clients must have received when all is done: each by everyone but its writer."""
-        return self.sent * (self.room.clients - 1)
-
-    def work(self, seconds: float) -> None:
-        """
-        Write for so long, at most 20 s because pings are not answered, and read until everything has arrived.
-
-        Raises:
-            Unexpected: If something does not arrive, or arrives twice.
-        """
-        end = time.perf_counter() + min(seconds, 20.0)
-        if self.room.rate is None:
-            self._write_on_arrival(end)
-        else:
-            self._write_at(self.room.rate, end)
-        while self.deliveries < self.expected:
-            self.read(STALLED_SECONDS)
-        if self.deliveries > self.expected:
-            raise Unexpected(f"{self.deliveries} deliveries instead of {self.expected}")
-
-    def _write_on_arrival(self, end: float) -> None:
-        for writer in range(self.room.writers):
-            self._write(writer)
-        while time.perf_counter() < end:
-            for writer in self.read(STALLED_SECONDS):
-                self._write(writer)
-
-    def _write_at(self, rate: float, end: float) -> None:
-        pause, due = 1 / rate / self.room.writers, time.perf_counter()
-        for writer in cycle(range(self.room.writers)):
-            while (wait := due - time.perf_counter()) > 0:
-                self.read(wait, needed=False)
-            if due > end:
-                return
-            self._write(writer)
-            due += pause
-
-    def _write(self, writer: int) -> None:
-        self.sent += 1
-        self._writers[writer].connection.send(_edit(writer))
-
-    def read(self, wait: float, *, needed: bool = True) -> list[int]:
-        """
-        Read what is there, or comes within ``wait`` seconds; returns whose edits were witnessed.
-
-        Raises:
-            Unexpected: If nothing comes that is ``needed``, or a connection has ended.
-        """
-        ready = self._selector.select(wait)
-        if needed and not ready:
-            raise Unexpected(f"{self.expected - self.deliveries} of {self.expected} deliveries are missing")
-        witnessed: list[int] = []
-        for key, _ in ready:
-            member: _Member = key.data
-            chunk = member.connection.recv(262_144)
-            if not chunk:
-                raise Unexpected("the server closed a connection")
-            seen = member.tail + chunk
-            # What lies in the tail as a whole was counted before.
-            member.edits += seen.count(_ANY_MARK) - member.tail.count(_ANY_MARK)
-            member.tail = seen[1 - _SPAN :]
-            if member.watched is not None:
-                self._witness(member.watched, seen, witnessed)
-        return witnessed
-
-    def _witness(self, writer: int, seen: bytes, witnessed: list[int]) -> None:
-        now, mark, position = time.perf_counter_ns() - _BEGINNING, _mark(writer), 0
-        while (position := seen.find(mark, position)) >= 0 and position + _SPAN <= len(seen):
-            sent_at = seen[position + _SPAN - _DIGITS : position + _SPAN]
-            self.latencies.append((now - int(sent_at)) / 1e9)
-            witnessed.append(writer)
-            position += _SPAN
+    def edit(self, writer: int) -> bytes:
+        """The next one."""
+        # Never the same id again: Roomkey would notice.
+        return websocket.frame(
+            b'{"id":"%012d","message_type":"realtime_edit","payload":{"document":"%s",%s,"text":"what was typed"}}'
+            % (next(_numbers), DOCUMENT, self.mark(writer))
+        )
 
 
 class Side(Struct, frozen=True):
@@ -233,7 +91,7 @@ class Side(Struct, frozen=True):
         """The room on this server; its clients come anew in each round."""
 
         def contend(seconds: float) -> Measures:
-            with closing(Crowd(self.join(room.clients), room)) as crowd:
+            with closing(Crowd(self.join(room.clients), room, _Edits())) as crowd:
                 meter = Meter(self.server)
                 crowd.work(seconds)
                 measures = meter.measures(crowd.deliveries, "delivery", "deliveries")
@@ -258,7 +116,7 @@ class Side(Struct, frozen=True):
         headers = {"Authorization": f"Bearer {self.tokens[-1]}"} if self.tokens[-1] else None
         with (
             connect_real(f"ws://{HOST}:{self.server.port}{self.path}", additional_headers=headers) as real,
-            closing(Crowd(self.join(room.clients), room)) as crowd,
+            closing(Crowd(self.join(room.clients), room, _Edits())) as crowd,
             closing(self.join(1)[0]) as parsed,
         ):
             if self.greeting:

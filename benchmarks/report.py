@@ -22,6 +22,9 @@ PLOTTED: Final[Mapping[str, str]] = {
     "rest": "requests",
     "broadcast": "deliveries per CPU second",
     "idle": "memory each",
+    "documents": "deliveries per CPU second",
+    "joining": "all joined p50",
+    "opening": "memory per document",
 }
 """The quantity of each benchmark with several sides that is drawn."""
 
@@ -94,7 +97,7 @@ WIDTH: Final = 860
 LABELS: Final = 330
 BARS: Final = 380
 LINE: Final = 20
-COLOURS: Final = ("#2563eb", "#9ca3af", "#d97706")
+COLOURS: Final = ("#2563eb", "#9ca3af", "#d97706", "#059669", "#7c3aed")
 TEXT: Final = "#6b7280"
 """Legible on white as on black, for pages are read on both."""
 

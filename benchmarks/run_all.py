@@ -17,7 +17,10 @@ import msgspec
 from benchmarks import report
 from benchmarks.harness import Result
 
-NAMES: Final = ("sessions", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle")
+NAMES: Final = (
+    *("sessions", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
+    *("documents", "joining", "opening", "compaction"),
+)
 
 LIMIT_SECONDS: Final = 900
 STOP_SECONDS: Final = 60

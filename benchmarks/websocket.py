@@ -9,7 +9,7 @@ from typing import Final
 from benchmarks.httpload import Unexpected
 from benchmarks.processes import HOST
 
-TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA  # RFC 6455, 11.8
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA  # RFC 6455, 11.8
 
 PATIENCE_SECONDS: Final = 20.0
 
@@ -21,28 +21,72 @@ _MASK: Final = os.urandom(4)
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """A masked frame of at most 64 KiB, as clients send them (RFC 6455, 5.2)."""
+    """A masked frame, as clients send them (RFC 6455, 5.2)."""
     size = len(payload)
-    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
     mask = (_MASK * (size // 4 + 1))[:size]
     # One operation on a long number instead of one for each byte.
     masked = int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")
-    return bytes((0x80 | opcode,)) + length + _MASK + masked.to_bytes(size, "big")
+    return bytes((0x80 | opcode,)) + _length(size) + _MASK + masked.to_bytes(size, "big")
 
 
-def frames(received: bytes) -> Iterator[tuple[int, bytes, int]]:
+def _length(size: int) -> bytes:
+    if size < 126:
+        return bytes((0x80 | size,))
+    return b"\xfe" + size.to_bytes(2, "big") if size < 65_536 else b"\xff" + size.to_bytes(8, "big")
+
+
+def frames(received: bytes | bytearray) -> Iterator[tuple[int, bytes, int]]:
     """The whole frames of a server at the start of ``received``: opcode, payload, and where each one ends."""
-    position, end = 0, len(received)
-    while position + 2 <= end:
-        start, size = position + 2, received[position + 1]
-        if size == 126:
-            start, size = position + 4, int.from_bytes(received[position + 2 : position + 4], "big")
-        elif size == 127:
-            start, size = position + 10, int.from_bytes(received[position + 2 : position + 10], "big")
-        if start + size > end:
-            return
-        yield received[position] & 0x0F, received[start : start + size], start + size
-        position = start + size
+    end = 0
+    while (span := _payload(received, end)) and span[1] <= len(received):
+        opcode, (start, end) = received[end] & 0x0F, span
+        yield opcode, bytes(received[start:end]), end
+
+
+def _payload(received: bytes | bytearray, position: int) -> tuple[int, int] | None:
+    """Where the payload of the frame at ``position`` begins and ends, as soon as its head is there."""
+    if position + 2 > len(received):
+        return None
+    size = received[position + 1]
+    head = {126: 4, 127: 10}.get(size, 2)
+    start = position + head
+    if start > len(received):
+        return None
+    if head > 2:
+        size = int.from_bytes(received[position + 2 : start], "big")
+    return start, start + size
+
+
+class Inbox:
+    """The messages of a server, however they are cut, and however long they are."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+        self._parts: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """
+        Take what was read; returns the messages that are complete now. Pings are left out.
+
+        Raises:
+            Unexpected: If the server says that it closes the connection.
+        """
+        self._received += chunk
+        messages: list[bytes] = []
+        begin = 0
+        for opcode, payload, end in frames(self._received):
+            is_final = self._received[begin] & 0x80
+            begin = end
+            if opcode == CLOSE:
+                code, reason = int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
+                raise Unexpected(f"the server closes the connection: {code} {reason}")
+            if opcode in (CONTINUATION, TEXT, BINARY):
+                self._parts.append(payload)
+                if is_final:
+                    messages.append(b"".join(self._parts))
+                    self._parts.clear()
+        del self._received[:begin]
+        return messages
 
 
 def connect(port: int, path: str, tokens: Sequence[str | None], *, source: str = "") -> list[socket.socket]:

@@ -23,6 +23,7 @@ from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_gran
 from roomkey.domain.policy import PRESETS, SessionPolicy
 from roomkey.errors import ConfigurationError, RoomkeyError
 from roomkey.observability.logs import LogSettings
+from roomkey.realtime.documents.settings import DocumentSettings
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.vocabulary import compile_types
 from roomkey.security import masterkey
@@ -165,6 +166,7 @@ class Config(Struct, frozen=True, kw_only=True):
     api: ApiSettings = ApiSettings()
     websocket: TransportSettings = TransportSettings()
     realtime: RealtimeSettings = RealtimeSettings()
+    documents: DocumentSettings = DocumentSettings()
     janitor: JanitorSettings = JanitorSettings()
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()

@@ -38,6 +38,12 @@ class NotFound(SessionError):
     code = "not_found"
 
 
+class DocumentNotFound(NotFound):
+    """There is no such document, or no such version of it."""
+
+    code = "document_not_found"
+
+
 class InvalidState(SessionError):
     """The session's state does not allow this; nothing was changed."""
 

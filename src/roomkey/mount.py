@@ -13,13 +13,17 @@ from roomkey.config import SECTIONS, Config, load
 from roomkey.errors import ConfigurationError
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
+from roomkey.realtime.documents.library import Seed
 from roomkey.sessions.manager import SessionManager
 from roomkey.settings import Given, nearest
 
 
-def asgi(config: Config | Path | None = None, **sections: Mapping[str, Any]) -> "Rooms":
+def asgi(config: Config | Path | None = None, *, seed: Seed | None = None, **sections: Mapping[str, Any]) -> "Rooms":
     """
     Roomkey as an ASGI application, configured by ``config``, or by a file, the environment and ``sections``.
+
+    ``seed`` is called with the name of a document that is made; what it returns is what the document begins
+    with: its roots by name, texts as ``str``, arrays as ``list``, maps as ``dict``.
 
     >>> app.mount("/rooms", roomkey.asgi(storage={"url": "memory"}, sessions={"lifetime": "8h"}))
 
@@ -29,7 +33,7 @@ def asgi(config: Config | Path | None = None, **sections: Mapping[str, Any]) -> 
     if isinstance(config, Config):
         if sections:
             raise ConfigurationError("asgi() takes a whole configuration or sections of one, not both")
-        return Rooms(config)
+        return Rooms(config, seed=seed)
     for section in sections:
         if section not in SECTIONS:
             raise ConfigurationError(f"{section}: there is no such section{nearest(section, SECTIONS)} (asgi())")
@@ -38,7 +42,7 @@ def asgi(config: Config | Path | None = None, **sections: Mapping[str, Any]) -> 
         for section, values in sections.items()
         for name, value in values.items()
     }
-    return Rooms(load(config, given))
+    return Rooms(load(config, given), seed=seed)
 
 
 class Rooms:
@@ -50,11 +54,11 @@ class Rooms:
     loop is closed, which cancels them. ``sessions`` may be handed out at once; it works while either holds.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, seed: Seed | None = None) -> None:
         if not structlog.is_configured():
             # As it comes, structlog shows the variables of tracebacks, and tokens are in them.
             configure_events(config.log)
-        self._node = Node(config)
+        self._node = Node(config, seed=seed)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None

@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from msgspec.structs import replace
 
 from roomkey.api.app import create_app
-from roomkey.backends import open_storage
+from roomkey.backends import open_documents, open_storage
 from roomkey.config import Config
 from roomkey.domain.session import AnyEvent
+from roomkey.realtime.documents.commands import Documents
+from roomkey.realtime.documents.library import Library, Seed
+from roomkey.realtime.documents.upkeep import Upkeep
+from roomkey.realtime.hub import Hub
 from roomkey.realtime.service import SessionWebSocketHandler
 from roomkey.realtime.socket import Accepted, Handshake, Refused
 from roomkey.security import masterkey
@@ -29,6 +33,13 @@ Chore = Callable[[], Awaitable[None]]
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 
+WELCOME: Final = """# Welcome to Roomkey
+
+Open this page in a second window: you will see each other's cursors, and every keystroke is saved.
+
+Then suspend or revoke the other session in the panel, and see its editor obey at once.
+"""
+
 ALARM: Final = timedelta(minutes=2)
 """So long after a chore has failed the health is degraded: longer than the longest pause before the next try."""
 
@@ -44,7 +55,8 @@ class Node:
         ConfigurationError: On construction, if the configuration asks for what cannot be.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, seed: Seed | None = None) -> None:
+        """``seed`` says what new documents begin with; in ``--dev`` the one of the demo has something in it."""
         self.config = config
         self.draining = False
         self.storage = open_storage(config.storage.location)
@@ -57,14 +69,22 @@ class Node:
             rotation_key=None if master is None else masterkey.derive(master, "token rotation"),
             degraded_from=config.health.degraded_from,
             traffic=self._traffic,
-            ailing=self.chores.ailing,
+            ailing=self._ailing,
         )
         self.sessions.on_events(self._learn)
+        self.documents = Library(
+            open_documents(config.storage.location),
+            Hub(max_outbox_size=config.realtime.max_outbox_bytes),
+            settings=config.documents,
+            clock=self.sessions.clock,
+            seed=seed or (welcome if config.server.dev else None),
+        )
         self._tickets = Tickets()
         self._sockets = self._new_sockets()
         security = config.security
         self.app = create_app(
             self.sessions,
+            documents=Documents(self.documents),
             settings=replace(
                 config.api, allowed_origins=security.allowed_origins, max_violations=security.max_violations
             ),
@@ -89,9 +109,9 @@ class Node:
         janitor = Janitor(self.sessions, self.config.janitor)
         # Commits of other processes on the same storage end sockets here, too.
         relay = Relay(self.storage, self._learn)
-        async with self.storage:
+        async with self.storage, self.documents.store, self.documents.at_work():
             await relay.start()
-            chores = {"janitor": janitor.run, "sockets": self._sockets.run}
+            chores = {"janitor": janitor.run, "sockets": self._sockets.run, "documents": Upkeep(self.documents).run}
             if self.storage.shared:
                 chores["relay"] = relay.run
             async with self.chores.at_work(chores):
@@ -109,15 +129,27 @@ class Node:
     def _new_sockets(self) -> SessionWebSocketHandler:
         settings = replace(self.config.realtime, allowed_origins=self.config.security.allowed_origins)
         return SessionWebSocketHandler(
-            self.sessions, settings=settings, clock=self.sessions.clock, tickets=self._tickets
+            self.sessions,
+            settings=settings,
+            clock=self.sessions.clock,
+            tickets=self._tickets,
+            library=self.documents,
         )
 
     def _learn(self, events: Sequence[AnyEvent]) -> None:
         self._sockets.on_events(events)
 
+    def _ailing(self) -> Mapping[str, str]:
+        return {**self.chores.ailing(), **self.documents.ailing()}
+
     def _traffic(self) -> int:
         statistics = self._sockets.statistics()
         return statistics.bytes_in + statistics.bytes_out
+
+
+def welcome(document: str) -> Mapping[str, Any] | None:
+    """What the demo's document begins with."""
+    return {"content": WELCOME} if document == "demo/welcome" else None
 
 
 class Chores:

@@ -274,3 +274,222 @@ class SessionStorage(EventLog, Protocol):
             Storage: If it does not; the message says why.
         """
         ...
+
+
+# --- documents ----------------------------------------------------------------------------------------
+
+
+class Author(Struct, frozen=True, gc=False):
+    """
+    Who brought something into a document. ``actor`` is how events name it: ``user:alice``, ``key:backend``.
+
+    ``session`` is ``None`` for API keys and for the server itself.
+    """
+
+    actor: str
+    session: SessionId | None = None
+    user: str | None = None
+
+
+class DocumentUpdate(Struct, frozen=True, gc=False):
+    """One Yjs update (V1 encoding) as somebody brought it: who, and when it was applied here."""
+
+    data: bytes
+    author: Author
+    at: datetime
+
+
+class DocumentRecord(Struct, frozen=True, kw_only=True):
+    """
+    What is known of a stored document without reading it.
+
+    ``lineage`` is the id of its history: a document that was deleted and made anew has another one.
+    ``sequence`` counts the updates that it was ever given; the first one has number 1. ``log_updates`` and
+    ``log_bytes`` are those that lie behind the snapshot, ``snapshot_bytes`` is the snapshot.
+    """
+
+    name: str
+    lineage: str
+    sequence: int
+    created_at: datetime
+    updated_at: datetime
+    log_updates: int
+    log_bytes: int
+    snapshot_bytes: int
+
+
+class StoredDocument(Struct, frozen=True, kw_only=True):
+    """
+    A whole document: everything up to number ``upto`` is in ``snapshot``, the rest in ``updates``, in order.
+
+    ``snapshot`` is a Yjs update of the whole state (V1), or ``None`` with ``upto`` 0. ``authorship`` says who
+    wrote what of the snapshot, in a form that only those know who compact: bytes, opaque here.
+    """
+
+    record: DocumentRecord
+    snapshot: bytes | None
+    upto: int
+    authorship: bytes | None
+    updates: Sequence[DocumentUpdate]
+
+
+class NewVersion(Struct, frozen=True, kw_only=True):
+    """A state of a document that is to be kept. ``content`` is a Yjs update of the whole state (V1)."""
+
+    at: datetime
+    author: Author
+    label: str | None
+    sequence: int
+    content: bytes
+
+
+class DocumentVersion(Struct, frozen=True, kw_only=True):
+    """
+    A kept state of a document; ``number`` counts from 1 within the lineage and is never given twice.
+
+    ``label`` is ``None`` for one that was kept automatically. ``sequence`` is how many updates it contains.
+    """
+
+    number: int
+    at: datetime
+    author: Author
+    label: str | None
+    sequence: int
+    size: int
+
+
+class DocumentPage(Struct, frozen=True):
+    """One part of a list of documents, in the order of the UTF-8 bytes of their names."""
+
+    documents: list[DocumentRecord]
+    next_cursor: str | None = None
+
+
+class VersionPage(Struct, frozen=True):
+    """One part of a list of versions, the newest first."""
+
+    versions: list[DocumentVersion]
+    next_cursor: str | None = None
+
+
+class DocumentStore(Protocol):
+    """
+    Where documents live: a snapshot and a log of updates for each, its versions, and its lineage.
+
+    Every write is one atomic step, and what was awaited is durable on a durable backend. Names are any text of
+    1 to 1024 bytes in UTF-8, told apart byte by byte. A write never recreates what is gone: those to an
+    existing document name the lineage that they belong to.
+
+    Used as an async context manager; usable after entering, closed on leaving. All methods raise ``Storage``
+    when the backend is away or full and ``Serialization`` when a record cannot be read; nothing is then taken
+    for empty.
+    """
+
+    shared: bool
+    """Whether other processes may write to it."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
+        """
+        Make an empty document, or return the one that exists, whose lineage then is another one.
+
+        Two who create the same document at the same time get the same record.
+
+        Raises:
+            Conflict: If ``lineage`` is that of a document of this name that was deleted.
+        """
+        ...
+
+    async def find(self, name: str) -> DocumentRecord | None:
+        """What is known of the document. Cheap: nothing of its content is read."""
+        ...
+
+    async def load(self, name: str) -> StoredDocument | None:
+        """The whole document from one moment, or ``None`` if there is none."""
+        ...
+
+    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+        """
+        Add updates at the end of the log, in order, all or none; returns the number of the last one.
+
+        Raises:
+            NotFound: If there is no such document.
+            Conflict: If it is of another lineage.
+        """
+        ...
+
+    async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
+        """
+        Replace the snapshot, and drop the updates up to number ``upto``, which it contains, from the log.
+
+        ``False``, and nothing changed, if the document is gone, of another lineage, or was compacted as far as
+        that or further; updates behind ``upto`` stay as they are.
+        """
+        ...
+
+    async def delete(self, name: str, lineage: str, now: datetime) -> bool:
+        """
+        Remove the document with its log and versions; its lineage stays behind. ``False`` if there is none.
+
+        Raises:
+            Conflict: If it is of another lineage.
+        """
+        ...
+
+    async def is_deleted(self, name: str, lineage: str) -> bool:
+        """Whether a document of this name and lineage was deleted."""
+        ...
+
+    async def list(self, prefix: str, page: Page) -> DocumentPage:
+        """
+        A page of the documents whose names begin with ``prefix``. Whoever follows the cursors meets every
+        document that existed throughout exactly once.
+
+        Raises:
+            InvalidInput: If the cursor is not one of ours.
+        """
+        ...
+
+    async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
+        """Up to ``limit`` documents with more than ``updates`` updates or ``size`` bytes in the log, open or not."""
+        ...
+
+    async def keep_version(self, name: str, lineage: str, version: NewVersion) -> DocumentVersion:
+        """
+        Keep a state.
+
+        Raises:
+            NotFound, Conflict: As ``append``.
+        """
+        ...
+
+    async def versions(self, name: str, page: Page) -> VersionPage:
+        """
+        A page of the versions of the document; an empty one if there is no such document.
+
+        Raises:
+            InvalidInput: If the cursor is not one of ours.
+        """
+        ...
+
+    async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
+        """A version with its content, or ``None``."""
+        ...
+
+    async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
+        """Drop versions; returns how many there were."""
+        ...
+
+    async def ping(self) -> None:
+        """
+        Return when the backend answers and accepts writes.
+
+        Raises:
+            Storage: If it does not; the message says why.
+        """
+        ...

@@ -187,7 +187,9 @@ def _greet(config: Config, listener: socket.socket) -> None:
     print(f"Roomkey listening on {address}", flush=True)  # noqa: T201
     if config.server.dev:
         socket_address = f"ws{address.removeprefix('http')}{config.realtime.path}"
-        print(f"  The API     {address}/docs\n  WebSockets  {socket_address}", flush=True)  # noqa: T201
+        print(  # noqa: T201
+            f"  The demo    {address}/demo\n  The API     {address}/docs\n  WebSockets  {socket_address}", flush=True
+        )
         _warn_of_development()
     elif not config.security.api_keys:
         _log.warning("no_api_keys", advice="nobody can create sessions: `roomkey keys generate` makes a key")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from roomkey.domain.policy import SessionPolicy
-from tests.support.rest import Rest, served
+from tests.support.rest import Rest, a_library, served
 
 SECONDS = 180
 """Longer than a slow machine needs for what takes fifteen seconds here."""
@@ -53,6 +53,33 @@ def test_with_the_token_of_a_session(tmp_path: Path) -> None:
             *("-n", "5", "-H", f"Authorization: Bearer {token}", "--phases", "examples,coverage,fuzzing"),
             *("--include-operation-id", "get_mine", "--include-operation-id", "create_ticket"),
             *("--include-operation-id", "list_sessions", "--include-operation-id", "get_session"),
+        )
+
+    assert done.returncode == 0, done.stdout
+
+
+STATE_DECIDES = """
+[[operations]]
+include-path-regex = "^/documents"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 304, 401, 403, 404, 406, 409, 422]
+
+[[operations]]
+include-operation-id = "import_document"
+enabled = false
+"""
+"""
+Whether a patch has a place to go, or a text is a text, no schema can say. And nothing that is drawn is an export.
+"""
+
+
+def test_documents(tmp_path: Path) -> None:
+    library = a_library()
+    rest = Rest(library=library)
+    (tmp_path / "schemathesis.toml").write_text(STATE_DECIDES)
+
+    with served(rest.app, library) as url:
+        done = schemathesis(
+            url, tmp_path, "-n", "8", "-H", f"Authorization: Bearer {rest.admin}", "--include-path-regex", "^/documents"
         )
 
     assert done.returncode == 0, done.stdout

@@ -115,6 +115,44 @@ async def test_a_session_is_extended_from_now_on() -> None:
     assert answer.json["expires_at"] == "2026-03-02T12:30:00Z"
 
 
+async def test_grants_are_replaced_and_the_same_ones_change_nothing() -> None:
+    rest = Rest()
+    id = (await rest.session()).id
+    wish = {"grants": [{"documents": "notes/**", "access": "read"}]}
+
+    first = await rest.call("PUT", f"/sessions/{id}/grants", token=rest.service, json=wish)
+    second = await rest.call("PUT", f"/sessions/{id}/grants", token=rest.service, json=wish)
+    found = await rest.call("GET", f"/sessions/{id}", token=rest.service)
+
+    assert (first.status, first.header("etag")) == (200, '"3"')
+    assert first.json["grants"] == wish["grants"]
+    assert first.json == second.json == found.json
+
+
+async def test_grants_are_changed_only_if_the_version_matches() -> None:
+    rest = Rest()
+    id = (await rest.session()).id
+    wish = {"grants": [{"documents": "**", "access": "read"}]}
+
+    refused = await rest.call(
+        "PUT", f"/sessions/{id}/grants", token=rest.service, json=wish, headers={"if-match": '"1"'}
+    )
+    done = await rest.call("PUT", f"/sessions/{id}/grants", token=rest.service, json=wish, headers={"if-match": '"2"'})
+
+    assert (refused.status, refused.code) == (412, "version_mismatch")
+    assert (done.status, done.header("etag")) == (200, '"3"')
+
+
+async def test_an_ended_session_gets_no_other_grants() -> None:
+    rest = Rest()
+    id = (await rest.session()).id
+    await rest.sessions.invalidate_session(id)
+
+    refused = await rest.call("PUT", f"/sessions/{id}/grants", token=rest.service, json={"grants": []})
+
+    assert (refused.status, refused.code) == (409, "invalid_state")
+
+
 async def test_one_too_many_is_refused_if_the_policy_says_so() -> None:
     rest = Rest(policy=SessionPolicy(cap=1, on_cap=OnCap.REFUSE))
     await rest.session("alice")

@@ -29,6 +29,7 @@ TABLE: Final = {
     "PUT /sessions/{id}/expire": (401, 200, 200, 403, 403, 403, 403),
     "PUT /sessions/{id}/invalidate": (401, 200, 200, 200, 200, 403, 404),
     "PUT /sessions/{id}/extend": (401, 200, 200, 403, 403, 403, 403),
+    "PUT /sessions/{id}/grants": (401, 200, 200, 403, 403, 403, 403),
     "PUT /sessions/{id}/rotate": (401, 200, 200, 200, 200, 403, 404),
     "GET /users/{user_id:path}/sessions": (401, 200, 200, 200, 403, 200, 404),
     "DELETE /users/{user_id:path}/sessions": (401, 200, 200, 200, 403, 200, 404),
@@ -39,7 +40,11 @@ TABLE: Final = {
     "GET /docs": (200, 200, 200, 200, 200, 200, 200),
 }
 
-BODIES: Final = {"POST /sessions": {"user_id": "carol"}, "POST /sessions/batch": {"create": [{"user_id": "carol"}]}}
+BODIES: Final = {
+    "POST /sessions": {"user_id": "carol"},
+    "POST /sessions/batch": {"create": [{"user_id": "carol"}]},
+    "PUT /sessions/{id}/grants": {"grants": [{"documents": "**", "access": "admin"}]},
+}
 
 CELLS: Final = [
     (operation, who, status) for operation, row in TABLE.items() for who, status in zip(WHO, row, strict=True)

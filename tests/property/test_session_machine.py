@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from roomkey import errors
+from roomkey.domain.access import Access, Grant, Grants
 from roomkey.domain.lifecycle import deadline, replay
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession, Session, SessionFilter, SessionId, SessionState
@@ -36,6 +37,7 @@ from tests.support.storages import STORAGES
 T = TypeVar("T")
 CAP = 3
 USERS = st.sampled_from(["alice", "bob"])
+GRANTS: list[Grants] = [(), (Grant("a/*", Access.READ),), (Grant("a/*", Access.READ), Grant("**", Access.WRITE))]
 COMMANDS = ["activate_session", "suspend_session", "resume_session", "expire_session", "invalidate_session"]
 FINAL = {
     SessionState.EXPIRED: {SessionState.EXPIRED, SessionState.INVALIDATED},
@@ -54,6 +56,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.states: dict[SessionId, SessionState] = {}
         self.deleted: set[SessionId] = set()
         self.logged_out: set[SessionId] = set()
+        self.granted: dict[SessionId, Grants] = {}
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -111,6 +114,21 @@ class SessionMachine(RuleBasedStateMachine):
         with contextlib.suppress(errors.NotFound, errors.InvalidState):
             self.do(self.sessions.extend_session(session.id))
 
+    @rule(session=issued, grants=st.sampled_from(GRANTS))
+    def change_grants(self, session: IssuedSession, grants: Grants) -> None:
+        before = self.do(self.sessions.get_session(session.id))
+        try:
+            after = self.do(self.sessions.change_grants(session.id, grants))
+        except errors.NotFound:
+            assert session.id in self.deleted
+        except errors.InvalidState:
+            assert before is not None
+            assert not before.state.is_live
+        else:
+            assert before is not None
+            assert after.version - before.version == (before.grants != grants)
+            self.granted[session.id] = grants
+
     @rule(user=USERS, keep=st.none() | issued)
     def revoke(self, user: str, keep: IssuedSession | None) -> None:
         before = self.everyone()
@@ -154,6 +172,7 @@ class SessionMachine(RuleBasedStateMachine):
         for session in everyone:
             self.never_comes_back(session)
             self.history_is_the_state(session)
+            assert session.grants == self.granted.get(session.id, ())
         for user in ("alice", "bob"):
             assert sum(live(session, now) for session in everyone if session.user_id == user) <= CAP
             mine = [session for session in everyone if session.user_id == user]

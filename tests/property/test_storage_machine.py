@@ -21,7 +21,6 @@ from roomkey.domain.policy import OnCap, SessionPolicy, victims
 from roomkey.domain.session import (
     Deleted,
     Event,
-    Extended,
     Invalidated,
     Session,
     SessionFilter,
@@ -30,7 +29,7 @@ from roomkey.domain.session import (
 )
 from roomkey.errors import CapReached, Conflict, InvalidState, NotFound
 from roomkey.ports import SessionStorage
-from roomkey.testing.storage.suite import NOON, disagreements, everything, fact, issue, whole_log
+from roomkey.testing.storage.suite import NOON, details, disagreements, everything, fact, issue, whole_log
 
 USERS = ("a", "ab", "\N{GRINNING FACE}" * 64)
 T = TypeVar("T")
@@ -114,8 +113,7 @@ class StorageMachine(RuleBasedStateMachine):
             event = fact(ghost, Invalidated, self.now)
             assert isinstance(self.outcome(self.storage.update(apply(ghost, event), event)), NotFound)
             return
-        details = {"expires_at": self.now + timedelta(days=2)} if kind is Extended else {}
-        event = fact(session, kind, self.now, **details)  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+        event = fact(session, kind, self.now, **details(kind, self.now))  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
         try:
             after = apply(session, event)  # pyright: ignore[reportUnknownArgumentType]
         except InvalidState:

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from roomkey.api.operations import ApiSettings
+from roomkey.domain.access import Access, Grant
 from roomkey.domain.policy import SessionPolicy
 from roomkey.security.tokens import mint, mint_id
 from tests.support.rest import Answer, Rest, call
@@ -377,6 +378,53 @@ async def test_what_could_forge_lines_names_nobody(user_id: str) -> None:
 
 def _grant(documents: str) -> list[dict[str, str]]:
     return [{"documents": documents, "access": "admin"}]
+
+
+# --- grants -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("active", [True, False], ids=["active", "pending"])
+async def test_no_session_gives_itself_or_its_sibling_other_grants(*, active: bool) -> None:
+    rest = Rest()
+    issued, sibling = await rest.session(active=active), await rest.session()
+
+    answers = [
+        await rest.call("PUT", f"/sessions/{id}/grants", token=issued.token, json={"grants": _grant("**")})
+        for id in (issued.id, sibling.id, "me")
+    ]
+
+    assert [(answer.status, answer.code) for answer in answers] == [(403, "forbidden")] * 3
+    for id in (issued.id, sibling.id):
+        stored = await rest.sessions.get_session(id)
+        assert stored is not None
+        assert stored.grants == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"grants": [{"documents": "a", "access": "read"}] * 65},
+        {"grants": [{"documents": "a" * 1025, "access": "read"}]},
+        {"grants": [{"documents": "é" * 513, "access": "read"}]},
+        {"grants": [{"documents": "", "access": "read"}]},
+        {"grants": [{"documents": "a\x00", "access": "read"}]},
+        {"grants": [{"documents": "a", "access": "owner"}]},
+        {"grants": [{"documents": "a", "access": "read", "until": "monday"}]},
+        {"grants": None},
+        {"grants": [], "user_id": "mallory"},
+        {},
+    ],
+    ids=lambda body: str(body)[:40],
+)
+async def test_grants_beyond_their_limits_change_nothing(body: dict[str, Any]) -> None:
+    rest = Rest()
+    id = (await rest.session()).id
+    before = await rest.sessions.change_grants(id, [Grant("kept", Access.READ)])
+
+    answer = await rest.call("PUT", f"/sessions/{id}/grants", token=rest.admin, json=body)
+
+    assert (answer.status, answer.code) == (422, "invalid_input")
+    assert await rest.sessions.get_session(id) == before
 
 
 async def test_a_deep_body_does_not_reach_the_stack() -> None:

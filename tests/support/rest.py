@@ -3,22 +3,28 @@
 import json
 import socket
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import uvicorn
 import uvloop
 from msgspec import Struct
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.app import create_app
 from roomkey.api.operations import ApiSettings
 from roomkey.backends.memory import MemorySessionStorage
-from roomkey.domain.access import Role
+from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
+from roomkey.ports import Clock
+from roomkey.realtime.documents.commands import Documents
+from roomkey.realtime.documents.library import Library
+from roomkey.realtime.hub import Hub
 from roomkey.security.apikeys import ApiKey, ApiKeys, mint
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -65,7 +71,11 @@ async def call(
     root: str = "",
     client: str = "198.51.100.1",
 ) -> Answer:
-    """Send one request to ``app``. A ``body`` in parts arrives in parts, without a content-length."""
+    """
+    Send one request to ``app``: ``path`` is percent-encoded, as on the wire.
+
+    A ``body`` in parts arrives in parts, without a content-length.
+    """
     route, _, query = path.partition("?")
     parts = [body] if isinstance(body, bytes) else list(body)
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
@@ -79,7 +89,7 @@ async def call(
         "http_version": "1.1",
         "method": method,
         "scheme": scheme,
-        "path": root + route,
+        "path": root + unquote(route),
         "raw_path": (root + route).encode(),
         "query_string": query.encode("latin-1"),
         "root_path": root,
@@ -110,7 +120,12 @@ class Rest:
     """An interface of its own, on a storage in memory and a clock that stands still, with a key for each role."""
 
     def __init__(
-        self, *, policy: SessionPolicy | None = None, settings: ApiSettings | None = None, dev: bool = False
+        self,
+        *,
+        policy: SessionPolicy | None = None,
+        settings: ApiSettings | None = None,
+        dev: bool = False,
+        library: Library | None = None,
     ) -> None:
         self.clock = ManualClock(START)
         self.storage = MemorySessionStorage()
@@ -122,6 +137,7 @@ class Rest:
         keys = ApiKeys([ApiKey("operator", Role.ADMIN, admin_digest), ApiKey("backend", Role.SERVICE, service_digest)])
         self.app = create_app(
             self.sessions,
+            documents=None if library is None else Documents(library),
             settings=settings,
             keys=keys,
             tickets=self.tickets,
@@ -151,9 +167,9 @@ class Rest:
             pairs.append(("content-type", "application/json"))
         return await call(self.app, method, path, headers=pairs, body=body, scheme=scheme, root=root)
 
-    async def session(self, user_id: str = "alice", *, active: bool = True) -> IssuedSession:
+    async def session(self, user_id: str = "alice", *grants: Grant, active: bool = True) -> IssuedSession:
         """A session of ``user_id`` and its token."""
-        issued = await self.sessions.create_session(user_id)
+        issued = await self.sessions.create_session(user_id, grants=grants or None)
         if active:
             await self.sessions.activate_session(issued.id)
         return issued
@@ -163,11 +179,26 @@ def _encode(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+def a_library(clock: Clock | None = None) -> Library:
+    """Documents in memory, not yet at work."""
+    return Library(MemoryDocumentStore(), Hub(max_outbox_size=1 << 24), clock=clock or ManualClock(START))
+
+
+@asynccontextmanager
+async def documents_at_work(**settings: Any) -> AsyncGenerator[Rest]:
+    """An interface with documents in memory."""
+    library = a_library()
+    async with library.store, library.at_work():
+        yield Rest(library=library, **settings)
+
+
 @contextmanager
-def served(app: ASGIApp) -> Generator[str]:
-    """The address of a server that serves ``app`` in a thread, until the block is left."""
+def served(app: ASGIApp, library: Library | None = None) -> Generator[str]:
+    """The address of a server that serves ``app`` in a thread, with ``library`` at work, until the block is left."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    if library is not None:
+        app = _at_work(app, library)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off" if library is None else "on"))
     thread = threading.Thread(target=uvloop.run, args=(server.serve(sockets=[listener]),), daemon=True)
     thread.start()
     try:
@@ -176,3 +207,17 @@ def served(app: ASGIApp) -> Generator[str]:
         server.should_exit = True
         thread.join(timeout=10)
         listener.close()
+
+
+def _at_work(app: ASGIApp, library: Library) -> ASGIApp:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        await receive()
+        async with library.store, library.at_work():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return serve

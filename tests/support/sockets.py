@@ -26,7 +26,7 @@ from roomkey.errors import Invalidated as InvalidatedError
 from roomkey.errors import InvalidToken, RoomkeyError
 from roomkey.errors import Suspended as SuspendedError
 from roomkey.realtime.frames import Frame
-from roomkey.realtime.peer import Peer
+from roomkey.realtime.roompeer import RoomPeer
 from roomkey.realtime.rooms import Rooms
 from roomkey.realtime.service import SessionWebSocketHandler
 from roomkey.realtime.settings import RealtimeSettings
@@ -324,7 +324,7 @@ class Caller:
     """A client: what it says, and what it heard."""
 
     def __init__(self, node: Node, conversation: Conversation) -> None:
-        assert isinstance(conversation, Peer)
+        assert isinstance(conversation, RoomPeer)
         self.node = node
         self.peer = peer = conversation
         self.socket = FakeSocket()

@@ -55,6 +55,8 @@ def test_help_names_every_command_and_the_exit_codes(capsys: Capture) -> None:
         ("sessions", "create"),
         ("sessions", "create", "alice", "--lifetime", "soon"),
         ("sessions", "create", "alice", "--grant", "everything"),
+        ("sessions", "grants", "3a"),
+        ("sessions", "grants", "3a", "--grant", "everything"),
         ("sessions", "create", "alice", "--metadata", "[]"),
         ("keys", "generate", "--name", ""),
         ("bench", "--count", "0"),
@@ -227,6 +229,21 @@ def test_on_a_storage_itself_no_server_is_needed(capsys: Capture, tmp_path: Path
     capsys.readouterr()
     assert run("sessions", "show", id, *storage) == Exit.FAILED
     assert "not_found" in capsys.readouterr().err
+
+
+def test_grants_are_replaced_or_all_taken_away(capsys: Capture, tmp_path: Path) -> None:
+    storage = ("--storage", f"lmdb://{tmp_path / 'store'}", "--json")
+    run("sessions", "create", "alice", "--grant", "**:admin", *storage)
+    id = json.loads(capsys.readouterr().out)["session"]["id"]
+
+    code = run("sessions", "grants", id, "--grant", "notes/a:b:read", "--grant", "notes/**:write", *storage)
+    given = json.loads(capsys.readouterr().out)["grants"]
+    run("sessions", "grants", id, "--no-grants", *storage)
+    taken = json.loads(capsys.readouterr().out)["grants"]
+
+    assert code == Exit.DONE
+    assert given == [{"documents": "notes/a:b", "access": "read"}, {"documents": "notes/**", "access": "write"}]
+    assert taken == []
 
 
 def test_what_the_state_does_not_allow_is_said_and_fails(capsys: Capture, tmp_path: Path) -> None:

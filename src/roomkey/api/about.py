@@ -60,18 +60,18 @@ async def ready(request: Request) -> Reply:
     tag="Service",
     who=PUBLIC,
     answers={
-        200: Answer("This document, in OpenAPI 3.1.", media="application/json"),
+        200: Answer("This document, in OpenAPI 3.1.", media=("application/json",)),
         304: Answer("It has not changed."),
     },
 )
 async def openapi_json(request: Request) -> Reply:
     """What the interface promises, for machines."""
-    documents = request.services.documents
-    tag = documents.openapi_tag.encode()
+    publication = request.services.publication
+    tag = publication.openapi_tag.encode()
     headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
     if matches_etag(request.headers.get("if-none-match"), tag):
         return Reply(304, b"", headers)
-    body = documents.openapi
+    body = publication.openapi
     if request.root:
         # Mounted in another application, all paths are below the place where the document was found.
         body = b'{"servers":[{"url":%b}],' % msgspec.json.encode(request.root) + body[1:]
@@ -79,17 +79,17 @@ async def openapi_json(request: Request) -> Reply:
 
 
 @operation(
-    "The documentation", tag="Service", who=PUBLIC, answers={200: Answer("A page for people.", media="text/html")}
+    "The documentation", tag="Service", who=PUBLIC, answers={200: Answer("A page for people.", media=("text/html",))}
 )
 async def docs(request: Request) -> Reply:
     """What the interface promises, for people. The page loads nothing from elsewhere."""
-    documents = request.services.documents
+    publication = request.services.publication
     return Reply(
         200,
-        documents.page,
+        publication.page,
         [
             HTML,
-            (b"content-security-policy", documents.page_policy.encode()),
+            (b"content-security-policy", publication.page_policy.encode()),
             (b"cache-control", b"no-cache"),
         ],
     )

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from roomkey.api import about, openapi, rest
+from roomkey.api import about, documents, openapi, rest
 from roomkey.api.callers import Authenticator, SecurityConfig
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHeadersMiddleware
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
+from roomkey.api.pages import BUILT, BuiltPage
+from roomkey.api.segments import SegmentRoute
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
+from roomkey.realtime.documents.commands import Documents
 from roomkey.realtime.socket import Doorkeeper
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import Tickets
@@ -21,7 +24,9 @@ from roomkey.sessions.manager import SessionManager
 from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.asgi import WebSocketEndpoint
 
-ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
+Routes = Mapping[str, Mapping[str, Handler]]
+
+ROUTES: Final[Routes] = {
     "/sessions": {"GET": rest.list_sessions, "POST": rest.create_session},
     "/sessions/me": {"GET": rest.get_mine, "DELETE": rest.delete_mine},
     "/sessions/batch": {"POST": rest.batch},
@@ -33,6 +38,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/sessions/{id}/expire": {"PUT": rest.expire},
     "/sessions/{id}/invalidate": {"PUT": rest.invalidate},
     "/sessions/{id}/extend": {"PUT": rest.extend},
+    "/sessions/{id}/grants": {"PUT": rest.change_grants},
     "/sessions/{id}/rotate": {"PUT": rest.rotate},
     "/users/{user_id:path}/sessions": {"GET": rest.list_user_sessions, "DELETE": rest.revoke_user},
     "/health": {"GET": about.health},
@@ -43,10 +49,31 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
 }
 """Tried from the top; ids of users may contain slashes, percent-encoded."""
 
+DOCUMENT_ROUTES: Final[Routes] = {
+    "/documents": {"GET": documents.list_documents},
+    "/documents/{name}": {
+        "GET": documents.get_document,
+        "PUT": documents.put_document,
+        "PATCH": documents.patch_document,
+        "DELETE": documents.delete_document,
+    },
+    "/documents/{name}/versions": {"GET": documents.list_versions, "POST": documents.keep_version},
+    "/documents/{name}/versions/{number}": {"GET": documents.get_version},
+    "/documents/{name}/versions/{number}/diff": {"GET": documents.get_difference},
+    "/documents/{name}/versions/{number}/restore": {"POST": documents.restore_version},
+    "/documents/{name}/blame": {"GET": documents.blame_document},
+    "/documents/{name}/export": {"GET": documents.export_document},
+    "/documents/{name}/import": {"POST": documents.import_document},
+}
+"""Every parameter is one segment as it was sent: slashes in names are percent-encoded."""
 
-def create_app(
+EVERY_ROUTE: Final[Routes] = {**ROUTES, **DOCUMENT_ROUTES}
+
+
+def create_app(  # noqa: PLR0913  # each is a part that may be left out
     sessions: SessionManager,
     *,
+    documents: Documents | None = None,
     settings: ApiSettings | None = None,
     keys: ApiKeys | None = None,
     tickets: Tickets | None = None,
@@ -59,29 +86,36 @@ def create_app(
     The interface to ``sessions``. It may be mounted under any path of another ASGI application.
 
     Args:
+        documents: The commands on documents; without them there are no documents here.
         tickets: Where tickets are issued; the doorkeeper must redeem them from the same.
         doorkeeper: Answers WebSocket handshakes; without one there are no sockets here.
         transport: The limits of those sockets.
-        dev: Lets everybody who presents no credential do everything.
+        dev: Lets everybody who presents no credential do everything, and serves the demo.
         draining: Whether ``/health/ready`` should send requests elsewhere.
     """
     settings = settings or ApiSettings()
     security = SecurityConfig(allowed_origins=settings.allowed_origins, max_violations=settings.max_violations)
+    described = contracts(ROUTES if documents is None else EVERY_ROUTE)
     services = Services(
         sessions=sessions,
+        documents=documents,
         authenticator=Authenticator(sessions, keys=keys, security=security, dev=dev),
         tickets=Tickets() if tickets is None else tickets,
         idempotency=Idempotency(
             sessions.clock, window=settings.idempotency_window, max_bytes=settings.idempotency_max_bytes
         ),
         settings=settings,
-        documents=openapi.documents(openapi.describe(contracts(), sessions.policy, dev=dev)),
+        publication=openapi.publication(openapi.describe(described, sessions.policy, dev=dev)),
         draining=draining,
     )
-    routes: list[BaseRoute] = [Route(path, Resource(methods, services)) for path, methods in contracts().items()]
-    if doorkeeper is not None:
-        routes.append(WebSocketRoute("/{path:path}", WebSocketEndpoint(doorkeeper, transport)))
-    app: ASGIApp = Router(routes, redirect_slashes=False, default=_nothing_here)
+    routes: list[BaseRoute] = [
+        (SegmentRoute if path in DOCUMENT_ROUTES else Route)(path, Resource(methods, services))
+        for path, methods in described.items()
+    ]
+    if dev:
+        routes += BuiltPage("/demo", BUILT / "demo").routes()
+    sockets: ASGIApp = WebSocketClose() if doorkeeper is None else WebSocketEndpoint(doorkeeper, transport)
+    app: ASGIApp = Router(routes, redirect_slashes=False, default=_Elsewhere(sockets))
     # From the inside out. A limit on requests belongs between the problems and the routes: behind it nothing
     # has been spent on a caller, in front of it a refusal becomes a problem.
     app = ProblemMiddleware(app)
@@ -89,10 +123,10 @@ def create_app(
     return SecurityHeadersMiddleware(app)
 
 
-def contracts() -> dict[str, dict[str, Operation]]:
+def contracts(routes: Routes = EVERY_ROUTE) -> dict[str, dict[str, Operation]]:
     """Every operation by its path and method."""
     return {
-        path: {method: CONTRACTS[handler] for method, handler in methods.items()} for path, methods in ROUTES.items()
+        path: {method: CONTRACTS[handler] for method, handler in methods.items()} for path, methods in routes.items()
     }
 
 
@@ -101,7 +135,13 @@ def document() -> dict[str, Any]:
     return openapi.describe(contracts(), SessionPolicy())
 
 
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        raise NotFound("there is nothing here")
-    await WebSocketClose()(scope, receive, send)
+class _Elsewhere:
+    """Where no route leads: nothing is there, but every socket belongs to the doorkeeper, whatever its path."""
+
+    def __init__(self, sockets: ASGIApp) -> None:
+        self._sockets = sockets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raise NotFound("there is nothing here")
+        await self._sockets(scope, receive, send)

@@ -12,11 +12,13 @@ from starlette.types import Scope
 from roomkey.api.exchange import SAFE_METHODS
 from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending
 from roomkey.api.schemas import printable
+from roomkey.domain.access import Access, access_to, allows
 from roomkey.domain.session import Client, Session, SessionState
-from roomkey.errors import Forbidden, Invalidated, InvalidToken
+from roomkey.errors import DocumentNotFound, Forbidden, Invalidated, InvalidToken
 from roomkey.security import apikeys, credentials
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.credentials import Credential, CredentialKind
+from roomkey.security.inspection import check_document_name
 from roomkey.sessions.manager import SessionManager
 
 _EMPTY: Final[Mapping[str, str]] = {}
@@ -209,3 +211,22 @@ def check_standing(caller: Caller, allowed: frozenset[Standing]) -> None:
     if caller.session is None:
         raise Forbidden("only a session may do this")
     raise Forbidden("only an API key may do this")
+
+
+def check_access(caller: Caller, document: str, wanted: Access) -> None:
+    """
+    Raise unless ``caller`` may do what ``wanted`` says: a key with every document, a session by its grants.
+
+    Raises:
+        InvalidInput: If no document can have that name.
+        DocumentNotFound: If no grant covers it, whether or not there is such a document.
+        Forbidden: If the grants do not reach so far.
+    """
+    check_document_name(document)
+    session = caller.session
+    if session is None:
+        return
+    if access_to(document, session.grants) is None:
+        raise DocumentNotFound("there is no such document")
+    if not allows(session.grants, document, wanted):
+        raise Forbidden(f"the session may not {wanted} this document")

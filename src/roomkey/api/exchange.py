@@ -1,7 +1,8 @@
 """One exchange over HTTP on bare ASGI: headers, a body that is bounded while it arrives, and the reply."""
 
 import asyncio
-from collections.abc import Generator, Mapping
+import re
+from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -10,7 +11,13 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from roomkey.api import problems
-from roomkey.api.problems import BodyTooLarge, MalformedRequest, RequestTimeout, UnsupportedMediaType
+from roomkey.api.problems import (
+    BodyTooLarge,
+    MalformedRequest,
+    NotAcceptable,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -37,7 +44,12 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 
 HTML: Final = (b"content-type", b"text/html; charset=utf-8")
 _JSON: Final = (b"content-type", b"application/json")
+_JSON_ONLY: Final = ("application/json",)
 _PROBLEM: Final = (b"content-type", problems.MEDIA_TYPE.encode())
+
+_CHARSET: Final = re.compile(r"""\bcharset\s*=\s*"?([^\s";]+)""", re.IGNORECASE)
+_WEIGHT: Final = re.compile(r"\bq\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+"""RFC 9110, 12.4.2; what is written otherwise weighs as much as nothing at all: 1."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -107,11 +119,57 @@ def check_json(headers: Mapping[str, str]) -> None:
     Raises:
         UnsupportedMediaType: If it is said to be something else, or nothing is said.
     """
-    kind = headers.get("content-type", "")
-    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType("the body must be application/json")
+    media_type(headers, _JSON_ONLY)
+
+
+def media_type(headers: Mapping[str, str], accepted: Sequence[str]) -> str:
+    """
+    What the body is said to be: one of ``accepted``, not compressed, and text in UTF-8.
+
+    Raises:
+        UnsupportedMediaType: If it is said to be something else, or nothing is said.
+    """
+    said = headers.get("content-type", "")
+    kind, _, parameters = said.partition(";")
+    if said not in accepted:
+        kind = kind.strip().lower()
+        if kind not in accepted:
+            raise UnsupportedMediaType(f"the body must be {' or '.join(accepted)}", accepted)
+        charset = _CHARSET.search(parameters) if kind.startswith("text/") else None
+        if charset is not None and charset[1].lower() not in ("utf-8", "us-ascii"):
+            raise UnsupportedMediaType("text must be in UTF-8", accepted)
     if headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("the body must not be compressed")
+        raise UnsupportedMediaType("the body must not be compressed", accepted)
+    return kind
+
+
+def preferred(accept: str | None, offered: Sequence[str]) -> str:
+    """
+    Which of the ``offered`` media types the caller likes best, and of several the first (RFC 9110, 12.5.1).
+
+    Raises:
+        NotAcceptable: If it wants none of them.
+    """
+    ranges = [_media_range(text) for text in (accept or "").split(",") if text.strip()]
+    if not ranges:
+        return offered[0]
+    best = max(offered, key=lambda kind: _quality(kind, ranges))
+    if not _quality(best, ranges):
+        raise NotAcceptable(f"this comes as {' or '.join(offered)}")
+    return best
+
+
+def _media_range(text: str) -> tuple[str, float]:
+    kind, _, parameters = text.partition(";")
+    weight = _WEIGHT.search(parameters)
+    return kind.strip().lower(), 1.0 if weight is None else float(weight[1])
+
+
+def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
+    """How much ``kind`` is liked: what the range says that is closest to it."""
+    closeness = {"*/*": 0, kind.partition("/")[0] + "/*": 1, kind: 2}
+    said = [(closeness[pattern], quality) for pattern, quality in ranges if pattern in closeness]
+    return max(said, default=(0, 0.0))[1]
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, within: timedelta) -> bytes:
@@ -217,24 +275,35 @@ def matches_etag(condition: str | None, current: bytes) -> bool:
     return current.decode("latin-1") in [tag.strip().removeprefix("W/") for tag in condition.split(",")]
 
 
-def expected_versions(condition: str | None) -> frozenset[int] | None:
+def expected_tags(condition: str | None) -> frozenset[str] | None:
     """
-    The versions that If-Match allows; ``None`` if any will do (RFC 9110, 13.1.1).
+    The entity tags, without their quotes, that If-Match allows; ``None`` if any will do (RFC 9110, 13.1.1).
 
-    Tags that are well formed and not ours allow nothing, and neither do weak ones.
+    Weak ones allow nothing.
 
     Raises:
         MalformedRequest: If it is not a list of entity tags.
     """
     if condition is None or condition.strip() == "*":
         return None
-    versions: set[int] = set()
+    tags: set[str] = set()
     for tag in condition.split(","):
         text = tag.strip()
         strong = text.removeprefix("W/")
         if len(strong) < 2 or not (strong[0] == strong[-1] == '"') or '"' in strong[1:-1]:
             raise MalformedRequest('the header if-match must be * or entity tags, such as "3"')
-        inner = strong[1:-1]
-        if text is strong and inner.isascii() and inner.isdecimal() and len(inner) < 16:
-            versions.add(int(inner))
-    return frozenset(versions)
+        if text is strong:
+            tags.add(strong[1:-1])
+    return frozenset(tags)
+
+
+def expected_versions(condition: str | None) -> frozenset[int] | None:
+    """
+    The versions of a session that If-Match allows; ``None`` if any will do. Raises as ``expected_tags``.
+
+    Tags that are well formed and not ours allow nothing.
+    """
+    tags = expected_tags(condition)
+    if tags is None:
+        return None
+    return frozenset(int(tag) for tag in tags if tag.isascii() and tag.isdecimal() and len(tag) < 16)

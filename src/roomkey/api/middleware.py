@@ -130,10 +130,15 @@ class CorsMiddleware:
 _VARY: Final = (b"vary", b"origin")
 _EXPOSED: Final = (
     b"access-control-expose-headers",
-    b"etag, location, retry-after, idempotent-replayed, www-authenticate",
+    b", ".join(
+        (
+            *(b"etag", b"location", b"retry-after", b"idempotent-replayed", b"www-authenticate"),
+            *(b"content-disposition", b"roomkey-lineage", b"roomkey-sequence"),
+        )
+    ),
 )
 _PREFLIGHT: Final[Headers] = [
-    (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
     (
         b"access-control-allow-headers",
         b"authorization, content-type, idempotency-key, if-match, if-none-match, x-session-id",

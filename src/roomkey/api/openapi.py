@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.api import problems, schemas
+from roomkey.api import document_schemas, problems, schemas
 from roomkey.api.callers import ANYONE, KEYS, PUBLIC, SESSIONS_EVEN_PENDING, Standing
-from roomkey.api.operations import Answer, Documents, Operation
+from roomkey.api.operations import Answer, Operation, Publication
 from roomkey.domain.policy import SessionPolicy
 
 Json = dict[str, Any]
@@ -32,8 +32,8 @@ is answered like what does not exist.
 
 **Errors** are RFC 9457 problems. Go by `code`, which never changes its meaning.
 
-**Optimistic updates.** Answers about one session have its version as their `ETag`. Sent back in `If-Match`, it makes \
-a change happen only if nobody was faster; else the answer is 412.
+**Optimistic updates.** Answers about one session or document have its version as their `ETag`. Sent back in \
+`If-Match`, it makes a change happen only if nobody was faster; else the answer is 412.
 
 **Repeating safely.** A POST with an `Idempotency-Key` (1 to 255 visible ASCII characters) is done once: sent again \
 within a day, it gets the same answer with `Idempotent-Replayed: true`. With another body it is refused (422), and \
@@ -46,6 +46,8 @@ TAGS: Final = {
     "Transitions": "Move a session through its life. Asking for what already holds changes nothing and is no error.",
     "My session": "What the holder of a session can do with it.",
     "Users": "All sessions of one user.",
+    "Documents": "What people edit together, read and written by programs. A change is that of one more collaborator.",
+    "Versions": "States of a document that are kept.",
     "Service": "How the service is doing, and this document.",
 }
 
@@ -60,12 +62,20 @@ PUBLIC_NAMES: Final = {
     "HealthBody": "HealthStatus",
     "ProbeBody": "Probe",
     "BatchBody": "BatchOutcome",
+    "DocumentBody": "Document",
+    "DocumentPageBody": "DocumentPage",
+    "VersionBody": "Version",
+    "AuthorBody": "Author",
+    "VersionPageBody": "VersionPage",
+    "DifferenceBody": "Difference",
+    "BlameBody": "Blame",
+    "RangeBody": "BlameRange",
     "GrantInput": "NewGrant",
     "ClientInput": "NewClient",
 }
 """How outsiders call what has another name among us."""
 
-EXAMPLES: Final[Mapping[type[Struct], Any]] = {
+EXAMPLES: Final[Mapping[Any, Any]] = {
     schemas.NewSession: {
         "user_id": "alice",
         "client": {"ip": "203.0.113.7", "device": "Alice's laptop"},
@@ -76,6 +86,8 @@ EXAMPLES: Final[Mapping[type[Struct], Any]] = {
     schemas.Batch: {"create": [{"user_id": "alice"}, {"user_id": "bob", "lifetime": 3600}]},
     schemas.Cause: {"reason": "signed in elsewhere"},
     schemas.Extension: {"lifetime": 3600},
+    schemas.Rights: {"grants": [{"documents": "notes/**", "access": "read"}]},
+    document_schemas.NewVersionLabel: {"label": "before the meeting"},
 }
 
 SECURITY_SCHEMES: Final[Json] = {
@@ -97,7 +109,7 @@ STANDING_HEADERS: Final[Json] = {
     "If-Match": {
         "name": "If-Match",
         "in": "header",
-        "description": "Change the session only if this is its version; `ETag` of an earlier answer, or `*`.",
+        "description": "Change it only if this is its version; `ETag` of an earlier answer, or `*`.",
         "schema": {"type": "string"},
         "example": '"3"',
     },
@@ -114,6 +126,24 @@ _ETAG: Final[Json] = {
     "description": "The version of the session.",
     "required": True,
     "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+}
+
+_STANDING: Final[Json] = {
+    "ETag": {
+        "description": "The lineage and the version of the document.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^"[^"]+\\.[0-9]+"$'},
+    },
+    "Roomkey-Lineage": {
+        "description": "The id of its history: a document that was deleted and made anew has another one.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Roomkey-Sequence": {
+        "description": "How many updates it was ever given.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
 }
 
 
@@ -149,7 +179,7 @@ def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) 
     }
 
 
-def documents(description: Json) -> Documents:
+def publication(description: Json) -> Publication:
     """What is served at ``/openapi.json`` and ``/docs``."""
     encoded = msgspec.json.encode(description)
     page = PAGE.read_text(encoding="utf-8")
@@ -157,7 +187,7 @@ def documents(description: Json) -> Documents:
         "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"frame-ancestors 'none'; script-src {_hashes(page, 'script')}; style-src {_hashes(page, 'style')}"
     )
-    return Documents(encoded, f'"{sha256(encoded).hexdigest()[:32]}"', page.encode(), policy)
+    return Publication(encoded, f'"{sha256(encoded).hexdigest()[:32]}"', page.encode(), policy)
 
 
 def _hashes(page: str, element: str) -> str:
@@ -186,15 +216,26 @@ def _operation(path: str, operation: Operation, *, dev: bool) -> Json:
     ]
     if obeyed:
         described["x-headers"] = [{"$ref": f"#/components/parameters/{name}"} for name in obeyed]
-    if operation.body is not None:
-        media: Json = {"schema": _reference(operation.body.__name__)}
-        if operation.body in EXAMPLES:
-            media["example"] = EXAMPLES[operation.body]
+    contents = {"application/json": operation.body} if operation.body is not None else operation.contents
+    if contents:
         described["requestBody"] = {
             "required": operation.body_required,
-            "content": {"application/json": media},
+            "content": {media: _content(kind) for media, kind in contents.items()},
         }
     return described
+
+
+def _content(kind: Any) -> Json:
+    if kind is bytes:
+        return {"schema": {"type": "string", "format": "binary"}}
+    described: Json = {"schema": _input(kind)}
+    example = next((example for known, example in EXAMPLES.items() if known is kind), None)
+    return described if example is None else described | {"example": example}
+
+
+def _input(kind: Any) -> Json:
+    (schema,), _ = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+    return _renamed(schema)
 
 
 def _security(operation: Operation, *, dev: bool) -> list[Json]:
@@ -211,7 +252,12 @@ def _security(operation: Operation, *, dev: bool) -> list[Json]:
 
 
 def _parameters(path: str, operation: Operation) -> list[Json]:
-    kinds = {"id": schemas.SessionIdText, "user_id": schemas.UserId}
+    kinds = {
+        "id": schemas.SessionIdText,
+        "user_id": schemas.UserId,
+        "name": document_schemas.DocumentName,
+        "number": document_schemas.VersionNumber,
+    }
     parameters: list[Json] = [
         {"name": name, "in": "path", "required": True, "schema": _schema(kinds[name])}
         for name in re.findall(r"{(\w+)", path)
@@ -267,18 +313,25 @@ def _answer(answer: Answer) -> Json:
     headers: Json = {}
     if answer.etag:
         headers["ETag"] = _ETAG
+    if answer.standing:
+        headers |= _STANDING
     if answer.location:
-        headers["Location"] = {"description": "The session.", "required": True, "schema": {"type": "string"}}
+        headers["Location"] = {"description": "What was made.", "required": True, "schema": {"type": "string"}}
     if headers:
         response["headers"] = headers
     if answer.body is not None:
         response["content"] = {"application/json": {"schema": _reference(answer.body.__name__)}}
-    elif answer.media is not None:
-        kind = "object" if answer.media == "application/json" else "string"
-        response["content"] = {answer.media: {"schema": {"type": kind}}}
-    if answer.location:
+    elif answer.media:
+        response["content"] = {media: _form(media) for media in answer.media}
+    if answer.body is schemas.IssuedBody:
         response["links"] = _links()
     return response
+
+
+def _form(media: str) -> Json:
+    if media == "application/json":
+        return {"schema": {"type": "object"}}
+    return {"schema": {"type": "string"}} if media.startswith("text/") else {}
 
 
 def _links() -> Json:
@@ -297,8 +350,10 @@ def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
         kinds += [problems.CredentialsMissing, errors.Forbidden]
         if Standing.SESSION in who and Standing.PENDING not in who:
             kinds.append(problems.SessionPending)
-    if operation.body is not None:
+    if operation.body is not None or operation.contents:
         kinds += [problems.RequestTimeout, problems.BodyTooLarge, problems.UnsupportedMediaType, errors.InvalidInput]
+    if operation.access is not None:
+        kinds += [errors.InvalidInput, errors.DocumentNotFound]
     if operation.query is not None:
         kinds.append(errors.InvalidInput)
     if operation.idempotent:
@@ -340,8 +395,9 @@ def _schemas(contracts: Contracts, policy: SessionPolicy) -> Json:
     kinds = {operation.body for operation in operations if operation.body is not None}
     kinds |= {answer.body for operation in operations for answer in operation.answers.values() if answer.body}
     ordered = sorted(kinds, key=lambda kind: kind.__name__)
+    contents = [kind for operation in operations for kind in operation.contents.values()]
     _, components = msgspec.json.schema_components(
-        [*ordered, problems.Problem, schemas.SessionState], ref_template="#/components/schemas/{name}"
+        [*ordered, *contents, problems.Problem, schemas.SessionState], ref_template="#/components/schemas/{name}"
     )
     renamed = {
         _public_name(name): _renamed(schema) | {"title": _public_name(name)} for name, schema in components.items()

@@ -1,7 +1,7 @@
 """What the interface can do: each operation with its contract, and how a request becomes a call of it."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
@@ -16,13 +16,17 @@ from roomkey.api.callers import (
     Caller,
     Standing,
     address_of,
+    check_access,
     check_standing,
 )
-from roomkey.api.exchange import Reply, check_json, empty_reply, headers_of, read_body
+from roomkey.api.exchange import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
-from roomkey.api.problems import MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
+from roomkey.api.problems import Flaw, MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
 from roomkey.api.schemas import parse_query
+from roomkey.domain.access import Access
 from roomkey.errors import RoomkeyError
+from roomkey.realtime.documents.commands import Documents
+from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
 
@@ -33,20 +37,22 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
 
     ``public_url`` is where clients reach it, such as ``https://rooms.example.com``; without it they are told
     the host that they asked for. Pages of ``allowed_origins`` may use it from a browser. A body has
-    ``max_body_bytes`` at most and ``body_timeout`` to arrive. Answers to requests with an Idempotency-Key are
-    kept for ``idempotency_window``, at most ``idempotency_max_bytes`` of them, in memory only.
+    ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``, and ``body_timeout`` to
+    arrive. Answers to requests with an Idempotency-Key are kept for ``idempotency_window``, at most
+    ``idempotency_max_bytes`` of them, in memory only.
     """
 
     public_url: str | None = None
     allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int = 64 * 1024
+    max_document_bytes: int = 16 * 1024 * 1024
     body_timeout: timedelta = timedelta(seconds=20)
     idempotency_window: timedelta = timedelta(hours=24)
     idempotency_max_bytes: int = 8 * 1024 * 1024
     max_violations: int = 10
 
 
-class Documents(Struct, frozen=True):
+class Publication(Struct, frozen=True):
     """What the interface says about itself: the OpenAPI document, and the page that shows it."""
 
     openapi: bytes
@@ -56,21 +62,26 @@ class Documents(Struct, frozen=True):
 
 
 class Services(Struct, frozen=True, kw_only=True):
-    """Everything that operations work with."""
+    """Everything that operations work with. Without ``documents`` there are no operations on them."""
 
     sessions: SessionManager
+    documents: Documents | None
     authenticator: Authenticator
     tickets: Tickets
     idempotency: Idempotency
     settings: ApiSettings
-    documents: Documents
+    publication: Publication
     draining: Callable[[], bool]
 
 
 class Request:
-    """A request as operations see it: whoever sent it may do this, and what came with it fits the contract."""
+    """
+    A request as operations see it: whoever sent it may do this, and what came with it fits the contract.
 
-    __slots__ = ("body", "caller", "headers", "query", "scope", "services")
+    ``media`` is the type of the body where the contract knows several.
+    """
+
+    __slots__ = ("body", "caller", "headers", "media", "query", "scope", "services")
 
     def __init__(self, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller) -> None:
         self.scope = scope
@@ -78,12 +89,21 @@ class Request:
         self.headers = headers
         self.caller = caller
         self.body: Any = None
+        self.media = "application/json"
         self.query: Any = None
 
     @property
     def sessions(self) -> SessionManager:
         """The commands on sessions."""
         return self.services.sessions
+
+    @property
+    def documents(self) -> Documents:
+        """The commands on documents."""
+        documents = self.services.documents
+        if documents is None:
+            raise LookupError("this interface was made without documents")
+        return documents
 
     def path(self, name: str) -> str:
         """The part of the path that the route calls ``name``."""
@@ -100,20 +120,37 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 class Answer(Struct, frozen=True):
     """
-    One way in which an operation succeeds: with ``body`` as JSON, with something else of type ``media``, or empty.
+    One way in which an operation succeeds: with ``body`` as JSON, with something else of a type in ``media``, or empty.
 
-    With ``etag`` the version of a session comes with it, with ``location`` the address of a new one.
+    With ``etag`` the version of a session comes with it, with ``standing`` that of a document and its lineage, with
+    ``location`` the address of what was made.
     """
 
     description: str
     body: type[Struct] | None = None
-    media: str | None = None
+    media: tuple[str, ...] = ()
     etag: bool = False
+    standing: bool = False
     location: bool = False
 
 
+Contents = Mapping[str, Any]
+"""
+What a body may be, by its media type: ``bytes`` as they come, ``str`` in UTF-8, or what JSON is decoded as.
+
+Such bodies go into documents, and may be as large.
+"""
+
+MAX_CONTENT_DEPTH: Final = 64
+"""Of JSON that goes into a document."""
+
+
 class Operation(Struct, frozen=True, kw_only=True):
-    """An operation and its contract, from which both the checks and the OpenAPI document are made."""
+    """
+    An operation and its contract, from which both the checks and the OpenAPI document are made.
+
+    With ``access`` it is about the document that the path calls ``name``.
+    """
 
     handler: Handler
     name: str
@@ -121,14 +158,16 @@ class Operation(Struct, frozen=True, kw_only=True):
     description: str
     tag: str
     who: frozenset[Standing]
+    access: Access | None
     answers: Mapping[int, Answer]
     errors: Sequence[type[RoomkeyError]]
     body: type[Struct] | None
     body_required: bool
+    contents: Contents
     query: type[Struct] | None
     conditional: bool
     idempotent: bool
-    decoder: msgspec.json.Decoder[Any]
+    decoders: Mapping[str, msgspec.json.Decoder[Any]]
 
 
 F = TypeVar("F", bound=Handler)
@@ -137,15 +176,20 @@ CONTRACTS: Final[dict[Handler, Operation]] = {}
 """The operations by their functions."""
 
 
+_NO_CONTENTS: Final[Contents] = {}
+
+
 def operation(  # noqa: PLR0913  # a contract has as many parts
     summary: str,
     *,
     tag: str,
     who: frozenset[Standing],
     answers: Mapping[int, Answer],
+    access: Access | None = None,
     errors: Sequence[type[RoomkeyError]] = (),
     body: type[Struct] | None = None,
     body_required: bool = True,
+    contents: Contents = _NO_CONTENTS,
     query: type[Struct] | None = None,
     conditional: bool = False,
     idempotent: bool = False,
@@ -154,7 +198,10 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
     Declare the contract of a function; its docstring is the description that outsiders read.
 
     Args:
+        access: What a session's grants must allow it to do with the document that the path calls ``name``.
         errors: What it raises besides what the checks in front of it do.
+        body: What the body is, in JSON.
+        contents: What the body is instead, by media type.
         conditional: Whether it obeys If-Match.
         idempotent: Whether it obeys Idempotency-Key.
     """
@@ -167,14 +214,16 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
             description=inspect.getdoc(handler) or summary,
             tag=tag,
             who=who,
+            access=access,
             answers=answers,
             errors=errors,
             body=body,
             body_required=body_required,
+            contents=contents,
             query=query,
             conditional=conditional,
             idempotent=idempotent,
-            decoder=msgspec.json.Decoder(body or Any),
+            decoders={media: msgspec.json.Decoder(kind) for media, kind in _in_json(body, contents)},
         )
         return handler
 
@@ -212,11 +261,21 @@ class Resource:
             caller = await services.authenticator.caller(headers, scope["method"], address_of(scope))
             check_standing(caller, chosen.who)
             request = Request(scope, services, headers, caller)
+        if chosen.access is not None:
+            # Before the body: whoever may not write has nothing to send.
+            check_access(request.caller, request.path("name"), chosen.access)
         if chosen.query is not None:
             request.query = parse_query(scope["query_string"], chosen.query)
-        if chosen.body is None:
-            return await self._once(chosen, request, b"")
-        settings = services.settings
+        if chosen.contents:
+            raw = await self._read_content(chosen, request, receive)
+        elif chosen.body is not None:
+            raw = await self._read_json(chosen, chosen.body, request, receive)
+        else:
+            raw = b""
+        return await self._once(chosen, request, raw)
+
+    async def _read_json(self, chosen: Operation, body: type[Struct], request: Request, receive: Receive) -> bytes:
+        headers, settings = request.headers, self._services.settings
         announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         if announced:
             check_json(headers)
@@ -224,12 +283,26 @@ class Resource:
         if raw:
             if not announced:  # as in HTTP/2
                 check_json(headers)
-            request.body = _decode(chosen.decoder, raw)
+            request.body = _decode(chosen.decoders[request.media], raw)
         elif chosen.body_required:
             raise MalformedRequest("a body is needed")
         else:
-            request.body = chosen.body()
-        return await self._once(chosen, request, raw)
+            request.body = body()
+        return raw
+
+    async def _read_content(self, chosen: Operation, request: Request, receive: Receive) -> bytes:
+        headers, settings = request.headers, self._services.settings
+        request.media = media_type(headers, tuple(chosen.contents))
+        raw = await read_body(receive, headers, settings.max_document_bytes, settings.body_timeout)
+        kind = chosen.contents[request.media]
+        if kind is bytes:
+            request.body = raw
+        elif kind is str:
+            request.body = _text(raw)
+        else:
+            request.body = _decode(chosen.decoders[request.media], raw)
+            _check_depth(request.body)
+        return raw
 
     async def _once(self, chosen: Operation, request: Request, raw: bytes) -> Reply:
         key = request.headers.get("idempotency-key") if chosen.idempotent else None
@@ -237,7 +310,8 @@ class Resource:
             return await chosen.handler(request)
         session = request.caller.session
         owner = request.caller.actor if session is None else f"session:{session.id}"
-        with self._services.idempotency.attempt(owner, key, chosen.name.encode() + b"\n" + raw) as attempt:
+        place = "\n".join((chosen.name, *request.scope["path_params"].values()))
+        with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
             if attempt.earlier is not None:
                 return attempt.earlier
             attempt.reply = await chosen.handler(request)
@@ -253,3 +327,21 @@ def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
         raise MalformedRequest("the body is not JSON (RFC 8259)") from None
     except RecursionError:
         raise MalformedRequest("the body is nested too deep") from None
+
+
+def _in_json(body: type[Struct] | None, contents: Contents) -> Iterable[tuple[str, Any]]:
+    if body is not None:
+        yield "application/json", body
+    yield from ((media, kind) for media, kind in contents.items() if kind not in (bytes, str))
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise MalformedRequest("the body is not text in UTF-8") from None
+
+
+def _check_depth(value: Any) -> None:
+    if is_deeper(value, MAX_CONTENT_DEPTH):
+        raise SchemaViolation(Flaw(detail=f"nested more than {MAX_CONTENT_DEPTH} deep", pointer="#"))

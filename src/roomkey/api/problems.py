@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from roomkey import errors
 from roomkey.errors import InvalidInput, RoomkeyError
+from roomkey.realtime.documents.document import DocumentTooLarge, WritesRefused
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -70,9 +71,19 @@ class BodyTooLarge(RoomkeyError):
 
 
 class UnsupportedMediaType(RoomkeyError):
-    """The body is not of a type that is understood here."""
+    """The body is not of a type that is understood here; ``accept`` lists those that are."""
 
     code = "unsupported_media_type"
+
+    def __init__(self, message: str, accept: Sequence[str] = ("application/json",)) -> None:
+        super().__init__(message)
+        self.accept = accept
+
+
+class NotAcceptable(RoomkeyError):
+    """What was asked for does not come in any form that the caller wants."""
+
+    code = "not_acceptable"
 
 
 class KeyReused(RoomkeyError):
@@ -162,8 +173,10 @@ KINDS: Final[dict[type[RoomkeyError], Kind]] = {
     OriginRejected: Kind(403, "The request came from a foreign origin"),
     SessionPending: Kind(403, "The session is not active yet"),
     errors.NotFound: Kind(404, "Not found"),
+    errors.DocumentNotFound: Kind(404, "There is no such document"),
     UnknownCursor: Kind(404, "There is no such page"),
     MethodNotAllowed: Kind(405, "Method not allowed"),
+    NotAcceptable: Kind(406, "Not in such a form"),
     RequestTimeout: Kind(408, "The request took too long", headers=((b"connection", b"close"),)),
     errors.Conflict: Kind(409, "Someone else was faster"),
     errors.InvalidState: Kind(409, "The session's state does not allow this"),
@@ -171,14 +184,16 @@ KINDS: Final[dict[type[RoomkeyError], Kind]] = {
     InProgress: Kind(409, "The first request is still being answered", headers=_SOON),
     errors.Expired: Kind(410, "The session's time is over"),
     errors.Invalidated: Kind(410, "The session was ended"),
-    errors.VersionMismatch: Kind(412, "The session has changed"),
+    errors.VersionMismatch: Kind(412, "It has changed"),
     BodyTooLarge: Kind(413, "The body is too large", headers=((b"connection", b"close"),)),
-    UnsupportedMediaType: Kind(415, "Unsupported media type", headers=((b"accept", b"application/json"),)),
+    DocumentTooLarge: Kind(413, "The document is too large"),
+    UnsupportedMediaType: Kind(415, "Unsupported media type"),
     errors.InvalidInput: Kind(422, "The input is not valid"),
     KeyReused: Kind(422, "The idempotency key belongs to another request"),
     Internal: Kind(500, "Internal error", hides_detail=True),
     errors.Serialization: Kind(500, "A stored record cannot be read", hides_detail=True),
     errors.Storage: Kind(503, "The storage is not available", headers=_SOON, hides_detail=True),
+    WritesRefused: Kind(503, "The storage does not keep up", headers=_SOON),
     Draining: Kind(503, "The server is about to stop", headers=_SOON),
 }
 """The only place where an error becomes a status. An error that is not listed is shown as its nearest ancestor."""
@@ -230,6 +245,8 @@ def headers_of(error: BaseException) -> list[tuple[bytes, bytes]]:
     headers = list(kind_of(error).headers)
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
+    elif isinstance(error, UnsupportedMediaType):
+        headers.append((b"accept", ", ".join(error.accept).encode()))
     return headers
 
 

@@ -42,6 +42,7 @@ from roomkey.api.schemas import (
     PageBody,
     RevocationQuery,
     RevokedBody,
+    Rights,
     RotatedBody,
     SessionBody,
     TicketBody,
@@ -253,6 +254,24 @@ async def extend(request: Request) -> Reply:
     session = await request.sessions.extend_session(
         id,
         None if seconds is None else timedelta(seconds=seconds),
+        actor=request.caller.actor,
+        if_version=await _expected(request, id),
+    )
+    return json_reply(session_body(session), 200, etag(session.version))
+
+
+@_transition("Change the grants", who=KEYS, body=Rights, body_required=True)
+async def change_grants(request: Request) -> Reply:
+    """
+    Replace what the session may do. Its open sockets obey before this is answered.
+
+    They leave the documents that no grant covers any more, and in those that it may only read now the next
+    edit is refused.
+    """
+    id = _id(request)
+    session = await request.sessions.change_grants(
+        id,
+        cast("Rights", request.body).granted(),
         actor=request.caller.actor,
         if_version=await _expected(request, id),
     )

@@ -83,7 +83,7 @@ Cursor = Annotated[
         description="Where the page before ended: its `next_cursor`. Opaque.",
     ),
 ]
-Limit = Annotated[int, Meta(ge=1, le=500, description="At most so many sessions.")]
+Limit = Annotated[int, Meta(ge=1, le=500, description="At most so many.")]
 
 
 # --- in -----------------------------------------------------------------------------------------------
@@ -122,8 +122,8 @@ class ClientInput(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.ip is not None and not is_address(self.ip):
             raise ValueError("ip: expected an IPv4 or IPv6 address")
-        _check_text("user_agent", self.user_agent)
-        _check_text("device", self.device)
+        check_printable("user_agent", self.user_agent)
+        check_printable("device", self.device)
 
 
 class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,7 +175,7 @@ class Batch(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
 
     def __post_init__(self) -> None:
-        _check_text("reason", self.reason)
+        check_printable("reason", self.reason)
 
 
 class Cause(Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,7 +184,7 @@ class Cause(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
 
     def __post_init__(self) -> None:
-        _check_text("reason", self.reason)
+        check_printable("reason", self.reason)
 
 
 class Extension(Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,6 +194,20 @@ class Extension(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _check_lifetime(self.lifetime)
+
+
+class Rights(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    What a session may do from now on, instead of what it might before.
+
+    The first grant that matches a document wins; what none mentions is closed, and with none everything is.
+    """
+
+    grants: Annotated[list[GrantInput], Meta(max_length=MAX_GRANTS)]
+
+    def granted(self) -> Grants:
+        """The same in the words of the domain."""
+        return _grants(self.grants)
 
 
 class Listing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -394,14 +408,20 @@ def printable(text: str | None, most: int) -> str | None:
     return text[:most] if text and text.isprintable() else None
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 10
+def check_printable(field: str, text: str | None) -> None:
+    """
+    Raise if there is something in ``text`` that cannot be shown.
 
-
-def _check_text(field: str, text: str | None) -> None:
+    Raises:
+        ValueError: For ``__post_init__``: the message names the field.
+    """
     # `isprintable` is thirty times faster and nearly always true.
     if text is not None and not text.isprintable() and _CONTROL.search(text):
         raise ValueError(f"{field}: control characters are not allowed")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def _check_user_id(user_id: str) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from roomkey.errors import ConfigurationError
-from roomkey.ports import SessionStorage
+from roomkey.ports import DocumentStore, SessionStorage
 
 
 def open_storage(url: str) -> SessionStorage:
@@ -20,42 +20,87 @@ def open_storage(url: str) -> SessionStorage:
         ConfigurationError: If there is no such storage, or a part of the URL is missing. Never shows the URL,
             which may contain a password.
     """
+    backend, rest = _backend_of(url)
+    return backend.sessions(rest)
+
+
+def open_documents(url: str) -> DocumentStore:
+    """
+    The store of documents beside the storage that ``url`` names: of ``lmdb:///var/lib/roomkey`` the directory
+    ``documents`` in it.
+
+    Raises:
+        ConfigurationError: As ``open_storage``.
+    """
+    backend, rest = _backend_of(url)
+    return backend.documents(rest)
+
+
+class _Backend(NamedTuple):
+    """What opens the stores of one technology, given what follows the scheme."""
+
+    sessions: Callable[[str], SessionStorage]
+    documents: Callable[[str], DocumentStore]
+
+
+def _backend_of(url: str) -> tuple[_Backend, str]:
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ConfigurationError(f"a storage URL has the form scheme://…; {_CHOICE}")
-    opener = _OPENERS.get(scheme.lower())
-    if opener is None:
+    backend = _BACKENDS.get(scheme.lower())
+    if backend is None:
         raise ConfigurationError(f"there is no storage for {_shown(scheme)}; {_CHOICE}")
-    return opener(rest)
+    return backend, rest
 
 
 # Each imports its backend itself, so that nobody loads a driver that nobody uses.
 
 
-def _open_memory(rest: str) -> SessionStorage:
+def _memory_sessions(rest: str) -> SessionStorage:
     from roomkey.backends.memory import MemorySessionStorage  # noqa: PLC0415
 
-    if rest:
-        raise ConfigurationError("memory:// is followed by nothing")
+    _check_nothing(rest)
     return MemorySessionStorage()
 
 
-def _open_lmdb(rest: str) -> SessionStorage:
+def _memory_documents(rest: str) -> DocumentStore:
+    from roomkey.backends.memory_documents import MemoryDocumentStore  # noqa: PLC0415
+
+    _check_nothing(rest)
+    return MemoryDocumentStore()
+
+
+def _lmdb_sessions(rest: str) -> SessionStorage:
     from roomkey.backends.lmdb import FileSystemSessionStorage  # noqa: PLC0415
 
+    return FileSystemSessionStorage(_directory(rest))
+
+
+def _lmdb_documents(rest: str) -> DocumentStore:
+    from roomkey.backends.lmdb.documents import FileSystemDocumentStore  # noqa: PLC0415
+
+    return FileSystemDocumentStore(_directory(rest) / "documents")
+
+
+_BACKENDS: Final[Mapping[str, _Backend]] = {
+    "memory": _Backend(_memory_sessions, _memory_documents),
+    "lmdb": _Backend(_lmdb_sessions, _lmdb_documents),
+}
+
+_CHOICE: Final = "there are " + " and ".join(f"{scheme}://" for scheme in _BACKENDS)
+
+
+def _check_nothing(rest: str) -> None:
+    if rest:
+        raise ConfigurationError("memory:// is followed by nothing")
+
+
+def _directory(rest: str) -> Path:
     if not rest.strip("/"):
         raise ConfigurationError("lmdb:// is followed by a directory: lmdb:///var/lib/roomkey")
     if "\0" in rest:
         raise ConfigurationError("the name of a directory has no zero bytes")
-    return FileSystemSessionStorage(Path(rest))
-
-
-_OPENERS: Final[Mapping[str, Callable[[str], SessionStorage]]] = {
-    "memory": _open_memory,
-    "lmdb": _open_lmdb,
-}
-
-_CHOICE: Final = "there are " + " and ".join(f"{scheme}://" for scheme in _OPENERS)
+    return Path(rest)
 
 
 def _shown(scheme: str) -> str:

@@ -137,8 +137,10 @@ class MemorySessionStorage:
         return _ended(record.session) if self._is_revoked(record) else record.session
 
     def _is_revoked(self, record: _Record) -> bool:
-        """Whether the user's epoch has passed the session; no index is asked."""
-        return bool(self._epochs) and record.epoch < self._epochs.get(record.session.user_id, 0)
+        """Whether the user's epoch has passed the session while it lived; no index is asked."""
+        if not self._epochs or record.epoch >= self._epochs.get(record.session.user_id, 0):
+            return False
+        return record.session.state in LIVE_STATES
 
     async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
         return [await self.get(id) for id in ids]

@@ -1,7 +1,8 @@
 """How a command ends and what it leaves on the screen: exit codes, tables for people, JSON for programs."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
@@ -43,6 +44,34 @@ def complain(*problems: str) -> None:
 def print_json(value: Any) -> None:
     """``value`` as indented JSON."""
     print(msgspec.json.format(msgspec.json.encode(value)).decode())  # noqa: T201
+
+
+def print_bytes(value: bytes) -> None:
+    """``value`` as it is; whoever reads it is a program."""
+    sys.stdout.buffer.write(value)
+    sys.stdout.buffer.flush()
+
+
+Advance = Callable[[int, int | None], None]
+"""Is told how many bytes are done, and of how many if that is known."""
+
+
+def unseen(done: int, size: int | None) -> None:
+    """Nobody looks at how far it is."""
+
+
+@contextmanager
+def progress(what: str) -> Generator[Advance]:
+    """A bar on standard error until the block is left, if somebody is looking; what it yields moves it."""
+    if not sys.stderr.isatty():
+        yield unseen
+        return
+    from rich.console import Console  # noqa: PLC0415  # as below
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, size: bar.update(task, completed=done, total=size)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[str] = ()) -> None:

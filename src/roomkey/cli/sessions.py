@@ -20,7 +20,7 @@ from cyclopts import App, Parameter
 from msgspec.structs import replace
 
 from roomkey import config
-from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, print_json, print_table
+from roomkey.cli.outcome import EXIT_CODES, Advance, Exit, Failed, print_json, print_table, unseen
 from roomkey.domain.access import Role
 from roomkey.domain.session import SessionState
 from roomkey.node import Node
@@ -48,7 +48,16 @@ class Target:
 
     def request(self, method: str, path: str, **request: Any) -> Any:
         """The decoded answer to one request. Raises ``Failed`` with what the server said, if that was no."""
-        return asyncio.run(self._request(method, path, **request))
+        content = self.fetch(method, path, **request)
+        return msgspec.json.decode(content) if content else None
+
+    def fetch(self, method: str, path: str, *, advance: Advance = unseen, **request: Any) -> bytes:
+        """
+        The body of the answer to one request. Raises as ``request``.
+
+        ``advance`` is told how many bytes of it have arrived, and of how many if that is known.
+        """
+        return asyncio.run(self._fetch(method, path, advance, **request))
 
     def show(self, answer: Any) -> None:
         """Print an answer that is, or has, one session."""
@@ -61,16 +70,21 @@ class Target:
             rows.append(["token", f"{token}  (shown once)"])
         print_table(("field", "value"), rows)
 
-    async def _request(self, method: str, path: str, **request: Any) -> Any:
+    async def _fetch(self, method: str, path: str, advance: Advance, **request: Any) -> bytes:
+        content = bytearray()
         async with self._connected() as client:
             try:
-                response = await client.request(method, path, **request)
+                async with client.stream(method, path, **request) as response:
+                    size = response.headers.get("content-length")
+                    async for part in response.aiter_bytes():
+                        content += part
+                        advance(len(content), None if size is None else int(size))
             except httpx.TransportError as error:
                 reason = str(error) or type(error).__name__
                 raise Failed(f"no answer from {client.base_url}: {reason}", Exit.AWAY) from error
         if response.is_error:
-            raise Failed(_problem(response), _EXIT_OF.get(response.status_code, Exit.FAILED))
-        return response.json() if response.content else None
+            raise Failed(_problem(response.status_code, content), _EXIT_OF.get(response.status_code, Exit.FAILED))
+        return bytes(content)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[httpx.AsyncClient]:
@@ -94,6 +108,8 @@ class Target:
         headers = {"authorization": f"Bearer {token}"}
         async with (
             node.storage,
+            node.documents.store,
+            node.documents.at_work(),
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(node.app), base_url="http://storage", headers=headers
             ) as client,
@@ -215,6 +231,18 @@ def extend(id: str, *, lifetime: str | None = None, where: Where = None) -> None
 
 
 @app.command
+def grants(id: str, *, grant: Annotated[list[str], Parameter(negative="--no-grants")], where: Where = None) -> None:
+    """
+    Replace what a session may do; its open sockets obey at once.
+
+    Args:
+        id: Which session.
+        grant: As in 'notes/**:read'; may be repeated. The first that matches a document wins. --no-grants: nothing.
+    """
+    _put(id, "grants", where, grants=[_grant(text) for text in grant])
+
+
+@app.command
 def rotate(id: str, *, where: Where = None) -> None:
     """Give a session a new token, which is shown once; the old one ends."""
     _put(id, "rotate", where)
@@ -273,13 +301,13 @@ def _json_object(text: str) -> dict[str, Any]:
         raise Failed(f"--metadata: not a JSON object: {error}", Exit.USAGE) from None
 
 
-def _problem(response: httpx.Response) -> str:
+def _problem(status: int, content: bytes | bytearray) -> str:
     """What an RFC 9457 problem says, in one line."""
     try:
-        problem: dict[str, Any] = msgspec.json.decode(response.content, type=dict[str, Any])
+        problem: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
     except msgspec.DecodeError:
-        return f"the server answered {response.status_code}"
-    detail = problem.get("detail") or problem.get("title") or f"the server answered {response.status_code}"
+        return f"the server answered {status}"
+    detail = problem.get("detail") or problem.get("title") or f"the server answered {status}"
     code = problem.get("code")
     return f"{detail} ({code})" if code else str(detail)
 

@@ -15,6 +15,7 @@ from roomkey.domain.session import (
     Evicted,
     Expired,
     Extended,
+    GrantsChanged,
     Invalidated,
     Resumed,
     Session,
@@ -32,6 +33,7 @@ NEXT_STATE: Final[Mapping[SessionState, Mapping[type[Event], SessionState]]] = {
     PENDING: {
         Activated: ACTIVE,
         Extended: PENDING,
+        GrantsChanged: PENDING,
         TokenRotated: PENDING,
         ViolationRecorded: PENDING,
         Expired: EXPIRED,
@@ -41,6 +43,7 @@ NEXT_STATE: Final[Mapping[SessionState, Mapping[type[Event], SessionState]]] = {
     ACTIVE: {
         Suspended: SUSPENDED,
         Extended: ACTIVE,
+        GrantsChanged: ACTIVE,
         TokenRotated: ACTIVE,
         ViolationRecorded: ACTIVE,
         Expired: EXPIRED,
@@ -50,6 +53,7 @@ NEXT_STATE: Final[Mapping[SessionState, Mapping[type[Event], SessionState]]] = {
     SUSPENDED: {
         Resumed: ACTIVE,
         Extended: SUSPENDED,
+        GrantsChanged: SUSPENDED,
         TokenRotated: SUSPENDED,
         ViolationRecorded: SUSPENDED,
         Expired: EXPIRED,
@@ -114,6 +118,8 @@ def apply(session: Session, event: SessionEvent) -> Session:
         return replace(session, state=state, version=version, last_seen_at=max(session.last_seen_at, event.at))
     if isinstance(event, Extended):
         return replace(session, version=version, expires_at=event.expires_at)
+    if isinstance(event, GrantsChanged):
+        return replace(session, version=version, grants=event.grants)
     if kind is ViolationRecorded:
         return replace(session, version=version, violations=session.violations + 1)
     return replace(session, state=state, version=version)

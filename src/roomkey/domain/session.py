@@ -211,6 +211,12 @@ class Extended(Event, frozen=True, kw_only=True, gc=False, tag="extended"):
     expires_at: datetime
 
 
+class GrantsChanged(Event, frozen=True, kw_only=True, gc=False, tag="grants_changed"):
+    """The session may do what ``grants`` say, and nothing of what it might before."""
+
+    grants: Grants
+
+
 class TokenRotated(Event, frozen=True, kw_only=True, gc=False, tag="token_rotated"):
     """The session answers to a new secret; the one before it is honoured for the grace only."""
 
@@ -266,6 +272,7 @@ SessionEvent = (
     | Suspended
     | Resumed
     | Extended
+    | GrantsChanged
     | TokenRotated
     | Expired
     | Invalidated

@@ -6,42 +6,26 @@ known, do the grants allow it, is the client in the document. While storage is a
 holds, or whose a new token is, messages wait in the order in which they came.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from msgspec import UNSET
 
-from roomkey.domain import lifecycle
 from roomkey.domain.access import Access, access_to
-from roomkey.domain.session import (
-    AnyEvent,
-    Deleted,
-    Evicted,
-    Expired,
-    Invalidated,
-    Session,
-    SessionEvent,
-    SessionState,
-    Suspended,
-    UserRevoked,
-)
-from roomkey.errors import InvalidState
+from roomkey.domain.session import Session
 from roomkey.realtime.effects import (
     Announce,
     Authenticate,
-    Close,
     Effect,
     Join,
     Leave,
     Point,
     Publish,
-    Rebind,
     Send,
     Touch,
-    Verify,
 )
-from roomkey.realtime.endings import ending, invalidated, stopped
+from roomkey.realtime.endings import ending
 from roomkey.realtime.ledger import Ledger, Published
 from roomkey.realtime.protocol import (
     CloseReason,
@@ -60,42 +44,22 @@ from roomkey.realtime.protocol import (
 )
 from roomkey.realtime.recovery import Position
 from roomkey.realtime.settings import RealtimeSettings
-from roomkey.realtime.term import Term
 from roomkey.realtime.vocabulary import ApplicationType
+from roomkey.realtime.watch import NOTHING, Effects, Watch
 from roomkey.security.ratelimit import Bucket, Rate
-
-Effects = Sequence[Effect]
-
-NOTHING: Final[Effects] = ()
 
 _LEVEL: Final = {access: level for level, access in enumerate(Access)}
 """Each kind of access includes the ones before it."""
 
 
-class Connection:
+class Connection(Watch):
     """
     What one client may do, and what it has used up of it.
 
     Everything returns what is to be done, in order; after a ``Close``, when it ``is_over``, always nothing.
     """
 
-    __slots__ = (
-        "_access",
-        "_again",
-        "_doubting",
-        "_forbidden",
-        "_heard_at",
-        "_held",
-        "_ledger",
-        "_malformed",
-        "_refreshing",
-        "_renewed",
-        "_settings",
-        "_term",
-        "_types",
-        "_verifying",
-        "is_over",
-    )
+    __slots__ = ("_access", "_forbidden", "_malformed", "_types")
 
     def __init__(
         self,
@@ -106,26 +70,11 @@ class Connection:
         types: Mapping[str, ApplicationType],
         now: datetime,
     ) -> None:
-        self._settings = settings
+        super().__init__(session, ledger, settings=settings, now=now)
         self._types = types
-        self._ledger = ledger
-        self._term = Term(session, settings)
         self._access: dict[str, Access] = {}
         self._malformed = Bucket(Rate(0.1, settings.malformed_patience))
         self._forbidden = Bucket(Rate(1.0, settings.forbidden_patience))
-        self._heard_at = now
-        self._held: list[bytes] = []
-        self._doubting = False
-        self._verifying = False
-        self._again = False
-        self._refreshing: Authenticate | None = None
-        self._renewed: Authenticate | None = None
-        self.is_over = False
-
-    @property
-    def session(self) -> Session:
-        """The session that the client belongs to, as far as this connection knows."""
-        return self._term.session
 
     def welcome(self, now: datetime) -> Effects:
         """The first message, once the socket is open."""
@@ -161,27 +110,7 @@ class Connection:
             self._check_budget(len(message), now.timestamp())
         except Fault as fault:
             return self._answer(fault, decode_id(message), now)
-        if self.is_held_up:
-            return self._hold(message)
-        if now >= self._term.deadline:
-            # Perhaps it was moved by a request, or by another connection. Storage knows, so this one waits.
-            self._hold(message)
-            return self._doubt()
-        return self._understand(message, now)
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether messages have to wait for storage."""
-        return self._doubting or self._refreshing is not None
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether there are messages that had to wait, and need not any more."""
-        return bool(self._held) and not self.is_held_up and not self.is_over
-
-    def resume(self, now: datetime) -> Effects:
-        """Decide about the next message that had to wait. What one does must be done before the next is decided."""
-        return self._understand(self._held.pop(0), now)
+        return self._admit(message, now)
 
     def _understand(self, message: bytes, now: datetime) -> Effects:
         try:
@@ -192,12 +121,6 @@ class Connection:
             return self._decide(incoming, now)
         except Fault as fault:
             return self._answer(fault, _id(incoming), now)
-
-    def _hold(self, message: bytes) -> Effects:
-        if len(self._held) >= self._settings.max_held_messages:
-            return self._end(ending(CloseReason.OVERLOADED))
-        self._held.append(message)
-        return NOTHING
 
     def _decide(self, incoming: Incoming, now: datetime) -> Effects:
         handler = self._HANDLERS.get(incoming.message_type)
@@ -325,89 +248,9 @@ class Connection:
                 end = NOTHING
         return [answer, *end]
 
-    # --- what storage answers -------------------------------------------------------------------------
+    # --- what the client is told ----------------------------------------------------------------------
 
-    def verified(self, session: Session | None, now: datetime) -> Effects:
-        """How the session stands. ``None``: it is gone."""
-        self._verifying = False
-        if self.is_over:
-            return NOTHING
-        if self._again:
-            # The doubt may be younger than this answer.
-            self._again = False
-            return self._verify()
-        if session is None:
-            return self._end(invalidated("deleted"))
-        if session.state is not SessionState.ACTIVE:
-            return self._end(stopped(session.state))
-        if lifecycle.overdue(session, now) is not None:
-            return self._end(stopped(SessionState.EXPIRED))
-        self._doubting = False
-        effects = [*self.learn(session), *self._notify(now)]
-        if self._renewed is not None:
-            effects.append(Send(MessageType.SESSION_REFRESHED, _standing(self.session), self._renewed.id))
-            self._renewed = None
-        return effects
-
-    def unverified(self, now: datetime) -> Effects:
-        """Storage did not answer. Unless there is reason to doubt it, the session goes on within its known time."""
-        self._verifying = False
-        if self.is_over:
-            return NOTHING
-        if self._doubting:
-            return self._end(ending(CloseReason.UNAVAILABLE))
-        return self._notify(now)
-
-    def refreshed(self, session: Session, now: datetime) -> Effects:
-        """
-        The new token opens ``session``: this one, or another of the same user, to which the connection then belongs.
-
-        Its state is asked for once more, after whoever hears of events knows that they matter here.
-        """
-        if self.is_over or self._refreshing is None:
-            return NOTHING
-        if session.user_id != self.session.user_id:
-            return self.not_refreshed(Fault(ErrorCode.FORBIDDEN, "the token is somebody else's"), now)
-        if session.state is not SessionState.ACTIVE:
-            return self.not_refreshed(Fault(ErrorCode.INVALID_SESSION, f"the session is {session.state}"), now)
-        self._renewed, self._refreshing = self._refreshing, None
-        if session.id == self.session.id:
-            return [*self.learn(session), *self._doubt()]
-        former = self.session
-        self._term.begin(session)
-        return [Rebind(former), *self._review_access(), *self._doubt()]
-
-    def not_refreshed(self, fault: Fault, now: datetime) -> Effects:
-        """The new token opens nothing, or this cannot be found out now. The session goes on as it was."""
-        if self.is_over or self._refreshing is None:
-            return NOTHING
-        id, self._refreshing = self._refreshing.id, None
-        return self._answer(fault, id, now)
-
-    def learn(self, session: Session) -> Effects:
-        """The session as storage has it, or had it some time ago."""
-        if session.version < self.session.version:
-            return NOTHING  # read before something that is known already
-        self._term.learn(session)
-        return self._review_access()
-
-    def take_over(self, ledger: Ledger) -> None:
-        """Use what is remembered of the session that the connection belongs to now."""
-        self._ledger = ledger
-
-    def _doubt(self) -> Effects:
-        """Let nothing pass until storage has said how the session stands."""
-        self._doubting = True
-        self._again = self._verifying
-        return self._verify()
-
-    def _verify(self) -> Effects:
-        if self._verifying:
-            return NOTHING
-        self._verifying = True
-        return [Verify()]
-
-    def _review_access(self) -> Effects:
+    def _review(self) -> Effects:
         """Put the client out of documents that the grants do not cover any more."""
         effects: list[Effect] = []
         for document in tuple(self._access):
@@ -420,83 +263,14 @@ class Connection:
                 self._access[document] = access
         return effects
 
-    # --- what happens to the session ------------------------------------------------------------------
+    def _renewal(self, renewed: Authenticate) -> Effects:
+        return [Send(MessageType.SESSION_REFRESHED, _standing(self.session), renewed.id)]
 
-    def happened(self, event: AnyEvent, now: datetime) -> Effects:
-        """Something happened to a session, perhaps this one, perhaps known already."""
-        if isinstance(event, UserRevoked):
-            return self._user_revoked(event)
-        if self.is_over or event.session != self.session.id or event.version <= self.session.version:
-            return NOTHING
-        match event:
-            case Suspended():
-                return self._end(stopped(SessionState.SUSPENDED, event.cause))
-            case Expired():
-                return self._end(stopped(SessionState.EXPIRED, event.cause))
-            case Invalidated() | Evicted() | Deleted():
-                return self._end(invalidated(event.tag(), event.cause))
-            case _:
-                return self._change(event, now)
+    def _notice(self) -> Effects:
+        return [Send(MessageType.SESSION_EXPIRING, {"expires_at": self._term.deadline, "reason": self._term.reason})]
 
-    def _change(self, event: SessionEvent, now: datetime) -> Effects:
-        if event.version > self.session.version + 1:
-            return self._doubt()  # something came in between that nobody told us
-        try:
-            session = lifecycle.apply(self.session, event)
-        except InvalidState:
-            return self._doubt()
-        return [*self.learn(session), *self._notify(now)]
-
-    def _user_revoked(self, event: UserRevoked) -> Effects:
-        if self.is_over or event.user != self.session.user_id or event.session == self.session.id:
-            return NOTHING
-        if self.session.created_at <= event.at:
-            return self._end(invalidated(event.tag(), event.cause))
-        return self._doubt()  # it looks newer, and clocks differ
-
-    # --- time -----------------------------------------------------------------------------------------
-
-    def next_check(self) -> datetime:
-        """When ``due`` is to be called, if nothing happens before."""
-        timeout = self._settings.heartbeat_timeout
-        check = self._term.next_check()
-        return check if timeout is None else min(check, self._heard_at + timeout)
-
-    def due(self, now: datetime) -> Effects:
-        """What time has brought about."""
-        timeout = self._settings.heartbeat_timeout
-        if self.is_over:
-            return NOTHING
-        if timeout is not None and now - self._heard_at >= timeout:
-            return self._end(ending(CloseReason.NO_HEARTBEAT))
-        if now >= self._term.deadline:
-            return NOTHING if self._doubting else self._doubt()
-        # Storage first: the deadline may have been moved from elsewhere.
-        return self._verify() if self._term.wants_notice(now) else NOTHING
-
-    def _notify(self, now: datetime) -> Effects:
-        term = self._term
-        if not term.wants_notice(now):
-            return NOTHING
-        term.noticed()
-        return [Send(MessageType.SESSION_EXPIRING, {"expires_at": term.deadline, "reason": term.reason})]
-
-    # --- the end --------------------------------------------------------------------------------------
-
-    def close(self, end: Close) -> Effects:
-        """End for a reason that lies outside: see ``endings``."""
-        return self._end(end)
-
-    def gone(self) -> None:
-        """The socket is closed; nothing more is decided."""
-        self.is_over = True
-
-    def _end(self, end: Close) -> Effects:
-        if self.is_over:
-            return NOTHING
-        self.is_over = True
-        self._held.clear()
-        return [end]
+    def _refused(self, fault: Fault, refused: Authenticate, now: datetime) -> Effects:
+        return self._answer(fault, refused.id, now)
 
 
 def acknowledgement(id: str | None, document: str, position: Position | None) -> Send:

@@ -118,12 +118,7 @@ class Door:
             Refusal: If there is none, or it may not be used from where it came.
             RoomkeyError: If the credential opens nothing, or nothing that may be used.
         """
-        credential = find(
-            handshake.headers,
-            query=handshake.query,
-            subprotocols=handshake.subprotocols,
-            allow_query_token=self._settings.query_tokens,
-        )
+        credential = self._find(handshake)
         if credential is None:
             challenge = ("www-authenticate", _CHALLENGE)
             raise Refusal(HTTPStatus.UNAUTHORIZED, "credentials_missing", "A credential is needed here.", challenge)
@@ -131,6 +126,29 @@ class Door:
         session = await self._session(handshake, credential)
         check_usable(session)
         return session
+
+    def has_credential(self, handshake: Handshake) -> bool:
+        """Whether the handshake brings anything that could open a session."""
+        return self._find(handshake) is not None
+
+    def check_page(self, handshake: Handshake) -> None:
+        """
+        Raise if the handshake comes from a page that may not connect, whoever is sitting before it.
+
+        Raises:
+            Refusal: If it does.
+        """
+        origin, allowed = handshake.headers.get("origin"), self._settings.allowed_origins
+        if origin is not None and allowed and not origin_allowed(origin, handshake.headers.get("host"), allowed):
+            raise _foreign_page()
+
+    def _find(self, handshake: Handshake) -> Credential | None:
+        return find(
+            handshake.headers,
+            query=handshake.query,
+            subprotocols=handshake.subprotocols,
+            allow_query_token=self._settings.query_tokens,
+        )
 
     async def _session(self, handshake: Handshake, credential: Credential) -> Session:
         if credential.kind is not CredentialKind.TICKET:
@@ -143,12 +161,16 @@ class Door:
 
     def _check_origin(self, handshake: Handshake, credential: Credential) -> None:
         """Cookies come along whoever asks for it, so they count on our pages only (ASVS 4.4.2, RFC 6455, 10.2)."""
-        headers, allowed = handshake.headers, self._settings.allowed_origins
-        origin = headers.get("origin")
-        if credential.kind is not CredentialKind.COOKIE and (origin is None or not allowed):
-            return
-        if not origin_allowed(origin, headers.get("host"), allowed):
-            raise Refusal(HTTPStatus.FORBIDDEN, "origin_rejected", "Pages of this origin may not connect.")
+        if credential.kind is not CredentialKind.COOKIE:
+            self.check_page(handshake)
+        elif not origin_allowed(
+            handshake.headers.get("origin"), handshake.headers.get("host"), self._settings.allowed_origins
+        ):
+            raise _foreign_page()
+
+
+def _foreign_page() -> Refusal:
+    return Refusal(HTTPStatus.FORBIDDEN, "origin_rejected", "Pages of this origin may not connect.")
 
 
 def check_usable(session: Session) -> None:

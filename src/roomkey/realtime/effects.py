@@ -83,6 +83,33 @@ class Rebind(Struct, frozen=True, gc=False):
     former: Session
 
 
+class Deliver(Struct, frozen=True, gc=False):
+    """Hand a message on: the session is good, and has the budget."""
+
+    message: bytes
+
+
+class Review(Struct, frozen=True, gc=False):
+    """Look again at what the session may do in the documents that it is in."""
+
+
+class Admit(Struct, frozen=True, gc=False):
+    """The credential that came for a document was good."""
+
+    address: str
+
+
+class Reject(Struct, frozen=True, gc=False):
+    """The credential that came for a document was not good."""
+
+    address: str
+    why: Fault
+
+
+class AskForToken(Struct, frozen=True, gc=False):
+    """Let the client know that a newer credential is needed soon."""
+
+
 class Close(Struct, frozen=True, gc=False):
     """
     End the connection with ``farewell`` as its last message.
@@ -96,4 +123,21 @@ class Close(Struct, frozen=True, gc=False):
     flush: bool = True
 
 
-Effect = Send | Join | Leave | Publish | Point | Announce | Touch | Authenticate | Verify | Rebind | Close
+Effect = (
+    Send
+    | Join
+    | Leave
+    | Publish
+    | Point
+    | Announce
+    | Touch
+    | Authenticate
+    | Verify
+    | Rebind
+    | Deliver
+    | Review
+    | Admit
+    | Reject
+    | AskForToken
+    | Close
+)

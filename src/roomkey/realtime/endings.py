@@ -21,10 +21,19 @@ CODES: Final[dict[CloseReason, CloseCode]] = {
     CloseReason.NO_HEARTBEAT: CloseCode.TIMEOUT,
     CloseReason.NOT_OPENED: CloseCode.TIMEOUT,
     CloseReason.TEXT_ONLY: CloseCode.UNSUPPORTED,
+    CloseReason.BINARY_ONLY: CloseCode.UNSUPPORTED,
+    CloseReason.TOO_FAST: CloseCode.OVERLOADED,
+    CloseReason.NOT_AUTHENTICATED: CloseCode.TIMEOUT,
+    CloseReason.BAD_TOKENS: CloseCode.UNAUTHENTICATED,
+    CloseReason.QUEUE_FULL: CloseCode.RESET,
+    CloseReason.LINEAGE_MISMATCH: CloseCode.RESET,
+    CloseReason.DOCUMENT_DELETED: CloseCode.GONE,
 }
 """Which code a reason stands with."""
 
-_COME_BACK: Final = frozenset({CloseReason.OVERLOADED, CloseReason.UNAVAILABLE, CloseReason.TOO_SLOW})
+_COME_BACK: Final = frozenset(
+    {CloseReason.OVERLOADED, CloseReason.UNAVAILABLE, CloseReason.TOO_SLOW, CloseReason.TOO_FAST}
+)
 """Reasons that say nothing against the client or its session."""
 
 _SEES_NOTHING_MORE: Final = frozenset(

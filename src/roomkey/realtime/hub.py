@@ -9,7 +9,7 @@ which it was published in each room, and with what was sent to it alone in betwe
 import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -41,19 +41,45 @@ class Traffic(Struct):
     slow_closes: int = 0
 
 
+class Backlog(Protocol):
+    """
+    What a connection missed while its socket was full, where that can be told more briefly than message by message.
+
+    Documents know what a replica lacks, so nothing that is published has to wait for a reader that is behind.
+    """
+
+    def begin(self) -> None:
+        """The connection has been given everything up to now, and will miss what comes."""
+        ...
+
+    def missed(self, size: int) -> None:
+        """So many bytes were published that the connection was not given."""
+        ...
+
+    def is_hopeless(self, limit: int) -> bool:
+        """Whether more than ``limit`` bytes would be needed to make up for what was missed."""
+        ...
+
+    def make_up(self) -> Sequence[Frame]:
+        """What stands for everything that was missed; nothing is missed then."""
+        ...
+
+
 class Outbox:
     """
     What waits for one connection.
 
     ``frames`` is a tuple while it is what many are given, and a list once it is this one's own. While
-    ``behind`` the socket is full: cursors then wait apart, and only the newest of each sender.
+    ``behind`` the socket is full: cursors then wait apart, and only the newest of each sender. With a
+    ``backlog`` nothing that is published waits then.
     """
 
-    __slots__ = ("behind", "cursors", "dirty", "frames", "members", "overflowed", "size", "socket")
+    __slots__ = ("backlog", "behind", "cursors", "dirty", "frames", "members", "overflowed", "size", "socket")
 
-    def __init__(self, overflowed: Callable[[], None]) -> None:
+    def __init__(self, overflowed: Callable[[], None], backlog: Backlog | None = None) -> None:
         """``overflowed`` is called, in the turn in which it happens, when this one reads too slowly."""
         self.overflowed = overflowed
+        self.backlog = backlog
         self.socket: Socket | None = None
         self.frames: Sequence[Frame] = ()
         self.cursors: dict[tuple[Room, Outbox], Frame] | None = None
@@ -180,6 +206,13 @@ class Hub:
         self.traffic.octets += frame.size
         self._touch(box)
 
+    def hold_back(self, box: Outbox) -> None:
+        """Let ``box`` make up for everything from now on when its socket has room, though it may not be full yet."""
+        for member in (box.members or {}).values():
+            self._catch_up(member)
+        self._fall_behind(box)
+        self._touch(box)
+
     def writable(self, box: Outbox) -> None:
         """The socket of ``box`` takes more."""
         if box.behind and box.socket is not None:
@@ -264,6 +297,10 @@ class Hub:
         box, room = member.box, member.room
         frames = pending[member.seen :]
         member.seen = 0
+        if box.behind and box.backlog is not None:
+            box.backlog.missed(sum(frame.size for frame in frames))
+            self._touch(box)
+            return
         others = [(sender, frame) for sender, frame in cursors.items() if sender is not box]
         if not box.behind:
             frames.extend(frame for _, frame in others)
@@ -275,11 +312,15 @@ class Hub:
             self._touch(box)
 
     def _catch_up(self, member: Member) -> None:
-        pending = member.room.pending
-        if member.seen < len(pending):
-            self._give(member.box, pending[member.seen :])
-            member.seen = len(pending)
-            self._touch(member.box)
+        pending, box = member.room.pending, member.box
+        if member.seen == len(pending):
+            return
+        if box.behind and box.backlog is not None:
+            box.backlog.missed(sum(frame.size for frame in pending[member.seen :]))
+        else:
+            self._give(box, pending[member.seen :])
+        member.seen = len(pending)
+        self._touch(box)
 
     def _give(self, box: Outbox, frames: list[Frame]) -> None:
         if frames:
@@ -304,30 +345,51 @@ class Hub:
 
     def _write(self, box: Outbox) -> None:
         socket = box.socket
-        if socket is None or not (box.frames or box.cursors):
+        if socket is None:
             return
-        if not box.behind and socket.buffered() > HIGH_WATER_BYTES:
-            box.behind = True
+        has_room = socket.buffered() <= HIGH_WATER_BYTES
+        if not has_room:
+            self._fall_behind(box)
         if not box.behind:
             frames = box.frames
             box.frames, box.size = (), 0
-            socket.send(frames)
-        elif box.size > self._max_outbox_size:
+            if frames:
+                socket.send(frames)
+        elif self._is_too_slow(box):
             self.traffic.slow_closes += 1
             self.discard(box)
             box.overflowed()
+        elif has_room and box.backlog is not None:
+            self._catch_up_socket(box, socket)
+
+    def _fall_behind(self, box: Outbox) -> None:
+        if not box.behind:
+            box.behind = True
+            if box.backlog is not None:
+                box.backlog.begin()
+
+    def _is_too_slow(self, box: Outbox) -> bool:
+        most = self._max_outbox_size
+        return box.size > most or (box.backlog is not None and box.backlog.is_hopeless(most))
 
     def _catch_up_socket(self, box: Outbox, socket: Socket) -> None:
         # The transport calls again once it had more than the high-water mark and has little again. So there is
         # no stopping in between: either it has more, or nothing is left.
-        while (box.frames or box.cursors) and socket.buffered() <= HIGH_WATER_BYTES:
-            if not box.frames and box.cursors:
-                box.frames, box.cursors = list(box.cursors.values()), None
+        while socket.buffered() <= HIGH_WATER_BYTES and self._refill(box):
             chunk, size = _chunk(box.frames)
             box.frames = box.frames[len(chunk) :]
             box.size -= size
             socket.send(chunk)
-        box.behind = bool(box.frames or box.cursors)
+        box.behind = bool(box.frames or box.cursors) or socket.buffered() > HIGH_WATER_BYTES
+
+    def _refill(self, box: Outbox) -> bool:
+        """Let what was kept apart wait in line when the line is empty; whether anything waits."""
+        if not box.frames and box.cursors:
+            box.frames, box.cursors = list(box.cursors.values()), None
+        if not box.frames and box.backlog is not None:
+            frames = box.backlog.make_up()
+            self._give(box, list(frames))
+        return bool(box.frames)
 
 
 def _chunk(frames: Sequence[Frame]) -> tuple[Sequence[Frame], int]:

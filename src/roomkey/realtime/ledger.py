@@ -6,9 +6,12 @@ from typing import Final
 from msgspec import Struct
 
 from roomkey.domain.session import SessionId
+from roomkey.realtime.documents.settings import DocumentSettings
 from roomkey.realtime.recovery import Position
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security.ratelimit import Bucket, Rate
+
+DOCUMENT_DEFAULTS: Final = DocumentSettings()
 
 LEAST_REPEATS: Final = 64
 """So many of its ids a session may always keep."""
@@ -31,7 +34,7 @@ class Ledger:
     allow; so clients must not use one again, over all connections of a session (a UUID will do).
     """
 
-    __slots__ = ("_house", "_published", "connections", "messages", "patience", "traffic")
+    __slots__ = ("_house", "_published", "connections", "edit_traffic", "edits", "messages", "patience", "traffic")
 
     def __init__(self, house: "Ledgers") -> None:
         self._house = house
@@ -39,6 +42,8 @@ class Ledger:
         self.connections = 0
         self.messages = Bucket(house.messages)
         self.traffic = Bucket(house.traffic)
+        self.edits = Bucket(house.edits)
+        self.edit_traffic = Bucket(house.edit_traffic)
         self.patience = Bucket(house.patience)
 
     def find(self, id: str, now: datetime) -> Published | None:
@@ -76,6 +81,8 @@ class Ledger:
             and not self._published
             and self.messages.is_full(seconds)
             and self.traffic.is_full(seconds)
+            and self.edits.is_full(seconds)
+            and self.edit_traffic.is_full(seconds)
             and self.patience.is_full(seconds)
         )
 
@@ -87,9 +94,11 @@ class Ledger:
 class Ledgers:
     """The ledgers of all sessions of this node. Those without connections number at most ``max_connections``."""
 
-    def __init__(self, settings: RealtimeSettings) -> None:
+    def __init__(self, settings: RealtimeSettings, documents: DocumentSettings = DOCUMENT_DEFAULTS) -> None:
         self.messages = Rate(settings.messages_per_second, settings.message_burst)
         self.traffic = Rate(settings.traffic_per_second_bytes, settings.traffic_burst_bytes)
+        self.edits = Rate(documents.messages_per_second, documents.message_burst)
+        self.edit_traffic = Rate(documents.traffic_per_second_bytes, documents.traffic_burst_bytes)
         self.patience = Rate(1.0, settings.rate_patience)
         self.window: timedelta = settings.repeat_window
         self.max_repeats = settings.max_repeats

@@ -54,6 +54,14 @@ class Presence:
         self._sizes[document] = size
         return True
 
+    def attend(self, document: str, session: SessionId, holder: Hashable, shown: bytes, now: datetime) -> bool:
+        """Be there, too: ``shown`` counts only if the session shows nothing yet. Whether the others must be told."""
+        entry = self._documents.get(document, {}).get(session)
+        if entry is None:
+            return self.announce(document, session, holder, shown, now)
+        entry.leases[holder] = now + self._lease
+        return False
+
     def here(self, document: str) -> list[Raw]:
         """What a joiner is shown, the first to come first."""
         return [Raw(entry.shown) for entry in self._documents.get(document, {}).values()]

@@ -22,6 +22,9 @@ from roomkey.security.inspection import check_document_name, check_text, is_deep
 MAX_ID_CHARS: Final = 128
 MAX_TYPE_CHARS: Final = 64
 MAX_STATUS_BYTES: Final = 64
+ONLINE: Final = "online"
+"""The status of a session that edits the document through a Yjs socket, and said nothing else."""
+
 OFFLINE: Final = "offline"
 """The status of a session that is not in the document any more; a client that sends it leaves."""
 
@@ -83,10 +86,14 @@ class CloseCode(IntEnum):
     TOO_BIG = 1009
     RESTART = 1012
     OVERLOADED = 1013
+    RESET = 4205
+    """Hocuspocus: what the client has is of another history, or cannot be trusted; it may come back empty."""
     MALFORMED = 4400
     UNAUTHENTICATED = 4401
     FORBIDDEN = 4403
     TIMEOUT = 4408
+    GONE = 4410
+    """The document is not there any more: whoever came back with it would bring it to life again."""
     SUSPENDED = 4423
     LIMITS_IGNORED = 4429
 
@@ -109,6 +116,18 @@ class CloseReason(StrEnum):
     NO_HEARTBEAT = "no_heartbeat"
     NOT_OPENED = "not_opened"
     TEXT_ONLY = "text_only"
+    BINARY_ONLY = "binary_only"
+    TOO_FAST = "too_fast"
+    NOT_AUTHENTICATED = "not_authenticated"
+    """4408. A Hocuspocus socket showed no good token in time."""
+    BAD_TOKENS = "bad_tokens"
+    """4401. It showed too many that open nothing."""
+    QUEUE_FULL = "queue_full"
+    """4205. More was sent before the token than may wait for it."""
+    LINEAGE_MISMATCH = "lineage_mismatch"
+    """4205. What the client has is of another history of the document: it must not be merged."""
+    DOCUMENT_DELETED = "document_deleted"
+    """4410. The document was deleted, and may be another one by now."""
 
 
 class WebSocketMessage(Struct, frozen=True, gc=False):

@@ -7,11 +7,19 @@ from typing import Any
 
 from msgspec import Raw
 
-from roomkey.domain.session import SessionId
+from roomkey.domain.session import Session, SessionId
 from roomkey.realtime.frames import Frame
 from roomkey.realtime.hub import Hub, Outbox
 from roomkey.realtime.presence import Presence
-from roomkey.realtime.protocol import OFFLINE, MessageType, decode_value, encode, encode_value
+from roomkey.realtime.protocol import (
+    OFFLINE,
+    ONLINE,
+    MessageType,
+    SessionInfo,
+    decode_value,
+    encode,
+    encode_value,
+)
 from roomkey.realtime.recovery import Histories, Position, Window
 from roomkey.realtime.settings import RealtimeSettings
 
@@ -26,6 +34,11 @@ class Participant:
         self.box = box
         self.session_id = session_id
         self.info = info
+
+
+def participant(box: Outbox, session: Session) -> Participant:
+    """The connection behind ``box`` as others see it while it belongs to ``session``."""
+    return Participant(box, session.id, encode_value(SessionInfo(session.id, session.user_id)))
 
 
 class Rooms:
@@ -158,19 +171,38 @@ class Rooms:
         self._relay(who, document, encode(self.new_id(), MessageType.USER_PRESENCE, Raw(shown), now))
         return True
 
+    def appear(self, who: Participant, document: str, now: datetime) -> None:
+        """Show that the session edits ``document`` as a Yjs document, if it shows nothing else there."""
+        payload = {"document": document, "status": ONLINE, "via": "yjs", "session_info": who.info}
+        shown = encode_value(payload)
+        if self.presence.attend(document, who.session_id, who.box, bytes(shown), now):
+            self._tell(document, encode(self.new_id(), MessageType.USER_PRESENCE, shown, now))
+
+    def disappear(self, who: Participant, document: str, now: datetime) -> None:
+        """The connection edits ``document`` no more."""
+        if self.presence.leave(document, who.session_id, who.box):
+            self._tell_gone(document, who.info, None, now)
+
     def _relay(self, who: Participant, document: str, frame: Frame) -> None:
         self.hub.publish(self.hub.rooms[document], frame, who.box)
 
     def _tell_gone(self, document: str, info: Any, box: Outbox | None, now: datetime) -> None:
+        payload = {"document": document, "status": OFFLINE, "session_info": info}
+        self._tell(document, encode(self.new_id(), MessageType.USER_PRESENCE, payload, now), box)
+
+    def _tell(self, document: str, frame: Frame, box: Outbox | None = None) -> None:
         room = self.hub.rooms.get(document)
         if room is not None:
-            payload = {"document": document, "status": OFFLINE, "session_info": info}
-            self.hub.publish(room, encode(self.new_id(), MessageType.USER_PRESENCE, payload, now), box)
+            self.hub.publish(room, frame, box)
 
     # --- time -----------------------------------------------------------------------------------------
 
-    def sweep(self, now: datetime, present: Iterable[Participant]) -> None:
-        """Do what is due: position checks, leases, old history. ``present`` are the connections that live."""
+    def sweep(self, now: datetime, present: Iterable[tuple[Participant, Iterable[str]]]) -> None:
+        """
+        Do what is due: position checks, leases, old history.
+
+        ``present`` are the connections that live, and the documents that they are in.
+        """
         if self._next_positions is None or now >= self._next_positions:
             if self._next_positions is not None:
                 self._tell_positions(now)
@@ -189,11 +221,11 @@ class Rooms:
                 payload = {"document": document, "position": position}
                 self.hub.publish(room, encode(self.new_id(), MessageType.POSITION, payload, now))
 
-    def _renew_leases(self, present: Iterable[Participant], now: datetime) -> None:
+    def _renew_leases(self, present: Iterable[tuple[Participant, Iterable[str]]], now: datetime) -> None:
         if not len(self.presence):
             return
-        for who in present:
-            for document in who.box.members or ():
+        for who, documents in present:
+            for document in documents:
                 self.presence.renew(document, who.session_id, who.box, now)
         for document, shown in self.presence.lapse(now):
             self._tell_gone(document, decode_value(shown)["session_info"], None, now)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from math import ceil
 from secrets import choice
@@ -14,31 +14,26 @@ import structlog
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.domain.session import AnyEvent, Session, SessionId, UserRevoked
+from roomkey.domain.session import AnyEvent, UserRevoked
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
-from roomkey.realtime.connection import Connection, Effects
-from roomkey.realtime.door import (
-    Door,
-    Refusal,
-    Sessions,
-    check_usable,
-    client_of,
-    refusal_of,
-    too_many,
-    unavailable,
-)
+from roomkey.realtime.arrivals import Arrivals
+from roomkey.realtime.connection import Connection
+from roomkey.realtime.documents.library import Library
+from roomkey.realtime.documents.settings import DocumentSettings
+from roomkey.realtime.door import Door, Refusal, Sessions, client_of, refusal_of, too_many, unavailable
 from roomkey.realtime.effects import Authenticate, Verify
 from roomkey.realtime.endings import draining, ending
-from roomkey.realtime.ledger import Ledger, Ledgers
-from roomkey.realtime.peer import Peer
+from roomkey.realtime.office import AnyPeer, NodeOffice, fault_of
 from roomkey.realtime.protocol import CloseReason, ErrorCode, Fault
+from roomkey.realtime.reading_room import ReadingRoom
 from roomkey.realtime.recovery import EPOCH_LETTERS
-from roomkey.realtime.registry import Deadlines, Registry
+from roomkey.realtime.roompeer import RoomPeer
 from roomkey.realtime.rooms import Rooms
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.socket import Accepted, Handshake, Refused
 from roomkey.realtime.vocabulary import compile_types
+from roomkey.realtime.watch import Effects
 from roomkey.security.credentials import select_subprotocol
 from roomkey.security.ratelimit import Limiter, Rate
 from roomkey.security.tickets import Tickets
@@ -89,10 +84,12 @@ class SessionWebSocketHandler:
         settings: RealtimeSettings | None = None,
         clock: Clock,
         tickets: Tickets,
+        library: Library | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         """
         Args:
+            library: The documents that Yjs editors may open; without one there are no sockets for them.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
 
         Raises:
@@ -103,12 +100,26 @@ class SessionWebSocketHandler:
         self._clock = clock
         self._types = compile_types(settings.message_types)
         self._door = Door(sessions, settings=settings, clock=clock, tickets=tickets)
-        self._office = _Office(settings, clock, Rooms(settings, new_epoch=_new_epoch, schedule=schedule))
+        self._rooms = Rooms(settings, new_epoch=_new_epoch, schedule=schedule)
+        documents = DocumentSettings() if library is None else library.settings
+        self._office = NodeOffice(settings, documents, clock, self._rooms)
+        self._arrivals = Arrivals(self._office, sessions, settings)
+        self._library = library
+        self._reading_room = None if library is None else self._reading_room_of(library)
         self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
         self._entering = 0
-        self._draining = False
         self._refused = 0
         self._revoked = 0
+
+    def _reading_room_of(self, library: Library) -> ReadingRoom:
+        return ReadingRoom(
+            library,
+            self._office,
+            arrivals=self._arrivals,
+            door=self._door,
+            sessions=self._sessions,
+            settings=self._settings,
+        )
 
     # --- who is let in --------------------------------------------------------------------------------
 
@@ -119,7 +130,7 @@ class SessionWebSocketHandler:
             self._entering += 1
             try:
                 async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
-                    peer = await self._enter(handshake)
+                    return await self._let_in(handshake)
             finally:
                 self._entering -= 1
         except Refusal as refusal:
@@ -128,11 +139,6 @@ class SessionWebSocketHandler:
             return self._refuse(refusal_of(error))
         except TimeoutError:
             return self._refuse(unavailable("overloaded", "The session could not be checked in time."))
-        return Accepted(
-            conversation=peer,
-            subprotocol=select_subprotocol(handshake.subprotocols),
-            max_message_bytes=self._settings.max_frame_bytes,
-        )
 
     def _refuse(self, refusal: Refusal) -> Refused:
         self._refused += 1
@@ -140,45 +146,36 @@ class SessionWebSocketHandler:
 
     def _check_capacity(self, handshake: Handshake) -> None:
         settings = self._settings
-        if handshake.path != settings.path:
+        if handshake.path != settings.path and not self._is_for_editors(handshake):
             raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "There is no socket at this address.")
-        if self._draining:
+        if self._arrivals.is_draining:
             raise unavailable("draining", "The server is about to stop.")
         if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
             raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
         if len(self._office.registry) + self._entering >= settings.max_connections:
             raise unavailable("overloaded", "The server has as many connections as it may.")
 
-    async def _enter(self, handshake: Handshake) -> Peer:
-        session = await self._door.admit(handshake)
-        office = self._office
-        if len(office.registry.of_session(session.id)) >= self._settings.max_connections_per_session:
-            raise too_many("too_many_connections", "The session has as many connections as it may.")
-        now = self._clock.now()
-        ledger = office.ledgers.open(session.id)
-        connection = Connection(session, ledger, settings=self._settings, types=self._types, now=now)
-        peer = Peer(connection, office, client_of(handshake))
-        office.registry.enter(peer, session)
-        office.deadlines.set(peer, now + self._settings.opening_timeout)
-        try:
-            await self._check_again(peer, session)
-        except BaseException:
-            peer.closed(1006)
-            raise
-        return peer
+    def _is_for_editors(self, handshake: Handshake) -> bool:
+        return self._reading_room is not None and self._reading_room.leads_to(handshake.path)
 
-    async def _check_again(self, peer: Peer, session: Session) -> None:
-        # The session was read before its events were listened to: it may have ended in between.
-        # And who was let in before the drain, but is not among those who are drained, must go, too.
-        current = await self._sessions.get_session(session.id)
-        if current is None:
-            raise errors.InvalidToken("the session was deleted")
-        check_usable(current)
-        if peer.connection.is_over:
-            raise errors.Invalidated("the session was ended")
-        if self._draining:
-            raise unavailable("draining", "The server is about to stop.")
-        peer.connection.learn(current)
+    async def _let_in(self, handshake: Handshake) -> Accepted:
+        if self._reading_room is not None and handshake.path != self._settings.path:
+            return await self._reading_room.accept(handshake)
+        session = await self._door.admit(handshake)
+        peer = await self._arrivals.settle(
+            session,
+            lambda ledger, now: RoomPeer(
+                Connection(session, ledger, settings=self._settings, types=self._types, now=now),
+                self._office,
+                client_of(handshake),
+                self._rooms,
+            ),
+        )
+        return Accepted(
+            conversation=peer,
+            subprotocol=select_subprotocol(handshake.subprotocols),
+            max_message_bytes=self._settings.max_frame_bytes,
+        )
 
     # --- what happens to sessions ---------------------------------------------------------------------
 
@@ -193,7 +190,7 @@ class SessionWebSocketHandler:
                 for peer in registry.of_session(event.session):
                     self._tell(peer, event)
 
-    def _tell(self, peer: Peer, event: AnyEvent) -> None:
+    def _tell(self, peer: AnyPeer, event: AnyEvent) -> None:
         was_over = peer.connection.is_over
         peer.carry_out_safely(lambda now: peer.connection.happened(event, now))
         if peer.connection.is_over and not was_over:
@@ -221,6 +218,8 @@ class SessionWebSocketHandler:
             else:
                 peer.end(ending(CloseReason.NOT_OPENED))
         office.sweep(now)
+        if self._reading_room is not None:
+            self._reading_room.tick(now)
 
     async def _keep_ticking(self) -> None:
         while True:
@@ -259,13 +258,13 @@ class SessionWebSocketHandler:
         except RoomkeyError as error:
             effects = self._no_answer(peer, question, error)
         except Exception:  # noqa: BLE001  # one question may not end the answering of all others
-            _log.exception("question_failed", session=peer.who.session_id)
+            _log.exception("question_failed", session=peer.connection.session.id)
             effects = peer.connection.close(ending(CloseReason.UNAVAILABLE))
         peer.carry_out_safely(lambda _: effects)
         peer.resume()
         self._office.watch(peer)
 
-    async def _answer(self, peer: Peer, question: Authenticate | Verify) -> Effects:
+    async def _answer(self, peer: AnyPeer, question: Authenticate | Verify) -> Effects:
         connection = peer.connection
         if isinstance(question, Verify):
             session = await self._sessions.get_session(connection.session.id)
@@ -277,11 +276,11 @@ class SessionWebSocketHandler:
             return connection.not_refreshed(fault, self._clock.now())
         return connection.refreshed(session, self._clock.now())
 
-    def _no_answer(self, peer: Peer, question: Authenticate | Verify, error: RoomkeyError) -> Effects:
+    def _no_answer(self, peer: AnyPeer, question: Authenticate | Verify, error: RoomkeyError) -> Effects:
         now = self._clock.now()
         if isinstance(question, Verify):
             return peer.connection.unverified(now)
-        return peer.connection.not_refreshed(_fault_of(error), now)
+        return peer.connection.not_refreshed(fault_of(error), now)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -291,7 +290,9 @@ class SessionWebSocketHandler:
 
         Clients reconnect when they are told to, without jitter of their own; so everyone is told another time.
         """
-        self._draining = True
+        self._arrivals.is_draining = True
+        if self._reading_room is not None:
+            self._reading_room.drain()
         peers = list(self._office.registry)
         random.shuffle(peers)
         steps = max(1, int(within.total_seconds() / DRAIN_STEP_SECONDS))
@@ -306,103 +307,26 @@ class SessionWebSocketHandler:
 
     def statistics(self) -> RealtimeStatistics:
         """The figures now; reading them costs nothing."""
-        office = self._office
-        traffic = office.rooms.hub.traffic
+        office, rooms = self._office, self._rooms
+        traffic = [rooms.hub.traffic]
+        if self._library is not None:
+            traffic.append(self._library.hub.traffic)
         return RealtimeStatistics(
             connections=len(office.registry),
             sessions=office.registry.sessions,
-            documents=len(office.rooms.hub.rooms),
-            histories_bytes=office.rooms.histories.size,
+            documents=len(rooms.hub.rooms),
+            histories_bytes=rooms.histories.size,
             messages_in=office.messages_in,
             bytes_in=office.bytes_in,
-            messages_out=traffic.messages,
-            bytes_out=traffic.octets,
-            publications=office.rooms.publications,
-            cursors_collapsed=traffic.cursors_collapsed,
-            dropped=traffic.dropped,
-            slow_closes=traffic.slow_closes,
+            messages_out=sum(each.messages for each in traffic),
+            bytes_out=sum(each.octets for each in traffic),
+            publications=rooms.publications,
+            cursors_collapsed=rooms.hub.traffic.cursors_collapsed,
+            dropped=sum(each.dropped for each in traffic),
+            slow_closes=sum(each.slow_closes for each in traffic),
             refused=self._refused,
             revoked=self._revoked,
         )
-
-
-class _Office:
-    """What the peers share, besides their rooms."""
-
-    def __init__(self, settings: RealtimeSettings, clock: Clock, rooms: Rooms) -> None:
-        self.rooms = rooms
-        self.now = clock.now
-        self.registry: Registry[Peer] = Registry()
-        self.deadlines: Deadlines[Peer] = Deadlines()
-        self.ledgers = Ledgers(settings)
-        self.questions: asyncio.Queue[tuple[Peer, Authenticate | Verify]] = asyncio.Queue(settings.max_questions)
-        self.messages_in = 0
-        self.bytes_in = 0
-        self._sweep_every = settings.repeat_window / 4
-        self._next_sweep: datetime | None = None
-        self._touched: dict[SessionId, None] = {}
-
-    def received(self, size: int) -> None:
-        self.messages_in += 1
-        self.bytes_in += size
-
-    def ask(self, peer: Peer, question: Authenticate | Verify) -> None:
-        try:
-            self.questions.put_nowait((peer, question))
-        except asyncio.QueueFull:
-            now = self.now()
-            if isinstance(question, Verify):
-                effects = peer.connection.unverified(now)
-            else:
-                effects = peer.connection.not_refreshed(_fault_of(errors.Storage("too many ask")), now)
-            peer.carry_out(effects, now)
-
-    def touch(self, id: SessionId) -> None:
-        self._touched[id] = None
-
-    def take_touched(self) -> Sequence[SessionId]:
-        """The sessions that were active, each once; they are forgotten here."""
-        touched, self._touched = self._touched, {}
-        return tuple(touched)
-
-    def rebound(self, peer: Peer, former: Session) -> Ledger:
-        session = peer.connection.session
-        self.registry.leave(peer, former)
-        self.registry.enter(peer, session)
-        self.ledgers.release(former.id)
-        return self.ledgers.open(session.id)
-
-    def watch(self, peer: Peer) -> None:
-        if not peer.connection.is_over and peer.is_open:
-            self.deadlines.set(peer, peer.connection.next_check())
-
-    def departed(self, peer: Peer) -> None:
-        session = peer.connection.session
-        self.registry.leave(peer, session)
-        self.ledgers.release(session.id)
-        self.deadlines.cancel(peer)
-
-    def sweep(self, now: datetime) -> None:
-        """Forget what is too old, and let the rooms do what is due."""
-        self.rooms.sweep(now, (peer.who for peer in self.registry))
-        if self._next_sweep is None or now >= self._next_sweep:
-            self.ledgers.sweep(now)
-            self._next_sweep = now + self._sweep_every
-
-
-_REFRESH_CODES: Final[dict[type[RoomkeyError], ErrorCode]] = {
-    errors.SecurityViolation: ErrorCode.UNAUTHORIZED,
-    errors.Expired: ErrorCode.INVALID_SESSION,
-    errors.Invalidated: ErrorCode.INVALID_SESSION,
-    errors.Suspended: ErrorCode.INVALID_SESSION,
-}
-
-
-def _fault_of(error: RoomkeyError) -> Fault:
-    for kind, code in _REFRESH_CODES.items():
-        if isinstance(error, kind):
-            return Fault(code, str(error), details={"reason": error.code})
-    return Fault(ErrorCode.SERVER_ERROR, "this cannot be checked now", retry=True)
 
 
 def _new_epoch() -> str:

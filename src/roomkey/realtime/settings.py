@@ -53,8 +53,10 @@ class RealtimeSettings(Struct, frozen=True, kw_only=True):
     # --- what waits for one client --------------------------------------------------------------------
     max_outbox_bytes: int = 1024 * 1024
     """What may wait for a slow reader, beyond what the transport holds, before 1013."""
-    max_held_messages: int = 400
+    max_held_messages: int = 1_000
     """Messages of a client that wait while storage is asked whether its session still holds."""
+    max_held_bytes: int = 5 * 1024 * 1024
+    """The same, of all of them together."""
 
     max_questions: int = 10_000
     """Checks of sessions that may wait for storage, of all connections; beyond it they fail at once."""

@@ -7,6 +7,8 @@ from roomkey.errors import InvalidInput
 
 MAX_DOCUMENT_NAME_BYTES: Final = 1024
 
+_DOTS: Final = frozenset({".", ".."})
+
 _CONTAINERS: Final = frozenset({dict, list})
 
 
@@ -33,8 +35,16 @@ def check_text(what: str, text: str, *, max_bytes: int) -> str:
 
 
 def check_document_name(name: str) -> str:
-    """Return ``name`` if it may name a document. Raises as ``check_text``."""
-    return check_text("a document's name", name, max_bytes=MAX_DOCUMENT_NAME_BYTES)
+    """
+    Return ``name`` if it may name a document. Raises as ``check_text``.
+
+    A segment ``.`` or ``..`` is refused, because browsers and proxies resolve it before we see it (RFC 3986,
+    5.2.4): such a document could not be told from another one.
+    """
+    check_text("a document's name", name, max_bytes=MAX_DOCUMENT_NAME_BYTES)
+    if "." in name and not _DOTS.isdisjoint(name.split("/")):
+        raise InvalidInput("a document's name must not have . or .. between its slashes")
+    return name
 
 
 def is_deeper(value: Any, limit: int) -> bool:

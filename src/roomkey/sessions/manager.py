@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.domain.access import Grant, Grants
+from roomkey.domain.access import Grant, Grants, check_grants
 from roomkey.domain.lifecycle import apply, holds, overdue
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
@@ -22,6 +22,7 @@ from roomkey.domain.session import (
     Deleted,
     Expired,
     Extended,
+    GrantsChanged,
     Invalidated,
     IssuedSession,
     Resumed,
@@ -312,6 +313,26 @@ class SessionManager:
             if session.state.is_live and event.expires_at <= session.expires_at:
                 return None
             return event
+
+        return await self._change(id, decide, if_version)
+
+    async def change_grants(
+        self, id: SessionId, grants: Sequence[Grant], *, actor: str = "system", if_version: int | None = None
+    ) -> Session:
+        """
+        Let the session do what ``grants`` say from now on, and nothing else; its open sockets obey at once.
+
+        The order counts, because the first grant that matches a document wins. The same grants are no event.
+
+        Raises:
+            InvalidInput: If a grant is beyond its limits. Otherwise as ``suspend_session``.
+        """
+        granted = check_grants(grants)
+
+        def decide(session: Session, now: datetime) -> GrantsChanged | None:
+            if session.state.is_live and session.grants == granted:
+                return None
+            return _fact(GrantsChanged, session, now, actor, None, grants=granted)
 
         return await self._change(id, decide, if_version)
 

@@ -12,13 +12,22 @@ from roomkey.api.exchange import (
     Disconnected,
     check_json,
     etag,
+    expected_tags,
     expected_versions,
     headers_of,
     matches_etag,
+    media_type,
+    preferred,
     read_body,
     websocket_url,
 )
-from roomkey.api.problems import BodyTooLarge, MalformedRequest, RequestTimeout, UnsupportedMediaType
+from roomkey.api.problems import (
+    BodyTooLarge,
+    MalformedRequest,
+    NotAcceptable,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 LONG = timedelta(seconds=30)
 NONE: set[int] = set()
@@ -204,3 +213,79 @@ def test_sockets_are_where_the_client_found_us() -> None:
 def test_a_host_that_is_none_does_not_get_into_urls(host: str | None) -> None:
     with pytest.raises(MalformedRequest):
         websocket_url("http", host, "")
+
+
+# --- forms --------------------------------------------------------------------------------------------
+
+FORMS = ("application/json", "text/plain", "application/x-yjs-update")
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/plain", "text/plain"),
+        ("TEXT/Plain ; charset=utf-8", "text/plain"),
+        ("text/*", "text/plain"),
+        ("application/*", "application/json"),
+        ("text/plain, application/json", "application/json"),
+        ("text/plain;q=0.9, application/json;q=0.8", "text/plain"),
+        ("text/plain;q=0.8, */*;q=0.9", "application/json"),
+        ("application/json;q=0, */*", "text/plain"),
+        ("application/*;q=0.1, text/plain;q=0.01", "application/json"),
+        ("image/png, text/plain; q=0.001", "text/plain"),
+        ("text/plain;q=much, */*;q=0.5", "text/plain"),
+    ],
+)
+def test_what_is_liked_best_is_sent(accept: str | None, form: str) -> None:
+    assert preferred(accept, FORMS) == form
+
+
+@pytest.mark.parametrize("accept", ["image/png", "image/*", "*/*;q=0", "text/plain;q=0", "text/plain;q=0.0", "json"])
+def test_what_nobody_wants_is_not_sent(accept: str) -> None:
+    with pytest.raises(NotAcceptable):
+        preferred(accept, FORMS)
+
+
+@pytest.mark.parametrize(
+    ("said", "form"),
+    [
+        ("text/plain", "text/plain"),
+        ("Text/Plain", "text/plain"),
+        ("text/plain; charset=UTF-8", "text/plain"),
+        ('text/plain;charset="utf-8"', "text/plain"),
+        ("text/plain; charset=us-ascii", "text/plain"),
+        ("application/json; charset=latin-1", "application/json"),  # the parameter has no meaning (RFC 8259, 11)
+    ],
+)
+def test_a_body_is_what_it_is_said_to_be(said: str, form: str) -> None:
+    assert media_type({"content-type": said}, FORMS) == form
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": ""},
+        {"content-type": "text/html"},
+        {"content-type": "text/plain; charset=latin-1"},
+        {"content-type": "text/plain", "content-encoding": "gzip"},
+        {"content-type": "application/json, text/plain"},
+    ],
+)
+def test_a_body_that_is_something_else_is_refused_with_what_would_do(headers: dict[str, str]) -> None:
+    with pytest.raises(UnsupportedMediaType) as refused:
+        media_type(headers, FORMS)
+
+    assert refused.value.accept == FORMS
+
+
+def test_tags_of_documents_are_strong_and_any_text() -> None:
+    assert expected_tags(None) is None
+    assert expected_tags(" * ") is None
+    assert expected_tags('"a.1" ,W/"b.2","3"') == {"a.1", "3"}
+    for malformed in ("a.1", '"a', '"a"b"', ""):
+        with pytest.raises(MalformedRequest):
+            expected_tags(malformed)

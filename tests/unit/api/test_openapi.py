@@ -12,8 +12,8 @@ from typing import Any, cast
 import jsonschema_rs
 import msgspec
 
-from roomkey.api.app import ROUTES, contracts, document
-from roomkey.api.openapi import PAGE, describe, documents
+from roomkey.api.app import EVERY_ROUTE, contracts, document
+from roomkey.api.openapi import PAGE, describe, publication
 from roomkey.domain.policy import SessionPolicy
 
 KEPT = Path(__file__).parents[3] / "spec" / "openapi.json"
@@ -45,7 +45,7 @@ def test_the_contract_that_is_kept_is_the_one_that_is_served() -> None:
 def test_every_route_is_described() -> None:
     described = {(method, path) for method, path, _ in operations()}
 
-    routes = {(method, path.replace(":path", "")) for path, methods in ROUTES.items() for method in methods}
+    routes = {(method, path.replace(":path", "")) for path, methods in EVERY_ROUTE.items() for method in methods}
     assert described == routes
 
 
@@ -135,7 +135,7 @@ def test_the_page_asks_nobody_else() -> None:
 
 
 def test_the_policy_of_the_page_allows_its_own_scripts_and_styles_only() -> None:
-    shown = documents(document())
+    shown = publication(document())
     page = shown.page.decode()
 
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -147,7 +147,7 @@ def test_the_policy_of_the_page_allows_its_own_scripts_and_styles_only() -> None
 
 
 def test_what_is_served_is_valid_json() -> None:
-    shown = documents(document())
+    shown = publication(document())
 
     assert msgspec.json.decode(shown.openapi)["openapi"] == "3.1.0"
     assert re.fullmatch(r'"[0-9a-f]{32}"', shown.openapi_tag)

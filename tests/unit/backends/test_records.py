@@ -26,6 +26,7 @@ from roomkey.domain.session import (
     Evicted,
     Expired,
     Extended,
+    GrantsChanged,
     Invalidated,
     Resumed,
     Session,
@@ -97,6 +98,7 @@ events = st.one_of(
         metadata=metadata,
     ),
     st.builds(Extended, **common, expires_at=moments),
+    st.builds(GrantsChanged, **common, grants=grants),
     *(
         st.builds(kind, **common)
         for kind in (
@@ -139,6 +141,9 @@ SESSION = Session(
     violations=1,
 )
 SECRET = Secret(current=b"c" * 32, generation=1, previous=b"p" * 32, rotated_at=NOON)
+GRANTS_CHANGED = GrantsChanged(
+    session=SESSION.id, user="alice", version=3, at=NOON, actor="key:x", grants=SESSION.grants
+)
 EVENT = Extended(session=SESSION.id, user="alice", version=3, at=NOON, actor="key:x", expires_at=NOON)
 
 # Written by the first version and never to be changed: what lies on disks must stay readable.
@@ -153,6 +158,12 @@ FIRST_EVENT_RECORD = bytes.fromhex(
     "0188a474797065a8657874656e646564a773657373696f6ebc33616161616161616161616161616161616161616161616161"
     "616161a475736572a5616c696365a776657273696f6e03a26174d7ff1d6f28006957b340a56163746f72a56b65793a78a563"
     "61757365c0aa657870697265735f6174d7ff1d6f28006957b340"
+)
+FIRST_GRANTS_CHANGED_RECORD = bytes.fromhex(
+    "0188a474797065ae6772616e74735f6368616e676564a773657373696f6ebc33616161616161616161616161616161616161"
+    "616161616161616161a475736572a5616c696365a776657273696f6e03a26174d7ff1d6f28006957b340a56163746f72a56b"
+    "65793a78a56361757365c0a66772616e74739182a9646f63756d656e7473a76e6f7465732f2aa6616363657373a577726974"
+    "65"
 )
 
 
@@ -172,6 +183,7 @@ def test_an_event_comes_back_as_it_was(event: AnyEvent) -> None:
 def test_records_of_the_first_version_are_read_for_ever() -> None:
     assert decode_session(FIRST_SESSION_RECORD) == (SESSION, SECRET)
     assert decode_event(FIRST_EVENT_RECORD) == EVENT
+    assert decode_event(FIRST_GRANTS_CHANGED_RECORD) == GRANTS_CHANGED
 
 
 def test_a_session_without_extras_is_small() -> None:

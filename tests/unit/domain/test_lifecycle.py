@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from roomkey.domain.access import Access, Grant
 from roomkey.domain.lifecycle import NEXT_STATE, apply, deadline, diagram, holds, overdue, replay
 from roomkey.domain.policy import OnIdle
 from roomkey.domain.session import (
@@ -15,6 +16,7 @@ from roomkey.domain.session import (
     Evicted,
     Expired,
     Extended,
+    GrantsChanged,
     Invalidated,
     Resumed,
     Session,
@@ -32,6 +34,7 @@ FACTS: list[type[SessionEvent]] = [
     Suspended,
     Resumed,
     Extended,
+    GrantsChanged,
     TokenRotated,
     Expired,
     Invalidated,
@@ -39,11 +42,15 @@ FACTS: list[type[SessionEvent]] = [
     ViolationRecorded,
 ]
 HOUR = timedelta(hours=1)
+READER = (Grant("notes/**", Access.READ),)
 
 
 def fact(kind: type[SessionEvent], session: Session) -> SessionEvent:
-    details: dict[str, Any] = {"expires_at": session.expires_at + HOUR} if kind is Extended else {}
-    return kind(session=session.id, user=session.user_id, version=session.version + 1, at=NOON, **details)
+    details: dict[type[SessionEvent], dict[str, Any]] = {
+        Extended: {"expires_at": session.expires_at + HOUR},
+        GrantsChanged: {"grants": READER},
+    }
+    return kind(session=session.id, user=session.user_id, version=session.version + 1, at=NOON, **details.get(kind, {}))
 
 
 def in_state(state: SessionState) -> Session:
@@ -67,7 +74,7 @@ EXPECTED = {
     **{
         (state, kept): state
         for state in ("pending", "active", "suspended")
-        for kept in ("extended", "token_rotated", "violation_recorded")
+        for kept in ("extended", "grants_changed", "token_rotated", "violation_recorded")
     },
 }
 
@@ -170,6 +177,21 @@ def test_idle_time_starts_anew_when_a_session_is_resumed() -> None:
     resumed = Resumed(session=session.id, user="alice", version=2, at=NOON + timedelta(hours=5))
 
     assert apply(session, resumed).last_seen_at == NOON + timedelta(hours=5)
+
+
+def test_changed_grants_take_the_place_of_the_former_ones_and_touch_nothing_else() -> None:
+    session = replace(in_state(SessionState.ACTIVE), grants=(Grant("**", Access.ADMIN),))
+
+    after = apply(session, fact(GrantsChanged, session))
+
+    assert after == replace(session, grants=READER, version=session.version + 1)
+
+
+def test_a_history_with_changed_grants_replays_to_the_latest() -> None:
+    first = created()
+    changed = fact(GrantsChanged, pending())
+
+    assert replay([first, changed]) == apply(pending(), changed)
 
 
 def test_a_deleted_history_replays_to_nothing() -> None:

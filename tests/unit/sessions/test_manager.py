@@ -353,6 +353,79 @@ async def test_extending_moves_the_deadline_later_and_never_closer() -> None:
     assert same == later
 
 
+async def test_changed_grants_take_the_place_of_the_former_ones() -> None:
+    desk = Desk()
+    issued = await desk.sessions.create_session("alice", grants=[Grant("**", Access.ADMIN)])
+
+    changed = await desk.sessions.change_grants(issued.id, [Grant("notes/*", Access.READ)], actor="key:backend")
+    last = (await desk.history(changed))[-1]
+
+    assert changed == replace(issued.session, grants=(Grant("notes/*", Access.READ),), version=2)
+    assert await desk.sessions.get_session(issued.id) == changed
+    assert (last.tag(), last.actor, desk.announced[-1]) == ("grants_changed", "key:backend", last)
+
+
+async def test_the_same_grants_are_no_event_and_their_order_counts() -> None:
+    desk = Desk()
+    grants = [Grant("a", Access.READ), Grant("*", Access.WRITE)]
+    issued = await desk.sessions.create_session("alice", grants=grants)
+
+    same = await desk.sessions.change_grants(issued.id, grants)
+    other = await desk.sessions.change_grants(issued.id, grants[::-1])
+
+    assert same == issued.session
+    assert (other.version, other.grants) == (2, tuple(grants[::-1]))
+    assert tags(desk.announced) == ["created", "grants_changed"]
+
+
+@pytest.mark.parametrize("grants", [(), (Grant("a", Access.READ),)], ids=["the same", "others"])
+@pytest.mark.parametrize("command", ["expire_session", "invalidate_session"])
+async def test_an_ended_session_gets_no_other_grants(command: str, grants: tuple[Grant, ...]) -> None:
+    desk = Desk()
+    session = await desk.active()
+    await getattr(desk.sessions, command)(session.id)
+
+    with pytest.raises(errors.InvalidState, match="grants_changed"):
+        await desk.sessions.change_grants(session.id, grants)
+
+    assert tags(await desk.history(session))[-1] != "grants_changed"
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [[Grant("a", Access.READ)] * 65, [Grant("", Access.READ)], [Grant("a\n", Access.READ)]],
+    ids=["too many", "empty", "control"],
+)
+async def test_grants_beyond_their_limits_change_nothing(grants: list[Grant]) -> None:
+    desk = Desk()
+    session = await desk.active()
+
+    with pytest.raises(errors.InvalidInput):
+        await desk.sessions.change_grants(session.id, grants)
+
+    assert await desk.sessions.get_session(session.id) == session
+
+
+async def test_grants_are_changed_at_the_version_that_is_expected_only() -> None:
+    desk = Desk()
+    session = await desk.active()
+
+    with pytest.raises(errors.VersionMismatch):
+        await desk.sessions.change_grants(session.id, [Grant("a", Access.READ)], if_version=1)
+    changed = await desk.sessions.change_grants(session.id, [Grant("a", Access.READ)], if_version=2)
+
+    assert changed.version == 3
+
+
+async def test_grants_of_a_missing_session_cannot_be_changed() -> None:
+    desk = Desk()
+
+    with pytest.raises(errors.NotFound):
+        await desk.sessions.change_grants(NOBODY, [])
+
+    assert await desk.sessions.count_sessions() == 0
+
+
 async def test_an_ended_session_cannot_be_extended() -> None:
     desk = Desk()
     session = await desk.active()

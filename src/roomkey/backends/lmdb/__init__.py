@@ -6,13 +6,12 @@ from datetime import datetime
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from roomkey.backends.lmdb import commit
 from roomkey.backends.lmdb.commit import Commit, Newcomer
-from roomkey.backends.lmdb.file import DataFile, FileSystemSettings
+from roomkey.backends.lmdb.file import DataFile, FileSystemSettings, Transaction
 from roomkey.backends.lmdb.layout import micros, session_key
 from roomkey.backends.lmdb.snapshot import SCAN_LIMIT, OverdueSearch, Snapshot
 from roomkey.backends.lmdb.writer import Writer
@@ -25,12 +24,6 @@ __all__ = ["FileSystemSessionStorage", "FileSystemSettings"]
 
 MAX_TOUCHED: Final = 50_000
 """So many touches wait at most; then ``touch`` waits for the disk."""
-
-PING_SECONDS: Final = 1.0
-"""A commit that is as recent as this shows that writing works."""
-
-ROOM_AFTER_TROUBLE: Final = 1024 * 1024
-"""So many bytes must fit on the disk again before a storage that failed calls itself healthy."""
 
 T = TypeVar("T")
 
@@ -53,10 +46,10 @@ class FileSystemSessionStorage:
         self._touched: dict[SessionId, datetime] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._file: DataFile | None = None
-        self._writer: Writer
+        self._writer: Writer[DataFile, Commit]
 
     async def __aenter__(self) -> Self:
-        self._writer = Writer(self._directory, self._settings, self._touched)
+        self._writer = Writer(self._directory, self._settings, open_file=DataFile, begin=self._begin)
         self._file = await self._writer.open()
         return self
 
@@ -106,18 +99,18 @@ class FileSystemSessionStorage:
         return purged
 
     async def ping(self) -> None:
-        if self._file is not None and self._writer.trouble is not None:
-            # On a full disk small changes still find room in pages that others left: that is no recovery.
-            await self._write(partial(commit.probe, size=ROOM_AFTER_TROUBLE))
-            self._writer.trouble = None
-        elif self._file is not None and monotonic() - self._writer.committed_at < PING_SECONDS:
-            return
-        await self._write(partial(commit.probe, size=0))
+        if self._file is None:
+            raise Storage("the storage is not open")
+        await self._writer.ping()
 
     async def _write(self, change: Callable[[Commit], T]) -> T:
         if self._file is None:
             raise Storage("the storage is not open")
         return await self._writer.submit(change)
+
+    def _begin(self, transaction: Transaction, file: DataFile) -> Commit:
+        # Its thread reads what was touched while ours changes it, entry by entry.
+        return Commit(transaction, file.tables, self._touched)
 
     # --- touch ----------------------------------------------------------------------------------------
 

@@ -14,14 +14,14 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from roomkey.backends.lmdb.file import Table, Tables, Transaction
+from roomkey.backends.lmdb.changes import Changes
+from roomkey.backends.lmdb.file import Tables, Transaction
 from roomkey.backends.lmdb.layout import (
     ENDED,
     EPOCH,
     HEADER,
     LEDGER_KEY,
     LIVE,
-    PROBE_KEY,
     TIME,
     Ledger,
     Position,
@@ -101,38 +101,25 @@ class Newcomer(Struct, frozen=True, gc=False):
         )
 
 
-class Commit:
+class Commit(Changes[Tables]):
     """
-    One write transaction in the making.
+    Changes of sessions in the making.
 
-    ``touched`` is what was seen of sessions and is not in the file yet. ``writes`` counts what was changed.
+    ``touched`` is what was seen of sessions and is not in the file yet.
     """
 
-    __slots__ = ("_touched", "_users", "ledger", "log", "tables", "transaction", "writes")
+    __slots__ = ("_touched", "_users", "ledger", "log")
 
     def __init__(self, transaction: Transaction, tables: Tables, touched: Mapping[SessionId, datetime]) -> None:
-        self.transaction = transaction
-        self.tables = tables
+        super().__init__(transaction, tables)
         self.ledger = Ledger(transaction.get(LEDGER_KEY, db=tables.meta))
         self.log = Log(transaction, tables, self.ledger)
         self._users = transaction.cursor(tables.users)
         self._touched = touched
-        self.writes = 0
 
     def close(self) -> None:
-        """Write down the figures; the last thing before the transaction is committed."""
+        """Write down the figures."""
         self.transaction.put(LEDGER_KEY, self.ledger.pack(), db=self.tables.meta)
-
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        return self.transaction.get(key, None, table)
-
-    def put(self, table: Table, key: bytes, value: bytes = _NOTHING) -> None:
-        self.writes += 1
-        self.transaction.put(key, value, True, True, False, table)  # keywords cost half a microsecond
-
-    def remove(self, table: Table, key: bytes) -> None:
-        self.writes += 1
-        self.transaction.delete(key, _NOTHING, table)
 
     def append(self, event: AnyEvent, record: bytes | None = None) -> None:
         """Give ``event`` the next place in the log of its user's partition."""
@@ -406,8 +393,3 @@ def purge_events(commit: Commit, before: datetime, limit: int) -> int:
     purged = commit.log.purge(before, limit)
     commit.writes += purged
     return purged
-
-
-def probe(commit: Commit, size: int) -> None:
-    """Write something that means nothing, to see whether there is room for so many bytes."""
-    commit.put(commit.tables.meta, PROBE_KEY, bytes(size))

@@ -1,12 +1,13 @@
-"""The data file: opening it, its size, and what its errors mean."""
+"""The data file: opening it, its size, one moment of it, and what its errors mean."""
 
 import errno
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from types import TracebackType
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import lmdb
 from msgspec import Struct
@@ -17,21 +18,22 @@ from roomkey.errors import Storage
 # The stubs give it no public name.
 Table: TypeAlias = "lmdb._Database"  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+Cursor: TypeAlias = "lmdb.Cursor[bytes]"
 
 DATA_FILE: Final = "data.mdb"
 
 
 class FileSystemSettings(Struct, frozen=True, kw_only=True):
     """
-    How a ``FileSystemSessionStorage`` works.
+    How a ``FileSystemSessionStorage`` works, or a ``FileSystemDocumentStore``.
 
     ``map_size`` is the address space that is reserved first, in bytes; it doubles when it is used up, and
     takes no space on the disk. ``max_readers`` is how many processes may have the file open at a time; the
     first one decides. ``max_waiting`` bounds the writes that wait for the disk, beyond it callers wait for
     room; ``max_batch`` bounds those that share one commit. ``timeout`` is how long the disk may take.
-    ``flush_interval`` is how long a touch may be visible before it is durable. Without ``durable`` nothing is
-    forced to the disk: a crash of the process loses nothing, one of the machine may lose everything, so that
-    is for tests and data of no value.
+    ``flush_interval`` is how long the touch of a session may be visible before it is durable. Without
+    ``durable`` nothing is forced to the disk: a crash of the process loses nothing, one of the machine may lose
+    everything, so that is for tests and data of no value.
     """
 
     map_size: int = 64 * 1024 * 1024
@@ -43,30 +45,43 @@ class FileSystemSettings(Struct, frozen=True, kw_only=True):
     durable: bool = True
 
 
-class Tables(NamedTuple):
-    """The tables of ``layout``."""
+class AnyTables(Protocol):
+    """The tables of some file. Each has one for what is no data, which the mark of its format is in."""
 
-    sessions: Table
-    users: Table
-    epochs: Table
-    deadlines: Table
-    ended: Table
-    events: Table
-    slots: Table
-    meta: Table
+    @property
+    def meta(self) -> Table: ...
 
 
-class DataFile:
+TablesT = TypeVar("TablesT", bound=AnyTables)
+
+
+class MappedFile(Generic[TablesT]):
     """
     An open data file. ``grow`` and ``adopt_size`` may only be called while nobody reads or writes.
+
+    ``names`` are those of its tables, of which ``tables`` makes one value. ``format`` says what it is: a file with
+    another mark is not touched. ``readahead`` is for values of many pages.
 
     Raises:
         Storage: On construction, if the directory cannot be used; the message says why in one line.
     """
 
-    def __init__(self, directory: Path, settings: FileSystemSettings) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: FileSystemSettings,
+        *,
+        names: Sequence[str],
+        tables: Callable[..., TablesT],
+        format: bytes,
+        readahead: bool = False,
+    ) -> None:
         self._directory = directory
         self._settings = settings
+        self._names = names
+        self._make_tables = tables
+        self._format = format
+        self._readahead = readahead
         with clear_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open(settings.map_size)
@@ -77,11 +92,11 @@ class DataFile:
             map_size=map_size,
             mode=0o700,  # LMDB makes the files with the same mode less the execute bits
             max_readers=self._settings.max_readers,
-            max_dbs=len(Tables._fields),
+            max_dbs=len(self._names),
             max_spare_txns=1,
             sync=self._settings.durable,
-            # Sessions are read in no order, so reading ahead would only fill the memory.
-            readahead=False,
+            # Where small values are read in no order, reading ahead would only fill the memory.
+            readahead=self._readahead,
         )
         try:
             self._check_length()
@@ -91,18 +106,20 @@ class DataFile:
             self.environment.close()
             raise
 
-    def _open_tables(self) -> Tables:
+    def _open_tables(self) -> TablesT:
         while True:
             try:
                 with self.environment.begin(write=True) as transaction:
-                    tables = Tables(*(self.environment.open_db(n.encode(), transaction) for n in Tables._fields))
+                    tables = self._make_tables(
+                        *(self.environment.open_db(name.encode(), transaction) for name in self._names)
+                    )
                     mark = transaction.get(FORMAT_KEY, db=tables.meta)
                     if mark is None:
-                        transaction.put(FORMAT_KEY, FORMAT, db=tables.meta)
+                        transaction.put(FORMAT_KEY, self._format, db=tables.meta)
             except lmdb.MapResizedError:
                 self.adopt_size()
                 continue
-            if mark not in (None, FORMAT):
+            if mark not in (None, self._format):
                 raise Storage(f"{self._directory} was written by another version of Roomkey")
             return tables
 
@@ -134,6 +151,71 @@ class DataFile:
     def close(self) -> None:
         """Close the file; every transaction must have ended."""
         self.environment.close()
+
+
+class Tables(NamedTuple):
+    """The tables of ``layout``."""
+
+    sessions: Table
+    users: Table
+    epochs: Table
+    deadlines: Table
+    ended: Table
+    events: Table
+    slots: Table
+    meta: Table
+
+
+class DataFile(MappedFile[Tables]):
+    """The file that sessions are in."""
+
+    def __init__(self, directory: Path, settings: FileSystemSettings) -> None:
+        super().__init__(directory, settings, names=Tables._fields, tables=Tables, format=FORMAT)
+
+
+class Moment(Generic[TablesT]):
+    """
+    One moment of a file. Used as a context manager, inside which LMDB's errors become ``Storage``.
+
+    Nothing inside may await: the map may change its size between two turns of the event loop.
+    """
+
+    __slots__ = ("_file", "_get", "_transaction")
+
+    def __init__(self, file: MappedFile[TablesT]) -> None:
+        self._file = file
+
+    def __enter__(self) -> Self:
+        try:
+            self._transaction = self._begin()
+        except lmdb.Error as error:
+            raise Storage(reason_of(error)) from error
+        self._get = self._transaction.get
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transaction.abort()
+        if isinstance(error, lmdb.Error):
+            raise Storage(reason_of(error)) from error
+
+    def _begin(self) -> Transaction:
+        try:
+            return self._file.environment.begin()
+        except lmdb.MapResizedError:
+            self._file.adopt_size()
+            return self._file.environment.begin()
+
+    def _keys(self, table: Table, start: bytes) -> Iterator[bytes]:
+        with self._transaction.cursor(table) as cursor:
+            if cursor.set_range(start) if start else cursor.first():
+                yield from cursor.iternext(keys=True, values=False)
+
+
+def step_before(cursor: Cursor, key: bytes) -> bool:
+    """Place ``cursor`` at the last key before ``key``; whether there is one."""
+    return cursor.prev() if cursor.set_range(key) else cursor.last()
 
 
 @contextmanager

@@ -27,7 +27,6 @@ FORMAT: Final = b"roomkey 1"
 FORMAT_KEY: Final = b"format"
 LEDGER_KEY: Final = b"ledger"
 TAILS_KEY: Final = b"tails"
-PROBE_KEY: Final = b"probe"
 
 MAX_KEY_BYTES: Final = 511
 """LMDB's limit. The longest key of ours, in ``users``, has 2 + 256 + 1 + 8 + 28 bytes."""

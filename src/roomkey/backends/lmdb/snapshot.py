@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from heapq import heappop, heappush, merge
 from itertools import islice
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-import lmdb
 import structlog
 from msgspec.structs import replace
 
-from roomkey.backends.lmdb.file import DataFile, Table, reason_of
+from roomkey.backends.lmdb.file import DataFile, Moment, Tables
 from roomkey.backends.lmdb.layout import (
     ENDED,
     EPOCH,
@@ -31,7 +29,7 @@ from roomkey.backends.lmdb.log import Log
 from roomkey.backends.records import decode_event, decode_session, decode_session_only
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
-from roomkey.errors import InvalidInput, Serialization, Storage
+from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import LoggedEvent, Page, Secret, SessionPage
 
 SCAN_LIMIT: Final = 2000
@@ -79,41 +77,19 @@ class OverdueSearch:
             heappush(self._waiting, (place, session.id, session))
 
 
-class Snapshot:
+class Snapshot(Moment[Tables]):
     """
-    One moment of the file. Used as a context manager, inside which LMDB's errors become ``Storage``.
+    One moment of the sessions.
 
-    Sessions are seen with the touches that are not in the file yet, and as invalidated if their user was
+    They are seen with the touches that are not in the file yet, and as invalidated if their user was
     revoked after they were issued.
     """
 
-    __slots__ = ("_file", "_get", "_touched", "_transaction")
+    __slots__ = ("_touched",)
 
     def __init__(self, file: DataFile, touched: Mapping[SessionId, datetime]) -> None:
-        self._file = file
+        super().__init__(file)
         self._touched = touched
-
-    def __enter__(self) -> Self:
-        try:
-            self._transaction = self._begin()
-        except lmdb.Error as error:
-            raise Storage(reason_of(error)) from error
-        self._get = self._transaction.get
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._transaction.abort()
-        if isinstance(error, lmdb.Error):
-            raise Storage(reason_of(error)) from error
-
-    def _begin(self) -> "lmdb.Transaction[bytes]":
-        try:
-            return self._file.environment.begin()
-        except lmdb.MapResizedError:
-            self._file.adopt_size()
-            return self._file.environment.begin()
 
     # --- one ------------------------------------------------------------------------------------------
 
@@ -201,11 +177,6 @@ class Snapshot:
             if not key.startswith(common):
                 return
             yield Position.of(key, prefix)
-
-    def _keys(self, table: Table, start: bytes) -> Iterator[bytes]:
-        with self._transaction.cursor(table) as cursor:
-            if cursor.set_range(start) if start else cursor.first():
-                yield from cursor.iternext(keys=True, values=False)
 
     # --- chores ---------------------------------------------------------------------------------------
 

@@ -9,30 +9,37 @@ one, or at once when nothing follows.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import lmdb
 import structlog
 
-from roomkey.backends.lmdb.commit import Commit
-from roomkey.backends.lmdb.file import DataFile, FileSystemSettings, reason_of
-from roomkey.domain.session import SessionId
+from roomkey.backends.lmdb.changes import Changes
+from roomkey.backends.lmdb.file import FileSystemSettings, MappedFile, Transaction, reason_of
 from roomkey.errors import RoomkeyError, Storage
 
 T = TypeVar("T")
+FileT = TypeVar("FileT", bound=MappedFile[Any])
+ChangesT = TypeVar("ChangesT", bound=Changes[Any])
 
 READER_CHECK_SECONDS: Final = 60.0
 """How often the traces of processes that died while reading are removed; they keep old pages from being reused."""
 
 STANDSTILL_SECONDS: Final = 0.02
 """The longest that the loop and the writer wait for each other; filling a transaction takes one or two milliseconds."""
+
+PING_SECONDS: Final = 1.0
+"""A commit that is as recent as this shows that writing works."""
+
+ROOM_AFTER_TROUBLE: Final = 1024 * 1024
+"""So many bytes must fit on the disk again before a storage that failed calls itself healthy."""
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -41,7 +48,7 @@ class _Waiting(NamedTuple):
     """A change, and the future of whoever asked for it."""
 
     future: "asyncio.Future[Any]"
-    change: Callable[[Commit], Any]
+    change: Callable[[Any], Any]
 
 
 class _Outcome(NamedTuple):
@@ -73,19 +80,26 @@ class _Spoiled(Exception):  # nobody's error: the others of the batch start over
         self.error = error
 
 
-class Writer:
+class Writer(Generic[FileT, ChangesT]):
     """
     Carries changes from the event loop to the file.
 
-    Its methods are called on the loop's thread. ``trouble`` says why a commit failed, until somebody resets it;
-    ``committed_at`` is the monotonic time of the last one that succeeded. ``touched`` is read by the writer's
-    thread while the loop's thread changes it, entry by entry.
+    Its methods are called on the loop's thread; ``open_file`` and ``begin``, which makes of a transaction what
+    changes are given, are called on the writer's. ``trouble`` says why a commit failed, until a ``ping`` succeeds.
     """
 
-    def __init__(self, directory: Path, settings: FileSystemSettings, touched: Mapping[SessionId, datetime]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: FileSystemSettings,
+        *,
+        open_file: Callable[[Path, FileSystemSettings], FileT],
+        begin: Callable[[Transaction, FileT], ChangesT],
+    ) -> None:
         self._directory = directory
-        self._touched = touched
         self._settings = settings
+        self._open_file = open_file
+        self._begin = begin
         self._timeout = settings.timeout.total_seconds()
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -93,16 +107,16 @@ class Writer:
         self._answered_at = monotonic()
         self._watch: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
-        self._opened: asyncio.Future[DataFile] = self._loop.create_future()
+        self._opened: asyncio.Future[FileT] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._closing = False
         self._answers: list[_Outcome] = []
         self._checked_readers_at = monotonic()
         self._thread = Thread(target=self._run, name="roomkey-lmdb-writer", daemon=True)
+        self._committed_at = 0.0
         self.trouble: str | None = None
-        self.committed_at = 0.0
 
-    async def open(self) -> DataFile:
+    async def open(self) -> FileT:
         """
         Open the file and begin to work.
 
@@ -117,7 +131,7 @@ class Writer:
             self._queue.put(None)
             raise Storage(f"{self._directory}: another process does not let go of it") from None
 
-    async def submit(self, change: Callable[[Commit], T]) -> T:
+    async def submit(self, change: Callable[[ChangesT], T]) -> T:
         """
         The result of ``change`` once it is durable. Waits for room when too many wait already.
 
@@ -130,7 +144,7 @@ class Writer:
             await self._wait_for_room()
         return await self.enqueue(change)
 
-    def enqueue(self, change: Callable[[Commit], T]) -> "asyncio.Future[T]":
+    def enqueue(self, change: Callable[[ChangesT], T]) -> "asyncio.Future[T]":
         """Like ``submit`` for a change that cannot wait for room."""
         if self._closing:
             raise Storage("the storage is closed")
@@ -141,6 +155,21 @@ class Writer:
         self._unanswered.add(future)
         self._queue.put(_Waiting(future, change))
         return future
+
+    async def ping(self) -> None:
+        """
+        Return when something could be written a moment ago, or can be now.
+
+        Raises:
+            Storage: As ``submit``.
+        """
+        if self.trouble is not None:
+            # On a full disk small changes still find room in pages that others left: that is no recovery.
+            await self.submit(partial(_probe, size=ROOM_AFTER_TROUBLE))
+            self.trouble = None
+        elif monotonic() - self._committed_at < PING_SECONDS:
+            return
+        await self.submit(partial(_probe, size=0))
 
     async def close(self) -> None:
         """Finish what waits, close the file, end the thread. Nobody may read any more."""
@@ -196,7 +225,7 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            self._file = DataFile(self._directory, self._settings)
+            self._file = self._open_file(self._directory, self._settings)
         except Exception as error:  # noqa: BLE001  # it is raised where somebody can act on it
             self._on_loop_soon(self._opened.set_exception, error)
             return
@@ -258,13 +287,13 @@ class Writer:
         transaction = self._file.environment.begin(write=True)
         try:
             with self._while_the_loop_stands_still():
-                commit = Commit(transaction, self._file.tables, self._touched)
+                commit = self._begin(transaction, self._file)
                 outcomes = [_apply(commit, waiting) for waiting in batch]
                 if commit.writes:
                     commit.close()
             if commit.writes:
                 transaction.commit()
-                self.committed_at = monotonic()
+                self._committed_at = monotonic()
         finally:
             transaction.abort()  # does nothing after a commit
         self._check_readers()
@@ -321,7 +350,11 @@ class Writer:
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
-def _apply(commit: Commit, waiting: _Waiting) -> _Outcome:
+def _probe(commit: Changes[Any], size: int) -> None:
+    commit.probe(size)
+
+
+def _apply(commit: Changes[Any], waiting: _Waiting) -> _Outcome:
     future, change = waiting
     before = commit.writes
     try:

@@ -6,11 +6,12 @@ from datetime import timedelta
 from random import Random
 from typing import cast
 
+from roomkey.domain.access import Access, Grant
 from roomkey.domain.lifecycle import NEXT_STATE, apply, replay
 from roomkey.domain.session import (
     Activated,
     Evicted,
-    Extended,
+    GrantsChanged,
     Session,
     SessionEvent,
     Suspended,
@@ -24,6 +25,7 @@ from roomkey.testing.storage.suite import (
     SECOND,
     StorageSuite,
     change,
+    details,
     disagreements,
     fact,
     found,
@@ -121,16 +123,18 @@ class LogConformance(StorageSuite):
                 break
             kind = cast("type[SessionEvent]", random.choice(possible))
             at = NOON + step * SECOND
-            details = {"expires_at": at + timedelta(days=step)} if kind is Extended else {}
-            event = fact(session, kind, at, **details)
+            event = fact(session, kind, at, **details(kind, at))
             after = apply(session, event)
             await storage.update(after, event)
             session = after
         return session
 
     async def test_every_kind_of_fact_can_be_read_again(self) -> None:
+        grants = (Grant("\N{ROCKET}/*", Access.READ), Grant("**", Access.ADMIN))
+
         async with self.open() as storage:
             session = await change(storage, await store(storage), Activated, NOON)
+            session = await change(storage, session, GrantsChanged, NOON, grants=grants)
             session = await change(storage, session, ViolationRecorded, NOON, cause="flood")
             session = await change(storage, session, Suspended, NOON, actor="key:\N{ROCKET}")
             await change(storage, session, Evicted, NOON)
@@ -140,11 +144,13 @@ class LogConformance(StorageSuite):
             assert [event.tag() for event in events] == [
                 "created",
                 "activated",
+                "grants_changed",
                 "violation_recorded",
                 "suspended",
                 "evicted",
             ]
-            assert (await found(storage, session.id)).violations == 1
+            stored = await found(storage, session.id)
+            assert (stored.violations, stored.grants) == (1, grants)
 
     async def test_old_events_are_forgotten_from_the_front(self) -> None:
         async with self.open() as storage:

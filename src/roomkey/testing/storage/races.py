@@ -11,6 +11,7 @@ from roomkey.domain.session import (
     Activated,
     Deleted,
     Extended,
+    GrantsChanged,
     Invalidated,
     SessionFilter,
     SessionState,
@@ -19,12 +20,12 @@ from roomkey.domain.session import (
 )
 from roomkey.errors import CapReached, Conflict, InvalidState, NotFound
 from roomkey.testing.storage.suite import (
-    MINUTE,
     NOON,
     ROOMY,
     SECOND,
     StorageSuite,
     change,
+    details,
     disagreements,
     everything,
     fact,
@@ -82,16 +83,14 @@ class RaceConformance(StorageSuite):
                 session = await storage.get(id)
                 if session is None:
                     return
-                kind = random.choice([Activated, Suspended, Extended, ViolationRecorded, Invalidated])
+                kind = random.choice([Activated, Suspended, Extended, GrantsChanged, ViolationRecorded, Invalidated])
                 at = NOON + number * SECOND
                 if number % 4 == 0:
                     await storage.touch(id, at)
                 elif number % 25 == 24:
                     await storage.revoke_user("alice", at, actor="system", cause=None, except_session=id)
-                elif kind is Extended:
-                    await change(storage, session, Extended, at, expires_at=at + MINUTE)
                 else:
-                    await change(storage, session, kind, at)
+                    await change(storage, session, kind, at, **details(kind, at))
 
             await at_once(*(lambda number=number: command(number) for number in range(TASKS)))
 

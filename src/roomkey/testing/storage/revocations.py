@@ -45,6 +45,16 @@ async def revoke(
 class RevocationConformance(StorageSuite):
     """The epoch, and what it does."""
 
+    async def test_a_session_that_had_ended_before_may_still_be_invalidated_for_the_record(self) -> None:
+        async with self.open() as storage:
+            expired = await change(storage, await store(storage, active=True), Expired, NOON)
+            await revoke(storage)
+
+            invalidated = await change(storage, expired, Invalidated, LATER)
+
+            assert await found(storage, expired.id) == invalidated
+            assert await disagreements(storage) == []
+
     async def test_every_live_session_of_the_user_is_ended(self) -> None:
         async with self.open() as storage:
             pending = await store(storage)

@@ -17,6 +17,8 @@ from roomkey.domain.session import (
     AnyEvent,
     Client,
     Created,
+    Extended,
+    GrantsChanged,
     Session,
     SessionEvent,
     SessionFilter,
@@ -126,6 +128,15 @@ async def change(
 def fact(session: Session, kind: type[Fact], at: datetime, **details: Any) -> Fact:
     """The next event in the session's history."""
     return kind(session=session.id, user=session.user_id, version=session.version + 1, at=at, **details)
+
+
+def details(kind: type[SessionEvent], at: datetime) -> dict[str, Any]:
+    """What a fact of this kind says besides what all do."""
+    if kind is Extended:
+        return {"expires_at": at + timedelta(days=2)}
+    if kind is GrantsChanged:
+        return {"grants": (Grant(f"notes/{at.second}", Access.READ), Grant("**", Access.WRITE))}
+    return {}
 
 
 async def found(storage: SessionStorage, id: SessionId) -> Session:

@@ -1,0 +1,256 @@
+"""What is said about documents in JSON: parameters and patches on the way in, what is known of them on the way out."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from roomkey.api.schemas import Cursor, Limit, Moment, Reason, SessionIdText, check_printable
+from roomkey.ports import Author, DocumentRecord, DocumentVersion
+from roomkey.realtime.documents.authorship import BlameRange
+from roomkey.realtime.documents.content import MAX_EDITS
+from roomkey.realtime.documents.patches import MAX_OPERATIONS
+from roomkey.security.inspection import MAX_DOCUMENT_NAME_BYTES
+
+MAX_ROOT_CHARS: Final = 256
+
+_DOT_SEGMENT: Final = r"(^|/)\.{1,2}(/|$)"
+
+DocumentName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_DOCUMENT_NAME_BYTES,
+        description=(
+            f"Printable text of at most {MAX_DOCUMENT_NAME_BYTES} bytes in UTF-8, in one segment of the path: slashes "
+            "in it are sent as `%2F`. `.` and `..` may not stand between slashes."
+        ),
+        examples=["notes/today"],
+        # Other letters are accepted, too; JSON Schema cannot count their bytes.
+        extra_json_schema={"pattern": "^[ -~]+$", "not": {"pattern": _DOT_SEGMENT}},
+    ),
+]
+VersionNumber = Annotated[int, Meta(ge=1, lt=1 << 53, description="The number of a version.", examples=[1])]
+RootName = Annotated[
+    str, Meta(max_length=MAX_ROOT_CHARS, description="One of the shared types of the document.", examples=["content"])
+]
+StateVector = Annotated[
+    str,
+    Meta(
+        max_length=32 * 1024,  # of the 64 KiB that servers accept as the head of a request
+        pattern="^[A-Za-z0-9_-]*={0,2}$",
+        description="For Yjs: what the caller has, as a state vector in base64url. The answer is what it lacks.",
+    ),
+]
+AnotherVersion = Annotated[
+    str,
+    Meta(
+        pattern="^(current|[1-9][0-9]{0,14})$",
+        description="What it is compared with: the number of a version, or `current`.",
+        examples=["current"],
+    ),
+]
+Size = Annotated[int, Meta(ge=0, description="Bytes in storage.")]
+
+
+# --- in -----------------------------------------------------------------------------------------------
+
+
+class DocumentListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which documents, and which part of the list."""
+
+    prefix: Annotated[str, Meta(max_length=MAX_DOCUMENT_NAME_BYTES, description="Names begin with it.")] = ""
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class VersionListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which part of the list of versions."""
+
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class RootQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which text is meant; left out, the only one that the document has."""
+
+    root: RootName | None = None
+
+
+class ReadingQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For `text/plain` the text that is meant, for Yjs what the caller has already."""
+
+    root: RootName | None = None
+    since: StateVector | None = None
+
+
+class DifferenceQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With what a version is compared."""
+
+    against: AnotherVersion = "current"
+
+
+class NewVersionLabel(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the version is called; one that has a label is kept until the document is deleted."""
+
+    label: Reason | None = None
+
+    def __post_init__(self) -> None:
+        check_printable("label", self.label)
+
+
+Roots = dict[RootName, str | list[Any] | dict[str, Any]]
+"""What shared types are to say: texts as strings, arrays as lists, maps as objects."""
+
+MergePatch = dict[RootName, Any]
+"""RFC 7396."""
+
+
+class PatchOperation(Struct, frozen=True, rename={"source": "from"}):
+    """One operation of a JSON patch (RFC 6902)."""
+
+    op: Literal["add", "remove", "replace", "move", "copy", "test"]
+    path: Annotated[str, Meta(pattern="^(/.*)?$", description="RFC 6901.", examples=["/settings/title"])]
+    source: Annotated[str, Meta(pattern="^(/.*)?$")] | UnsetType = UNSET
+    value: Any = UNSET
+
+
+JsonPatch = Annotated[list[PatchOperation], Meta(max_length=MAX_OPERATIONS)]
+
+
+class TextEdit(Struct, frozen=True, forbid_unknown_fields=True):
+    """Remove `delete` code points at `index` of a text, and put `insert` there."""
+
+    root: RootName
+    index: Annotated[int, Meta(ge=0)]
+    delete: Annotated[int, Meta(ge=0)] = 0
+    insert: str = ""
+
+
+class TextEdits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Edits of texts, done together or not at all. Each sees what those before it did."""
+
+    edits: Annotated[list[TextEdit], Meta(max_length=MAX_EDITS)]
+
+
+# --- out ----------------------------------------------------------------------------------------------
+
+
+class DocumentBody(Struct, frozen=True, kw_only=True, gc=False):
+    """
+    What is known of a document. A document that was deleted and made anew has another lineage.
+
+    `sequence` counts the updates that it was ever given.
+    """
+
+    name: str
+    lineage: str
+    sequence: Annotated[int, Meta(ge=0)]
+    created_at: Moment
+    updated_at: Moment
+    bytes: Size
+
+
+class DocumentPageBody(Struct, frozen=True):
+    """
+    One part of a list of documents, in the order of their names.
+
+    It may be shorter than asked for, even empty, when few of those that were looked at may be seen.
+    """
+
+    documents: list[DocumentBody]
+    next_cursor: str | None
+
+
+class AuthorBody(Struct, frozen=True, gc=False):
+    """Who did it; API keys and the server itself have no session."""
+
+    actor: Annotated[str, Meta(examples=["user:alice"])]
+    session_id: SessionIdText | None
+    user_id: str | None
+
+
+class VersionBody(Struct, frozen=True, kw_only=True, gc=False):
+    """A state of a document that is kept. Without a label it was kept automatically, and may go when there are many."""
+
+    number: VersionNumber
+    at: Moment
+    label: str | None
+    author: AuthorBody
+    sequence: Annotated[int, Meta(ge=0, description="How many updates are in it.")]
+    bytes: Size
+
+
+class VersionPageBody(Struct, frozen=True):
+    """One part of the list of versions, the newest first."""
+
+    versions: list[VersionBody]
+    next_cursor: str | None
+
+
+class DifferenceBody(Struct, frozen=True):
+    """
+    What changed, by root; those that did not change are left out.
+
+    Of texts: runs that are `equal`, `delete` or `insert`. Of everything else: a JSON patch.
+    """
+
+    roots: dict[str, list[dict[str, Any]]]
+
+
+class RangeBody(Struct, frozen=True, kw_only=True, gc=False):
+    """A part of a text, in code points, and who wrote it in the minute `at`; null where nobody knows."""
+
+    start: Annotated[int, Meta(ge=0)]
+    end: Annotated[int, Meta(ge=0)]
+    actor: str | None
+    session_id: SessionIdText | None
+    user_id: str | None
+    at: Annotated[datetime, Meta(tz=True)] | None
+
+
+class BlameBody(Struct, frozen=True):
+    """Who wrote what, from the beginning to the end of the text."""
+
+    ranges: list[RangeBody]
+
+
+def document_body(record: DocumentRecord) -> DocumentBody:
+    """``record`` as outsiders see it."""
+    return DocumentBody(
+        name=record.name,
+        lineage=record.lineage,
+        sequence=record.sequence,
+        created_at=record.created_at,
+        updated_at=record.updated_at,
+        bytes=record.snapshot_bytes + record.log_bytes,
+    )
+
+
+def version_body(version: DocumentVersion) -> VersionBody:
+    """``version`` as outsiders see it."""
+    return VersionBody(
+        number=version.number,
+        at=version.at,
+        label=version.label,
+        author=_author_body(version.author),
+        sequence=version.sequence,
+        bytes=version.size,
+    )
+
+
+def range_body(part: BlameRange) -> RangeBody:
+    """``part`` as outsiders see it."""
+    author = part.author
+    return RangeBody(
+        start=part.start,
+        end=part.end,
+        actor=None if author is None else author.actor,
+        session_id=None if author is None else author.session,
+        user_id=None if author is None else author.user,
+        at=part.at,
+    )
+
+
+def _author_body(author: Author) -> AuthorBody:
+    return AuthorBody(author.actor, author.session, author.user)

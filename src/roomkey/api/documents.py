@@ -1,0 +1,488 @@
+"""The operations on documents: they translate between HTTP and the commands, and decide nothing else."""
+
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+import structlog
+from msgspec import to_builtins
+from pycrdt import Doc
+
+from roomkey.api.callers import KEYS, SESSIONS
+from roomkey.api.document_schemas import (
+    BlameBody,
+    DifferenceBody,
+    DifferenceQuery,
+    DocumentBody,
+    DocumentListing,
+    DocumentPageBody,
+    JsonPatch,
+    MergePatch,
+    NewVersionLabel,
+    ReadingQuery,
+    RootQuery,
+    Roots,
+    TextEdits,
+    VersionBody,
+    VersionListing,
+    VersionPageBody,
+    document_body,
+    range_body,
+    version_body,
+)
+from roomkey.api.exchange import (
+    NO_STORE,
+    Headers,
+    Reply,
+    empty_reply,
+    expected_tags,
+    json_reply,
+    matches_etag,
+    preferred,
+)
+from roomkey.api.operations import Answer, Request, operation
+from roomkey.api.problems import NotAcceptable, UnknownCursor
+from roomkey.api.renditions import FORMS, JSON, TEXT, YJS, render, text_root
+from roomkey.domain.access import Access, access_to
+from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, VersionMismatch
+from roomkey.ports import Author, Page
+from roomkey.realtime.documents import content
+from roomkey.realtime.documents.commands import Condition, Standing, Written
+from roomkey.realtime.documents.document import DocumentTooLarge, WritesRefused
+from roomkey.realtime.documents.replica import Replica
+from roomkey.realtime.documents.structs import read_update
+from roomkey.realtime.yjs import EMPTY_STATE
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
+TEXT_EDITS: Final = "application/vnd.roomkey.text-edits+json"
+BUNDLE: Final = "application/vnd.roomkey.document"
+
+EVERYONE: Final = KEYS | SESSIONS
+"""Keys may do everything with every document, a session what its grants say."""
+
+WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, standing=True)
+MADE: Final = Answer("The document is made.", DocumentBody, standing=True, location=True)
+REFUSED: Final = (InvalidInput, Conflict, VersionMismatch, DocumentTooLarge, WritesRefused)
+
+_log = structlog.get_logger("roomkey.api")
+
+_on_document: Final = partial(operation, tag="Documents", who=EVERYONE)
+_on_version: Final = partial(operation, tag="Versions", who=EVERYONE)
+
+# --- many ---------------------------------------------------------------------------------------------
+
+
+@_on_document(
+    "List documents",
+    query=DocumentListing,
+    answers={200: Answer("A page of documents.", DocumentPageBody)},
+    errors=(UnknownCursor,),
+)
+async def list_documents(request: Request) -> Reply:
+    """
+    The documents whose names begin with `prefix`, in the order of their names.
+
+    A session sees those that its grants cover, so that pages may be shorter than asked for, even empty. Follow
+    `next_cursor` until it is null.
+    """
+    listing = cast("DocumentListing", request.query)
+    try:
+        page = await request.documents.list(listing.prefix, Page(cursor=listing.cursor, limit=listing.limit))
+    except InvalidInput:
+        raise _unknown_cursor(listing.cursor) from None
+    session = request.caller.session
+    seen = [
+        document_body(record)
+        for record in page.documents
+        if session is None or access_to(record.name, session.grants) is not None
+    ]
+    return json_reply(DocumentPageBody(seen, page.next_cursor))
+
+
+# --- one ----------------------------------------------------------------------------------------------
+
+_READING: Final = {
+    200: Answer("The document in the form that `Accept` prefers.", media=FORMS, standing=True),
+    304: Answer("`If-None-Match` names what it still is.", standing=True),
+}
+
+
+@_on_document(
+    "Read a document",
+    access=Access.READ,
+    query=ReadingQuery,
+    answers=_READING,
+    errors=(NotAcceptable,),
+)
+async def get_document(request: Request) -> Reply:
+    """
+    What the document says now.
+
+    As `application/json` an object with its shared types by name: texts are strings, XML its source, bytes in
+    base64. As `text/plain` one of its texts. As `application/x-yjs-update` the whole of it in the V1 encoding of
+    Yjs, or what is missing where the state vector is `since`.
+    """
+    form, query = _form(request), cast("ReadingQuery", request.query)
+    is_partial = form == YJS and query.since is not None
+    reading = await request.documents.read(_name(request), _state(query.since) if is_partial else EMPTY_STATE)
+    headers = _standing_headers(reading.standing)
+    if matches_etag(request.headers.get("if-none-match"), _tag(reading.standing)):
+        return Reply(304, b"", [*headers, NO_STORE])
+    return _content_reply(form, await render(reading.update, form, query.root), headers)
+
+
+@_on_document(
+    "Write a document",
+    access=Access.WRITE,
+    query=RootQuery,
+    contents={JSON: Roots, TEXT: str, YJS: bytes},
+    answers={200: WRITTEN, 201: MADE},
+    errors=REFUSED,
+    conditional=True,
+)
+async def put_document(request: Request) -> Reply:
+    """
+    Make the document say this, or make one that does.
+
+    `application/json` replaces each shared type that it names and leaves the others. `text/plain` replaces one
+    text. Both change only what differs, as somebody at a keyboard would, so that cursors stay and what others type
+    at the same time is kept. `application/x-yjs-update` is merged. Whoever has the document open sees it at once;
+    the answer comes when it is durable. `If-None-Match: *` makes a document only if there is none.
+    """
+    body, condition = request.body, _condition(request)
+    if request.media == YJS:
+        attempt = _rehearsed(condition, lambda: Replica().apply(body))
+        written = await request.documents.merge(_name(request), body, _author(request), condition=attempt)
+    elif request.media == TEXT:
+        written = await _edit(request, partial(_say, root=cast("RootQuery", request.query).root, text=body), condition)
+    else:
+        written = await _edit(request, lambda doc: content.replace(doc, body), condition)
+    return await _written(request, written)
+
+
+def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
+    kinds = content.kinds_of(doc)
+    content.replace(doc, {text_root(kinds, root): text}, kinds)
+
+
+@_on_document(
+    "Change a document",
+    access=Access.WRITE,
+    contents={MERGE_PATCH: MergePatch, JSON_PATCH: JsonPatch, TEXT_EDITS: TextEdits},
+    answers={200: WRITTEN},
+    errors=(DocumentNotFound, *REFUSED),
+    conditional=True,
+)
+async def patch_document(request: Request) -> Reply:
+    """
+    Change parts of the document: everything that is asked for, or nothing.
+
+    With a merge patch (RFC 7396), a JSON patch (RFC 6902; 409 if a `test` fails) or edits of its texts. What the
+    others do at the same time is kept.
+    """
+    body = to_builtins(request.body)
+    condition = _condition(request)
+
+    def check(standing: Standing | None) -> None:
+        if standing is None:
+            raise DocumentNotFound("there is no such document")
+        if condition is not None:
+            condition(standing)
+
+    match request.media:
+        case "application/merge-patch+json":
+            written = await _edit(request, lambda doc: content.merge_patch(doc, body), check)
+        case "application/json-patch+json":
+            written = await _edit(request, lambda doc: content.json_patch(doc, body), check)
+        case _:
+            written = await _edit(request, lambda doc: content.edit_text(doc, body["edits"]), check)
+    return await _written(request, written)
+
+
+@_on_document(
+    "Delete a document",
+    access=Access.ADMIN,
+    answers={204: Answer("It is gone, with its versions.")},
+    errors=(DocumentNotFound, Conflict, VersionMismatch),
+    conditional=True,
+)
+async def delete_document(request: Request) -> Reply:
+    """
+    Remove the document with everything that is known of it. Whoever has it open has to leave.
+
+    One that is made anew under its name has another lineage: clients that still have this one cannot bring it back.
+    """
+    await request.documents.delete(_name(request), condition=_condition(request))
+    _note(request, "document_deleted")
+    return empty_reply()
+
+
+@_on_document(
+    "Who wrote what",
+    access=Access.READ,
+    query=RootQuery,
+    answers={200: Answer("The parts of the text, with their authors.", BlameBody)},
+    errors=(DocumentNotFound, InvalidInput),
+)
+async def blame_document(request: Request) -> Reply:
+    """Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts."""
+    name, root = _name(request), cast("RootQuery", request.query).root
+    if root is None:
+        reading = await request.documents.read(name)
+        root = text_root(content.root_kinds(read_update(reading.update)), None)
+    ranges = await request.documents.blame(name, root)
+    return json_reply(BlameBody([range_body(part) for part in ranges]))
+
+
+# --- versions -----------------------------------------------------------------------------------------
+
+
+@_on_version(
+    "List versions",
+    access=Access.READ,
+    query=VersionListing,
+    answers={200: Answer("A page of versions, the newest first.", VersionPageBody)},
+    errors=(DocumentNotFound, UnknownCursor),
+)
+async def list_versions(request: Request) -> Reply:
+    """States of the document that were kept: with a label when somebody asked for it, without automatically."""
+    listing = cast("VersionListing", request.query)
+    try:
+        page = await request.documents.versions(_name(request), Page(cursor=listing.cursor, limit=listing.limit))
+    except InvalidInput:
+        raise _unknown_cursor(listing.cursor) from None
+    return json_reply(VersionPageBody([version_body(version) for version in page.versions], page.next_cursor))
+
+
+@_on_version(
+    "Keep a version",
+    access=Access.WRITE,
+    body=NewVersionLabel,
+    body_required=False,
+    answers={201: Answer("The version.", VersionBody, location=True)},
+    errors=(DocumentNotFound, Conflict),
+    idempotent=True,
+)
+async def keep_version(request: Request) -> Reply:
+    """Keep the document as it is now."""
+    name, label = _name(request), cast("NewVersionLabel", request.body).label
+    version = await request.documents.keep_version(name, label, _author(request))
+    _note(request, "document_version_kept", number=version.number)
+    location = f"{_address(request)}/versions/{version.number}"
+    return json_reply(version_body(version), 201, (b"location", location.encode()))
+
+
+@_on_version(
+    "Read a version",
+    access=Access.READ,
+    query=RootQuery,
+    answers={200: Answer("The document as it was, in the form that `Accept` prefers.", media=FORMS)},
+    errors=(DocumentNotFound, NotAcceptable),
+)
+async def get_version(request: Request) -> Reply:
+    """What the document said then, in the same forms as now."""
+    form = _form(request)
+    version, update = await request.documents.version(_name(request), _number(request))
+    headers: Headers = [(b"roomkey-sequence", b"%d" % version.sequence)]
+    return _content_reply(form, await render(update, form, cast("RootQuery", request.query).root), headers)
+
+
+@_on_version(
+    "What changed",
+    access=Access.READ,
+    query=DifferenceQuery,
+    answers={200: Answer("The differences by root.", DifferenceBody)},
+    errors=(DocumentNotFound, InvalidInput),
+)
+async def get_difference(request: Request) -> Reply:
+    """What changed from this version to another one, or to the document as it is now."""
+    against = cast("DifferenceQuery", request.query).against
+    number = None if against == "current" else int(against)
+    return json_reply(DifferenceBody(await request.documents.difference(_name(request), _number(request), number)))
+
+
+@_on_version(
+    "Restore a version",
+    access=Access.WRITE,
+    answers={200: WRITTEN},
+    errors=(DocumentNotFound, *REFUSED),
+)
+async def restore_version(request: Request) -> Reply:
+    """
+    Make the document what it was, by changes as anybody could make them; nobody has to leave.
+
+    What it is now is kept as a version first.
+    """
+    number = _number(request)
+    written = await request.documents.restore(_name(request), number, _author(request))
+    _note(request, "document_restored", number=number)
+    return await _written(request, written)
+
+
+# --- elsewhere and back -------------------------------------------------------------------------------
+
+
+@_on_document(
+    "Export a document",
+    access=Access.READ,
+    answers={200: Answer("Everything about the document, for import.", media=(BUNDLE,))},
+    errors=(DocumentNotFound,),
+)
+async def export_document(request: Request) -> Reply:
+    """The document with its versions and its authors, in one piece (msgpack)."""
+    name = _name(request)
+    exported = await request.documents.export(name)
+    filename = quote(name.rpartition("/")[2], safe="")
+    disposition = f"attachment; filename*=UTF-8''{filename}.roomkey".encode()
+    return _content_reply(BUNDLE, exported, [(b"content-disposition", disposition)])
+
+
+@_on_document(
+    "Import a document",
+    access=Access.ADMIN,
+    contents={BUNDLE: bytes},
+    answers={201: MADE},
+    errors=REFUSED,
+)
+async def import_document(request: Request) -> Reply:
+    """
+    Make a document of what an export returned, with its history and its lineage; the name may be another one.
+
+    409 if there is a document of this name, or if this very document was deleted here.
+    """
+    written = await request.documents.take_in(_name(request), request.body, _author(request))
+    _note(request, "document_imported")
+    return await _written(request, written)
+
+
+# --- shared -------------------------------------------------------------------------------------------
+
+
+def _name(request: Request) -> str:
+    return request.path("name")
+
+
+def _number(request: Request) -> int:
+    text = request.path("number")
+    if not (text.isascii() and text.isdecimal() and len(text) < 16):
+        raise DocumentNotFound("there is no such version")
+    return int(text)
+
+
+def _address(request: Request) -> str:
+    return f"{request.root}/documents/{quote(_name(request), safe='')}"
+
+
+def _author(request: Request) -> Author:
+    caller = request.caller
+    if caller.session is None:
+        return Author(caller.actor)
+    return Author(caller.actor, caller.session.id, caller.session.user_id)
+
+
+def _unknown_cursor(cursor: str | None) -> Exception:
+    if cursor is None:
+        return InvalidInput("there is no such list")
+    return UnknownCursor("the cursor was not issued for this list")
+
+
+def _note(request: Request, event: str, **details: Any) -> None:
+    session = request.caller.session
+    _log.info(
+        event,
+        document=_name(request),
+        actor=request.caller.actor,
+        session=None if session is None else session.id,
+        **details,
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+def _form(request: Request) -> str:
+    return preferred(request.headers.get("accept"), FORMS)
+
+
+def _state(since: str | None) -> bytes:
+    try:
+        return urlsafe_b64decode(f"{since}==")
+    except ValueError:
+        raise InvalidInput("the state vector is not base64url") from None
+
+
+def _content_reply(form: str, body: bytes, headers: Headers) -> Reply:
+    kind = f"{form}; charset=utf-8" if form == TEXT else form
+    return Reply(200, body, [(b"content-type", kind.encode()), (b"vary", b"accept"), NO_STORE, *headers])
+
+
+def _tag(standing: Standing) -> bytes:
+    return f'"{standing.lineage}.{standing.version}"'.encode()
+
+
+def _standing_headers(standing: Standing) -> Headers:
+    return [
+        (b"etag", _tag(standing)),
+        (b"roomkey-lineage", standing.lineage.encode()),
+        (b"roomkey-sequence", b"%d" % standing.version),
+    ]
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+
+def _condition(request: Request) -> Condition | None:
+    """What If-Match and If-None-Match ask for (RFC 9110, 13.1)."""
+    wanted, unwanted = request.headers.get("if-match"), request.headers.get("if-none-match")
+    if wanted is None and unwanted is None:
+        return None
+    tags = expected_tags(wanted)
+
+    def check(standing: Standing | None) -> None:
+        if standing is None:
+            if wanted is not None:
+                raise VersionMismatch("there is no such document")
+            return
+        tag = _tag(standing)
+        if tags is not None and tag.decode().strip('"') not in tags:
+            raise VersionMismatch(f"the document is at {tag.decode()}")
+        if matches_etag(unwanted, tag):
+            raise VersionMismatch("there is such a document")
+
+    return check
+
+
+async def _edit(request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None) -> Written:
+    attempt = _rehearsed(condition, lambda: change(Doc()))
+    return await request.documents.edit(_name(request), change, _author(request), condition=attempt)
+
+
+def _rehearsed(condition: Condition | None, rehearsal: Callable[[], None]) -> Condition:
+    """
+    ``condition``, and where there is no document yet a ``rehearsal`` of the change on an empty one.
+
+    A document is made before it is changed, and a change that is refused must not leave an empty one.
+    """
+
+    def check(standing: Standing | None) -> None:
+        if condition is not None:
+            condition(standing)
+        if standing is None:
+            rehearsal()
+
+    return check
+
+
+async def _written(request: Request, written: Written) -> Reply:
+    if written.changed:
+        _note(request, "document_written", sequence=written.standing.version)
+    record = await request.documents.find(_name(request))
+    if record is None:
+        raise DocumentNotFound("the document was deleted at this moment")
+    headers = _standing_headers(written.standing)
+    if written.created:
+        return json_reply(document_body(record), 201, *headers, (b"location", _address(request).encode()))
+    return json_reply(document_body(record), 200, *headers)

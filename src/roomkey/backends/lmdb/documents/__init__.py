@@ -1,0 +1,206 @@
+"""Documents in an LMDB file of their own, so that much text never keeps sessions waiting."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from roomkey.backends.document_keys import name_key, name_of, new_name_key, version_of
+from roomkey.backends.lmdb.documents import commit
+from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges
+from roomkey.backends.lmdb.documents.layout import DocumentFile
+from roomkey.backends.lmdb.documents.snapshot import BacklogSearch, Loading, Snapshot
+from roomkey.backends.lmdb.file import FileSystemSettings, Transaction
+from roomkey.backends.lmdb.writer import Writer
+from roomkey.errors import Storage
+from roomkey.ports import (
+    DocumentPage,
+    DocumentRecord,
+    DocumentUpdate,
+    DocumentVersion,
+    NewVersion,
+    Page,
+    StoredDocument,
+    VersionPage,
+)
+
+__all__ = ["FileSystemDocumentStore"]
+
+MAX_IN_FLIGHT_BYTES: Final = 32 * 1024 * 1024
+"""When so much is on its way to the disk, further content waits, because it is there twice meanwhile."""
+
+T = TypeVar("T")
+
+
+class FileSystemDocumentStore:
+    """
+    ``DocumentStore`` in a directory of this machine, to which what is said of ``FileSystemSessionStorage`` applies.
+
+    A directory of sessions is not one of documents. What a deletion or a compaction leaves behind is removed in
+    the background, some of it in each commit.
+    """
+
+    shared = True
+
+    def __init__(self, path: str | PathLike[str], settings: FileSystemSettings | None = None) -> None:
+        self._directory = Path(path)
+        self._settings = settings or FileSystemSettings()
+        self._file: DocumentFile | None = None
+        self._writer: Writer[DocumentFile, DocumentChanges]
+        self._in_flight = 0
+        self._landed = asyncio.Event()
+        self._sweeping = False
+
+    async def __aenter__(self) -> Self:
+        self._writer = Writer(self._directory, self._settings, open_file=DocumentFile, begin=_begin)
+        self._file = await self._writer.open()
+        self._sweep_soon()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
+        self._file = None  # from now on nobody reads
+        await self._writer.close()
+        self._sweeping = False
+
+    # --- write ----------------------------------------------------------------------------------------
+
+    async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
+        key = new_name_key(name)
+        return await self._write(partial(commit.create, name=key, lineage=lineage, now=now))
+
+    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+        async with self._taking_off(sum(len(update.data) for update in updates)):
+            batch = Batch.of(updates) if updates else None
+            return await self._write(partial(commit.append, name=name_key(name), lineage=lineage, batch=batch))
+
+    async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
+        async with self._taking_off(len(snapshot) + len(authorship)):
+            done = await self._write(
+                partial(
+                    commit.compact,
+                    name=name_key(name),
+                    lineage=lineage,
+                    snapshot=snapshot,
+                    upto=upto,
+                    authorship=authorship,
+                )
+            )
+        if done:
+            self._sweep_soon()
+        return done
+
+    async def delete(self, name: str, lineage: str, now: datetime) -> bool:
+        del now
+        done = await self._write(partial(commit.delete, name=name_key(name), lineage=lineage))
+        if done:
+            self._sweep_soon()
+        return done
+
+    async def keep_version(self, name: str, lineage: str, version: NewVersion) -> DocumentVersion:
+        async with self._taking_off(len(version.content)):
+            return await self._write(
+                partial(commit.keep_version, name=name_key(name), lineage=lineage, version=version)
+            )
+
+    async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
+        return await self._write(partial(commit.forget_versions, name=name_key(name), lineage=lineage, numbers=numbers))
+
+    async def ping(self) -> None:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        await self._writer.ping()
+
+    async def _write(self, change: Callable[[DocumentChanges], T]) -> T:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return await self._writer.submit(change)
+
+    @asynccontextmanager
+    async def _taking_off(self, size: int) -> AsyncGenerator[None]:
+        """Wait until there is room for more on the way to the disk. A large content may overdraw it once."""
+        while self._in_flight >= MAX_IN_FLIGHT_BYTES:
+            self._landed.clear()
+            await self._landed.wait()
+        self._in_flight += size
+        try:
+            yield
+        finally:
+            self._in_flight -= size
+            self._landed.set()
+
+    # --- sweep ----------------------------------------------------------------------------------------
+
+    def _sweep_soon(self) -> None:
+        """Remove what is left behind. Nobody waits for it; what fails is tried again when there is more."""
+        if self._file is not None and not self._sweeping:
+            self._sweeping = True
+            self._writer.enqueue(commit.sweep).add_done_callback(self._swept)
+
+    def _swept(self, future: "asyncio.Future[bool]") -> None:
+        self._sweeping = False
+        if not future.cancelled() and future.exception() is None and future.result():
+            self._sweep_soon()
+
+    # --- read -----------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> Snapshot:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return Snapshot(self._file)
+
+    async def find(self, name: str) -> DocumentRecord | None:
+        with self._snapshot() as snapshot:
+            found = snapshot.find(name_key(name))
+        return None if found is None else found.entry.record()
+
+    async def load(self, name: str) -> StoredDocument | None:
+        key = name_key(name)
+        if key is None:
+            return None
+        loading = Loading(key)
+        while True:
+            with self._snapshot() as snapshot:
+                snapshot.load(loading)
+            if loading.ended:
+                return loading.document
+            await asyncio.sleep(0)
+
+    async def is_deleted(self, name: str, lineage: str) -> bool:
+        with self._snapshot() as snapshot:
+            return snapshot.is_deleted(name_key(name), lineage)
+
+    async def list(self, prefix: str, page: Page) -> DocumentPage:
+        after = None if page.cursor is None else name_of(page.cursor).encode()
+        with self._snapshot() as snapshot:
+            return snapshot.list(prefix.encode("utf-8", "surrogatepass"), after, page.limit)
+
+    async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
+        search = BacklogSearch(updates=updates, size=size, limit=limit)
+        while True:
+            with self._snapshot() as snapshot:
+                snapshot.backlog(search)
+            if search.ended:
+                return [*search.found.values()]
+            await asyncio.sleep(0)
+
+    async def versions(self, name: str, page: Page) -> VersionPage:
+        before = None if page.cursor is None else version_of(page.cursor)
+        with self._snapshot() as snapshot:
+            return snapshot.versions(name_key(name), before, page.limit)
+
+    async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
+        with self._snapshot() as snapshot:
+            return snapshot.version(name_key(name), number)
+
+
+def _begin(transaction: Transaction, file: DocumentFile) -> DocumentChanges:
+    return DocumentChanges(transaction, file.tables)

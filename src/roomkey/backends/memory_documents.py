@@ -1,0 +1,199 @@
+"""Documents in the memory of one process: the default of tests, and the yardstick of the other backends."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+from msgspec import Struct, field
+
+from roomkey.backends.document_keys import name_cursor, name_of, new_name_key, version_cursor, version_of
+from roomkey.backends.document_records import numbered
+from roomkey.errors import Conflict, DocumentNotFound
+from roomkey.ports import (
+    DocumentPage,
+    DocumentRecord,
+    DocumentUpdate,
+    DocumentVersion,
+    NewVersion,
+    Page,
+    StoredDocument,
+    VersionPage,
+)
+
+
+class _Document(Struct):
+    """A document with everything that belongs to it."""
+
+    lineage: str
+    created_at: datetime
+    updated_at: datetime
+    upto: int = 0
+    snapshot: bytes | None = None
+    authorship: bytes | None = None
+    log: list[DocumentUpdate] = field(default_factory=list[DocumentUpdate])
+    log_bytes: int = 0
+    versions: dict[int, tuple[DocumentVersion, bytes]] = field(default_factory=dict[int, tuple[DocumentVersion, bytes]])
+    last_version: int = 0
+
+    @property
+    def sequence(self) -> int:
+        return self.upto + len(self.log)
+
+
+class MemoryDocumentStore:
+    """
+    ``DocumentStore`` in dictionaries. Nothing survives the process.
+
+    Every method checks and writes without awaiting in between, so none needs a lock.
+    """
+
+    shared = False
+
+    def __init__(self) -> None:
+        self._documents: dict[str, _Document] = {}
+        self._names: list[str] = []  # sorted: code points sort as their UTF-8 does
+        self._deleted: set[tuple[str, str]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
+        new_name_key(name)
+        if (name, lineage) in self._deleted:
+            raise Conflict("this document was deleted")
+        document = self._documents.get(name)
+        if document is None:
+            document = self._documents[name] = _Document(lineage, now, now)
+            insort(self._names, name)
+        return _record(name, document)
+
+    async def find(self, name: str) -> DocumentRecord | None:
+        document = self._documents.get(name)
+        return None if document is None else _record(name, document)
+
+    async def load(self, name: str) -> StoredDocument | None:
+        document = self._documents.get(name)
+        if document is None:
+            return None
+        return StoredDocument(
+            record=_record(name, document),
+            snapshot=document.snapshot,
+            upto=document.upto,
+            authorship=document.authorship,
+            updates=tuple(document.log),
+        )
+
+    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+        document = self._existing(name, lineage)
+        document.log.extend(updates)
+        document.log_bytes += _size(updates)
+        document.updated_at = max([document.updated_at, *(update.at for update in updates)])
+        return document.sequence
+
+    async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
+        document = self._of(name, lineage)
+        if document is None or not document.upto < upto <= document.sequence:
+            return False
+        merged = upto - document.upto
+        document.log_bytes -= _size(document.log[:merged])
+        del document.log[:merged]
+        document.upto, document.snapshot, document.authorship = upto, snapshot, authorship
+        return True
+
+    async def delete(self, name: str, lineage: str, now: datetime) -> bool:
+        del now
+        if name not in self._documents:
+            return False
+        self._existing(name, lineage)
+        del self._documents[name]
+        del self._names[bisect_left(self._names, name)]
+        self._deleted.add((name, lineage))
+        return True
+
+    async def is_deleted(self, name: str, lineage: str) -> bool:
+        return (name, lineage) in self._deleted
+
+    async def list(self, prefix: str, page: Page) -> DocumentPage:
+        start = bisect_left(self._names, prefix)
+        if page.cursor is not None:
+            start = max(start, bisect_right(self._names, name_of(page.cursor)))
+        names = [name for name in islice(self._names, start, start + page.limit + 1) if name.startswith(prefix)]
+        found = [_record(name, self._documents[name]) for name in names[: page.limit]]
+        return DocumentPage(found, name_cursor(found[-1].name) if len(names) > page.limit else None)
+
+    async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
+        long = (
+            _record(name, document)
+            for name, document in self._documents.items()
+            if len(document.log) > updates or document.log_bytes > size
+        )
+        return [*islice(long, limit)]
+
+    async def keep_version(self, name: str, lineage: str, version: NewVersion) -> DocumentVersion:
+        document = self._existing(name, lineage)
+        document.last_version += 1
+        kept = numbered(version, document.last_version)
+        document.versions[kept.number] = kept, version.content
+        return kept
+
+    async def versions(self, name: str, page: Page) -> VersionPage:
+        before = None if page.cursor is None else version_of(page.cursor)
+        document = self._documents.get(name)
+        if document is None:
+            return VersionPage([])
+        newest_first = (version for version, _ in reversed(document.versions.values()))
+        behind = (version for version in newest_first if before is None or version.number < before)
+        found = [*islice(behind, page.limit + 1)]
+        more = len(found) > page.limit
+        del found[page.limit :]
+        return VersionPage(found, version_cursor(found[-1].number) if more else None)
+
+    async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
+        document = self._documents.get(name)
+        return None if document is None else document.versions.get(number)
+
+    async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
+        document = self._of(name, lineage)
+        if document is None:
+            return 0
+        return sum(document.versions.pop(number, None) is not None for number in numbers)
+
+    async def ping(self) -> None:
+        pass
+
+    def _of(self, name: str, lineage: str) -> _Document | None:
+        document = self._documents.get(name)
+        return document if document is not None and document.lineage == lineage else None
+
+    def _existing(self, name: str, lineage: str) -> _Document:
+        document = self._documents.get(name)
+        if document is None:
+            raise DocumentNotFound("there is no such document")
+        if document.lineage != lineage:
+            raise Conflict("the document is another one")
+        return document
+
+
+def _record(name: str, document: _Document) -> DocumentRecord:
+    return DocumentRecord(
+        name=name,
+        lineage=document.lineage,
+        sequence=document.sequence,
+        created_at=document.created_at,
+        updated_at=document.updated_at,
+        log_updates=len(document.log),
+        log_bytes=document.log_bytes,
+        snapshot_bytes=len(document.snapshot or b""),
+    )
+
+
+def _size(updates: Sequence[DocumentUpdate]) -> int:
+    return sum(len(update.data) for update in updates)

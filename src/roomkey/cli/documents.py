@@ -1,0 +1,186 @@
+"""
+``roomkey documents …``: what an operator does with documents.
+
+Like the commands on sessions these speak REST: to a running server, or with ``--storage`` in this process.
+"""
+
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from cyclopts import App
+
+from roomkey.cli.outcome import EXIT_CODES, Advance, Exit, Failed, print_bytes, print_json, print_table, progress
+from roomkey.cli.sessions import Target, Where
+
+BUNDLE: Final = "application/vnd.roomkey.document"
+
+PATIENCE_SECONDS: Final = 120.0
+"""For a server to put a large document together, or to take it in."""
+
+PART_BYTES: Final = 64 * 1024
+
+SHOWN_CHARS: Final = 200
+"""Of each root in a table; ``--root`` and ``--json`` show all."""
+
+app = App("documents", help="Look at documents; take them elsewhere and back.", help_epilogue=EXIT_CODES)
+
+
+@app.command(name="list")
+def list_documents(*, prefix: str = "", limit: int = 50, cursor: str | None = None, where: Where = None) -> None:
+    """
+    Show documents, a page at a time.
+
+    Args:
+        prefix: Only those whose names begin with it.
+        limit: How many at most, 1 to 500.
+        cursor: Where the page before this one ended.
+    """
+    target = where or Target()
+    page = _page(target, "/documents", prefix=prefix, limit=limit, cursor=cursor)
+    columns = ("name", "sequence", "bytes", "created_at", "updated_at")
+    _show_page(target, page, page["documents"], columns)
+
+
+@app.command
+def show(name: str, *, root: str | None = None, where: Where = None) -> None:
+    """
+    Show what is known of a document and what it says.
+
+    Args:
+        name: Which document.
+        root: Print this text of it and nothing else.
+    """
+    target = where or Target()
+    if root is not None:
+        print_bytes(target.fetch("GET", _path(name), params={"root": root}, headers={"accept": "text/plain"}))
+        return
+    content: dict[str, Any] = target.request("GET", _path(name))
+    # A name stands before all others that begin with it.
+    page = target.request("GET", "/documents", params={"prefix": name, "limit": 1})
+    known: dict[str, Any] = {}
+    for document in page["documents"]:
+        known = document if document["name"] == name else known
+    if target.json:
+        print_json({"document": known, "content": content})
+        return
+    rows = [[field, str(value)] for field, value in known.items()]
+    print_table(("field", "value"), rows + [[f"root {name}", _shortened(value)] for name, value in content.items()])
+
+
+@app.command
+def export(name: str, *, output: Path | None = None, where: Where = None) -> None:
+    """
+    Write everything about a document into a file: what it says, who wrote it, and its versions.
+
+    Args:
+        name: Which document.
+        output: The file; left out, standard output.
+    """
+    if output is None and sys.stdout.isatty():
+        raise Failed("it is not text: name a file with --output, or send it into a pipe", Exit.USAGE)
+    target = where or Target()
+    with progress(f"Exporting {name}") as advance:
+        exported = target.fetch("GET", _path(name, "export"), advance=advance, timeout=PATIENCE_SECONDS)
+    if output is None:
+        print_bytes(exported)
+        return
+    try:
+        output.write_bytes(exported)
+    except OSError as error:
+        raise Failed(f"--output: {error}") from None
+    _done(target, {"exported": name, "file": str(output), "bytes": len(exported)})
+
+
+@app.command(name="import")
+def import_document(name: str, file: Path, *, where: Where = None) -> None:
+    """
+    Make a document of what was exported.
+
+    Args:
+        name: What it is called here.
+        file: What was exported.
+    """
+    try:
+        exported = file.read_bytes()
+    except OSError as error:
+        raise Failed(f"cannot read it: {error}", Exit.USAGE) from None
+    target = where or Target()
+    with progress(f"Importing {name}") as advance:
+        made = target.request(
+            "POST",
+            _path(name, "import"),
+            content=_in_parts(exported, advance),
+            headers={"content-type": BUNDLE},
+            timeout=PATIENCE_SECONDS,
+        )
+    _done(target, made)
+
+
+@app.command
+def versions(name: str, *, limit: int = 50, cursor: str | None = None, where: Where = None) -> None:
+    """
+    Show the versions of a document, the newest first.
+
+    Args:
+        name: Which document.
+        limit: How many at most, 1 to 500.
+        cursor: Where the page before this one ended.
+    """
+    target = where or Target()
+    page = _page(target, _path(name, "versions"), limit=limit, cursor=cursor)
+    rows = [{**version, "author": version["author"]["actor"]} for version in page["versions"]]
+    _show_page(target, page, rows, ("number", "at", "label", "author", "sequence", "bytes"))
+
+
+@app.command
+def restore(name: str, number: int, *, where: Where = None) -> None:
+    """Make a document what it was in a version; what it is now is kept as another one."""
+    target = where or Target()
+    _done(target, target.request("POST", _path(name, "versions", str(number), "restore"), timeout=PATIENCE_SECONDS))
+
+
+@app.command
+def delete(name: str, *, where: Where = None) -> None:
+    """Remove a document with its versions; whoever has it open has to leave."""
+    target = where or Target()
+    target.request("DELETE", _path(name))
+    _done(target, {"deleted": name})
+
+
+def _path(name: str, *rest: str) -> str:
+    return "/".join(("/documents", quote(name, safe=""), *rest))
+
+
+def _page(target: Target, path: str, **wanted: Any) -> dict[str, Any]:
+    return target.request("GET", path, params={name: value for name, value in wanted.items() if value})
+
+
+def _show_page(target: Target, page: dict[str, Any], rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    if target.json:
+        print_json(page)
+        return
+    shown = [["" if row[column] is None else str(row[column]) for column in columns] for row in rows]
+    print_table(columns, shown, numeric=("number", "sequence", "bytes"))
+    if page["next_cursor"]:
+        print(f"\nMore with --cursor {page['next_cursor']}")  # noqa: T201  # part of the answer
+
+
+def _done(target: Target, answer: dict[str, Any]) -> None:
+    if target.json:
+        print_json(answer)
+    else:
+        print_table(("field", "value"), [[name, str(value)] for name, value in answer.items()])
+
+
+def _shortened(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
+
+
+async def _in_parts(content: bytes, advance: Advance) -> AsyncGenerator[bytes]:
+    for start in range(0, len(content), PART_BYTES):
+        yield content[start : start + PART_BYTES]
+        advance(min(start + PART_BYTES, len(content)), len(content))

@@ -1,0 +1,174 @@
+/** Puts the page together: a session, the document that it opens, and the panel beside it. */
+
+import * as Y from "yjs";
+
+import { documentName, documentPath, pageFor } from "./address";
+import { Editor } from "./editor";
+import { byId, setText } from "./elements";
+import { friendlyName } from "./names";
+import { People } from "./people";
+import { Refusal, request } from "./rest";
+import { Room } from "./room";
+import { OwnSession } from "./session";
+import { drawBanner, drawFacts, drawSaved, isRefusal, mayWrite, obstacle } from "./status";
+import { Versions } from "./versions";
+
+const WATCH_EVERY_MS = 2000;
+
+/** With these codes the server says that our document is no more, or another one: what we have must not be merged. */
+const RESET = 4205;
+const GONE = 4410;
+
+class Page {
+  private readonly people = new People((work) => this.attempt(work));
+  private readonly versions = new Versions(
+    () => this.own.token,
+    (work) => this.attempt(work),
+  );
+  private room: Room;
+  private editor: Editor;
+  /** With which code the server closed the last connection. */
+  private closed: number | null = null;
+
+  constructor(private readonly own: OwnSession) {
+    [this.room, this.editor] = this.open(new Y.Doc());
+    byId("start-anew").addEventListener("click", () => this.attempt(() => this.startAnew()));
+    byId("another").addEventListener("pointerdown", () => this.nameAnother());
+    byId("another").addEventListener("focus", () => this.nameAnother());
+    this.nameAnother();
+    this.obeySession();
+    this.draw();
+    setInterval(() => this.draw(), 1000);
+    void this.keepWatching();
+  }
+
+  private open(doc: Y.Doc): [Room, Editor] {
+    const { session, token } = this.own;
+    const room = new Room(
+      doc,
+      { id: session.id, user: session.user_id, token },
+      { changed: () => this.draw(), joined: () => void this.watch(), closed: (code) => this.onClosed(code) },
+    );
+    return [room, new Editor(byId("editor"), room)];
+  }
+
+  /** Open the document again, with `doc` as what is known of it. */
+  private reopen(doc: Y.Doc): void {
+    this.editor.close();
+    this.room.leave();
+    this.closed = null;
+    [this.room, this.editor] = this.open(doc);
+    this.obeySession();
+    this.draw();
+  }
+
+  /** What was written meanwhile goes along; the new session writes under a client id of its own. */
+  private async startAnew(): Promise<void> {
+    await this.own.startAnew();
+    const { doc, pending } = this.room;
+    const copy = new Y.Doc();
+    Y.applyUpdate(copy, Y.encodeStateAsUpdate(doc));
+    this.reopen(copy);
+    this.room.pending = pending;
+  }
+
+  private onClosed(code: number): void {
+    this.closed = code;
+    if (code === RESET || code === GONE) {
+      // Not from within the provider that is just closing.
+      queueMicrotask(() => this.reopen(new Y.Doc()));
+      notify("The document was deleted. This is a new one.");
+    } else {
+      void this.watch();
+    }
+  }
+
+  private async keepWatching(): Promise<never> {
+    for (;;) {
+      await this.watch();
+      await new Promise((resolve) => setTimeout(resolve, WATCH_EVERY_MS));
+    }
+  }
+
+  /** Look at what changes without us: our session, the others, the versions. */
+  private async watch(): Promise<void> {
+    if (!navigator.onLine) {
+      return;
+    }
+    await this.own.refresh();
+    this.obeySession();
+    try {
+      await this.people.refresh();
+      if (this.own.session.state === "active" && this.room.stored) {
+        await this.learnLineage();
+        await this.versions.refresh();
+      }
+    } catch (error) {
+      if (!(error instanceof Refusal)) {
+        throw error;
+      }
+    }
+    this.draw();
+  }
+
+  private async learnLineage(): Promise<void> {
+    const { room, own } = this;
+    if (room.lineage === null) {
+      const answer = await request("HEAD", documentPath(), { token: own.token });
+      room.lineage = answer.headers.get("roomkey-lineage");
+    }
+  }
+
+  /** Be connected exactly as long as the session is active, unless the server does not want this window. */
+  private obeySession(): void {
+    if (this.own.session.state !== "active") {
+      this.room.disconnect();
+    } else if (!this.room.wantsConnection && !isRefusal(this.closed)) {
+      this.closed = null;
+      this.room.connect();
+    }
+  }
+
+  private draw(): void {
+    const { own, room } = this;
+    const hindrance = obstacle(own, room, this.closed);
+    this.editor.setReadOnly(!mayWrite(hindrance));
+    this.versions.setReadOnly(!room.stored || !mayWrite(hindrance));
+    drawBanner(hindrance);
+    drawSaved(room);
+    drawFacts(own, room, new Date());
+    this.people.draw(own.session, room.people);
+  }
+
+  private nameAnother(): void {
+    const taken = new Set(this.room.people.map(({ name }) => name));
+    byId<HTMLAnchorElement>("another").href = pageFor(friendlyName(taken.add(this.own.session.user_id)));
+  }
+
+  /** Do what a button asks for, and say so if it fails. */
+  private attempt(work: () => Promise<void>): void {
+    notify("");
+    work()
+      .catch((error: unknown) => {
+        if (!(error instanceof Refusal)) {
+          throw error;
+        }
+        notify(error.message);
+      })
+      .finally(() => this.draw());
+  }
+}
+
+/** Say something above the text, until the next button is pressed; nothing takes it away. */
+function notify(text: string): void {
+  setText(byId("notice"), text);
+  byId("notice").hidden = text === "";
+}
+
+setText(byId("document"), documentName);
+document.title = `${documentName} · Roomkey demo`;
+try {
+  new Page(await OwnSession.open());
+} catch (error) {
+  notify(error instanceof Error ? error.message : String(error));
+}

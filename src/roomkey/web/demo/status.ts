@@ -1,0 +1,107 @@
+/** What this window says about itself: its session, its connection, and whether everything is saved. */
+
+import { byId, element, setText } from "./elements";
+import type { Room } from "./room";
+import type { OwnSession } from "./session";
+
+/** Something that stands between the user and the editor. */
+interface Obstacle {
+  text: string;
+  /** `waiting` goes away by itself, `refused` may, `over` does not. */
+  kind: "waiting" | "refused" | "over";
+}
+
+const REFUSED: Readonly<Record<number, string>> = {
+  4400: "The server did not understand this editor and closed the connection.",
+  4403: "This session may not open this document.",
+  4429: "This window sent more than is allowed, and was disconnected.",
+};
+
+/** Whether the server closed the connection for a reason that trying again does not remove. */
+export function isRefusal(code: number | null): boolean {
+  return code !== null && code in REFUSED;
+}
+
+/** Why the text cannot be changed now, or why changes stay in this window; `null` when all is well. */
+export function obstacle(own: OwnSession, room: Room, closed: number | null): Obstacle | null {
+  switch (own.session.state) {
+    case "suspended":
+      return { kind: "refused", text: "This session is suspended. The text can be read, and written again when it is resumed." };
+    case "expired":
+      return { kind: "over", text: "The time of this session is over." };
+    case "invalidated":
+      return { kind: "over", text: "This session was revoked." };
+  }
+  const refused = closed === null ? undefined : REFUSED[closed];
+  if (refused !== undefined) {
+    return { kind: "refused", text: refused };
+  }
+  if (room.denied !== null) {
+    return { kind: "refused", text: "This session may read this document, but not write to it." };
+  }
+  if (room.connection !== "connected" && room.arrived) {
+    return { kind: "waiting", text: "Not connected. You can go on writing; it is sent when the connection is back." };
+  }
+  return null;
+}
+
+export function mayWrite(hindrance: Obstacle | null): boolean {
+  return hindrance === null || hindrance.kind === "waiting";
+}
+
+export function drawBanner(hindrance: Obstacle | null): void {
+  const banner = byId("banner");
+  banner.hidden = hindrance === null;
+  banner.dataset["kind"] = hindrance?.kind ?? "";
+  setText(byId("banner-text"), hindrance?.text ?? "");
+  byId("start-anew").hidden = hindrance?.kind !== "over";
+}
+
+export function drawSaved(room: Room): void {
+  const saved = byId("saved");
+  const [kind, text] = saving(room);
+  saved.dataset["kind"] = kind;
+  setText(saved, text);
+}
+
+function saving({ connection, arrived, pending, denied }: Room): [kind: string, text: string] {
+  const connected = connection === "connected";
+  if (pending) {
+    return connected && denied === null ? ["saving", "Saving…"] : ["unsaved", "Not saved yet"];
+  }
+  if (connected && arrived) {
+    return ["saved", "All saved"];
+  }
+  return connection === "disconnected" ? ["apart", "Not connected"] : ["saving", "Connecting…"];
+}
+
+export function drawFacts(own: OwnSession, room: Room, now: Date): void {
+  const { session } = own;
+  fact("User", session.user_id);
+  fact("Session", session.id, "code");
+  fact("State", session.state, `state ${session.state}`);
+  fact("Ends in", own.lives ? remaining(own.deadline, now) : "—", "figures");
+  fact("Connection", room.connection, `state ${room.connection}`);
+}
+
+/** Time to a deadline as hours, minutes and seconds. */
+function remaining(deadline: Date, now: Date): string {
+  const seconds = Math.max(0, Math.floor((deadline.getTime() - now.getTime()) / 1000));
+  const pair = (value: number): string => String(Math.floor(value)).padStart(2, "0");
+  const days = seconds >= 86_400 ? `${Math.floor(seconds / 86_400)} d ` : "";
+  return `${days}${pair((seconds % 86_400) / 3600)}:${pair((seconds % 3600) / 60)}:${pair(seconds % 60)}`;
+}
+
+const facts = new Map<string, HTMLElement>();
+
+function fact(term: string, value: string, look = ""): void {
+  let description = facts.get(term);
+  if (description === undefined) {
+    description = element("dd");
+    facts.set(term, description);
+    byId("facts").append(element("dt", "", term), description);
+  }
+  description.className = look;
+  description.title = value;
+  setText(description, value);
+}

@@ -1,0 +1,102 @@
+"""Windows of a browser that show the demo, each as somebody else."""
+
+import re
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
+
+from roomkey.api.pages import BUILT
+
+CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+NEEDED: Final = pytest.mark.skipif(
+    CHROMIUM is None or not (BUILT / "demo" / "index.html").is_file(),
+    reason="needs Chromium, and the front end built (python hatch_build.py)",
+)
+
+FLAGS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+DESKTOP: Final = (1280, 800)
+PHONE: Final = (390, 844)
+
+CARETS: Final = r"(?:\u2060+\w+\u2060)*"
+"""Where others are: their names stand in the text, too, between word joiners."""
+
+expect.set_options(timeout=15_000)
+
+
+class Window:
+    """One window, in a browser profile of its own. What went wrong in it is in ``complaints``."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.hosts: set[str] = set()
+        self.text = page.get_by_label("The document")
+        self.saved = page.locator("#saved")
+        self.banner = page.locator("#banner")
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        page.on("websocket", lambda socket: self.hosts.add(urlsplit(socket.url).netloc))
+
+    def press(self, command: str, user: str) -> Locator:
+        """The button that does something to somebody else's session."""
+        return self.page.get_by_role("button", name=f"{command} {user}", exact=True)
+
+    async def write(self, text: str) -> None:
+        """Type at the end of the text."""
+        await self.text.press("Control+End")
+        await self.page.keyboard.type(text)
+
+    async def shows(self, text: str) -> None:
+        """Return when the text is this one, and all of it is saved."""
+        letters = CARETS.join(["", *map(re.escape, text), ""])
+        await expect(self.text).to_have_text(re.compile(f"^{letters}$"))
+        await expect(self.saved).to_have_text("All saved")
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(message.text)
+
+
+class Desk:
+    """Where windows are opened."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._browser = browser
+        self._url = url
+
+    async def window(self, user: str, *, size: tuple[int, int] = DESKTOP) -> Window:
+        """A window in which ``user`` has just opened the document."""
+        width, height = size
+        context: BrowserContext = await self._browser.new_context(viewport={"width": width, "height": height})
+        window = Window(await context.new_page())
+        query = urlencode({"user": user, "document": "notes/today"})
+        await window.page.goto(f"{self._url}/demo?{query}")
+        await expect(window.saved).to_have_text("All saved")
+        return window
+
+
+@asynccontextmanager
+async def desk(url: str) -> AsyncGenerator[Desk]:
+    """A browser without windows, for the server at ``url``."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield Desk(browser, url)
+        finally:
+            await browser.close()

@@ -1,0 +1,20 @@
+// A y-websocket client: node ywebsocket.mjs BASE TOKEN DOCUMENT, with BASE like ws://127.0.0.1:3000
+import WebSocket from "ws";
+import { WebsocketProvider } from "y-websocket";
+import { document, drive, event } from "./driver.mjs";
+
+const [base, token, name] = process.argv.slice(2);
+const doc = document();
+const provider = new WebsocketProvider(`${base}/yjs`, name, doc, {
+  protocols: ["roomkey.v1", `roomkey.token.${token}`],
+  WebSocketPolyfill: WebSocket,
+  disableBc: true,
+  maxBackoffTime: 100,
+});
+const changed = drive(doc, provider.awareness, () => ({ synced: provider.synced }), {
+  connect: () => provider.connect(),
+  disconnect: () => provider.disconnect(),
+});
+provider.on("sync", changed);
+provider.on("connection-close", (close) => event("close", { code: close?.code, reason: close?.reason }));
+provider.on("closed", ({ code }) => event("over", { code }));

@@ -1,0 +1,50 @@
+"""Every store of documents keeps the promises of the port."""
+
+# The hooks break what nobody else may touch.
+# pyright: reportPrivateUsage=false
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from roomkey.backends.lmdb import FileSystemSettings
+from roomkey.backends.lmdb.documents import FileSystemDocumentStore
+from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.ports import DocumentStore
+from roomkey.testing.documents import DocumentStoreConformance
+from tests.support.document_file import document_faults
+
+
+class TestMemoryDocumentStore(DocumentStoreConformance):
+    def open(self) -> MemoryDocumentStore:
+        return MemoryDocumentStore()
+
+
+class TestFileSystemDocumentStore(DocumentStoreConformance):
+    durable = True
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> Generator[None]:
+        self.path = tmp_path / "documents"
+        self.sound = True
+        yield
+        if self.sound:
+            assert document_faults(self.path) == []
+
+    def open(self) -> FileSystemDocumentStore:
+        # The smallest map, so that it grows within the tests; not forced to the disk, so that they are quick.
+        return FileSystemDocumentStore(self.path, FileSystemSettings(map_size=128 * 1024, durable=False))
+
+    async def corrupt(self, store: DocumentStore, name: str) -> bool:
+        assert isinstance(store, FileSystemDocumentStore)
+        file = store._file
+        assert file is not None
+        self.sound = False
+        with file.environment.begin(write=True) as transaction:
+            key = transaction.get(bytes(4) + name.encode(), db=file.tables.names)
+            assert key is not None
+            record = transaction.get(key, db=file.tables.documents)
+            assert record is not None
+            transaction.put(key, record[:10] + b"\xc1" + record[11:], db=file.tables.documents)
+        return True

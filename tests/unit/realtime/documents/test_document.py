@@ -1,0 +1,807 @@
+"""One open document: what goes through it, what is refused, and what it leaves behind when something is wrong."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pycrdt import Doc, Text, merge_updates
+
+from roomkey.domain.access import Access
+from roomkey.ports import DocumentUpdate
+from roomkey.realtime import yjs
+from roomkey.realtime.documents.awareness import Owner
+from roomkey.realtime.documents.backlog import Missed
+from roomkey.realtime.documents.document import Document, DocumentTooLarge, WritesRefused
+from roomkey.realtime.documents.replica import PoisonUpdate, Replica, ReplicaLost
+from roomkey.realtime.hub import HIGH_WATER_BYTES
+from tests.support.library import ALICE, BOB, Editor, House, Writer, text_of
+from tests.support.loops import in_no_time
+from tests.support.sockets import NOON, READ_ONLY
+
+
+def text(document: Document) -> str:
+    return text_of(document.replica.doc)
+
+
+def updates(messages: Sequence[yjs.Message]) -> list[bytes]:
+    return [message.update for message in messages if isinstance(message, yjs.Update)]
+
+
+def doc_of(*parts: bytes) -> Doc[Any]:
+    doc: Doc[Any] = Doc()
+    for part in parts:
+        doc.apply_update(part)
+    return doc
+
+
+# --- changes --------------------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_a_change_is_applied_passed_on_as_it_came_and_stored() -> None:
+    async with House() as house:
+        document = await house.document()
+        listener, change = house.attend(document), Writer().type("hello")
+
+        document.take_update(change, ALICE, NOON)
+        await house.settle()
+
+        assert text(document) == "hello"
+        assert listener.heard == [yjs.Update(change)]
+        assert house.store.appended == [[change]]
+
+
+@in_no_time
+async def test_everyone_in_the_document_is_given_the_same_frame() -> None:
+    async with House() as house:
+        document = await house.document()
+        listeners = [house.attend(document) for _ in range(3)]
+
+        document.take_update(Writer().type("hello"), ALICE, NOON)
+        await house.settle()
+
+        frames = {id(listener.socket.frames[0]) for listener in listeners}
+        assert len(frames) == 1
+
+
+@in_no_time
+async def test_a_change_is_settled_only_when_it_is_durable() -> None:
+    async with House() as house:
+        document = await house.document()
+        house.store.gate.clear()
+        settled: list[bool] = []
+
+        document.take_update(Writer().type("hello"), ALICE, NOON, settled=settled.append)
+        await house.settle()
+        before = list(settled)
+        house.store.gate.set()
+        await house.settle()
+
+        assert before == []
+        assert settled == [True]
+
+
+@in_no_time
+async def test_of_an_answer_to_a_step_1_only_what_is_new_is_passed_on_and_stored() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        document.take_update(writer.type("a" * 1_000), ALICE, NOON)
+        await house.settle()
+        writer.type("b")
+        listener = house.attend(document)
+
+        taken = document.take_missing(writer.doc.get_update(), ALICE, NOON)
+        await house.settle()
+
+        assert taken
+        (news,) = updates(listener.heard)
+        assert len(news) < 100
+        assert house.store.appended[-1] == [news]
+        assert await house.store.text("d") == "a" * 1_000 + "b"
+
+
+@in_no_time
+async def test_an_answer_with_nothing_new_is_not_taken() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        document.take_update(writer.type("hello"), ALICE, NOON)
+        document.take_update(writer.erase(2), ALICE, NOON)
+        await house.settle()
+        stored = len(house.store.appended)
+        listener = house.attend(document)
+
+        taken = [document.take_missing(each, BOB, NOON) for each in (yjs.EMPTY_UPDATE, writer.doc.get_update())]
+        await house.settle()
+
+        assert taken == [False, False]
+        assert listener.heard == []
+        assert len(house.store.appended) == stored
+
+
+@in_no_time
+async def test_a_deletion_alone_is_something_new() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        document.take_update(writer.type("hello"), ALICE, NOON)
+        writer.erase(2)
+
+        taken = document.take_missing(writer.doc.get_update(), ALICE, NOON)
+        await house.settle()
+
+        assert taken
+        assert await house.store.text("d") == "llo"
+
+
+@in_no_time
+async def test_what_builds_on_something_that_is_not_here_yet_is_kept_until_it_is() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        first, second = writer.type("a"), writer.type("b")
+
+        document.take_update(second, ALICE, NOON)
+        document.take_update(first, ALICE, NOON)
+        await house.settle()
+
+        assert text(document) == "ab"
+        assert await house.store.text("d") == "ab"
+
+
+@in_no_time
+async def test_an_answer_of_which_a_part_has_to_wait_is_stored_whole() -> None:
+    async with House() as house:
+        document = await house.document()
+        alice, bob = Writer(), Writer()
+        first, second = alice.type("a"), alice.type("b")
+        bob.doc.apply_update(second)  # bob never saw the first
+        bob.type("B")
+        answer = merged(bob.doc.get_update(), second)
+
+        document.take_missing(answer, BOB, NOON)
+        document.take_update(first, ALICE, NOON)
+        await house.settle()
+
+        assert sorted(text(document)) == ["B", "a", "b"]
+        assert sorted(await house.store.text("d")) == ["B", "a", "b"]
+
+
+@in_no_time
+async def test_a_deletion_of_what_is_not_here_yet_waits_for_it_too() -> None:
+    # Two tabs of a browser tell each other first, and the server over sockets of their own.
+    async with House() as house:
+        alice = await house.editor()
+        writer = Writer()
+        first, deletion = writer.type("a"), writer.erase(1)
+        alice.outgoing.append(yjs.update(deletion))
+        await house.converse(alice)
+
+        joined = await house.editor("bob")
+        document = await house.document()
+        whole = document.replica.since()
+        alice.outgoing.append(yjs.update(first))
+        await house.converse(alice, joined)
+
+        assert (str(alice.text), str(joined.text), text(document)) == ("", "", "")
+        assert text_of(doc_of(whole, first)) == ""
+
+
+@in_no_time
+async def test_who_joins_while_something_has_to_wait_has_it_when_the_others_have() -> None:
+    async with House() as house:
+        alice = await house.editor()
+        writer = Writer()
+        first, second = writer.type("a"), writer.type("b")
+        alice.outgoing.append(yjs.update(second))
+        await house.converse(alice)
+
+        joined = await house.editor("bob")
+        alice.outgoing.append(yjs.update(first))
+        await house.converse(alice, joined)
+
+        assert (str(alice.text), str(joined.text)) == ("ab", "ab")
+
+
+def merged(*parts: bytes) -> bytes:
+    """One update of several, with gaps where something is missing between them."""
+    return merge_updates(*parts)
+
+
+@in_no_time
+async def test_what_has_to_wait_is_in_what_is_compacted() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        first, second = writer.type("a"), writer.type("b")
+        document.take_update(second, ALICE, NOON)
+
+        whole = document.replica.since()
+
+        assert text_of(doc_of(whole, first)) == "ab"
+
+
+@in_no_time
+async def test_changes_on_the_server_are_passed_on_and_stored_like_others() -> None:
+    async with House() as house:
+        document = await house.document()
+        listener = house.attend(document)
+
+        def write(doc: Doc[Any]) -> None:
+            doc.get("content", type=Text).insert(0, "from the server")
+
+        changed = document.edit(write, ALICE, NOON)
+        unchanged = document.edit(lambda doc: None, ALICE, NOON)  # noqa: ARG005  # nothing is done with it
+        await house.settle()
+
+        assert (changed, unchanged) == (True, False)
+        assert text_of(doc_of(*updates(listener.heard))) == "from the server"
+        assert await house.store.text("d") == "from the server"
+
+
+@in_no_time
+async def test_what_others_have_stored_is_passed_on_but_not_stored_again() -> None:
+    async with House() as house:
+        document = await house.document()
+        listener, change = house.attend(document), Writer().type("theirs")
+
+        document.learn([DocumentUpdate(change, BOB, NOON)] * 2, NOON)
+        await house.settle()
+
+        assert text(document) == "theirs"
+        assert len(updates(listener.heard)) == 1
+        assert house.store.appended == []
+
+
+# --- what is wrong --------------------------------------------------------------------------------------
+
+DEEP = b"\x01\x01\x07\x00\x08\x01\x01t\x01" + b"\x75\x01" * 100_000 + b"\x7e" + b"\x00"
+POISON = {
+    "nothing": b"",
+    "no update": b"\x05no",
+    "cut off": Writer().type("hello")[:-3],
+    "something behind it": Writer().type("hello") + b"\x00",
+    "a value that nests too deep": DEEP,
+    "a client that is listed twice": b"\x02" + b"\x01\x07\x00\x04\x01\x01t\x01a" * 2 + b"\x00",
+    "a block of no length": b"\x01\x01\x07\x00\x00\x00\x00",
+    "a text that is not UTF-8": b"\x01\x01\x07\x00\x04\x01\x01t\x02\xff\xfe\x00",
+    "a typed key that is not UTF-8": b"\x01\x01\x07\x01\x84\x07\x00\x01\xff\x00",
+    "more clocks than there are": b"\x01\x01\x07" + yjs.number(2**32 - 1) + b"\x04\x01\x01t\x02ab\x00",
+    "more blocks than there are": b"\x01" + yjs.number(2**50) + b"\x07\x00\x00",
+}
+
+
+@pytest.mark.parametrize("poison", POISON)
+@in_no_time
+async def test_poison_leaves_the_document_as_it_was(poison: str) -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        document.take_update(writer.type("hello"), ALICE, NOON)
+        await house.settle()
+        listener, before = house.attend(document), document.replica.since()
+
+        for take in (document.take_update, document.take_missing):
+            with pytest.raises(PoisonUpdate):
+                take(POISON[poison], BOB, NOON)
+        document.take_update(writer.type("!"), ALICE, NOON)
+        await house.settle()
+
+        assert text(document) == "hello!"
+        assert updates(listener.heard) == writer.updates[1:]
+        assert house.store.appended == [[change] for change in writer.updates]
+        assert doc_of(before).get_state() != document.replica.state()
+        assert document.size == sum(map(len, writer.updates))
+
+
+class DyingReplica(Replica):
+    """One in which the native library gives up, as it does now and then over what nobody has thought of."""
+
+    def apply(self, update: bytes) -> None:
+        raise ReplicaLost
+
+
+@in_no_time
+async def test_a_lost_replica_sends_everybody_away_and_is_never_used_again() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        document.take_update(writer.type("hello"), ALICE, NOON)
+        await house.settle()
+        listener = house.attend(document)
+        document.replica = DyingReplica()
+
+        with pytest.raises(PoisonUpdate):
+            document.take_update(writer.type("!"), ALICE, NOON)
+        house.library.tick(NOON)
+
+        assert listener.told == ["unavailable"]
+        assert house.library.find("d") is None
+        async with house.open() as fresh:
+            assert fresh is not document
+            assert text(fresh) == "hello"
+
+
+@in_no_time
+async def test_what_was_not_stored_yet_when_a_replica_was_lost_is_in_the_fresh_one() -> None:
+    async with House() as house:
+        document = await house.document()
+        house.store.away = True
+        writer = Writer()
+        document.take_update(writer.type("hello"), ALICE, NOON)
+        await house.settle()
+        document.replica = DyingReplica()
+        with pytest.raises(PoisonUpdate):
+            document.take_update(writer.type("!"), ALICE, NOON)
+        house.store.away = False
+        house.library.tick(NOON)
+
+        fresh = await house.document()
+        await house.pass_time(60)
+
+        assert await house.store.text("d") == "hello"
+        assert text(fresh) == "hello"
+
+
+# --- bounds ---------------------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_a_document_does_not_grow_beyond_its_bound() -> None:
+    async with House(max_document_bytes=1_000) as house:
+        document = await house.document()
+        writer = Writer()
+        document.take_update(writer.type("a" * 900), ALICE, NOON)
+
+        for take in (document.take_update, document.take_missing):
+            with pytest.raises(DocumentTooLarge):
+                take(writer.type("b" * 200), ALICE, NOON)
+        await house.settle()
+
+        assert await house.store.text("d") == text(document) == "a" * 900
+
+
+@in_no_time
+async def test_what_was_merged_counts_as_little_as_it_takes() -> None:
+    async with House(max_document_bytes=1_000) as house:
+        document = await house.document()
+        writer = Writer()
+
+        for _ in range(500):
+            document.take_update(writer.type("x"), ALICE, NOON)
+
+        assert text(document) == "x" * 500
+
+
+@in_no_time
+async def test_writes_are_refused_while_storage_is_too_far_behind_and_asked_for_once_when_it_is_not_any_more() -> None:
+    async with House(max_unsaved_bytes=100) as house:
+        alice = await house.editor()
+        house.store.gate.clear()
+        alice.text += "a" * 100
+        alice.text += "b"
+        alice.text += "c"
+        await house.converse(alice)
+        await house.pass_time(1)
+        while_behind = questions(alice)
+        refused = list(alice.denials)
+
+        house.store.gate.set()
+        await house.settle()
+        await house.pass_time(1)
+        await house.pass_time(1)
+
+        assert refused == ["storage_behind"] * 2
+        assert while_behind == 1  # that of the beginning
+        assert questions(alice) == 2
+
+
+def questions(editor: Editor) -> int:
+    return sum(isinstance(yjs.decode(frame), yjs.SyncStep1) for frame in editor.frames if frame[0] in (0, 1))
+
+
+@in_no_time
+async def test_writes_are_refused_when_a_change_has_been_waiting_for_too_long() -> None:
+    async with House(max_unsaved_age=timedelta(minutes=5)) as house:
+        document = await house.document()
+        writer = Writer()
+        house.store.gate.clear()
+        document.take_update(writer.type("a"), ALICE, NOON)
+
+        document.take_update(writer.type("b"), ALICE, NOON + timedelta(minutes=5))
+        with pytest.raises(WritesRefused):
+            document.take_update(writer.type("c"), ALICE, NOON + timedelta(minutes=5, seconds=1))
+
+        house.store.gate.set()
+        await house.settle()
+        assert await house.store.text("d") == text(document) == "ab"
+
+
+@in_no_time
+async def test_a_client_whose_change_was_refused_brings_it_when_storage_is_back_and_it_counts_as_durable_then() -> None:
+    async with House(max_unsaved_bytes=100) as house:
+        alice, bob = await house.editor(), await house.editor("bob")
+        house.store.gate.clear()
+        alice.text += "a" * 100
+        await house.converse(alice, bob)
+        alice.text += "b"
+        await house.converse(alice, bob)
+        denials = list(alice.denials)
+
+        house.store.gate.set()
+        await house.settle()
+        await house.pass_time(1)
+        await house.converse(alice, bob)
+
+        assert denials == ["storage_behind"]
+        assert str(bob.text) == await house.store.text("d") == "a" * 100 + "b"
+
+
+@in_no_time
+async def test_a_client_whose_change_was_refused_while_it_read_slowly_is_asked_for_it_too() -> None:
+    async with House(max_unsaved_bytes=100) as house:
+        alice, slow = await house.editor(), await house.editor("bob")
+        house.store.gate.clear()
+        alice.text += "a" * 100
+        slow.socket.unread = HIGH_WATER_BYTES + 1
+        await house.converse(alice, slow)
+        slow.text += "b"
+        await house.converse(alice, slow)
+
+        house.store.gate.set()
+        await house.settle()
+        await house.pass_time(1)
+        slow.unstall()
+        await house.converse(alice, slow)
+
+        assert slow.denials == ["storage_behind"]
+        assert sorted(await house.store.text("d")) == sorted("a" * 100 + "b")
+
+
+# --- what is acknowledged -------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_a_client_is_told_that_its_changes_are_durable_when_they_are() -> None:
+    async with House() as house:
+        alice = await house.editor()
+        house.store.gate.clear()
+        alice.text += "a"
+        await house.converse(alice)
+        before = len(alice.durable)
+
+        house.store.gate.set()
+        await house.converse(alice)
+
+        assert alice.sent[-1] not in alice.durable[:before]
+        assert alice.durable[-1] == alice.sent[-1]
+
+
+@in_no_time
+async def test_an_answer_that_brings_nothing_new_does_not_make_the_changes_before_it_durable() -> None:
+    async with House() as house:
+        alice = await house.editor()
+        house.store.gate.clear()
+        alice.text += "a"
+        await house.converse(alice)
+
+        alice.outgoing.append(yjs.sync_step2(yjs.EMPTY_UPDATE))
+        await house.converse(alice)
+
+        assert alice.sent[-2:-1] != [yjs.EMPTY_UPDATE]
+        assert alice.sent[-2] not in alice.durable
+        house.store.gate.set()
+
+
+@in_no_time
+async def test_what_is_here_but_not_stored_yet_is_not_durable_when_it_is_brought_again() -> None:
+    async with House() as house:
+        alice = await house.editor()
+        house.store.gate.clear()
+        alice.text += "a"
+        await house.converse(alice)
+        alice.cut()
+        _, token = house.sessions.issue()
+        await house.connect(alice, token)
+        await house.converse(alice)
+
+        alice.outgoing.append(yjs.sync_step2(alice.doc.get_update()))
+        await house.converse(alice)
+
+        assert alice.sent[-1] == alice.doc.get_update()
+        assert alice.sent[-1] not in alice.durable
+        house.store.gate.set()
+
+
+@in_no_time
+async def test_a_change_that_was_refused_is_not_counted_as_durable_when_the_next_one_is() -> None:
+    async with House(max_document_bytes=1_000) as house:
+        alice = await house.editor()
+        alice.text += "a" * 2_000
+        await house.converse(alice)
+        refused = alice.sent[-1]
+
+        other = Writer()
+        alice.outgoing.append(yjs.update(other.type("b")))
+        await house.converse(alice)
+
+        assert alice.denials == ["document_too_large"]
+        assert refused not in alice.durable
+
+
+@in_no_time
+async def test_changes_of_a_reader_reach_nobody_and_what_it_brings_that_is_here_already_is_no_offence() -> None:
+    async with House() as house:
+        alice, reader = await house.editor(), await house.editor("bob", grants=READ_ONLY)
+        alice.text += "a"
+        await house.converse(alice, reader)
+        told, reader.denials = reader.denials, []
+
+        reader.outgoing += [yjs.sync_step2(yjs.EMPTY_UPDATE), yjs.sync_step2(reader.doc.get_update())]
+        await house.converse(alice, reader)
+        harmless = list(reader.denials)
+        reader.text += "x"
+        await house.converse(alice, reader)
+
+        assert told == ["read-only"]
+        assert harmless == []
+        assert reader.denials == ["read-only"]
+        assert str(alice.text) == await house.store.text("d") == "a"
+
+
+@in_no_time
+async def test_whoever_reads_a_document_before_there_is_one_can_write_as_soon_as_it_may() -> None:
+    async with House() as house:
+        reader = await house.editor("bob", grants=READ_ONLY)
+        reader.text += "written too soon"
+        await house.converse(reader)
+
+        (attachment,) = attendees(house)
+        attachment.allow(Access.WRITE)
+        await house.converse(reader)
+        await house.pass_time(1)
+        await house.converse(reader)
+
+        assert await house.store.text("d") == "written too soon"
+
+
+def attendees(house: House) -> list[Any]:
+    document = house.library.find("d")
+    assert document is not None
+    return list(document.attendees)
+
+
+# --- silence --------------------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_after_20_seconds_of_silence_everybody_hears_what_everybody_shows() -> None:
+    async with House() as house:
+        document = await house.document()
+        shown = yjs.AwarenessUpdate([yjs.AwarenessEntry(7, 1, b'"alice"')])
+        document.take_awareness(shown, Owner("laptop", "user:alice"), NOON)
+        listener = house.attend(document)
+
+        await house.pass_time(19.9)
+        before = list(listener.heard)
+        await house.pass_time(0.1)
+        await house.pass_time(19.9)
+
+        assert before == []
+        assert listener.heard == [shown]
+
+
+@in_no_time
+async def test_where_nobody_shows_anything_the_silence_is_broken_by_a_step_1() -> None:
+    async with House() as house:
+        document = await house.document()
+        listener = house.attend(document)
+
+        await house.pass_time(20)
+        await house.pass_time(20)
+
+        assert listener.heard == [yjs.SyncStep1(yjs.EMPTY_STATE)] * 2
+
+
+@in_no_time
+async def test_where_something_is_said_there_is_no_silence() -> None:
+    async with House() as house:
+        document = await house.document()
+        listener, writer = house.attend(document), Writer()
+
+        for _ in range(5):
+            now = await house.pass_time(15)
+            document.take_update(writer.type("x"), ALICE, now)
+        await house.settle()
+
+        assert [type(message) for message in listener.heard] == [yjs.Update] * 5
+
+
+# --- who is here ----------------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_who_joins_is_given_what_comes_from_now_on_and_what_everybody_shows() -> None:
+    async with House() as house:
+        alice = await house.editor()
+        alice.outgoing.append(yjs.awareness([yjs.AwarenessEntry(7, 1, b'"alice"')]))
+        await house.converse(alice)
+
+        bob = await house.editor("bob")
+
+        assert bob.frames[:2] == [
+            yjs.sync_step1(yjs.EMPTY_STATE),
+            yjs.awareness([yjs.AwarenessEntry(7, 1, b'"alice"')]),
+        ]
+
+
+@in_no_time
+async def test_whoever_is_cut_off_is_not_shown_any_more() -> None:
+    async with House() as house:
+        alice, bob = await house.editor(), await house.editor("bob")
+        alice.outgoing.append(yjs.awareness([yjs.AwarenessEntry(7, 1, b'"alice"')]))
+        await house.converse(alice, bob)
+        before = dict(bob.shown)
+
+        alice.cut()
+        await house.converse(bob)
+
+        assert before == {7: b'"alice"'}
+        assert bob.frames[-1] == yjs.awareness([yjs.AwarenessEntry(7, 2, b"null")])
+
+
+# --- who reads slowly -----------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_a_reader_that_was_behind_is_given_one_update_for_all_that_it_missed() -> None:
+    async with House() as house:
+        alice, slow = await house.editor(), await house.editor("bob")
+        slow.socket.unread = HIGH_WATER_BYTES + 1
+        alice.text += "noticed "
+        await house.converse(alice)
+        behind = len(slow.frames)
+        for number in range(50):
+            alice.text += f"{number} "
+            await house.converse(alice, rounds=1)
+        alice.map["k"] = "v"
+        await house.converse(alice)
+        waiting = len(slow.frames) - behind
+
+        slow.unstall()
+        slow.read()
+
+        assert waiting == 0
+        assert len(updates([yjs.decode(frame) for frame in slow.frames[behind:]])) == 2
+        assert str(slow.text) == str(alice.text)
+        assert slow.map.to_py() == {"k": "v"}
+
+
+@in_no_time
+async def test_what_is_missed_is_what_came_after_the_socket_was_full() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        missed = Missed(lambda: [(b"", document)])
+        document.take_update(writer.type("before" * 100), ALICE, NOON)
+
+        missed.begin()
+        document.take_update(writer.type("after"), ALICE, NOON)
+        missed.missed(10)
+        frames = missed.make_up()
+
+        assert [frame.payload for frame in frames] == [yjs.update(writer.updates[1])]
+        assert missed.make_up() == ()
+
+
+@in_no_time
+async def test_what_everybody_shows_now_is_part_of_what_was_missed() -> None:
+    async with House() as house:
+        document = await house.document()
+        missed = Missed(lambda: [(b"", document)])
+        missed.begin()
+        shown = yjs.AwarenessUpdate([yjs.AwarenessEntry(7, 1, b'"alice"')])
+        document.take_awareness(shown, Owner("laptop", "user:alice"), NOON)
+        missed.missed(10)
+
+        frames = missed.make_up()
+
+        assert [yjs.decode(frame.payload) for frame in frames] == [shown]
+
+
+@in_no_time
+async def test_whoever_missed_much_is_hopeless_only_if_it_is_much_when_it_is_merged() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        missed = Missed(lambda: [(b"", document)])
+        missed.begin()
+        for _ in range(100):
+            missed.missed(len(document.replica.since()) + 30)
+            document.take_update(writer.type("x"), ALICE, NOON)
+
+        merged_size = len(document.replica.since())
+
+        assert not missed.is_hopeless(merged_size)
+        assert missed.is_hopeless(merged_size - 1)
+        document.take_update(writer.type("y" * 1_000), ALICE, NOON)
+        missed.missed(1_000)
+        assert missed.is_hopeless(1_000)
+
+
+@in_no_time
+async def test_whoever_asks_while_it_is_behind_is_answered_when_it_reads_again_and_only_its_last_question() -> None:
+    async with House() as house:
+        alice, slow = await house.editor(), await house.editor("bob")
+        slow.socket.unread = HIGH_WATER_BYTES + 1
+        alice.text += "hello"
+        await house.converse(alice)
+        behind = len(slow.frames)
+
+        for _ in range(100):
+            slow.outgoing.append(yjs.sync_step1(yjs.EMPTY_STATE))
+        await house.converse(slow)
+        waiting = len(slow.frames) - behind
+        slow.unstall()
+        answers = [yjs.decode(frame) for frame in slow.frames[behind:]]
+        slow.read()
+
+        assert waiting == 0
+        assert sum(isinstance(answer, yjs.SyncStep2) for answer in answers) == 1
+        assert str(slow.text) == "hello"
+
+
+@in_no_time
+async def test_the_answer_to_a_question_comes_before_what_is_published_after_it() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        missed = Missed(lambda: [(b"", document)])
+        document.take_update(writer.type("before"), ALICE, NOON)
+        missed.begin()
+
+        missed.ask(b"", yjs.EMPTY_STATE)
+        document.take_update(writer.type("while"), ALICE, NOON)
+        missed.missed(10)
+        answer = [yjs.decode(frame.payload) for frame in missed.make_up()]
+        document.take_update(writer.type("after"), ALICE, NOON)
+        rest = [frame.payload for frame in missed.make_up()]
+
+        (message,) = answer
+        assert isinstance(message, yjs.SyncStep2)
+        assert text_of(doc_of(message.update)) == "beforewhile"
+        assert rest == [yjs.update(writer.updates[-1])]
+
+
+@in_no_time
+async def test_what_was_asked_for_makes_nobody_hopeless() -> None:
+    async with House() as house:
+        document = await house.document()
+        document.take_update(Writer().type("x" * 10_000), ALICE, NOON)
+        missed = Missed(lambda: [(b"", document)])
+        missed.begin()
+
+        missed.ask(b"", yjs.EMPTY_STATE)
+        missed.missed(2_000)
+
+        assert not missed.is_hopeless(1_000)
+
+
+@in_no_time
+async def test_what_was_made_up_for_is_not_missed_again() -> None:
+    async with House() as house:
+        document = await house.document()
+        writer = Writer()
+        missed = Missed(lambda: [(b"", document)])
+        missed.begin()
+        document.take_update(writer.type("first"), ALICE, NOON)
+        missed.missed(10)
+        missed.make_up()
+
+        document.take_update(writer.type("second"), ALICE, NOON)
+        missed.missed(10)
+        frames = missed.make_up()
+
+        assert [frame.payload for frame in frames] == [yjs.update(writer.updates[1])]
