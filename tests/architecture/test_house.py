@@ -14,7 +14,12 @@ from roomkey.ports import SessionStorage
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-SHOWN = sorted(path for folder in ("src", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
+SHOWN = sorted(
+    path
+    for folder in ("src", "benchmarks", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+    if not {".venv", "node_modules"} & set(path.parts)
+)
 
 MAX_LINES = 600
 SAYS_NOTHING = {"utils", "helpers", "common", "base", "misc", "core", "models", "types"}

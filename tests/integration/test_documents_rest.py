@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
+from structlog.testing import capture_logs
 
 from roomkey.api.operations import ApiSettings
 from roomkey.domain.access import Access, Grant
@@ -473,7 +474,7 @@ async def test_versions_are_kept_shown_compared_and_restored() -> None:
         assert [(each["number"], each["label"]) for each in listed] == [(3, None), (2, None), (1, "first")]
 
 
-@pytest.mark.parametrize("number", ["0", "2", "-1", "1.0", "x", "01x", "9" * 400, "%C2%B2"])
+@pytest.mark.parametrize("number", ["0", "2", "-1", "1.0", "x", "01x", "9" * 5_000, "%C2%B2", "%EF%BC%91"])
 @pytest.mark.parametrize(("method", "rest_of_path"), [("GET", ""), ("GET", "/diff"), ("POST", "/restore")])
 async def test_a_version_that_is_not_there_is_not_found(number: str, method: str, rest_of_path: str) -> None:
     async with documents_at_work() as rest:
@@ -545,6 +546,44 @@ async def test_what_is_no_export_is_not_imported(exported: bytes) -> None:
 
 async def send_as_admin(rest: Rest, path: str, body: bytes) -> Answer:
     return await rest.call("POST", path, token=rest.admin, body=body, headers={"content-type": BUNDLE})
+
+
+# --- who did it ---------------------------------------------------------------------------------------
+
+
+async def test_what_was_done_is_logged_with_who_did_it_and_without_what_was_said() -> None:
+    async with documents_at_work() as rest:
+        alice = await rest.session("alice", Grant("**", Access.ADMIN))
+
+        with capture_logs() as logs:
+            json_body = {"content-type": JSON}
+            await rest.call("PUT", NOTES, token=alice.token, body=b'{"content":"private"}', headers=json_body)
+            await rest.call("PUT", NOTES, token=alice.token, body=b'{"content":"private"}', headers=json_body)
+            await rest.call("POST", NOTES + "/versions", token=rest.admin)
+            await rest.call("DELETE", NOTES, token=alice.token)
+
+        done = [(line["event"], line["document"], line["actor"], line["session"]) for line in logs]
+        assert done == [
+            ("document_written", "notes/today", "user:alice", alice.id),
+            ("document_version_kept", "notes/today", "key:operator", None),
+            ("document_deleted", "notes/today", "user:alice", alice.id),
+        ]
+        assert "private" not in str(logs)
+        assert alice.token not in str(logs)
+
+
+async def test_pages_of_an_allowed_origin_may_patch_and_read_the_lineage() -> None:
+    origin = "https://editor.example.com"
+    async with documents_at_work(settings=ApiSettings(allowed_origins=(origin,))) as rest:
+        await put(rest, {})
+        preflight = {"origin": origin, "access-control-request-method": "PATCH"}
+
+        asked = await rest.call("OPTIONS", NOTES, headers=preflight)
+        shown = await rest.call("GET", NOTES, token=rest.admin, headers={"origin": origin})
+
+        assert "PATCH" in asked.header("access-control-allow-methods")
+        exposed = shown.header("access-control-expose-headers").split(", ")
+        assert {"etag", "roomkey-lineage", "roomkey-sequence", "content-disposition"} <= set(exposed)
 
 
 # --- together with editors ----------------------------------------------------------------------------

@@ -119,7 +119,7 @@ async def test_two_addresses_of_one_document_on_one_socket_hear_each_other(trans
 async def test_after_a_wrong_token_the_socket_is_open_and_the_next_one_works(transport: str) -> None:
     async with a_site(transport) as site, hocuspocus_client(site) as client:
         token = await site.token()
-        await client.say("plan", token_message(token[:-4] + "AAAA"), ASK, edit("lost"))
+        await client.say("plan", token_message(token[:-4] + "AAAA"), edit("lost"))
         reason = reason_of(await client.hear("plan", REFUSED))
         await client.heard()
 

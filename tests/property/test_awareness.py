@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 
-from roomkey.realtime.documents.awareness import MAX_REMEMBERED, Awareness, Owner
+from roomkey.realtime.documents.awareness import Awareness, Owner
 from roomkey.realtime.yjs import AwarenessEntry
 from tests.support.steps import History, Pick, histories, live
 
@@ -40,19 +40,20 @@ class House:
         self.awareness = Awareness(max_state=MAX_STATE, max_size=MAX_SIZE, max_clients=MAX_CLIENTS)
         self.listener = Replica()
         self.owners = [Owner(number, USERS[number % 2]) for number in range(CONNECTIONS)]
+        self.whose: dict[int, Owner] = {}
         self._next = CONNECTIONS
 
     def say(self, pick: Pick) -> None:
         owner = pick(self.owners)
-        before = {client: (shown.entry, shown.owner) for client, shown in self.awareness._shown.items()}
+        before, whose = self._shown(), dict(self.whose)
         entries = [self._entry(pick) for _ in range(pick(range(1, 4)))]
 
         outcome = self.awareness.apply(entries, owner)
 
-        self.listener.hear(list(outcome.news))
-        after = {entry.client: entry for entry in self.awareness.entries()}
-        for client, (entry, its_owner) in before.items():
-            if its_owner.user != owner.user:
+        self._hear(list(outcome.news), owner)
+        after = self._shown()
+        for client, entry in before.items():
+            if whose[client].user != owner.user:
                 assert after[client] == entry
         assert {entry.client for entry in outcome.news} <= {entry.client for entry in entries}
         for reminder in outcome.reminders:
@@ -65,7 +66,7 @@ class House:
 
     def _do_as_reminded(self, reminder: AwarenessEntry, owner: Owner) -> None:
         """A client that takes the next clock is seen again, if there is room for it."""
-        shown = {entry.client: entry for entry in self.awareness.entries()}
+        shown = self._shown()
         if reminder.client in shown:
             return
         again = AwarenessEntry(reminder.client, reminder.clock + 1, b"1")
@@ -73,18 +74,18 @@ class House:
 
         outcome = self.awareness.apply([again], owner)
 
-        self.listener.hear(list(outcome.news))
+        self._hear(list(outcome.news), owner)
         assert outcome.news or is_full or self._count(owner) >= MAX_CLIENTS
 
     def part(self, pick: Pick) -> None:
         """A connection goes, and another one of its user comes."""
         place = pick(range(CONNECTIONS))
         owner = self.owners[place]
-        others = [shown.entry for shown in self.awareness._shown.values() if shown.owner.connection != owner.connection]
+        others = {client: entry for client, entry in self._shown().items() if not self._is_of(client, owner)}
 
-        self.listener.hear(self.awareness.leave(owner.connection))
+        self._hear(self.awareness.leave(owner.connection), owner)
 
-        assert self.awareness.entries() == others
+        assert self._shown() == others
         self.owners[place] = Owner(self._next, owner.user)
         self._next += 1
 
@@ -94,10 +95,22 @@ class House:
         assert sum(len(entry.state) for entry in entries) <= MAX_SIZE
         assert all(len(entry.state) <= MAX_STATE and not entry.is_gone for entry in entries)
         assert all(self._count(owner) <= MAX_CLIENTS for owner in self.owners)
-        assert len(self.awareness._left) <= MAX_REMEMBERED
+
+    def _shown(self) -> dict[int, AwarenessEntry]:
+        return {entry.client: entry for entry in self.awareness.entries()}
+
+    def _hear(self, news: list[AwarenessEntry], owner: Owner) -> None:
+        self.listener.hear(news)
+        for entry in news:
+            self.whose.pop(entry.client, None)
+            if not entry.is_gone:
+                self.whose[entry.client] = owner
+
+    def _is_of(self, client: int, owner: Owner) -> bool:
+        return self.whose[client].connection == owner.connection
 
     def _count(self, owner: Owner) -> int:
-        return sum(shown.owner.connection == owner.connection for shown in self.awareness._shown.values())
+        return sum(self._is_of(client, owner) for client in self.whose)
 
 
 @settings(max_examples=150, deadline=None)

@@ -4,15 +4,18 @@ Editors that lose connections, read slowly and come back, and servers that crash
 And what an editor was told is durable is in the store from that moment on, whatever happens to the server.
 """
 
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from pycrdt import Doc
 
 from roomkey.backends.memory_documents import MemoryDocumentStore
 from roomkey.ports import StoredDocument
-from roomkey.realtime.documents.library import _everything, assemble
+from roomkey.realtime.documents.library import assemble
 from roomkey.realtime.documents.structs import BlockKind, read_update
 from roomkey.realtime.documents.upkeep import Upkeep
 from roomkey.realtime.hub import HIGH_WATER_BYTES
+from roomkey.realtime.yjs import EMPTY_UPDATE
 from tests.support.library import Editor, FaultyStore, House
 from tests.support.loops import run_in_no_time
 from tests.support.sockets import FakeSessions, HandClock
@@ -181,7 +184,7 @@ class Kept:
         """``merged`` is the document that it makes: of two who set one key, the loser's value is deleted only there."""
         self._units: set[tuple[int, int]] = set()
         self._deleted: set[tuple[int, int]] = set()
-        for update in (merged, *(update.data for update in _everything(stored))):
+        for update in (merged, stored.snapshot or EMPTY_UPDATE, *(update.data for update in stored.updates)):
             units, deleted = units_of(update)
             self._units |= units
             self._deleted |= deleted
@@ -199,11 +202,13 @@ def units_of(update: bytes) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]
         if block.kind is not BlockKind.SKIP
         for clock in range(block.clock, block.end)
     }
-    deleted = {(client, clock) for client, ranges in structs.deleted.items() for a, b in ranges for clock in range(a, b)}
+    deleted = {
+        (client, clock) for client, ranges in structs.deleted.items() for a, b in ranges for clock in range(a, b)
+    }
     return units, deleted
 
 
-def content(doc: Doc[object]) -> tuple[str, dict[str, object]]:
+def content(doc: Doc[Any]) -> tuple[str, dict[str, Any]]:
     editor = Editor()
     editor.doc.apply_update(doc.get_update())
     return str(editor.text), editor.map.to_py() or {}

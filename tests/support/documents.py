@@ -98,11 +98,16 @@ async def a_site(
 
 
 class FaultyStore:
-    """A store that a test has fail for a while. ``appended`` is everything that it took."""
+    """
+    A store that a test has fail: until it is told otherwise, or the next ``failures`` times.
+
+    ``appended`` is everything that it took.
+    """
 
     def __init__(self, store: DocumentStore) -> None:
         self.loads = True
         self.appends = True
+        self.failures = 0
         self.appended: list[bytes] = []
         self.shared = store.shared
         self._store = store
@@ -125,7 +130,8 @@ class FaultyStore:
         return await self._store.load(name)
 
     async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
-        if not self.appends:
+        if self.failures or not self.appends:
+            self.failures = max(0, self.failures - 1)
             raise Storage("the storage is away")
         self.appended += [update.data for update in updates]
         return await self._store.append(name, lineage, updates)

@@ -224,7 +224,10 @@ class Editor:
     @property
     def durable(self) -> list[bytes]:
         """The changes of this connection that the server has said are durable."""
-        counts = [0, *(yjs.read_number(frame, 1)[0] for frame in self.frames if frame[0] == yjs.MessageKind.SYNC_STATUS)]
+        counts = [
+            0,
+            *(yjs.read_number(frame, 1)[0] for frame in self.frames if frame[0] == yjs.MessageKind.SYNC_STATUS),
+        ]
         assert counts == sorted(set(counts)), "acknowledged backwards"
         assert counts[-1] <= len(self.sent), "more was acknowledged than was sent"
         return self.sent[: counts[-1]]
@@ -388,6 +391,9 @@ class Listener:
 
     def unavailable(self) -> None:
         self._part("unavailable")
+
+    def ask_for_missing(self) -> None:
+        self.told.append("asked")
 
     def _part(self, reason: str) -> None:
         self.told.append(reason)

@@ -41,10 +41,19 @@ class HastyLoop(asyncio.SelectorEventLoop):
         return self._jumping.jumped
 
 
+TIME_LIMIT_SECONDS = 10_000
+"""Of the loop's own time: so that who tries for ever is stopped some time."""
+
+
 def run_in_no_time(work: Coroutine[Any, Any, None]) -> None:
     """Run ``work`` to its end on a loop of its own."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(TIME_LIMIT_SECONDS):
+            await work
+
     with asyncio.Runner(loop_factory=HastyLoop) as runner:
-        runner.run(work)
+        runner.run(limited())
 
 
 def in_no_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

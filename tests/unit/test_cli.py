@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import structlog
 
 from roomkey.cli import main
 from roomkey.cli.outcome import Exit
@@ -14,10 +15,12 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in ("SESSION_TTL", "SESSION_STORAGE", "ROOMKEY_KEY", "ROOMKEY_URL", "ROOMKEY_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

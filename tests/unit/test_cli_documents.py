@@ -3,12 +3,14 @@
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import structlog
 
 from roomkey.cli import main
 from roomkey.cli.outcome import Exit
@@ -18,6 +20,7 @@ from roomkey.ports import Author
 from roomkey.realtime.documents import content
 from roomkey.realtime.documents.commands import Documents
 from roomkey.settings import Given
+from tests.support.rest import Rest, a_library, served
 
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., int]
@@ -26,10 +29,12 @@ AUTHOR = Author("key:test")
 
 
 @pytest.fixture(autouse=True)
-def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in ("SESSION_TTL", "SESSION_STORAGE", "ROOMKEY_KEY", "ROOMKEY_URL", "ROOMKEY_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -162,6 +167,7 @@ def test_a_deleted_document_is_gone(run: Run, capsys: Capture) -> None:
         (("show", "notes/today", "--root", "absent-kind-of-map/"), Exit.DONE),
         (("versions", "nothing"), Exit.FAILED),
         (("restore", "notes/today", "9"), Exit.FAILED),
+        (("restore", "notes/today", "9" * 30), Exit.FAILED),
         (("restore", "notes/today", "first"), Exit.USAGE),
         (("show", "a/../b"), Exit.FAILED),
         (("export", "nothing", "--output", "file"), Exit.FAILED),
@@ -179,6 +185,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
     said = capsys.readouterr()
     assert outcome == code
     assert "Traceback" not in said.out + said.err
+    assert "internal" not in said.err
     assert bool(said.err.strip()) == (code != Exit.DONE)
 
 
@@ -201,6 +208,27 @@ def test_names_are_shown_as_they_are(run: Run, capsys: Capture, tmp_path: Path) 
     run("list")
 
     assert "[red]日本[/red] %2F?#" in capsys.readouterr().out
+
+
+def test_a_server_is_asked_with_the_key(capsys: Capture, tmp_path: Path) -> None:
+    library = a_library()
+    rest = Rest(library=library)
+    file = str(tmp_path / "file")
+
+    with served(rest.app, library) as url:
+        where = ("--url", url, "--key", rest.admin)
+        httpx.put(
+            f"{url}/documents/notes%2Ftoday", json={"content": "one"}, headers={"authorization": f"Bearer {rest.admin}"}
+        )
+        exported = main(("documents", "export", "notes/today", "--output", file, *where))
+        imported = main(("documents", "import", "notes/copy", file, *where))
+        capsys.readouterr()
+        main(("documents", "list", "--json", *where))
+        listed = capsys.readouterr().out
+        denied = main(("documents", "list", "--url", url, "--key", "rkey_wrong"))
+
+    assert (exported, imported, denied) == (Exit.DONE, Exit.DONE, Exit.DENIED)
+    assert '"notes/copy"' in listed
 
 
 def test_a_server_that_is_away_is_exit_code_3(capsys: Capture) -> None:

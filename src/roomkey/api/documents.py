@@ -1,7 +1,8 @@
 """The operations on documents: they translate between HTTP and the commands, and decide nothing else."""
 
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -51,7 +52,6 @@ from roomkey.ports import Author, Page
 from roomkey.realtime.documents import content
 from roomkey.realtime.documents.commands import Condition, Standing, Written
 from roomkey.realtime.documents.document import DocumentTooLarge, WritesRefused
-from roomkey.realtime.documents.replica import Replica
 from roomkey.realtime.documents.structs import read_update
 from roomkey.realtime.yjs import EMPTY_STATE
 
@@ -89,10 +89,8 @@ async def list_documents(request: Request) -> Reply:
     `next_cursor` until it is null.
     """
     listing = cast("DocumentListing", request.query)
-    try:
+    with _following(listing.cursor):
         page = await request.documents.list(listing.prefix, Page(cursor=listing.cursor, limit=listing.limit))
-    except InvalidInput:
-        raise _unknown_cursor(listing.cursor) from None
     session = request.caller.session
     seen = [
         document_body(record)
@@ -154,8 +152,7 @@ async def put_document(request: Request) -> Reply:
     """
     body, condition = request.body, _condition(request)
     if request.media == YJS:
-        attempt = _rehearsed(condition, lambda: Replica().apply(body))
-        written = await request.documents.merge(_name(request), body, _author(request), condition=attempt)
+        written = await request.documents.merge(_name(request), body, _author(request), condition=condition)
     elif request.media == TEXT:
         written = await _edit(request, partial(_say, root=cast("RootQuery", request.query).root, text=body), condition)
     else:
@@ -183,23 +180,17 @@ async def patch_document(request: Request) -> Reply:
     With a merge patch (RFC 7396), a JSON patch (RFC 6902; 409 if a `test` fails) or edits of its texts. What the
     others do at the same time is kept.
     """
-    body = to_builtins(request.body)
-    condition = _condition(request)
-
-    def check(standing: Standing | None) -> None:
-        if standing is None:
-            raise DocumentNotFound("there is no such document")
-        if condition is not None:
-            condition(standing)
-
-    match request.media:
-        case "application/merge-patch+json":
-            written = await _edit(request, lambda doc: content.merge_patch(doc, body), check)
-        case "application/json-patch+json":
-            written = await _edit(request, lambda doc: content.json_patch(doc, body), check)
-        case _:
-            written = await _edit(request, lambda doc: content.edit_text(doc, body["edits"]), check)
+    change = _CHANGES[request.media]
+    steps = to_builtins(request.body.edits if request.media == TEXT_EDITS else request.body)
+    written = await _edit(request, lambda doc: change(doc, steps), _existing(_condition(request)))
     return await _written(request, written)
+
+
+_CHANGES: Final[Mapping[str, Callable[[Doc[Any], Any], None]]] = {
+    MERGE_PATCH: content.merge_patch,
+    JSON_PATCH: content.json_patch,
+    TEXT_EDITS: content.edit_text,
+}
 
 
 @_on_document(
@@ -250,10 +241,8 @@ async def blame_document(request: Request) -> Reply:
 async def list_versions(request: Request) -> Reply:
     """States of the document that were kept: with a label when somebody asked for it, without automatically."""
     listing = cast("VersionListing", request.query)
-    try:
+    with _following(listing.cursor):
         page = await request.documents.versions(_name(request), Page(cursor=listing.cursor, limit=listing.limit))
-    except InvalidInput:
-        raise _unknown_cursor(listing.cursor) from None
     return json_reply(VersionPageBody([version_body(version) for version in page.versions], page.next_cursor))
 
 
@@ -383,10 +372,15 @@ def _author(request: Request) -> Author:
     return Author(caller.actor, caller.session.id, caller.session.user_id)
 
 
-def _unknown_cursor(cursor: str | None) -> Exception:
-    if cursor is None:
-        return InvalidInput("there is no such list")
-    return UnknownCursor("the cursor was not issued for this list")
+@contextmanager
+def _following(cursor: str | None) -> Generator[None]:
+    """Where a ``cursor`` that is none of ours is a page that does not exist."""
+    try:
+        yield
+    except InvalidInput:
+        if cursor is None:
+            raise
+        raise UnknownCursor("the cursor was not issued for this list") from None
 
 
 def _note(request: Request, event: str, **details: Any) -> None:
@@ -455,25 +449,20 @@ def _condition(request: Request) -> Condition | None:
     return check
 
 
-async def _edit(request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None) -> Written:
-    attempt = _rehearsed(condition, lambda: change(Doc()))
-    return await request.documents.edit(_name(request), change, _author(request), condition=attempt)
-
-
-def _rehearsed(condition: Condition | None, rehearsal: Callable[[], None]) -> Condition:
-    """
-    ``condition``, and where there is no document yet a ``rehearsal`` of the change on an empty one.
-
-    A document is made before it is changed, and a change that is refused must not leave an empty one.
-    """
+def _existing(condition: Condition | None) -> Condition:
+    """``condition``, and that there is a document."""
 
     def check(standing: Standing | None) -> None:
+        if standing is None:
+            raise DocumentNotFound("there is no such document")
         if condition is not None:
             condition(standing)
-        if standing is None:
-            rehearsal()
 
     return check
+
+
+async def _edit(request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None) -> Written:
+    return await request.documents.edit(_name(request), change, _author(request), condition=condition)
 
 
 async def _written(request: Request, written: Written) -> Reply:

@@ -75,7 +75,7 @@ PUBLIC_NAMES: Final = {
 }
 """How outsiders call what has another name among us."""
 
-EXAMPLES: Final[Mapping[Any, Any]] = {
+EXAMPLES: Final[Mapping[type[Struct], Any]] = {
     schemas.NewSession: {
         "user_id": "alice",
         "client": {"ip": "203.0.113.7", "device": "Alice's laptop"},
@@ -88,6 +88,7 @@ EXAMPLES: Final[Mapping[Any, Any]] = {
     schemas.Extension: {"lifetime": 3600},
     schemas.Rights: {"grants": [{"documents": "notes/**", "access": "read"}]},
     document_schemas.NewVersionLabel: {"label": "before the meeting"},
+    document_schemas.TextEdits: {"edits": [{"root": "content", "index": 5, "insert": ", world"}]},
 }
 
 SECURITY_SCHEMES: Final[Json] = {
@@ -229,8 +230,9 @@ def _content(kind: Any) -> Json:
     if kind is bytes:
         return {"schema": {"type": "string", "format": "binary"}}
     described: Json = {"schema": _input(kind)}
-    example = next((example for known, example in EXAMPLES.items() if known is kind), None)
-    return described if example is None else described | {"example": example}
+    if isinstance(kind, type) and kind in EXAMPLES:
+        described["example"] = EXAMPLES[kind]
+    return described
 
 
 def _input(kind: Any) -> Json:

@@ -151,7 +151,7 @@ def decode_batch(record: bytes, known: Authors) -> list[DocumentUpdate]:
     """
     try:
         batch = _decode_batch(_body(record, BATCH_SCHEMA))
-        authors = [_author(key, known) for key in batch.authors]
+        authors = [known.get(key) or _author(key, known) for key in batch.authors]
         updates = [DocumentUpdate(data, authors[place], at) for place, at, data in batch.updates]
     except _DAMAGE:
         raise Serialization("updates of a document cannot be read") from None
@@ -212,10 +212,8 @@ def _author_key(author: Author) -> AuthorKey:
 
 
 def _author(key: AuthorKey, known: Authors) -> Author:
-    author = known.get(key)
-    if author is None:
-        actor, session, user = key
-        author = known[key] = Author(actor, None if session is None else SessionId(session), user)
+    actor, session, user = key
+    author = known[key] = Author(actor, None if session is None else SessionId(session), user)
     return author
 
 

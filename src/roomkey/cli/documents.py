@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+import msgspec
 from cyclopts import App
 
 from roomkey.cli.outcome import EXIT_CODES, Advance, Exit, Failed, print_bytes, print_json, print_table, progress
@@ -176,7 +177,7 @@ def _done(target: Target, answer: dict[str, Any]) -> None:
 
 
 def _shortened(value: Any) -> str:
-    text = str(value)
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
 
 

@@ -24,6 +24,7 @@ from roomkey.cli.outcome import EXIT_CODES, Advance, Exit, Failed, print_json, p
 from roomkey.domain.access import Role
 from roomkey.domain.session import SessionState
 from roomkey.node import Node
+from roomkey.observability.logs import LogLevel, LogSettings, configure_events
 from roomkey.security import apikeys
 from roomkey.settings import Given, duration
 
@@ -101,6 +102,8 @@ class Target:
     @asynccontextmanager
     async def _in_process(self, storage: str) -> AsyncGenerator[httpx.AsyncClient]:
         chosen = config.load(self.config, {"storage.url": Given(storage, "--storage")})
+        # What was done is said by the command itself; logs are for what goes wrong.
+        configure_events(LogSettings(level=LogLevel.WARNING))
         token, digest = apikeys.mint()
         # A key of this process alone; its name is what the event log will say.
         key = apikeys.ApiKey("command-line", Role.ADMIN, digest)

@@ -5,6 +5,9 @@ import zlib
 DEFLATE_FROM_BYTES = 1024
 """Shorter messages are sent as they are: deflate would cost more than it saves."""
 
+DEFLATE_UP_TO_BYTES = 1024 * 1024
+"""Longer messages, too: everybody would have to wait, 15 ms for each million bytes."""
+
 LARGEST_WINDOW_BITS = 15
 """The window of RFC 7692 that nobody has to ask for: 32 KiB."""
 
@@ -32,7 +35,7 @@ class Frame:
 
     def deflated(self, window_bits: int = LARGEST_WINDOW_BITS) -> bytes:
         """The frame for peers with permessage-deflate, a window of 9 to 15 bits: compressed where that is worth it."""
-        if len(self.payload) < DEFLATE_FROM_BYTES:
+        if not DEFLATE_FROM_BYTES <= len(self.payload) <= DEFLATE_UP_TO_BYTES:
             return self.plain
         if self._deflated is None:
             self._deflated = {}

@@ -9,6 +9,7 @@ from roomkey import errors
 from roomkey.api import problems
 from roomkey.api.problems import Internal, MethodNotAllowed, SchemaViolation, flaw_in_body, flaw_in_query
 from roomkey.errors import RoomkeyError
+from roomkey.realtime.documents.document import DocumentTooLarge, WritesRefused
 from roomkey.security import apikeys
 from roomkey.security.tokens import mint, mint_id
 
@@ -43,6 +44,8 @@ def test_codes_are_unique_and_every_one_is_in_the_contract() -> None:
         (errors.Suspended("no"), 401, "session_suspended"),
         (errors.Forbidden("no"), 403, "forbidden"),
         (errors.NotFound("no"), 404, "not_found"),
+        (errors.DocumentNotFound("no"), 404, "document_not_found"),
+        (problems.NotAcceptable("no"), 406, "not_acceptable"),
         (errors.Conflict("no"), 409, "conflict"),
         (errors.InvalidState("no"), 409, "invalid_state"),
         (errors.CapReached("no"), 409, "cap_reached"),
@@ -50,6 +53,8 @@ def test_codes_are_unique_and_every_one_is_in_the_contract() -> None:
         (errors.Invalidated("no"), 410, "session_invalidated"),
         (errors.VersionMismatch("no"), 412, "version_mismatch"),
         (errors.InvalidInput("no"), 422, "invalid_input"),
+        (DocumentTooLarge("no"), 413, "document_too_large"),
+        (WritesRefused("no"), 503, "storage_behind"),
         (errors.Storage("no"), 503, "storage"),
         (errors.Serialization("no"), 500, "serialization"),
         (errors.ConfigurationError("no"), 500, "internal"),
@@ -134,3 +139,10 @@ def test_an_error_without_words_is_described_by_its_title() -> None:
 
     assert problem.detail == problem.title
     assert problems.kind_of(RuntimeError()) is problems.KINDS[Internal]
+
+
+def test_whoever_is_refused_because_storage_is_behind_learns_why_and_when_to_come_back() -> None:
+    refused = WritesRefused("storage does not keep up; the change was not taken")
+
+    assert problems.problem_of(refused).detail == str(refused)
+    assert (b"retry-after", b"1") in problems.headers_of(refused)

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -271,7 +272,8 @@ def test_an_entry_is_gone_only_if_it_is_null() -> None:
 
 
 def test_every_value_of_json_can_be_shown() -> None:
-    states = [json.dumps(value).encode() for value in (None, True, 0, -1.5e300, 2**80, "ö\x00", [], {"": {}})]
+    values: list[Any] = [None, True, 0, -1.5e300, 2**80, "ö\x00", [], {"": {}}]
+    states = [json.dumps(value).encode() for value in values]
     entries = [AwarenessEntry(number, number, state) for number, state in enumerate(states)]
 
     assert yjs.decode(yjs.awareness(entries)) == yjs.AwarenessUpdate(entries)

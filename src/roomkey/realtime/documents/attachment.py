@@ -119,7 +119,7 @@ class Attachment:
             self._missed.ask(self.address, state)
             self._hub.hold_back(self.box)
         else:
-            self.send(yjs.sync_step2(self.document.replica.since(state)))
+            self._hub.send(self.box, self.document.answer(state, self.address))
 
     def _take_awareness(self, update: yjs.AwarenessUpdate, now: datetime) -> bool:
         outcome = self.document.take_awareness(update, self._owner, now)

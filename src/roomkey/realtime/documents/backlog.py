@@ -52,7 +52,7 @@ class Missed:
         for address, document in self._attended():
             if (state := self._asked.pop(address, None)) is not None:
                 self._seen[address] = document.replica.state()
-                return [Frame(address + yjs.sync_step2(document.replica.since(state)), binary=True)]
+                return [document.answer(state, address)]
         if not self._size:
             return ()
         frames: list[Frame] = []

@@ -29,8 +29,10 @@ from roomkey.realtime.documents import content
 from roomkey.realtime.documents.authorship import Authorship, BlameRange, blame
 from roomkey.realtime.documents.document import Document
 from roomkey.realtime.documents.library import Library
-from roomkey.realtime.documents.replica import PoisonUpdate
+from roomkey.realtime.documents.nesting import Nesting
+from roomkey.realtime.documents.replica import PoisonUpdate, Replica
 from roomkey.realtime.documents.saver import Settled
+from roomkey.realtime.documents.structs import MalformedUpdate, vet
 from roomkey.realtime.documents.upkeep import keep_version
 from roomkey.realtime.yjs import MalformedFrame
 
@@ -121,6 +123,7 @@ class Documents:
             name,
             lambda document, now, settled: document.edit(change, author, now, settled=settled),
             condition,
+            rehearse=lambda: change(Doc()),
         )
 
     async def merge(self, name: str, update: bytes, author: Author, *, condition: Condition | None = None) -> Written:
@@ -135,6 +138,7 @@ class Documents:
                 name,
                 lambda document, now, settled: document.take_missing(update, author, now, settled=settled),
                 condition,
+                rehearse=lambda: Replica().apply(update),
             )
         except PoisonUpdate as error:
             raise InvalidInput(f"the body is no Yjs update: {error}") from None
@@ -144,11 +148,15 @@ class Documents:
         name: str,
         change: Callable[[Document, datetime, Settled], bool],
         condition: Condition | None,
+        *,
+        rehearse: Callable[[], None],
     ) -> Written:
         async with self._library.using(name, found=False) as document:
             is_new = not document.lineage
             if condition is not None:
                 condition(None if is_new else _standing(document))
+            if is_new:
+                rehearse()  # or a change that is refused would leave an empty document behind
             async with self._library.using(name, found=True):
                 # Somebody may have been faster while it was stored.
                 is_new = is_new and document.is_pristine
@@ -236,7 +244,7 @@ class Documents:
         """What changed from a version to another one, or to now: ``content.difference``. Raises as ``version``."""
         _, old = await self.version(name, number)
         new = (await self.read(name)).update if against is None else (await self.version(name, against))[1]
-        return content.difference(old, new)
+        return await asyncio.to_thread(content.difference, old, new)
 
     # --- who wrote what -------------------------------------------------------------------------------
 
@@ -253,7 +261,7 @@ class Documents:
             authorship, unsaved = await self._authorship(name), document.saver
             for update in () if unsaved is None else unsaved.unsaved_updates():
                 authorship.record(update)
-            return blame(document.replica.since(), root, authorship)
+            return await asyncio.to_thread(blame, document.replica.since(), root, authorship)
 
     async def _authorship(self, name: str) -> Authorship:
         stored = await self._store.load(name)
@@ -308,6 +316,8 @@ class Documents:
             raise InvalidInput("this is no exported document") from None
         if bundle.roomkey != BUNDLE_FORMAT:
             raise InvalidInput("the document was exported by another version of Roomkey")
+        for version in bundle.versions:
+            _check(version.content)
         now = self._library.clock.now()
         async with self._library.using(name, found=False) as document:
             if document.lineage:
@@ -334,6 +344,20 @@ def _standing(document: Document) -> Standing:
     if not document.lineage or document.is_gone:
         raise DocumentNotFound("there is no such document")
     return Standing(name=document.name, lineage=document.lineage, version=document.version)
+
+
+def _check(update: bytes) -> None:
+    """
+    Accept an update from outside that is kept as it is.
+
+    Raises:
+        InvalidInput: If it is none, or would do harm.
+    """
+    try:
+        Nesting().admit(update, lambda: yjs.EMPTY_UPDATE)
+        vet(update)
+    except MalformedUpdate as error:
+        raise InvalidInput(f"there is something in it that is no Yjs update: {error}") from None
 
 
 def _as_new(version: DocumentVersion, old: bytes) -> NewVersion:

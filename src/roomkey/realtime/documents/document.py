@@ -67,7 +67,8 @@ class DocumentTooLarge(InvalidInput):
 class Document:
     """
     An open document. ``pins`` counts those who are about to use it without being in it. One that ``is_gone`` was
-    deleted or lost; one that ``is_overtaken`` lacks something that others have stored.
+    deleted or lost. ``overtaken`` counts how often it was noticed that others have stored something, too, and
+    ``caught_up`` how many of these were made good.
 
     ``lineage`` is empty as long as the document is not stored: nobody who may write has come yet.
     """
@@ -94,12 +95,14 @@ class Document:
         self.kept_at = now
         self.is_gone = False
         self.is_deleted = False
-        self.is_overtaken = False
+        self.overtaken = 0
+        self.caught_up = 0
         self._hub = hub
         self._settings = settings
         self._rooms: dict[bytes, Room] = {}
         self._said_at = now
         self._to_ask: dict[Attendee, None] = {}
+        self._whole: tuple[int, bytes, Frame] | None = None
         self._founder = founder
 
     # --- who is in it ---------------------------------------------------------------------------------
@@ -113,6 +116,11 @@ class Document:
     def sequence(self) -> int:
         """The number of the last update that is stored."""
         return 0 if self.saver is None else self.saver.sequence
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether something is stored that is not known to be here."""
+        return self.caught_up < self.overtaken
 
     @property
     def is_saved(self) -> bool:
@@ -194,6 +202,20 @@ class Document:
         """
         return update == yjs.EMPTY_UPDATE or self.replica.contains(update)
 
+    def answer(self, state: bytes, address: bytes) -> Frame:
+        """
+        The answer to a step 1 with ``state``, for those who have ``address``.
+
+        Who has nothing is given everything, and often many come at the same time: they get the same frame.
+        """
+        if state != yjs.EMPTY_STATE:
+            return Frame(address + yjs.sync_step2(self.replica.since(state)), binary=True)
+        whole = self._whole
+        if whole is None or whole[:2] != (self.replica.revision, address):
+            frame = Frame(address + yjs.sync_step2(self.replica.since()), binary=True)
+            whole = self._whole = (self.replica.revision, address, frame)
+        return whole[2]
+
     def take_awareness(self, update: yjs.AwarenessUpdate, owner: Owner, now: datetime) -> Outcome:
         """Take in what a connection shows, and pass on as much of it as is news."""
         outcome = self.awareness.apply(update.entries, owner)
@@ -228,7 +250,7 @@ class Document:
     def learn(self, updates: Iterable[DocumentUpdate], now: datetime) -> None:
         """Take in what others have stored; it is passed on, but not stored again."""
         for update in updates:
-            if not self.contains(update.data):
+            if update.data not in self.replica.waiting and not self.contains(update.data):
                 news = self.replica.apply_and_tell(update.data)
                 self.size += len(update.data)
                 self._say(yjs.update(news or update.data), now)
@@ -277,6 +299,7 @@ class Document:
 
     def tick(self, now: datetime) -> None:
         """Say something if nothing was said for long, and ask for changes that had to be refused."""
+        self._whole = None  # whoever comes with others comes within a second
         if not self.attendees:
             return
         if self._to_ask and self.saver is not None and not self._is_behind(self.saver, now):

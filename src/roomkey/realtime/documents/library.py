@@ -258,11 +258,12 @@ class Library:
     # --- others write, too ----------------------------------------------------------------------------
 
     def _overtaken(self, document: Document) -> None:
-        document.is_overtaken = True
+        document.overtaken += 1
         self.spawn(self.catch_up(document))
 
     async def catch_up(self, document: Document) -> None:
         """Take in what other processes have stored since the document was loaded here."""
+        noticed = document.overtaken
         stored = await self.store.load(document.name)
         if document.is_gone or document.saver is None:
             return
@@ -270,7 +271,7 @@ class Library:
             self.forget(document)
             return
         document.learn(_everything(stored), self.clock.now())
-        document.is_overtaken = False
+        document.caught_up = max(document.caught_up, noticed)
         if document.saver.is_idle:
             document.saver.sequence = max(document.saver.sequence, stored.record.sequence)
 

@@ -32,13 +32,15 @@ class Replica:
     ``doc`` is for reading and for ``edit``; who changes it otherwise changes it behind everybody's back.
     ``waiting`` are updates that build on what is not here yet: they are part of the document, and can be seen
     when what they need has come. The native library has them, too, but does not give them away again.
+    ``revision`` is another one after each change.
     """
 
-    __slots__ = ("_clocks", "_nesting", "_state", "doc", "waiting")
+    __slots__ = ("_clocks", "_nesting", "_state", "doc", "revision", "waiting")
 
     def __init__(self) -> None:
         self.doc: Doc[Any] = Doc()
         self.waiting: list[bytes] = []
+        self.revision = 0
         self._state = EMPTY_STATE
         self._clocks = _Clocks()
         self._nesting = Nesting()
@@ -82,7 +84,8 @@ class Replica:
         # A text that moved a clock is here. A deletion may have come before what it deletes.
         is_typed = structs is None and update[0] != 0
         if not (is_typed and has_changed) and not self._is_here(structs or read_update(update)):
-            self.waiting.append(update)
+            if update not in self.waiting:
+                self.waiting.append(update)
         elif has_changed and self.waiting:
             self.waiting = [other for other in self.waiting if not self._is_here(read_update(other))]
 
@@ -97,6 +100,7 @@ class Replica:
         return any(units.clock > clocks.get(units.client, 0) for units in clients_of(update))
 
     def _apply(self, update: bytes) -> None:
+        self.revision += 1
         try:
             self.doc.apply_update(update)
         except ValueError as error:
@@ -121,6 +125,7 @@ class Replica:
             with self.doc.transaction():
                 change(self.doc)
 
+        self.revision += 1
         update = self._observed(change_at_once)
         self._state = self.doc.get_state()
         self._clocks.passed(None)

@@ -90,8 +90,9 @@ class Upkeep:
         updates = [update for update in stored.updates if update.data in waiting]
         head = await self._library.store.append(stored.record.name, stored.record.lineage, updates)
         document = self._library.find(stored.record.name)
-        if document is not None and document.saver is not None and document.is_saved:
-            document.saver.sequence = head
+        saver = None if document is None else document.saver
+        if saver is not None and saver.is_idle and head == saver.sequence + len(updates):
+            saver.sequence = head
 
     def _live_replica(self, stored: StoredDocument) -> Replica | None:
         """The replica that is open here, if everything that is stored is in it: it may have more."""

@@ -35,7 +35,7 @@ def test_a_client_is_news_once() -> None:
 
 
 @pytest.mark.parametrize(("clock", "is_news"), [(4, False), (5, False), (6, True)])
-def test_only_a_higher_clock_is_newer(clock: int, is_news: bool) -> None:
+def test_only_a_higher_clock_is_newer(clock: int, *, is_news: bool) -> None:
     shared = awareness()
     shared.apply([shows(1, 5, b'"old"')], ALICE)
 
@@ -46,7 +46,7 @@ def test_only_a_higher_clock_is_newer(clock: int, is_news: bool) -> None:
 
 
 @pytest.mark.parametrize(("clock", "is_news"), [(4, False), (5, True), (6, True)])
-def test_whoever_leaves_does_so_with_the_same_clock_or_a_higher_one(clock: int, is_news: bool) -> None:
+def test_whoever_leaves_does_so_with_the_same_clock_or_a_higher_one(clock: int, *, is_news: bool) -> None:
     shared = awareness()
     shared.apply([shows(1, 5)], ALICE)
 
@@ -258,7 +258,7 @@ def test_two_connections_of_a_user_cannot_hand_clients_to_one_another_beyond_wha
         pytest.param(shows(2, 1, b'"else"'), False, id="a client comes in"),
     ],
 )
-def test_somebody_is_at_the_keyboard_if_something_else_is_shown(entry: AwarenessEntry, is_activity: bool) -> None:
+def test_somebody_is_at_the_keyboard_if_something_else_is_shown(entry: AwarenessEntry, *, is_activity: bool) -> None:
     shared = awareness()
     shared.apply([shows(1, 5, b'"here"')], ALICE)
 

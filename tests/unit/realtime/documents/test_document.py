@@ -300,7 +300,7 @@ class DyingReplica(Replica):
     """One in which the native library gives up, as it does now and then over what nobody has thought of."""
 
     def apply(self, update: bytes) -> None:
-        raise ReplicaLost
+        raise ReplicaLost(f"over {len(update)} bytes")
 
 
 @in_no_time

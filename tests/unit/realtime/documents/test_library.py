@@ -9,7 +9,7 @@ import pytest
 
 from roomkey.backends.memory_documents import MemoryDocumentStore
 from roomkey.errors import RoomkeyError, Serialization, Storage
-from roomkey.ports import DocumentUpdate
+from roomkey.ports import DocumentUpdate, StoredDocument
 from roomkey.realtime import yjs
 from roomkey.realtime.documents import library
 from roomkey.realtime.documents.document import Document
@@ -218,6 +218,20 @@ async def test_a_document_that_was_made_elsewhere_since_a_reader_opened_it_is_le
 
 
 @in_no_time
+async def test_whoever_comes_to_write_is_not_let_into_a_document_that_was_replaced_at_this_moment() -> None:
+    async with House() as house, house.open(found=False) as document:
+        house.store.gate.clear()
+        writer = asyncio.create_task(house.document())
+        await house.settle()
+
+        house.library.forget(document)
+        house.store.gate.set()
+
+        with pytest.raises(Storage):
+            await writer
+
+
+@in_no_time
 async def test_nobody_opens_anything_when_the_library_is_not_at_work() -> None:
     closed = Library(FaultyStore(), House().hub, clock=HandClock())
 
@@ -288,6 +302,16 @@ async def test_what_is_stored_already_is_not_seeded() -> None:
         await stored(house.store, "hello")
 
         assert text(await house.document()) == "hello"
+
+
+@in_no_time
+async def test_what_was_made_elsewhere_since_a_reader_opened_it_is_not_seeded_either() -> None:
+    async with House(seed=Seed()) as house, house.open(found=False) as document:
+        await stored(house.store, "hello")
+
+        await house.document()
+
+        assert text(document) == await house.store.text("d") == "hello"
 
 
 @in_no_time
@@ -543,6 +567,82 @@ async def test_what_was_not_learned_yet_is_not_compacted_away() -> None:
 
         assert load.failed
         assert sorted(await house.store.text("d")) == sorted("hello" + "theirs" + "ours")
+
+
+class LateStore(FaultyStore):
+    """One whose answers to ``load`` are late by as long as ``delays`` say, and may be outdated then."""
+
+    def __init__(self) -> None:
+        super().__init__(shared=True)
+        self.delays: list[float] = []
+
+    async def load(self, name: str) -> StoredDocument | None:
+        found = await super().load(name)
+        if self.delays:
+            await asyncio.sleep(self.delays.pop(0))
+        return found
+
+
+@in_no_time
+async def test_what_was_learned_late_does_not_stand_for_what_came_meanwhile() -> None:
+    store = LateStore()
+    async with House(store) as house:
+        await stored(store, "hello")
+        document = await house.document()
+        store.delays = [1, 10]
+        for words in ("first", "second"):
+            await outside(store, Writer().type(words))
+            document.take_update(Writer().type("ours"), ALICE, NOON)
+            await house.settle()
+        await asyncio.sleep(2)  # the first answer is here, the second one is not
+
+        record = await store.find("d")
+        assert record is not None
+        await Upkeep(house.library).compact(record)
+
+        assert sorted(await store.text("d")) == sorted("hello" + "first" + "second" + "ours" * 2)
+
+
+@in_no_time
+async def test_compacting_what_waits_does_not_hide_what_another_process_has_stored() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        writer = Writer()
+        writer.type("never seen")
+        document.take_update(writer.type("waits"), ALICE, NOON)
+        await house.settle()
+        listener, theirs = house.attend(document), Writer().type("theirs")
+        await outside(house.store, theirs)
+
+        record = await house.store.find("d")
+        assert record is not None
+        await Upkeep(house.library).compact(record)
+        await Upkeep(house.library).sweep(NOON)
+        await house.settle()
+
+        assert listener.heard == [yjs.Update(theirs)]
+
+
+@in_no_time
+async def test_what_waits_survives_compaction_and_a_restart() -> None:
+    async with House() as house:
+        writer = Writer()
+        first, second = writer.type("a"), writer.type("b")
+        document = await house.document()
+        document.take_update(second, ALICE, NOON)
+        await house.settle()
+        record = await house.store.find("d")
+        assert record is not None
+        await Upkeep(house.library).compact(record)
+        await house.close()
+
+        async with House(house.store) as again:
+            reopened = await again.document()
+            reopened.take_update(first, ALICE, NOON)
+            await again.settle()
+
+            assert text(reopened) == await again.store.text("d") == "ab"
 
 
 @in_no_time
