@@ -24,6 +24,7 @@ from tests.support.documents import (
     YClient,
     a_site,
     content_of,
+    document_of,
     edit,
     entries_of,
     faulty,
@@ -251,9 +252,11 @@ async def test_a_step_2_brings_the_others_only_what_they_lack(transport: str) ->
         known = content_of(await bob.next(UPDATE))
         await alice.next(UPDATE)
 
-        await alice.send(STEP2 + yjs.sized(known), STEP2 + yjs.sized(typed("news")))
+        news = typed("news")
+        whole = document_of(known, news).get_update()
+        await alice.send(STEP2 + yjs.sized(known), STEP2 + yjs.sized(whole))
 
-        assert text_of(content_of(await bob.next(UPDATE))) == "news"
+        assert content_of(await bob.next(UPDATE)) == news
         assert await bob.heard() == []
 
 

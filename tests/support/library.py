@@ -22,7 +22,7 @@ from roomkey.realtime.service import SessionWebSocketHandler
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.socket import Accepted, Conversation, Handshake, Refused
 from roomkey.security.tickets import Tickets
-from tests.support.sockets import FakeSessions, FakeSocket, HandClock, Turns
+from tests.support.sockets import NOON, FakeSessions, FakeSocket, HandClock, Turns
 
 ALICE, BOB = Author("user:alice", None, "alice"), Author("user:bob", None, "bob")
 
@@ -95,6 +95,11 @@ def text_of(doc: Doc[Any]) -> str:
     return str(doc.get("content", type=Text))
 
 
+def text(document: Document) -> str:
+    """What an open document says."""
+    return text_of(document.replica.doc)
+
+
 class Writer:
     """Somebody with a document of their own; ``updates`` are what they did, one by one."""
 
@@ -117,6 +122,22 @@ class Writer:
         """The update of deleting the first bytes."""
         del self.text[:count]
         return self.updates[-1]
+
+
+async def stored(store: FaultyStore, words: str, name: str = "d") -> Writer:
+    """Somebody who wrote these words into the document before this process began."""
+    writer = Writer()
+    record = await store.create(name, f"lineage of {name}", NOON)
+    await store.append(name, record.lineage, [DocumentUpdate(writer.type(words), ALICE, NOON)])
+    store.appended.clear()
+    return writer
+
+
+async def outside(store: FaultyStore, update: bytes, name: str = "d") -> None:
+    """Another process stores an update."""
+    record = await store.find(name)
+    assert record is not None
+    await MemoryDocumentStore.append(store, name, record.lineage, [DocumentUpdate(update, BOB, NOON)])
 
 
 class Editor:

@@ -75,6 +75,10 @@ class Awareness:
         """What everybody shows, for joiners."""
         return [shown.entry for shown in self._shown.values()]
 
+    def news(self) -> list[AwarenessEntry]:
+        """What everybody shows, and who has left: for those who may know somebody who is not there any more."""
+        return [*self.entries(), *(AwarenessEntry(client, clock, GONE) for client, clock in self._left.items())]
+
     def apply(self, entries: Iterable[AwarenessEntry], owner: Owner) -> Outcome:
         """Take what a connection says about clients, as far as they are its own."""
         news: list[AwarenessEntry] = []

@@ -59,8 +59,8 @@ class Missed:
         for address, document, update in self._lacking():
             if update != yjs.EMPTY_UPDATE:
                 frames.append(Frame(address + yjs.update(update), binary=True))
-            if shown := document.awareness.entries():
-                frames.append(Frame(address + yjs.awareness(shown), binary=True))
+            if news := document.awareness.news():
+                frames.append(Frame(address + yjs.awareness(news), binary=True))
         self.begin()
         return frames
 

@@ -104,6 +104,7 @@ class Document:
         self._to_ask: dict[Attendee, None] = {}
         self._whole: tuple[int, bytes, Frame] | None = None
         self._founder = founder
+        self._is_wanted = False
 
     # --- who is in it ---------------------------------------------------------------------------------
 
@@ -284,7 +285,9 @@ class Document:
             if self.size + size > settings.max_document_bytes:
                 raise DocumentTooLarge(f"a document has at most {settings.max_document_bytes} bytes")
         if saver is None:
-            self._founder()
+            if not self._is_wanted:
+                self._is_wanted = True
+                self._founder()
             raise WritesRefused("the document is not stored yet")
         if saver.unsaved and self._is_behind(saver, now):
             raise WritesRefused("storage does not keep up; the change was not taken")
@@ -299,6 +302,7 @@ class Document:
 
     def tick(self, now: datetime) -> None:
         """Say something if nothing was said for long, and ask for changes that had to be refused."""
+        self._is_wanted = False
         self._whole = None  # whoever comes with others comes within a second
         if not self.attendees:
             return
