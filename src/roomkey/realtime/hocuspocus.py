@@ -8,6 +8,7 @@ of the same user is taken as a newer credential for the whole socket.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final, Protocol
 
 from roomkey.domain.access import Access
@@ -16,6 +17,7 @@ from roomkey.errors import InvalidInput
 from roomkey.realtime import yjs
 from roomkey.realtime.documents.attachment import Attachment
 from roomkey.realtime.documents.document import Document
+from roomkey.realtime.documents.saver import Settled
 from roomkey.realtime.documents.settings import DocumentSettings
 from roomkey.realtime.editing import EditingPeer, EditingWatch
 from roomkey.realtime.effects import Admit, AskForToken, Deliver, Effect, Reject, Review
@@ -73,6 +75,13 @@ class Queue:
         self._frames = [(waiting, frame) for waiting, frame in self._frames if waiting != address]
         self._bytes -= sum(map(len, taken))
         return taken
+
+    def drop(self, address: str) -> None:
+        """Forget the messages for ``address`` that were sent with a token that is not good, up to the next one."""
+        frames = self.take(address)
+        is_token = [isinstance(yjs.decode_addressed(frame).message, yjs.Token) for frame in frames]
+        for frame in frames[is_token.index(True) :] if any(is_token) else ():
+            self.put(address, frame)
 
     def take_all(self) -> list[bytes]:
         """All messages, which wait no longer."""
@@ -247,7 +256,7 @@ class HocuspocusPeer(EditingPeer):
 class _HocuspocusAttachment(Attachment):
     """Each change of the client, and each step 2, is answered with one status: once it is durable, or refused."""
 
-    __slots__ = ("_peer", "_refusals")
+    __slots__ = ("_made_up", "_peer", "_refusals")
 
     def __init__(self, peer: HocuspocusPeer, document: Document, hub: Hub, *, address: bytes, access: Access) -> None:
         super().__init__(
@@ -255,6 +264,7 @@ class _HocuspocusAttachment(Attachment):
         )
         self._peer = peer
         self._refusals = 0
+        self._made_up = 0
 
     def begin(self) -> None:
         """Clients ask first, and then are asked."""
@@ -264,15 +274,20 @@ class _HocuspocusAttachment(Attachment):
         self.show_everybody()
 
     def deliver(self, message: yjs.Message, now: datetime) -> bool:
-        """As every attachment; a step 2 brings what was refused before, which the client still counts as open."""
-        if isinstance(message, yjs.SyncStep2) and self.may_write:
-            refusals, self._refusals = self._refusals, 0
-            for _ in range(refusals):
-                self.accepted()
+        """As every attachment; who asks is asked."""
         acted = super().deliver(message, now)
         if isinstance(message, yjs.SyncStep1):
             self.ask_for_missing()
         return acted
+
+    def _expect(self, *, brings_all: bool) -> Settled:
+        # A step 2 brings what was refused before, too, which the client still counts as open.
+        self._made_up, self._refusals = (self._refusals, 0) if brings_all else (0, self._refusals)
+        return partial(self._settled_with, self._made_up)
+
+    def _settled_with(self, refusals: int, stored: bool) -> None:  # noqa: FBT001  # as savers call it
+        for _ in range(1 + refusals):
+            self._settled(stored)
 
     def accepted(self) -> None:
         if self.box.socket is not None:
@@ -280,7 +295,8 @@ class _HocuspocusAttachment(Attachment):
 
     def refused(self, reason: str) -> None:
         del reason  # there is no word for it
-        self._refusals += 1
+        self._refusals += 1 + self._made_up
+        self._made_up = 0
         self.send(yjs.sync_status(applied=False))
 
     def told_access(self) -> None:
@@ -364,7 +380,7 @@ class Stranger:
     def rejected(self, address: str, reason: str) -> None:
         """The token for ``address`` opened nothing. The socket stays open; what waited for it is forgotten."""
         self._asking = False
-        self._queue.take(address)
+        self._queue.drop(address)
         self._say(yjs.address(address) + yjs.permission_denied(reason))
         self._rejections += 1
         if self._rejections >= MAX_REJECTIONS:

@@ -27,6 +27,9 @@ MAX_NUMBER_BYTES: Final = 8
 
 MAX_AWARENESS_DEPTH: Final = 32
 
+MAX_ADDRESS_BYTES: Final = 2 * 1024
+"""A document's name of 1024 bytes and a session's: it stands in front of everything that is sent to the client."""
+
 EMPTY_STATE: Final = b"\x00"
 """The state vector of a document in which nothing was ever written."""
 
@@ -238,6 +241,8 @@ def decode_addressed(frame: bytes) -> AddressedMessage:
     if len(frame) == 1 and frame[0] in (MessageKind.PING, MessageKind.PONG):
         return AddressedMessage("", "", Sign(frame[0] == MessageKind.PING))
     address, at = read_text(frame, 0)
+    if at > MAX_ADDRESS_BYTES:
+        raise MalformedFrame("an address is too long")
     return AddressedMessage(address, address.partition("\0")[0], _decode(frame, at, _HOCUSPOCUS))
 
 

@@ -166,6 +166,7 @@ class Attachment:
         self.may_write = may_write
         self.told_access()
         if may_write:
+            self.document.want()
             self.ask_for_missing()  # what was refused meanwhile
 
     # --- what protocols say ---------------------------------------------------------------------------

@@ -285,9 +285,7 @@ class Document:
             if self.size + size > settings.max_document_bytes:
                 raise DocumentTooLarge(f"a document has at most {settings.max_document_bytes} bytes")
         if saver is None:
-            if not self._is_wanted:
-                self._is_wanted = True
-                self._founder()
+            self.want()
             raise WritesRefused("the document is not stored yet")
         if saver.unsaved and self._is_behind(saver, now):
             raise WritesRefused("storage does not keep up; the change was not taken")
@@ -312,6 +310,12 @@ class Document:
                 attendee.ask_for_missing()
         if now - self._said_at >= self._settings.keep_alive:
             self._keep_alive(now)
+
+    def want(self) -> None:
+        """Have the document stored, because somebody may write to it."""
+        if self.saver is None and not self._is_wanted:
+            self._is_wanted = True
+            self._founder()
 
     def ask_later(self, attendee: Attendee) -> None:
         """Storage could not take what ``attendee`` brought: ask for it when it can."""

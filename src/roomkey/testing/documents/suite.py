@@ -139,11 +139,12 @@ async def names_in(store: DocumentStore, prefix: str = "", *, limit: int = 3) ->
     """The names of all documents that begin with ``prefix``, page by page."""
     names: list[str] = []
     cursor: str | None = None
-    while True:
+    while True:  # each page has something new, or there is no next one
         page = await store.list(prefix, Page(cursor=cursor, limit=limit))
         assert len(page.documents) <= limit
         for record in page.documents:
             assert record == await store.find(record.name)
+            assert not names or names[-1].encode() < record.name.encode()
             names.append(record.name)
         cursor = page.next_cursor
         if cursor is None:
@@ -157,7 +158,9 @@ async def versions_of(store: DocumentStore, name: str = "notes", *, limit: int =
     while True:
         page = await store.versions(name, Page(cursor=cursor, limit=limit))
         assert len(page.versions) <= limit
-        versions += page.versions
+        for version in page.versions:
+            assert not versions or versions[-1].number > version.number
+            versions.append(version)
         cursor = page.next_cursor
         if cursor is None:
             return versions
