@@ -123,8 +123,9 @@ def decode_document(record: bytes) -> DocumentEntry:
     except _DAMAGE:
         # `from None`: the causes quote what they stumbled over.
         raise Serialization("a document record cannot be read") from None
-    if entry.log_updates > entry.sequence:
-        raise Serialization("a document record cannot be read")
+    if entry.upto < 0 or (entry.upto == 0) != (entry.authorship_bytes is None):
+        # Without its snapshot a document would look as if it were empty.
+        raise Serialization("a document record contradicts itself")
     return entry
 
 

@@ -14,7 +14,9 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from roomkey.backends.document_records import DocumentEntry, encode_batch, encode_document
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore, names
 from roomkey.backends.lmdb.documents.commit import DocumentChanges
@@ -372,6 +374,16 @@ class TestDamage:
                 await store.load("notes")
             assert (await found(store)).sequence == 6
 
+    async def test_updates_at_a_wrong_place_are_reported(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+            await self._of_three_appends(store)
+
+            change(store, "updates", ROW.pack(1, 3), None)
+            change(store, "updates", ROW.pack(1, 4), encode_batch(updates(2, 3)))
+
+            with pytest.raises(Serialization):
+                await store.load("notes")
+
     async def test_updates_that_are_none_are_reported(self, tmp_path: Path) -> None:
         async with FileSystemDocumentStore(tmp_path, QUICK) as store:
             await self._of_three_appends(store)
@@ -422,6 +434,29 @@ class TestDamage:
             with pytest.raises(Serialization):
                 await store.create("notes", "second", NOON)
 
+    @pytest.mark.parametrize(
+        ("field", "number"),
+        [
+            *((field, -1) for field in ("sequence", "log_updates", "log_bytes", "snapshot_bytes", "last_version")),
+            ("sequence", 2**63),
+            ("sequence", 7),  # seven updates, but neither a snapshot nor a log
+            ("log_updates", 7),
+            ("authorship_bytes", 7),
+            ("last_version", 2**32),
+        ],
+    )
+    async def test_a_record_of_impossible_numbers_is_reported(self, tmp_path: Path, field: str, number: int) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+            await make(store, updates=updates(2))
+
+            entry = replace(DocumentEntry.new("notes", "first", NOON), **{field: number})
+            change(store, "documents", DOCUMENT.pack(1), encode_document(entry))
+
+            with pytest.raises(Serialization):
+                await store.find("notes")
+            with pytest.raises(Serialization):
+                await store.append("notes", "first", updates(1))
+
     async def test_a_record_of_another_name_is_reported(self, tmp_path: Path) -> None:
         async with FileSystemDocumentStore(tmp_path, QUICK) as store:
             await make(store, "notes")
@@ -457,9 +492,8 @@ def change(store: FileSystemDocumentStore, table: str, key: bytes, value: bytes 
     assert file is not None
     where: Table = getattr(file.tables, table)
     with file.environment.begin(write=True) as transaction:
-        assert transaction.get(key, db=where) is not None
         if value is None:
-            transaction.delete(key, db=where)
+            assert transaction.delete(key, db=where)
         else:
             transaction.put(key, value, db=where)
 

@@ -127,6 +127,7 @@ class FileSystemDocumentStore:
     @asynccontextmanager
     async def _taking_off(self, size: int) -> AsyncGenerator[None]:
         """Wait until there is room for more on the way to the disk. A large content may overdraw it once."""
+        # Not for ever: what is on its way is given up when the disk does not answer in time.
         while self._in_flight >= MAX_IN_FLIGHT_BYTES:
             self._landed.clear()
             await self._landed.wait()
