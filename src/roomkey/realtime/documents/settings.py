@@ -57,7 +57,7 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
 
     # --- what is kept in storage ----------------------------------------------------------------------
     sweep_interval: timedelta = timedelta(seconds=5)
-    compact_updates: int = 1_000
+    compact_updates: int = 5_000
     """A log longer than this is merged into the snapshot, as is one with more bytes than the next."""
     compact_bytes: int = 2 * 1024 * 1024
     version_interval: timedelta = timedelta(minutes=10)

@@ -206,9 +206,9 @@ def clients_of(update: bytes) -> list[ClockRange]:
         MalformedUpdate: As ``read_update``.
     """
     typed = _TYPED.fullmatch(update)
-    if typed is not None and typed[3][0] == len(typed[3]) - 1 and typed[3].isascii():
+    if typed is not None and typed[3][0] == len(typed[3]) - 1 and (length := _units_of(typed[3])):
         clock = read_number(typed[2], 0)[0]
-        return [ClockRange(read_number(typed[1], 0)[0], clock, clock + typed[3][0])]
+        return [ClockRange(read_number(typed[1], 0)[0], clock, clock + length)]
     ranges: list[ClockRange] = []
     for block in read_update(update).blocks:
         if block.kind is BlockKind.SKIP:
@@ -219,6 +219,16 @@ def clients_of(update: bytes) -> list[ClockRange]:
         else:
             ranges.append(ClockRange(block.client, block.clock, block.end))
     return ranges
+
+
+def _units_of(sized: bytes) -> int:
+    """How long a short text is that has its length in front; 0 if it is no text."""
+    if sized.isascii():
+        return sized[0]
+    try:
+        return units(sized[1:].decode())
+    except UnicodeDecodeError:
+        return 0
 
 
 # What the pressing of a key makes, for which a pattern is several times faster than reading it. What is unusual in

@@ -15,7 +15,7 @@ from roomkey.errors import RoomkeyError
 from roomkey.ports import Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
 from roomkey.realtime.documents.authorship import Authorship
 from roomkey.realtime.documents.document import Document
-from roomkey.realtime.documents.library import SERVER, Library, assemble
+from roomkey.realtime.documents.library import SERVER, Library, assemble, in_slices
 from roomkey.realtime.documents.replica import Replica
 
 COMPACTIONS_AT_A_TIME: Final = 32
@@ -67,10 +67,8 @@ class Upkeep:
             return False
         replica = self._live_replica(stored) or await assemble(stored)
         authorship = Authorship.unpack(stored.authorship)
-        for count, update in enumerate(stored.updates):
+        async for update in in_slices(stored.updates):
             authorship.record(update)
-            if not count % 1_000:
-                await asyncio.sleep(0)
         await self._keep_waiting(stored, replica)
         done = await self._library.store.compact(
             record.name,
