@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -281,6 +281,7 @@ class House:
         self.turns = Turns()
         self.sessions = sessions or FakeSessions(self.clock)
         self.hub = Hub(max_outbox_size=max_outbox_bytes, schedule=self.turns)
+        settings.setdefault("save_interval", timedelta())
         self.settings = DocumentSettings(**settings)
         self.library = Library(self.store, self.hub, settings=self.settings, clock=self.clock, seed=seed)
         self.handler = SessionWebSocketHandler(

@@ -224,6 +224,7 @@ class Library:
             document.name,
             lineage=record.lineage,
             sequence=record.sequence,
+            interval=self.settings.save_interval,
             spawn=self.spawn,
             lost=partial(self.forget, document),
             overtaken=partial(self._overtaken, document),

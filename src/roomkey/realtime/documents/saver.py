@@ -9,7 +9,7 @@ the document to judge.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -43,16 +43,19 @@ class Saver:
     """
     The way of one document to storage.
 
-    ``sequence`` is the number of the last update in the log, as far as it is known here. ``lost`` is called
-    once if the document is not there any more, or is another one: nothing can be saved then.
-    ``overtaken`` is called when others have appended to the log, too.
+    ``interval`` lies between the end of a write and the beginning of the next one, which collects meanwhile: each
+    costs a commit, however much is in it. ``sequence`` is the number of the last update in the log, as far as it
+    is known here. ``lost`` is called once if the document is not there any more, or is another one: nothing can
+    be saved then. ``overtaken`` is called when others have appended to the log, too.
     """
 
     __slots__ = (
+        "_interval",
         "_lineage",
         "_lost",
         "_name",
         "_overtaken",
+        "_rested_at",
         "_settled",
         "_spawn",
         "_store",
@@ -71,6 +74,7 @@ class Saver:
         *,
         lineage: str,
         sequence: int,
+        interval: timedelta,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         lost: Callable[[], None],
         overtaken: Callable[[], None],
@@ -78,12 +82,14 @@ class Saver:
         self._store = store
         self._name = name
         self._lineage = lineage
+        self._interval = interval.total_seconds()
         self._spawn = spawn
         self._lost = lost
         self._overtaken = overtaken
         self._waiting: list[Waiting] = []
         self._writing: Sequence[Waiting] = ()
         self._working = False
+        self._rested_at = 0.0
         self._settled = asyncio.Event()
         self._settled.set()
         self.sequence = sequence
@@ -138,11 +144,15 @@ class Saver:
 
     async def _work(self) -> None:
         try:
+            clock = asyncio.get_running_loop().time
             while self._waiting:
+                if (rest := self._rested_at - clock()) > 0:
+                    await asyncio.sleep(rest)
                 self._writing = self._next_batch()
                 if not await self._write(self._writing):
                     self._give_up()
                     return
+                self._rested_at = clock() + self._interval
                 done, self._writing = self._writing, ()
                 self._tell(done, stored=True)
         finally:

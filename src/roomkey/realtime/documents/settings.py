@@ -56,6 +56,8 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
     idle_timeout: timedelta = timedelta(minutes=5)
 
     # --- what is kept in storage ----------------------------------------------------------------------
+    save_interval: timedelta = timedelta(milliseconds=25)
+    """Between two writes of one document, while it changes all the time; 0 writes as often as storage can."""
     sweep_interval: timedelta = timedelta(seconds=5)
     compact_updates: int = 5_000
     """A log longer than this is merged into the snapshot, as is one with more bytes than the next."""
@@ -70,7 +72,7 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if isinstance(value, int | float) and value <= 0:
                 raise ValueError(f"{name} must be more than 0")
-            if isinstance(value, timedelta) and value <= timedelta():
+            if isinstance(value, timedelta) and value <= timedelta() and name != "save_interval":
                 raise ValueError(f"{name} must be longer than 0s")
         for name in ("path", "hocuspocus_path"):
             path: str = getattr(self, name)

@@ -32,11 +32,18 @@ class Desk:
         self.saver: Saver
 
     @classmethod
-    async def open(cls, *, lineage: str = "l") -> "Desk":
+    async def open(cls, *, lineage: str = "l", interval: timedelta = timedelta()) -> "Desk":
         desk = cls(FaultyStore())
         await desk.store.create("d", "l", NOON)
         desk.saver = Saver(
-            desk.store, "d", lineage=lineage, sequence=0, spawn=desk._spawn, lost=desk._lose, overtaken=desk._overtake
+            desk.store,
+            "d",
+            lineage=lineage,
+            sequence=0,
+            interval=interval,
+            spawn=desk._spawn,
+            lost=desk._lose,
+            overtaken=desk._overtake,
         )
         return desk
 
@@ -99,6 +106,29 @@ async def test_one_write_is_under_way_and_everything_else_waits_for_the_next_one
     assert [len(batch) for batch in desk.store.appended] == [1, 49]
     assert await desk.stored() == [str(number).encode() for number in range(50)]
     assert desk.told == [(str(number), True) for number in range(50)]
+
+
+@in_no_time
+async def test_between_two_writes_there_is_a_rest_in_which_the_next_one_collects() -> None:
+    desk = await Desk.open(interval=timedelta(milliseconds=25))
+    clock = asyncio.get_running_loop().time
+    desk.add("first")
+    await desk.saver.settle()
+    first_at = clock()
+
+    desk.add("second")
+    await asyncio.sleep(0.02)
+    desk.add("third")
+    early = list(desk.store.appended)
+    await desk.saver.settle()
+    second_at = clock()
+    await asyncio.sleep(1)
+    desk.add("long after")
+    await desk.settle()
+
+    assert early == [[b"first"]]
+    assert second_at - first_at >= 0.025
+    assert desk.store.appended == [[b"first"], [b"second", b"third"], [b"long after"]]
 
 
 @in_no_time
