@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from roomkey import errors as errors
     from roomkey.api.middleware import SecurityConfig as SecurityConfig
     from roomkey.api.middleware import SessionSecurityMiddleware as SessionSecurityMiddleware
+    from roomkey.backends import open_documents as open_documents
     from roomkey.backends import open_storage as open_storage
     from roomkey.backends.lmdb import FileSystemSessionStorage as FileSystemSessionStorage
+    from roomkey.backends.lmdb.documents import FileSystemDocumentStore as FileSystemDocumentStore
     from roomkey.backends.memory import MemorySessionStorage as MemorySessionStorage
+    from roomkey.backends.memory.documents import MemoryDocumentStore as MemoryDocumentStore
     from roomkey.domain.access import Access as Access
     from roomkey.domain.access import Grant as Grant
     from roomkey.domain.policy import SessionPolicy as SessionPolicy
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from roomkey.domain.session import SessionId as SessionId
     from roomkey.domain.session import SessionState as SessionState
     from roomkey.mount import asgi as asgi
+    from roomkey.ports import DocumentStore as DocumentStore
     from roomkey.ports import Page as Page
     from roomkey.ports import SessionPage as SessionPage
     from roomkey.ports import SessionStorage as SessionStorage
@@ -37,14 +41,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "roomkey.api.middleware": ("SecurityConfig", "SessionSecurityMiddleware"),
-    "roomkey.backends": ("open_storage",),
+    "roomkey.backends": ("open_documents", "open_storage"),
     "roomkey.backends.lmdb": ("FileSystemSessionStorage",),
+    "roomkey.backends.lmdb.documents": ("FileSystemDocumentStore",),
     "roomkey.backends.memory": ("MemorySessionStorage",),
+    "roomkey.backends.memory.documents": ("MemoryDocumentStore",),
     "roomkey.domain.access": ("Access", "Grant"),
     "roomkey.domain.policy": ("SessionPolicy",),
     "roomkey.domain.session": ("Client", "IssuedSession", "Session", "SessionFilter", "SessionId", "SessionState"),
     "roomkey.mount": ("asgi",),
-    "roomkey.ports": ("Page", "SessionPage", "SessionStorage"),
+    "roomkey.ports": ("DocumentStore", "Page", "SessionPage", "SessionStorage"),
     "roomkey.realtime.protocol": ("WebSocketMessage",),
     "roomkey.realtime.service": ("SessionWebSocketHandler",),
     "roomkey.sessions.manager": ("SessionManager",),

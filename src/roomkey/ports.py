@@ -306,6 +306,7 @@ class DocumentRecord(Struct, frozen=True, kw_only=True):
     ``lineage`` is the id of its history: a document that was deleted and made anew has another one.
     ``sequence`` counts the updates that it was ever given; the first one has number 1. ``log_updates`` and
     ``log_bytes`` are those that lie behind the snapshot, ``snapshot_bytes`` is the snapshot.
+    ``updated_at`` never goes back.
     """
 
     name: str
@@ -401,7 +402,8 @@ class DocumentStore(Protocol):
         Two who create the same document at the same time get the same record.
 
         Raises:
-            Conflict: If ``lineage`` is that of a document of this name that was deleted.
+            Conflict: If ``lineage`` is that of a document of this name that was deleted, even if there is one now.
+            InvalidInput: If there can be no document of this name.
         """
         ...
 
@@ -428,7 +430,7 @@ class DocumentStore(Protocol):
         Replace the snapshot, and drop the updates up to number ``upto``, which it contains, from the log.
 
         ``False``, and nothing changed, if the document is gone, of another lineage, or was compacted as far as
-        that or further; updates behind ``upto`` stay as they are.
+        that or further, or has not come so far; updates behind ``upto`` stay as they are.
         """
         ...
 
@@ -482,7 +484,7 @@ class DocumentStore(Protocol):
         ...
 
     async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
-        """Drop versions; returns how many there were."""
+        """Drop versions; returns how many there were, none if the document is of another lineage."""
         ...
 
     async def ping(self) -> None:

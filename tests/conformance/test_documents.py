@@ -10,7 +10,7 @@ import pytest
 
 from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
-from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.ports import DocumentStore
 from roomkey.testing.documents import DocumentStoreConformance
 from tests.support.document_file import document_faults

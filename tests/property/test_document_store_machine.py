@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
-from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.errors import Conflict, NotFound
 from roomkey.ports import DocumentStore, DocumentUpdate, DocumentVersion
 from roomkey.testing.documents.suite import (

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from pycrdt import Doc
 
-from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.ports import StoredDocument
 from roomkey.realtime.documents.library import assemble
 from roomkey.realtime.documents.structs import BlockKind, read_update

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pycrdt import Doc, Map, Text, TransactionEvent
 
-from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.errors import Storage
 from roomkey.ports import Author, DocumentUpdate, StoredDocument
 from roomkey.realtime import yjs

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from roomkey.api.app import create_app
 from roomkey.api.operations import ApiSettings
 from roomkey.backends.memory import MemorySessionStorage
-from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession

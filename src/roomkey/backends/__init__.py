@@ -64,7 +64,7 @@ def _memory_sessions(rest: str) -> SessionStorage:
 
 
 def _memory_documents(rest: str) -> DocumentStore:
-    from roomkey.backends.memory_documents import MemoryDocumentStore  # noqa: PLC0415
+    from roomkey.backends.memory.documents import MemoryDocumentStore  # noqa: PLC0415
 
     _check_nothing(rest)
     return MemoryDocumentStore()

@@ -6,7 +6,7 @@ import pytest
 
 from roomkey.backends import open_documents, open_storage
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
-from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.errors import ConfigurationError
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from roomkey.errors import RoomkeyError
+from roomkey.errors import RoomkeyError, Serialization
 from roomkey.ports import Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
 from roomkey.realtime.documents.authorship import Authorship
 from roomkey.realtime.documents.document import Document
@@ -19,6 +19,8 @@ from roomkey.realtime.documents.library import SERVER, Library, assemble, in_sli
 from roomkey.realtime.documents.replica import Replica
 
 COMPACTIONS_AT_A_TIME: Final = 32
+
+MAX_UNMERGEABLE: Final = 1_000
 
 QUIET_BEFORE_VERSION: Final = timedelta(seconds=30)
 """So long nobody has been in a document before a version of it is kept, if it has changed."""
@@ -33,6 +35,7 @@ class Upkeep:
         self._library = library
         self._settings = library.settings
         self.compactions = 0
+        self._unmergeable: dict[str, int] = {}
 
     async def run(self) -> None:
         """Sweep every ``settings.sweep_interval``, until cancelled."""
@@ -47,10 +50,26 @@ class Upkeep:
             if document.lineage and not document.is_gone:
                 await self._safely(document.name, lambda document=document: self._look_after(document, now))
         library.put_away(now)
-        for record in await library.store.compactable(
-            updates=self._settings.compact_updates, size=self._settings.compact_bytes, limit=COMPACTIONS_AT_A_TIME
-        ):
-            await self._safely(record.name, lambda record=record: self.compact(record))
+        for record in await self._compactable():
+            await self._safely(record.name, lambda record=record: self._merge(record))
+
+    async def _merge(self, record: DocumentRecord) -> None:
+        try:
+            await self.compact(record)
+        except Serialization:
+            self._unmergeable[record.name] = record.sequence
+            raise
+
+    async def _compactable(self) -> list[DocumentRecord]:
+        """The longest logs, without those that could not be merged and have not changed since."""
+        if len(self._unmergeable) > MAX_UNMERGEABLE:
+            self._unmergeable.clear()
+        found = await self._library.store.compactable(
+            updates=self._settings.compact_updates,
+            size=self._settings.compact_bytes,
+            limit=COMPACTIONS_AT_A_TIME + len(self._unmergeable),
+        )
+        return [record for record in found if self._unmergeable.get(record.name) != record.sequence]
 
     async def _safely(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         try:

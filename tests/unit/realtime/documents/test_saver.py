@@ -7,7 +7,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
-from roomkey.backends.memory_documents import MemoryDocumentStore
+from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime.documents import saver
 from roomkey.realtime.documents.saver import Saver
