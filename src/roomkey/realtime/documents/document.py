@@ -339,8 +339,18 @@ class Document:
         for attendee in tuple(self.attendees):
             attendee.document_deleted()
 
+    def put_away(self) -> None:
+        """Nobody uses it any more. It goes at once, instead of when the collector of cycles comes by."""
+        self.is_gone = True
+        self.saver = None
+        self._founder = _nothing
+
     def _lose(self) -> None:
         _log.error("replica_lost", document=self.name)
         self.is_gone = True
         for attendee in tuple(self.attendees):
             attendee.unavailable()
+
+
+def _nothing() -> None:
+    """What a document that is not open any more asks for."""

@@ -1,6 +1,8 @@
 """Opening documents and putting them away: once, whole or not at all, and never with something unsaved."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -412,6 +414,24 @@ async def test_beyond_the_budget_the_longest_idle_documents_go_first_and_only_as
         house.library.put_away(house.clock.now())
 
         assert {document.name for document in house.library} == {"a"} | {"d"}
+
+
+@in_no_time
+async def test_a_document_that_is_put_away_is_gone_without_the_collector_of_cycles() -> None:
+    async with House() as house:
+        document = weakref.ref(await house.document())
+        house.clock.advance(hours=1)
+        gc.collect()
+        gc.disable()
+
+        try:
+            house.library.put_away(house.clock.now())
+            await house.settle()
+            is_there = document() is not None
+        finally:
+            gc.enable()
+
+        assert not is_there
 
 
 @in_no_time
