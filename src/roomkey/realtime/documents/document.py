@@ -105,6 +105,7 @@ class Document:
         self._whole: tuple[int, bytes, Frame] | None = None
         self._founder = founder
         self._is_wanted = False
+        self._is_full = False
 
     # --- who is in it ---------------------------------------------------------------------------------
 
@@ -278,17 +279,24 @@ class Document:
     # --- what may be written --------------------------------------------------------------------------
 
     def _check_writable(self, size: int, now: datetime) -> None:
-        settings, saver = self._settings, self.saver
-        if self.size + size > settings.max_document_bytes:
-            # What is counted are bytes that came in. Merged they are fewer, so look before anyone is refused.
-            self.size = len(self.replica.since())
-            if self.size + size > settings.max_document_bytes:
-                raise DocumentTooLarge(f"a document has at most {settings.max_document_bytes} bytes")
+        saver = self.saver
+        if self.size + size > self._settings.max_document_bytes:
+            self._check_room(size)
         if saver is None:
             self.want()
             raise WritesRefused("the document is not stored yet")
         if saver.unsaved and self._is_behind(saver, now):
             raise WritesRefused("storage does not keep up; the change was not taken")
+
+    def _check_room(self, size: int) -> None:
+        # What is counted are bytes that came in. Merged they are fewer, so look before anyone is refused; but that
+        # takes long for a document of such a size, so do not look again for each that follows.
+        most = self._settings.max_document_bytes
+        if not self._is_full:
+            self.size = len(self.replica.since())
+            self._is_full = self.size + size > most
+        if self._is_full:
+            raise DocumentTooLarge(f"a document has at most {most} bytes")
 
     def _is_behind(self, saver: Saver, now: datetime) -> bool:
         since = saver.unsaved_since
@@ -300,7 +308,7 @@ class Document:
 
     def tick(self, now: datetime) -> None:
         """Say something if nothing was said for long, and ask for changes that had to be refused."""
-        self._is_wanted = False
+        self._is_wanted = self._is_full = False
         self._whole = None  # whoever comes with others comes within a second
         if not self.attendees:
             return
