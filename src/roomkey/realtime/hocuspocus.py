@@ -40,6 +40,10 @@ DELETED: Final = "document_deleted"
 """Why a document may not be used; an error of a session is named by its own code."""
 
 
+DONE: Final = "provider_initiated"
+"""Why a document is closed that the client is done with, as Hocuspocus says it."""
+
+
 class DocumentDesk(Protocol):
     """Who opens documents for a socket."""
 
@@ -125,7 +129,10 @@ class HocuspocusPeer(EditingPeer):
             case yjs.Token(token):
                 self._take_token(addressed, token, now)
             case yjs.Detach():
+                was_open = addressed.address in self._attachments
                 self._detach(addressed.address, now)
+                if was_open:
+                    self._tell(addressed.address, yjs.closed(DONE))
             case yjs.Stateless():
                 pass  # for hooks of the application, and there are none
             case content:
@@ -138,6 +145,9 @@ class HocuspocusPeer(EditingPeer):
                 self.carry_out(self.connection.acted(now), now)
         elif not self._queue.put(address, frame):
             self.carry_out(self.connection.close(ending(CloseReason.QUEUE_FULL)), now)
+
+    def _tell(self, address: str, message: bytes) -> None:
+        self._hub.send(self.box, Frame(yjs.address(address) + message, binary=True))
 
     def _detach(self, address: str, now: datetime) -> None:
         self._queue.take(address)
@@ -205,7 +215,7 @@ class HocuspocusPeer(EditingPeer):
 
     def _deny(self, address: str, reason: str, now: datetime) -> None:
         self._detach(address, now)
-        self._hub.send(self.box, Frame(yjs.address(address) + yjs.permission_denied(reason), binary=True))
+        self._tell(address, yjs.permission_denied(reason))
 
     # --- what the connection decides ------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
 from roomkey.realtime.arrivals import Arrivals
 from roomkey.realtime.connection import Connection
+from roomkey.realtime.document_door import DocumentDoor
 from roomkey.realtime.documents.library import Library
 from roomkey.realtime.documents.settings import DocumentSettings
 from roomkey.realtime.door import Door, Refusal, Sessions, client_of, refusal_of, too_many, unavailable
@@ -26,7 +27,6 @@ from roomkey.realtime.effects import Authenticate, Verify
 from roomkey.realtime.endings import draining, ending
 from roomkey.realtime.office import AnyPeer, NodeOffice, fault_of
 from roomkey.realtime.protocol import CloseReason, ErrorCode, Fault
-from roomkey.realtime.reading_room import ReadingRoom
 from roomkey.realtime.recovery import EPOCH_LETTERS
 from roomkey.realtime.roompeer import RoomPeer
 from roomkey.realtime.rooms import Rooms
@@ -105,14 +105,14 @@ class SessionWebSocketHandler:
         self._office = NodeOffice(settings, documents, clock, self._rooms)
         self._arrivals = Arrivals(self._office, sessions, settings)
         self._library = library
-        self._reading_room = None if library is None else self._reading_room_of(library)
+        self._document_door = None if library is None else self._document_door_of(library)
         self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
         self._entering = 0
         self._refused = 0
         self._revoked = 0
 
-    def _reading_room_of(self, library: Library) -> ReadingRoom:
-        return ReadingRoom(
+    def _document_door_of(self, library: Library) -> DocumentDoor:
+        return DocumentDoor(
             library,
             self._office,
             arrivals=self._arrivals,
@@ -156,11 +156,11 @@ class SessionWebSocketHandler:
             raise unavailable("overloaded", "The server has as many connections as it may.")
 
     def _is_for_editors(self, handshake: Handshake) -> bool:
-        return self._reading_room is not None and self._reading_room.leads_to(handshake.path)
+        return self._document_door is not None and self._document_door.leads_to(handshake.path)
 
     async def _let_in(self, handshake: Handshake) -> Accepted:
-        if self._reading_room is not None and handshake.path != self._settings.path:
-            return await self._reading_room.accept(handshake)
+        if self._document_door is not None and handshake.path != self._settings.path:
+            return await self._document_door.accept(handshake)
         session = await self._door.admit(handshake)
         peer = await self._arrivals.settle(
             session,
@@ -218,8 +218,8 @@ class SessionWebSocketHandler:
             else:
                 peer.end(ending(CloseReason.NOT_OPENED))
         office.sweep(now)
-        if self._reading_room is not None:
-            self._reading_room.tick(now)
+        if self._document_door is not None:
+            self._document_door.tick(now)
 
     async def _keep_ticking(self) -> None:
         while True:
@@ -291,8 +291,8 @@ class SessionWebSocketHandler:
         Clients reconnect when they are told to, without jitter of their own; so everyone is told another time.
         """
         self._arrivals.is_draining = True
-        if self._reading_room is not None:
-            self._reading_room.drain()
+        if self._document_door is not None:
+            self._document_door.drain()
         peers = list(self._office.registry)
         random.shuffle(peers)
         steps = max(1, int(within.total_seconds() / DRAIN_STEP_SECONDS))

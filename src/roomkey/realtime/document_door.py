@@ -27,7 +27,7 @@ FRAMING_BYTES: Final = 4 * 1024
 LINEAGE_HEADER: Final = "roomkey-lineage"
 
 
-class ReadingRoom:
+class DocumentDoor:
     """Lets editors in. ``tick`` must be called as long as there are strangers."""
 
     def __init__(
