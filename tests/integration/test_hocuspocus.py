@@ -336,6 +336,7 @@ async def test_a_closed_document_is_left_and_can_be_opened_again(transport: str)
 
         assert left == [(7, 4, b"null")]
         assert not [frame for frame in heard if frame.startswith(yjs.address("plan") + UPDATE)]
+        assert yjs.address("plan") + yjs.closed("provider_initiated") in heard
         assert scope == "read-write"
         assert text_of(await client.missing("plan")) == "unheard"
 
