@@ -492,6 +492,35 @@ async def test_a_client_with_the_history_of_a_deleted_document_does_not_bring_it
     assert begun_anew == "the new one"
 
 
+@both
+async def test_a_client_that_cannot_say_which_history_it_has_does_not_bring_it_back_either(transport: str) -> None:
+    async with a_site(transport) as site:
+        token = await site.token()
+        async with hocuspocus_client(site) as alice, y_client(site, token) as bob:
+            await bob.send(edit("the old one"))
+            old = content_of(await bob.next(UPDATE))
+            await alice.show("plan", token)
+            await Documents(site.node.documents).delete("plan")
+            await bob.end()
+            async with y_client(site, token) as carol:
+                await carol.send(edit("the new one"))
+                await carol.next(UPDATE)
+
+            async with y_client(site, token) as bob_again:
+                await bob_again.send(STEP2 + yjs.sized(old))
+                ended = await bob_again.end()
+            await alice.heard()
+            await alice.show("plan", token)
+            await alice.say("plan", STEP2 + yjs.sized(old))
+            await alice.hear("plan", yjs.permission_denied("document_deleted"))
+            async with y_client(site, token) as dora:
+                await dora.send(EMPTY_STEP2)
+                begun_anew = text_of(await dora.missing())
+
+    assert ended == (4410, "document_deleted")
+    assert begun_anew == "the new one"
+
+
 NAMES: Sequence[str] = (
     "plan",
     "Plan",

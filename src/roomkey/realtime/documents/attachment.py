@@ -128,6 +128,9 @@ class Attachment:
         return outcome.is_activity
 
     def _take(self, update: bytes, now: datetime, take: Take, settled: Settled) -> bool:
+        if self.document.is_of_the_deleted(update):
+            self.document_deleted()
+            return False
         if not self.may_write and not self.document.contains(update):
             self.refused(READ_ONLY)
             return False

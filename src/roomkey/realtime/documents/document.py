@@ -74,10 +74,22 @@ class Document:
     """
 
     def __init__(
-        self, name: str, hub: Hub, settings: DocumentSettings, *, now: datetime, founder: Callable[[], None]
+        self,
+        name: str,
+        hub: Hub,
+        settings: DocumentSettings,
+        *,
+        now: datetime,
+        founder: Callable[[], None],
+        dead_clients: frozenset[int] = frozenset(),
     ) -> None:
-        """``founder`` has the document stored, later, because somebody wants to write to it."""
+        """
+        Args:
+            founder: Has the document stored, later, because somebody wants to write to it.
+            dead_clients: The Yjs clients who wrote in a document of this name that was deleted.
+        """
         self.name = name
+        self._dead_clients = dead_clients
         self.lineage = ""
         self.replica = Replica()
         self.awareness = Awareness(
@@ -203,6 +215,16 @@ class Document:
             PoisonUpdate: If it cannot be read.
         """
         return update == yjs.EMPTY_UPDATE or self.replica.contains(update)
+
+    def is_of_the_deleted(self, update: bytes) -> bool:
+        """
+        Whether ``update`` brings something of a document of this name that was deleted.
+
+        Clients that cannot say which history they have come back with all of it. Yjs ids are not used twice.
+        """
+        return bool(self._dead_clients) and any(
+            units.client in self._dead_clients for units in self.replica.clients_of(update)
+        )
 
     def answer(self, state: bytes, address: bytes) -> Frame:
         """

@@ -29,6 +29,7 @@ from roomkey.realtime.documents.replica import PoisonUpdate, Replica, ReplicaLos
 from roomkey.realtime.documents.saver import Saver
 from roomkey.realtime.documents.settings import DocumentSettings
 from roomkey.realtime.hub import Hub
+from roomkey.realtime.yjs import read_state
 
 LINEAGE_BYTES: Final = 12
 
@@ -37,6 +38,9 @@ SLICE_SECONDS: Final = 0.002
 
 FLUSH_SECONDS: Final = 10.0
 """So long a node that stops tries to store what is not stored yet."""
+
+MAX_BURIED: Final = 1_000
+"""Of so many deleted documents it is remembered who wrote in them, as long as the process lives."""
 
 ALARM_SECONDS: Final = 5.0
 """When a change waits so long for storage, something is wrong with it."""
@@ -85,6 +89,7 @@ class Library:
         self._open: dict[str, Document] = {}
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._founding: dict[str, asyncio.Future[None]] = {}
+        self._dead_clients: dict[str, frozenset[int]] = {}
         self._crew: asyncio.TaskGroup | None = None
         self._at_work: set[asyncio.Task[None]] = set()
         self._loads = 0
@@ -203,6 +208,7 @@ class Library:
             self.settings,
             now=self.clock.now(),
             founder=lambda: self.spawn(self._found(document)),
+            dead_clients=self._dead_clients.get(name, frozenset()),
         )
         stored = await self.store.load(name)
         if stored is not None:
@@ -281,7 +287,15 @@ class Library:
         """The document was deleted, here or elsewhere: nothing of it may get into another one of its name."""
         if self._open.get(document.name) is document:
             del self._open[document.name]
+        self._bury(document)
         document.end()
+
+    def _bury(self, document: Document) -> None:
+        """Remember who wrote in the document: what they still have of it must not get into the next one."""
+        buried = self._dead_clients.pop(document.name, frozenset())
+        self._dead_clients[document.name] = buried | frozenset(read_state(document.replica.state()))
+        if len(self._dead_clients) > MAX_BURIED:
+            del self._dead_clients[next(iter(self._dead_clients))]
 
     # --- putting away ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import structlog
 from pycrdt import Doc, TransactionEvent, merge_updates
 
 from roomkey.realtime.documents.nesting import Nesting
-from roomkey.realtime.documents.structs import MalformedUpdate, Structs, clients_of, read_update, vet
+from roomkey.realtime.documents.structs import ClockRange, MalformedUpdate, Structs, clients_of, read_update, vet
 from roomkey.realtime.yjs import EMPTY_STATE, read_state
 
 _log = structlog.get_logger("roomkey.documents")
@@ -148,6 +148,18 @@ class Replica:
     def snapshot(self) -> bytes:
         """Everything that can be seen, and nothing that waits, as one update."""
         return self.doc.get_update()
+
+    def clients_of(self, update: bytes) -> list[ClockRange]:
+        """
+        Whose units ``update`` brings.
+
+        Raises:
+            PoisonUpdate: If it cannot be read.
+        """
+        try:
+            return clients_of(update)
+        except MalformedUpdate as error:
+            raise PoisonUpdate(str(error)) from None
 
     def contains(self, update: bytes) -> bool:
         """
