@@ -265,7 +265,7 @@ class _YWebsocketAttachment(Attachment):
     def document_deleted(self) -> None:
         self._peer.end(ending(CloseReason.DOCUMENT_DELETED))
 
-    def unavailable(self) -> None:
+    def sent_away(self) -> None:
         self._peer.end(ending(CloseReason.UNAVAILABLE))
 
 

@@ -112,7 +112,7 @@ class HocuspocusPeer(EditingPeer):
         self._desk = desk
         self._settings = settings
         self._attachments: dict[str, _HocuspocusAttachment] = {}
-        self._opening: dict[str, str] = {}
+        self._opening: set[str] = set()
         self._queue = Queue(settings)
 
     # --- messages -------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class HocuspocusPeer(EditingPeer):
 
     def _detach(self, address: str, now: datetime) -> None:
         self._queue.take(address)
-        self._opening.pop(address, None)
+        self._opening.discard(address)
         attachment = self._attachments.pop(address, None)
         if attachment is not None:
             attachment.leave(now)
@@ -189,13 +189,14 @@ class HocuspocusPeer(EditingPeer):
         elif len(self._attachments) + len(self._opening) >= self._settings.max_documents_per_socket:
             self._deny(address, TOO_MANY, now)
         elif address not in self._opening:
-            self._opening[address] = document
+            self._opening.add(address)
             self._desk.open(self, address, document, found=access is not Access.READ)
 
     def opened_document(self, address: str, document: Document) -> None:
         """The document that was asked for."""
-        if self.connection.is_over or self._opening.pop(address, None) is None:
+        if self.connection.is_over or address not in self._opening:
             return
+        self._opening.discard(address)
         now = self._office.now()
         access = self.connection.access(document.name)
         if access is None:
@@ -210,7 +211,7 @@ class HocuspocusPeer(EditingPeer):
 
     def not_opened(self, address: str) -> None:
         """The document that was asked for cannot be had now."""
-        if self._opening.pop(address, None) is not None:
+        if address in self._opening:
             self._deny(address, UNAVAILABLE, self._office.now())
 
     def _deny(self, address: str, reason: str, now: datetime) -> None:
@@ -315,7 +316,7 @@ class _HocuspocusAttachment(Attachment):
     def document_deleted(self) -> None:
         self._peer.lose(self, DELETED)
 
-    def unavailable(self) -> None:
+    def sent_away(self) -> None:
         self._peer.lose(self, UNAVAILABLE)
 
 

@@ -37,7 +37,7 @@ class Attachment:
     parted from; the document is as it was. ``missed`` is the backlog of ``box``.
     """
 
-    __slots__ = ("_hub", "_missed", "_owner", "address", "author", "box", "document", "may_write")
+    __slots__ = ("_hub", "_is_taking", "_missed", "_owner", "address", "author", "box", "document", "may_write")
 
     def __init__(  # keyword-only: where it is, and as whom
         self,
@@ -56,6 +56,7 @@ class Attachment:
         self.author = author
         self.may_write = access is not Access.READ
         self._hub = hub
+        self._is_taking = False
         self._missed = missed or Missed(lambda: ((address, document),))
         self._owner = Owner(self, author.actor)
 
@@ -134,6 +135,7 @@ class Attachment:
         if not self.may_write and not self.document.contains(update):
             self.refused(READ_ONLY)
             return False
+        self._is_taking = True
         try:
             taken = self.may_write and take(update, self.author, now, settled=settled)
         except (WritesRefused, DocumentTooLarge) as error:
@@ -141,6 +143,8 @@ class Attachment:
             if error.retry:
                 self.document.ask_later(self)
             return False
+        finally:
+            self._is_taking = False
         if not taken:
             # There is nothing new in it. But what it repeats may not be durable yet.
             self.document.when_saved(settled)
@@ -158,6 +162,11 @@ class Attachment:
     def _settled(self, stored: bool) -> None:  # noqa: FBT001  # as savers call it
         if stored:
             self.accepted()
+
+    def unavailable(self) -> None:
+        """The document cannot be used any more. Whoever broke it is told so in another way, and may not come back."""
+        if not self._is_taking:
+            self.sent_away()
 
     # --- what may be done -----------------------------------------------------------------------------
 
@@ -190,6 +199,6 @@ class Attachment:
         """The document is no more."""
         raise NotImplementedError
 
-    def unavailable(self) -> None:
-        """The document cannot be used any more."""
+    def sent_away(self) -> None:
+        """The client cannot be in the document now, and may come back."""
         raise NotImplementedError

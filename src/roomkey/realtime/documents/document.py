@@ -255,14 +255,27 @@ class Document:
         *,
         settled: Settled | None = None,
     ) -> bool:
-        """Change the document on the server, as one more collaborator; whether anything was changed."""
+        """
+        Change the document on the server, as one more collaborator; whether anything was changed.
+
+        Raises:
+            WritesRefused, DocumentTooLarge: As they say; nothing was changed.
+            InvalidInput: If the change broke the replica.
+            Exception: What ``change`` raises. What it did before stays, for everyone.
+        """
         self._check_writable(0, now)
-        update = self.replica.edit(change)
-        if update is None:
-            return False
-        self._keep(update, author, now, settled)
-        self._say(yjs.update(update), now)
-        return True
+        made: list[bytes] = []
+        try:
+            self.replica.edit(change, made.append)
+        except ReplicaLost:
+            made.clear()
+            self._lose()
+            raise InvalidInput("the change cannot be made") from None
+        finally:
+            for update in made:
+                self._keep(update, author, now, settled)
+                self._say(yjs.update(update), now)
+        return bool(made)
 
     def when_saved(self, settled: Settled) -> None:
         """Call ``settled`` when everything that is in the document now is durable."""

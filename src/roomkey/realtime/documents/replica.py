@@ -109,27 +109,43 @@ class Replica:
             # Something in it, or in what waited for it, cannot be used, and is dropped. The rest was applied.
             _log.warning("update_partly_dropped")
         except BaseException as error:
-            # A panic of the native library is no Exception, so that nobody catches it by accident.
-            if type(error).__name__ != _PANIC:
+            if not _is_panic(error):
                 raise
             raise ReplicaLost from error
 
     def apply_and_tell(self, update: bytes) -> bytes | None:
         """Like ``apply``; returns what was new in it, or ``None`` if there was nothing that could be used now."""
-        return self._observed(lambda: self.apply(update))
+        news: list[bytes] = []
+        self._observed(lambda: self.apply(update), news.append)
+        return news[0] if news else None
 
-    def edit(self, change: Callable[[Doc[Any]], None]) -> bytes | None:
-        """Let ``change`` edit the document in one transaction; the update that this made, or ``None`` if none."""
+    def edit(self, change: Callable[[Doc[Any]], None], tell: Callable[[bytes], None]) -> None:
+        """
+        Let ``change`` edit the document in one transaction, and ``tell`` know the update that this made, if any.
+
+        What ``change`` raises is raised here. What it did before is done, and told.
+
+        Raises:
+            ReplicaLost: As it says.
+        """
 
         def change_at_once() -> None:
             with self.doc.transaction():
                 change(self.doc)
 
         self.revision += 1
-        update = self._observed(change_at_once)
+        try:
+            self._observed(change_at_once, tell)
+        except BaseException as error:
+            if not _is_panic(error):
+                self._note_edit()
+                raise
+            raise ReplicaLost from error
+        self._note_edit()
+
+    def _note_edit(self) -> None:
         self._state = self.doc.get_state()
         self._clocks.passed(None)
-        return update
 
     def state(self) -> bytes:
         """The state vector: what this copy has, for those who have something else."""
@@ -182,19 +198,16 @@ class Replica:
         deleted = read_update(self.doc.get_update(state)).deleted
         return all(_covers(deleted.get(client, ()), ranges) for client, ranges in structs.deleted.items())
 
-    def _observed(self, action: Callable[[], None]) -> bytes | None:
+    def _observed(self, action: Callable[[], None], tell: Callable[[bytes], None]) -> None:
         # Only when it is needed: with an observer every update is encoded once more.
-        updates: list[bytes] = []
-
         def note(event: TransactionEvent) -> None:
-            updates.append(event.update)
+            tell(event.update)
 
         subscription = self.doc.observe(note)
         try:
             action()
         finally:
             self.doc.unobserve(subscription)
-        return updates[0] if updates else None
 
 
 class _Clocks:
@@ -248,5 +261,14 @@ def _covers(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]
     return True
 
 
-_PANIC: Final = "PanicException"
-"""Of pyo3, which gives it no importable name."""
+def _is_panic(error: BaseException | None) -> bool:
+    """
+    Whether the native library gave up, or could not go on because it had.
+
+    A panic is no ``Exception``, so that nobody catches it by accident, and pyo3 gives it no importable name.
+    """
+    while error is not None:
+        if type(error).__name__ == "PanicException":
+            return True
+        error = error.__context__
+    return False

@@ -34,7 +34,6 @@ class Upkeep:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._settings = library.settings
-        self.compactions = 0
         self._unmergeable: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -89,15 +88,13 @@ class Upkeep:
         async for update in in_slices(stored.updates):
             authorship.record(update)
         await self._keep_waiting(stored, replica)
-        done = await self._library.store.compact(
+        return await self._library.store.compact(
             record.name,
             stored.record.lineage,
             snapshot=replica.snapshot(),
             upto=stored.record.sequence,
             authorship=authorship.pack(),
         )
-        self.compactions += done
-        return done
 
     async def _keep_waiting(self, stored: StoredDocument, replica: Replica) -> None:
         """What cannot be used yet is not in the snapshot: it goes to the end of the log, whose beginning is dropped."""

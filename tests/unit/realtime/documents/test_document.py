@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pycrdt import Doc, Text, merge_updates
 
+from roomkey.errors import InvalidInput
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime import yjs
 from roomkey.realtime.documents.awareness import Owner
@@ -316,6 +317,53 @@ async def test_a_lost_replica_sends_everybody_away_and_is_never_used_again() -> 
         async with house.open() as fresh:
             assert fresh is not document
             assert text(fresh) == "hello"
+
+
+@in_no_time
+async def test_whoever_broke_the_replica_may_not_come_back_with_it_and_the_others_may() -> None:
+    async with House() as house:
+        culprit, other = await house.editor(), await house.editor("bob")
+        document = await house.document()
+        document.replica = DyingReplica()
+
+        culprit.text += "!"
+        await house.converse(culprit, other)
+
+        assert culprit.socket.closed_with == (4400, "malformed")
+        assert other.socket.closed_with == (1013, "unavailable")
+
+
+@in_no_time
+async def test_a_change_on_the_server_that_fails_halfway_is_passed_on_and_stored_as_far_as_it_came() -> None:
+    async with House() as house:
+        document = await house.document()
+        listener = house.attend(document)
+
+        def fail(doc: Doc[Any]) -> None:
+            doc.get("content", type=Text).insert(0, "half")
+            raise InvalidInput("and no further")
+
+        with pytest.raises(InvalidInput):
+            document.edit(fail, ALICE, NOON)
+        await house.settle()
+
+        assert text_of(doc_of(*updates(listener.heard))) == "half" == text(document)
+        assert await house.store.text("d") == "half"
+
+
+@in_no_time
+async def test_a_change_on_the_server_that_breaks_the_replica_sends_everybody_away() -> None:
+    async with House() as house:
+        document = await house.document()
+        listener = house.attend(document)
+
+        def die(doc: Doc[Any]) -> None:
+            del doc.get("content", type=Text)[0:9]  # beyond the end, over which the native library panics
+
+        with pytest.raises(InvalidInput):
+            document.edit(die, ALICE, NOON)
+
+        assert listener.told == ["unavailable"]
 
 
 @in_no_time
