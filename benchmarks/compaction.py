@@ -17,10 +17,10 @@ from benchmarks.harness import Benchmark, Figure, Finding, Goal, Plan, Row, inst
 from benchmarks.httpload import Unexpected
 from benchmarks.processes import SERVER_CORE, usage_of
 from roomkey.backends import open_documents
+from roomkey.documents.maintenance import Upkeep
+from roomkey.documents.open_documents import Library, assemble
 from roomkey.ports import Author, DocumentRecord, DocumentStore, DocumentUpdate, SystemClock
-from roomkey.realtime.documents.library import Library, assemble
-from roomkey.realtime.documents.upkeep import Upkeep
-from roomkey.realtime.hub import Hub
+from roomkey.realtime.rooms.hub import Hub
 
 NAME: Final = "typed"
 

@@ -17,7 +17,7 @@ from benchmarks import node, python, websocket
 from benchmarks.httpload import Api, Unexpected
 from benchmarks.node import Missing
 from benchmarks.processes import HOST, Started, roomkey
-from roomkey.realtime import yjs
+from roomkey.realtime.protocol import yjs_messages as yjs
 
 ROOT: Final = "content"
 
@@ -74,7 +74,10 @@ class Side(Struct, frozen=True):
 
     def greeting(self, document: str, client: int = 0) -> list[bytes]:
         """What clients say first: who they are, that they have nothing, and that they have nothing to add."""
-        messages = [yjs.sync_step1(yjs.EMPTY_STATE), yjs.sync_step2(yjs.EMPTY_UPDATE)]
+        messages = [
+            yjs.sync_step1(yjs.EMPTY_STATE),
+            yjs.sync_step2(yjs.EMPTY_UPDATE),
+        ]
         if self.addressed:
             token = self.tokens[client] if self.tokens else ""
             messages.insert(0, bytes((yjs.MessageKind.AUTH, 0)) + yjs.text(token))

@@ -33,7 +33,7 @@ from benchmarks.harness import (
 from benchmarks.httpload import Unexpected
 from benchmarks.node import Missing
 from benchmarks.processes import Meter
-from roomkey.realtime import yjs
+from roomkey.realtime.protocol import yjs_messages as yjs
 
 DOCUMENT: Final = "long"
 

@@ -13,7 +13,7 @@ from benchmarks.harness import Benchmark, Finding, Goal, Measures, Plan, Row, fi
 from benchmarks.httpload import Unexpected
 from benchmarks.node import Missing
 from benchmarks.processes import Meter
-from roomkey.realtime import yjs
+from roomkey.realtime.protocol import yjs_messages as yjs
 
 DOCUMENTS: Final = 1_000
 QUICK_DOCUMENTS: Final = 20

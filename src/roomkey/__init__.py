@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from roomkey.ports import Page as Page
     from roomkey.ports import SessionPage as SessionPage
     from roomkey.ports import SessionStorage as SessionStorage
-    from roomkey.realtime.protocol import WebSocketMessage as WebSocketMessage
-    from roomkey.realtime.service import SessionWebSocketHandler as SessionWebSocketHandler
+    from roomkey.realtime.endpoint import SessionWebSocketHandler as SessionWebSocketHandler
+    from roomkey.realtime.protocol.json_messages import WebSocketMessage as WebSocketMessage
     from roomkey.sessions.manager import SessionManager as SessionManager
     from roomkey.sessions.queries import HealthStatus as HealthStatus
     from roomkey.sessions.queries import SessionMetrics as SessionMetrics
@@ -51,8 +51,8 @@ _HOMES = {
     "roomkey.domain.session": ("Client", "IssuedSession", "Session", "SessionFilter", "SessionId", "SessionState"),
     "roomkey.mount": ("asgi",),
     "roomkey.ports": ("DocumentStore", "Page", "SessionPage", "SessionStorage"),
-    "roomkey.realtime.protocol": ("WebSocketMessage",),
-    "roomkey.realtime.service": ("SessionWebSocketHandler",),
+    "roomkey.realtime.protocol.json_messages": ("WebSocketMessage",),
+    "roomkey.realtime.endpoint": ("SessionWebSocketHandler",),
     "roomkey.sessions.manager": ("SessionManager",),
     "roomkey.sessions.queries": ("HealthStatus", "SessionMetrics"),
 }

@@ -19,13 +19,13 @@ from msgspec.structs import replace
 
 from roomkey.api.operations import ApiSettings
 from roomkey.backends import open_storage
+from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_grants
 from roomkey.domain.policy import PRESETS, SessionPolicy
 from roomkey.errors import ConfigurationError, RoomkeyError
 from roomkey.observability.logs import LogSettings
-from roomkey.realtime.documents.settings import DocumentSettings
+from roomkey.realtime.protocol.message_types import compile_types
 from roomkey.realtime.settings import RealtimeSettings
-from roomkey.realtime.vocabulary import compile_types
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKey, ApiKeys
 from roomkey.sessions.janitor import JanitorSettings

@@ -10,10 +10,10 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from roomkey.config import SECTIONS, Config, load
+from roomkey.documents.open_documents import Seed
 from roomkey.errors import ConfigurationError
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
-from roomkey.realtime.documents.library import Seed
 from roomkey.sessions.manager import SessionManager
 from roomkey.settings import Given, nearest
 

@@ -12,19 +12,19 @@ from msgspec.structs import replace
 from roomkey.api.app import create_app
 from roomkey.backends import open_documents, open_storage
 from roomkey.config import Config
+from roomkey.documents.maintenance import Upkeep
+from roomkey.documents.open_documents import Library, Seed
+from roomkey.documents.service import Documents
 from roomkey.domain.session import AnyEvent
-from roomkey.realtime.documents.commands import Documents
-from roomkey.realtime.documents.library import Library, Seed
-from roomkey.realtime.documents.upkeep import Upkeep
-from roomkey.realtime.hub import Hub
-from roomkey.realtime.service import SessionWebSocketHandler
-from roomkey.realtime.socket import Accepted, Handshake, Refused
+from roomkey.realtime.endpoint import SessionWebSocketHandler
+from roomkey.realtime.rooms.hub import Hub
+from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import Tickets
+from roomkey.sessions.event_follower import Relay
 from roomkey.sessions.janitor import Janitor
 from roomkey.sessions.manager import SessionManager, SystemClock
-from roomkey.sessions.relay import Relay
 
 _log = structlog.get_logger("roomkey.node")
 

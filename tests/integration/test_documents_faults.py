@@ -12,8 +12,8 @@ import pytest
 from pycrdt import Doc, Map, Text
 from websockets.exceptions import ConnectionClosed
 
-from roomkey.realtime import yjs
-from roomkey.realtime.documents.commands import Documents
+from roomkey.documents.service import Documents
+from roomkey.realtime.protocol import yjs_messages as yjs
 from tests.integration.test_crash_full_disk import small_disk
 from tests.integration.test_faults import dialled, resident
 from tests.support.calls import Caller, calling

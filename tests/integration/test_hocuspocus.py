@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from roomkey.realtime import yjs
-from roomkey.realtime.documents.commands import Documents
+from roomkey.documents.service import Documents
+from roomkey.realtime.protocol import yjs_messages as yjs
 from tests.support.documents import (
     APPLIED,
     ASK,

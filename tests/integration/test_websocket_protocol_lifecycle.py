@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from roomkey.realtime.frames import Frame
-from roomkey.realtime.socket import Accepted, Handshake, Refused, Socket
+from roomkey.realtime.transport import Accepted, Handshake, Refused, Socket
 from roomkey.transports import TransportSettings
+from roomkey.wire.frame import Frame
 from tests.support.rawsocket import (
     CLOSE,
     DEFLATE,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from roomkey.realtime import yjs
-from roomkey.realtime.documents.commands import Documents
+from roomkey.documents.service import Documents
+from roomkey.realtime.protocol import yjs_messages as yjs
 from tests.support.documents import (
     ASK,
     AWARENESS,

@@ -2,8 +2,8 @@
 
 from hypothesis import given, settings
 
-from roomkey.realtime.documents.awareness import Awareness, Owner
-from roomkey.realtime.yjs import AwarenessEntry
+from roomkey.documents.crdt.awareness import Awareness, Owner
+from roomkey.realtime.protocol.yjs_messages import AwarenessEntry
 from tests.support.steps import History, Pick, histories, live
 
 MAX_STATE, MAX_SIZE, MAX_CLIENTS = 8, 60, 3

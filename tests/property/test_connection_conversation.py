@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from roomkey.domain.session import Deleted, Expired, Invalidated, Resumed, Session, SessionState, Suspended
 from roomkey.errors import Storage
-from roomkey.realtime.protocol import ErrorCode, MessageType
-from roomkey.realtime.socket import Accepted
+from roomkey.realtime.protocol.json_messages import ErrorCode, MessageType
+from roomkey.realtime.transport import Accepted
 from tests.support.sockets import Caller, Node
 from tests.support.steps import History, Pick, histories, live
 

@@ -2,8 +2,8 @@
 
 from hypothesis import given, settings
 
-from roomkey.realtime.frames import Frame
-from roomkey.realtime.hub import HIGH_WATER_BYTES, Hub, Outbox
+from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub, Outbox
+from roomkey.wire.frame import Frame
 from tests.support.sockets import FakeSocket, Turns
 from tests.support.steps import History, Pick, histories, live
 

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from pycrdt import Doc
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.documents.crdt.updates import BlockKind, read_update
+from roomkey.documents.maintenance import Upkeep
+from roomkey.documents.open_documents import assemble
 from roomkey.ports import StoredDocument
-from roomkey.realtime.documents.library import assemble
-from roomkey.realtime.documents.structs import BlockKind, read_update
-from roomkey.realtime.documents.upkeep import Upkeep
-from roomkey.realtime.hub import HIGH_WATER_BYTES
-from roomkey.realtime.yjs import EMPTY_UPDATE
+from roomkey.realtime.protocol.yjs_messages import EMPTY_UPDATE
+from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
 from tests.support.library import Editor, FaultyStore, House
 from tests.support.loops import run_in_no_time
 from tests.support.sockets import FakeSessions, HandClock

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from roomkey.documents.content.roots import Kind, root_kinds
+from roomkey.documents.crdt.authorship import Authorship, blame
+from roomkey.documents.crdt.integration_order import in_order
+from roomkey.documents.crdt.updates import BlockKind, MalformedUpdate, Places, clients_of, read_update, vet
 from roomkey.errors import Serialization
 from roomkey.ports import Author, DocumentUpdate
-from roomkey.realtime.documents.authorship import Authorship, blame
-from roomkey.realtime.documents.content import Kind, root_kinds
-from roomkey.realtime.documents.order import in_order
-from roomkey.realtime.documents.structs import BlockKind, MalformedUpdate, Places, clients_of, read_update, vet
-from roomkey.realtime.yjs import number, read_state, text
+from roomkey.realtime.protocol.yjs_messages import number, read_state, text
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 AUTHORS = [Author(f"user:{name}", user=name) for name in ("alice", "bob", "carol")]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roomkey.realtime.socket import Accepted
+from roomkey.realtime.transport import Accepted
 from roomkey.transports import DEFAULTS
 from roomkey.transports.picows import House, OpenSocket
 from tests.support.rawsocket import BINARY, CONTINUATION, PING, PONG, TEXT, Conversation, Door, close, deflated, frame

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pycrdt import Doc, Map, Text
 
-from roomkey.realtime import yjs
-from roomkey.realtime.yjs import AddressedMessage, AwarenessEntry, MalformedFrame, Message
+from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.protocol.yjs_messages import AddressedMessage, AwarenessEntry, MalformedFrame, Message
 
 NUMBERS = st.integers(0, yjs.MAX_NUMBER) | st.integers(0, 300)
 TEXTS = st.text(max_size=20)

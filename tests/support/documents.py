@@ -16,7 +16,7 @@ from roomkey.config import load
 from roomkey.errors import Storage
 from roomkey.node import Node
 from roomkey.ports import DocumentStore, DocumentUpdate, StoredDocument
-from roomkey.realtime import yjs
+from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.settings import Given
 from tests.support.calls import Caller
 from tests.support.rawsocket import serving

@@ -10,17 +10,17 @@ from typing import Any, Self
 from pycrdt import Doc, Map, Text, TransactionEvent
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.documents.crdt.replica import Replica
+from roomkey.documents.document import Document
+from roomkey.documents.open_documents import Library, Seed, assemble
+from roomkey.documents.settings import DocumentSettings
 from roomkey.errors import Storage
 from roomkey.ports import Author, DocumentUpdate, StoredDocument
-from roomkey.realtime import yjs
-from roomkey.realtime.documents.document import Document
-from roomkey.realtime.documents.library import Library, Seed, assemble
-from roomkey.realtime.documents.replica import Replica
-from roomkey.realtime.documents.settings import DocumentSettings
-from roomkey.realtime.hub import Hub, Outbox
-from roomkey.realtime.service import SessionWebSocketHandler
+from roomkey.realtime.endpoint import SessionWebSocketHandler
+from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.rooms.hub import Hub, Outbox
 from roomkey.realtime.settings import RealtimeSettings
-from roomkey.realtime.socket import Accepted, Conversation, Handshake, Refused
+from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
 from roomkey.security.tickets import Tickets
 from tests.support.sockets import NOON, FakeSessions, FakeSocket, HandClock, Turns
 

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, cast
 
 import uvicorn
 
-from roomkey.realtime.frames import Frame
-from roomkey.realtime.socket import Accepted, Doorkeeper, Handshake, Refused, Socket
+from roomkey.realtime.transport import Accepted, Doorkeeper, Handshake, Refused, Socket
 from roomkey.testing.echo import PatientServer
 from roomkey.transports import TransportSettings
 from roomkey.transports.asgi import WebSocketEndpoint
 from roomkey.transports.http import HttpProtocol
 from roomkey.transports.picows import websocket_protocol
+from roomkey.wire.frame import Frame
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 TRANSPORTS = ("picows", "asgi")

@@ -18,13 +18,13 @@ from roomkey.api.app import create_app
 from roomkey.api.operations import ApiSettings
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.documents.open_documents import Library
+from roomkey.documents.service import Documents
 from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
 from roomkey.ports import Clock
-from roomkey.realtime.documents.commands import Documents
-from roomkey.realtime.documents.library import Library
-from roomkey.realtime.hub import Hub
+from roomkey.realtime.rooms.hub import Hub
 from roomkey.security.apikeys import ApiKey, ApiKeys, mint
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager

@@ -25,13 +25,13 @@ from roomkey.errors import Expired as ExpiredError
 from roomkey.errors import Invalidated as InvalidatedError
 from roomkey.errors import InvalidToken, RoomkeyError
 from roomkey.errors import Suspended as SuspendedError
-from roomkey.realtime.frames import Frame
-from roomkey.realtime.roompeer import RoomPeer
-from roomkey.realtime.rooms import Rooms
-from roomkey.realtime.service import SessionWebSocketHandler
+from roomkey.realtime.clients.json_client import RoomPeer
+from roomkey.realtime.endpoint import SessionWebSocketHandler
+from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.settings import RealtimeSettings
-from roomkey.realtime.socket import Accepted, Conversation, Handshake, Refused
+from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
 from roomkey.security.tickets import Tickets
+from roomkey.wire.frame import Frame
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 READ_ONLY: Grants = (Grant("**", Access.READ),)

@@ -9,7 +9,7 @@ from pycrdt import Doc, Text, TransactionEvent
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from roomkey.realtime import yjs
+from roomkey.realtime.protocol import yjs_messages as yjs
 from tests.support.documents import AWARENESS, DENIED, LIMIT, STATUS, STEP1, STEP2, UPDATE, content_of
 
 PATIENCE_SECONDS = 30

@@ -15,10 +15,10 @@ import structlog
 from roomkey.cli import main
 from roomkey.cli.outcome import Exit
 from roomkey.config import load
+from roomkey.documents.content import roots
+from roomkey.documents.service import Documents
 from roomkey.node import Node
 from roomkey.ports import Author
-from roomkey.realtime.documents import content
-from roomkey.realtime.documents.commands import Documents
 from roomkey.settings import Given
 from tests.support.rest import Rest, a_library, served
 
@@ -56,7 +56,7 @@ async def _furnish(storage: str) -> None:
 
 
 async def _say(documents: Documents, name: str, words: str) -> None:
-    await documents.edit(name, lambda doc: content.replace(doc, {"content": words}), AUTHOR)
+    await documents.edit(name, lambda doc: roots.replace(doc, {"content": words}), AUTHOR)
 
 
 def printed(capsys: Capture) -> Any:

@@ -7,17 +7,17 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from roomkey.api import about, documents, openapi, rest
-from roomkey.api.callers import Authenticator, SecurityConfig
+from roomkey.api import documents, health, openapi, rest
+from roomkey.api.authentication import Authenticator, SecurityConfig
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHeadersMiddleware
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
 from roomkey.api.pages import BUILT, BuiltPage
-from roomkey.api.segments import SegmentRoute
+from roomkey.api.routing import SegmentRoute
+from roomkey.documents.service import Documents
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
-from roomkey.realtime.documents.commands import Documents
-from roomkey.realtime.socket import Doorkeeper
+from roomkey.realtime.transport import Doorkeeper
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -41,11 +41,11 @@ ROUTES: Final[Routes] = {
     "/sessions/{id}/grants": {"PUT": rest.change_grants},
     "/sessions/{id}/rotate": {"PUT": rest.rotate},
     "/users/{user_id:path}/sessions": {"GET": rest.list_user_sessions, "DELETE": rest.revoke_user},
-    "/health": {"GET": about.health},
-    "/health/live": {"GET": about.live},
-    "/health/ready": {"GET": about.ready},
-    "/openapi.json": {"GET": about.openapi_json},
-    "/docs": {"GET": about.docs},
+    "/health": {"GET": health.health},
+    "/health/live": {"GET": health.live},
+    "/health/ready": {"GET": health.ready},
+    "/openapi.json": {"GET": health.openapi_json},
+    "/docs": {"GET": health.docs},
 }
 """Tried from the top; ids of users may contain slashes, percent-encoded."""
 

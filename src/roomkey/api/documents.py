@@ -11,7 +11,7 @@ import structlog
 from msgspec import to_builtins
 from pycrdt import Doc
 
-from roomkey.api.callers import KEYS, SESSIONS
+from roomkey.api.authentication import KEYS, SESSIONS
 from roomkey.api.document_schemas import (
     BlameBody,
     DifferenceBody,
@@ -33,7 +33,7 @@ from roomkey.api.document_schemas import (
     range_body,
     version_body,
 )
-from roomkey.api.exchange import (
+from roomkey.api.http_messages import (
     NO_STORE,
     Headers,
     Reply,
@@ -45,15 +45,15 @@ from roomkey.api.exchange import (
 )
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.problems import NotAcceptable, UnknownCursor
-from roomkey.api.renditions import FORMS, JSON, TEXT, YJS, render, text_root
+from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render, text_root
+from roomkey.documents.content import roots
+from roomkey.documents.crdt.updates import read_update
+from roomkey.documents.document import DocumentTooLarge, WritesRefused
+from roomkey.documents.service import Condition, Standing, Written
 from roomkey.domain.access import Access, access_to
 from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, VersionMismatch
 from roomkey.ports import Author, Page
-from roomkey.realtime.documents import content
-from roomkey.realtime.documents.commands import Condition, Standing, Written
-from roomkey.realtime.documents.document import DocumentTooLarge, WritesRefused
-from roomkey.realtime.documents.structs import read_update
-from roomkey.realtime.yjs import EMPTY_STATE
+from roomkey.realtime.protocol.yjs_messages import EMPTY_STATE
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -156,13 +156,13 @@ async def put_document(request: Request) -> Reply:
     elif request.media == TEXT:
         written = await _edit(request, partial(_say, root=cast("RootQuery", request.query).root, text=body), condition)
     else:
-        written = await _edit(request, lambda doc: content.replace(doc, body), condition)
+        written = await _edit(request, lambda doc: roots.replace(doc, body), condition)
     return await _written(request, written)
 
 
 def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
-    kinds = content.kinds_of(doc)
-    content.replace(doc, {text_root(kinds, root): text}, kinds)
+    kinds = roots.kinds_of(doc)
+    roots.replace(doc, {text_root(kinds, root): text}, kinds)
 
 
 @_on_document(
@@ -187,9 +187,9 @@ async def patch_document(request: Request) -> Reply:
 
 
 _CHANGES: Final[Mapping[str, Callable[[Doc[Any], Any], None]]] = {
-    MERGE_PATCH: content.merge_patch,
-    JSON_PATCH: content.json_patch,
-    TEXT_EDITS: content.edit_text,
+    MERGE_PATCH: roots.merge_patch,
+    JSON_PATCH: roots.json_patch,
+    TEXT_EDITS: roots.edit_text,
 }
 
 
@@ -223,7 +223,7 @@ async def blame_document(request: Request) -> Reply:
     name, root = _name(request), cast("RootQuery", request.query).root
     if root is None:
         reading = await request.documents.read(name)
-        root = text_root(content.root_kinds(read_update(reading.update)), None)
+        root = text_root(roots.root_kinds(read_update(reading.update)), None)
     ranges = await request.documents.blame(name, root)
     return json_reply(BlameBody([range_body(part) for part in ranges]))
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
-from roomkey.api.exchange import Reply
+from roomkey.api.http_messages import Reply
 from roomkey.api.problems import InProgress, KeyReused, MalformedRequest
 from roomkey.ports import Clock
 

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from roomkey.api.callers import Authenticator, SecurityConfig, address_of, presented
-from roomkey.api.exchange import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
+from roomkey.api.authentication import Authenticator, SecurityConfig, address_of, presented
+from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
 from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending, kind_of
 from roomkey.domain.session import Session, SessionState
 from roomkey.errors import Expired, Invalidated, InvalidToken, RoomkeyError, SecurityViolation, Storage, Suspended

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from roomkey import errors
 from roomkey.api import document_schemas, problems, schemas
-from roomkey.api.callers import ANYONE, KEYS, PUBLIC, SESSIONS_EVEN_PENDING, Standing
+from roomkey.api.authentication import ANYONE, KEYS, PUBLIC, SESSIONS_EVEN_PENDING, Standing
 from roomkey.api.operations import Answer, Operation, Publication
 from roomkey.domain.policy import SessionPolicy
 

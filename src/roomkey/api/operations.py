@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from roomkey.api.callers import (
+from roomkey.api.authentication import (
     PUBLIC,
     STRANGER,
     Authenticator,
@@ -19,13 +19,13 @@ from roomkey.api.callers import (
     check_access,
     check_standing,
 )
-from roomkey.api.exchange import Reply, check_json, empty_reply, headers_of, media_type, read_body
+from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.problems import Flaw, MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
 from roomkey.api.schemas import parse_query
+from roomkey.documents.service import Documents
 from roomkey.domain.access import Access
 from roomkey.errors import RoomkeyError
-from roomkey.realtime.documents.commands import Documents
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager

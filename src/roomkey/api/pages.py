@@ -8,7 +8,7 @@ from msgspec import Struct
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from roomkey.api.exchange import HTML, Headers, Reply, headers_of, matches_etag
+from roomkey.api.http_messages import HTML, Headers, Reply, headers_of, matches_etag
 from roomkey.api.problems import MethodNotAllowed
 from roomkey.errors import NotFound
 

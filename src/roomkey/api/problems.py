@@ -8,8 +8,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from roomkey import errors
+from roomkey.documents.document import DocumentTooLarge, WritesRefused
 from roomkey.errors import InvalidInput, RoomkeyError
-from roomkey.realtime.documents.document import DocumentTooLarge, WritesRefused
 
 MEDIA_TYPE: Final = "application/problem+json"
 

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from msgspec.structs import replace
 
-from roomkey.api.callers import (
+from roomkey.api.authentication import (
     DEVELOPER,
     KEYS,
     SESSIONS,
@@ -18,7 +18,7 @@ from roomkey.api.callers import (
     address_of,
     client_of,
 )
-from roomkey.api.exchange import (
+from roomkey.api.http_messages import (
     NO_STORE,
     Reply,
     empty_reply,

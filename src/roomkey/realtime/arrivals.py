@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from roomkey import errors
 from roomkey.domain.session import Session
-from roomkey.realtime.door import Sessions, check_usable, too_many, unavailable
-from roomkey.realtime.ledger import Ledger
-from roomkey.realtime.office import AnyPeer, NodeOffice
+from roomkey.realtime.admission import Sessions, check_usable, too_many, unavailable
+from roomkey.realtime.connections import AnyPeer, NodeOffice
+from roomkey.realtime.session.limits import Ledger
 from roomkey.realtime.settings import RealtimeSettings
 
 P = TypeVar("P", bound=AnyPeer)

@@ -13,12 +13,12 @@ from websockets.frames import Frame as WebSocketsFrame
 from websockets.frames import Opcode
 from websockets.server import ServerProtocol
 
-from roomkey.realtime.frames import Frame
-from roomkey.realtime.socket import Accepted, Handshake
-from roomkey.realtime.socket import Socket as Connection
+from roomkey.realtime.transport import Accepted, Handshake
+from roomkey.realtime.transport import Socket as Connection
 from roomkey.transports.asgi import WebSocketEndpoint
 from roomkey.transports.http import HttpProtocol
 from roomkey.transports.picows import websocket_protocol
+from roomkey.wire.frame import Frame
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_BUFFERED_BYTES = 4 * MAX_MESSAGE_BYTES

@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import structlog
 
-from roomkey.realtime.frames import Frame
-from roomkey.realtime.socket import Accepted, Conversation, Doorkeeper, Handshake, Refused
+from roomkey.realtime.transport import Accepted, Conversation, Doorkeeper, Handshake, Refused
 from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
 from roomkey.transports.handshake import Unacceptable, describe
-from roomkey.transports.reception import Reception
+from roomkey.transports.handshake_gate import Reception
 from roomkey.transports.violations import INTERNAL_ERROR, NO_CLOSE, NO_CODE, TOO_BIG, close_payload
+from roomkey.wire.frame import Frame
 
 log = structlog.get_logger()
 

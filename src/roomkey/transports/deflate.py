@@ -5,8 +5,8 @@ import zlib
 
 from msgspec import Struct
 
-from roomkey.realtime.frames import LARGEST_WINDOW_BITS
 from roomkey.transports.violations import INVALID_PAYLOAD, TOO_BIG, Violation
+from roomkey.wire.frame import LARGEST_WINDOW_BITS
 
 NAME = "permessage-deflate"
 

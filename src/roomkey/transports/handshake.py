@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
-from roomkey.realtime.socket import Handshake, Refused
-from roomkey.transports.reception import refusal
+from roomkey.realtime.transport import Handshake, Refused
+from roomkey.transports.handshake_gate import refusal
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _MAX_QUERY_PARAMETERS: Final = 100

@@ -11,7 +11,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from roomkey.transports.handshake import refused
-from roomkey.transports.reception import refusal
+from roomkey.transports.handshake_gate import refusal
 from roomkey.transports.timers import TimerWheel
 
 

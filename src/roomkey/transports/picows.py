@@ -18,14 +18,13 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from roomkey.realtime.frames import Frame, header
-from roomkey.realtime.socket import Accepted, Conversation, Doorkeeper, Handshake, Refused
+from roomkey.realtime.transport import Accepted, Conversation, Doorkeeper, Handshake, Refused
 from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
 from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
+from roomkey.transports.handshake_gate import UNAVAILABLE, Reception
 from roomkey.transports.messages import CLOSE, PING, PONG, Inbox, close_code
-from roomkey.transports.reception import UNAVAILABLE, Reception
 from roomkey.transports.timers import TimerWheel
 from roomkey.transports.violations import (
     INTERNAL_ERROR,
@@ -36,6 +35,7 @@ from roomkey.transports.violations import (
     Violation,
     close_payload,
 )
+from roomkey.wire.frame import Frame, header
 
 log = structlog.get_logger()
 

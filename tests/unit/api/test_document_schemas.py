@@ -24,9 +24,9 @@ from roomkey.api.document_schemas import (
 )
 from roomkey.api.problems import SchemaViolation
 from roomkey.api.schemas import parse_query
+from roomkey.documents.crdt.authorship import BlameRange
 from roomkey.domain.session import SessionId
 from roomkey.ports import Author, DocumentRecord, DocumentVersion
-from roomkey.realtime.documents.authorship import BlameRange
 from roomkey.security.inspection import check_document_name
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

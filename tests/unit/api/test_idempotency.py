@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from roomkey.api.exchange import Reply
+from roomkey.api.http_messages import Reply
 from roomkey.api.idempotency import ENTRY_OVERHEAD_BYTES, Idempotency
 from roomkey.api.problems import InProgress, KeyReused, MalformedRequest
 from roomkey.testing.clock import ManualClock

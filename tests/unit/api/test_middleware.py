@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from roomkey.api.callers import SecurityConfig
-from roomkey.api.exchange import Disconnected
+from roomkey.api.authentication import SecurityConfig
+from roomkey.api.http_messages import Disconnected
 from roomkey.api.middleware import (
     CorsMiddleware,
     ProblemMiddleware,

@@ -8,8 +8,8 @@ import pytest
 from roomkey import errors
 from roomkey.api import problems
 from roomkey.api.problems import Internal, MethodNotAllowed, SchemaViolation, flaw_in_body, flaw_in_query
+from roomkey.documents.document import DocumentTooLarge, WritesRefused
 from roomkey.errors import RoomkeyError
-from roomkey.realtime.documents.document import DocumentTooLarge, WritesRefused
 from roomkey.security import apikeys
 from roomkey.security.tokens import mint, mint_id
 

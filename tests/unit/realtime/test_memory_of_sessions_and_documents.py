@@ -6,12 +6,12 @@ from itertools import count
 import pytest
 
 from roomkey.domain.session import SessionId
-from roomkey.realtime.frames import Frame
-from roomkey.realtime.ledger import Ledgers, Published
-from roomkey.realtime.presence import Presence
-from roomkey.realtime.recovery import Histories, History, Position, Window
 from roomkey.realtime.registry import Deadlines, Registry
+from roomkey.realtime.rooms.history import Histories, History, Position, Window
+from roomkey.realtime.rooms.presence import Presence
+from roomkey.realtime.session.limits import Ledgers, Published
 from roomkey.realtime.settings import RealtimeSettings
+from roomkey.wire.frame import Frame
 from tests.support.sockets import NOON, FakeSessions, HandClock
 
 ALICE, BOB = SessionId("alice"), SessionId("bob")

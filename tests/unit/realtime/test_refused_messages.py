@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from roomkey.realtime.protocol import CloseCode, CloseReason, ErrorCode
+from roomkey.realtime.protocol.json_messages import CloseCode, CloseReason, ErrorCode
 from tests.support.sockets import READ_ONLY, Caller, Node
 
 

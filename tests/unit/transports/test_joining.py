@@ -1,8 +1,8 @@
 """What many sockets are given alike is joined once, for each kind of socket."""
 
-from roomkey.realtime.frames import Frame
 from roomkey.transports import DEFAULTS
 from roomkey.transports.picows import House
+from roomkey.wire.frame import Frame
 from tests.support.rawsocket import Door
 
 LONG = b"roomkey " * 1000

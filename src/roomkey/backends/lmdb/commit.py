@@ -14,7 +14,6 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from roomkey.backends.lmdb.changes import Changes
 from roomkey.backends.lmdb.file import Tables, Transaction
 from roomkey.backends.lmdb.layout import (
     ENDED,
@@ -31,6 +30,7 @@ from roomkey.backends.lmdb.layout import (
     user_prefix,
 )
 from roomkey.backends.lmdb.log import Log
+from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.backends.records import decode_session, encode_event, encode_session
 from roomkey.domain.lifecycle import apply, deadline
 from roomkey.domain.policy import SessionPolicy, victims

@@ -21,8 +21,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import lmdb
 import structlog
 
-from roomkey.backends.lmdb.changes import Changes
 from roomkey.backends.lmdb.file import FileSystemSettings, MappedFile, Transaction, reason_of
+from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.errors import RoomkeyError, Storage
 
 T = TypeVar("T")

@@ -21,7 +21,6 @@ from roomkey.backends.document_records import (
     encode_version,
     numbered,
 )
-from roomkey.backends.lmdb.changes import Changes
 from roomkey.backends.lmdb.documents import names
 from roomkey.backends.lmdb.documents.layout import (
     BACKLOG,
@@ -42,6 +41,7 @@ from roomkey.backends.lmdb.documents.layout import (
     size_class,
 )
 from roomkey.backends.lmdb.file import Table, step_before
+from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.errors import Conflict, DocumentNotFound, Serialization
 from roomkey.ports import DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion
 

@@ -9,9 +9,9 @@ longer can stand between the two, so a branch lies exactly where its names belon
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from roomkey.backends.lmdb.changes import Changes
 from roomkey.backends.lmdb.documents.layout import DocumentTables
 from roomkey.backends.lmdb.file import Table, Transaction
+from roomkey.backends.lmdb.write_batch import Changes
 
 CUT = 500
 """With a branch and a zero byte within LMDB's 511 bytes for a key; a name has three parts at most."""

@@ -1,0 +1,95 @@
+"""What the service says about itself: how it is doing, and what it promises."""
+
+import msgspec
+
+from roomkey.api.authentication import ANYONE, PUBLIC, Standing
+from roomkey.api.http_messages import HTML, Reply, json_reply, matches_etag
+from roomkey.api.operations import Answer, Request, operation
+from roomkey.api.problems import Draining
+from roomkey.api.schemas import HealthBody, ProbeBody
+from roomkey.errors import Storage
+
+
+@operation(
+    "Health",
+    tag="Service",
+    who=ANYONE,
+    answers={
+        200: Answer("It works.", HealthBody),
+        503: Answer("Sessions cannot be read or changed.", HealthBody),
+    },
+)
+async def health(request: Request) -> Reply:
+    """How the service is doing. Figures and the state of its parts are shown to administrators only."""
+    status = await request.sessions.health_check()
+    body = HealthBody(status=status.status, timestamp=status.timestamp)
+    if request.caller.standing is Standing.ADMIN:
+        body = HealthBody(
+            status=status.status,
+            timestamp=status.timestamp,
+            sessions_count=status.sessions_count,
+            memory_usage=status.memory_usage,
+            checks=status.checks,
+        )
+    return json_reply(body, 503 if status.status == "unhealthy" else 200)
+
+
+@operation("Is it alive?", tag="Service", who=PUBLIC, answers={200: Answer("The process answers.", ProbeBody)})
+async def live(request: Request) -> Reply:  # noqa: ARG001  # there is nothing to look at
+    """Whether the process answers at all. If not, restart it."""
+    return json_reply(ProbeBody("alive"))
+
+
+@operation(
+    "Is it ready?",
+    tag="Service",
+    who=PUBLIC,
+    answers={200: Answer("Send requests.", ProbeBody)},
+    errors=(Storage, Draining),
+)
+async def ready(request: Request) -> Reply:
+    """Whether requests should be sent here: the storage answers, and the server is not about to stop."""
+    if request.services.draining():
+        raise Draining("the server is about to stop")
+    await request.sessions.storage.ping()
+    return json_reply(ProbeBody("ready"))
+
+
+@operation(
+    "The OpenAPI document",
+    tag="Service",
+    who=PUBLIC,
+    answers={
+        200: Answer("This document, in OpenAPI 3.1.", media=("application/json",)),
+        304: Answer("It has not changed."),
+    },
+)
+async def openapi_json(request: Request) -> Reply:
+    """What the interface promises, for machines."""
+    publication = request.services.publication
+    tag = publication.openapi_tag.encode()
+    headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
+    if matches_etag(request.headers.get("if-none-match"), tag):
+        return Reply(304, b"", headers)
+    body = publication.openapi
+    if request.root:
+        # Mounted in another application, all paths are below the place where the document was found.
+        body = b'{"servers":[{"url":%b}],' % msgspec.json.encode(request.root) + body[1:]
+    return Reply(200, body, [(b"content-type", b"application/json"), *headers])
+
+
+@operation(
+    "The documentation", tag="Service", who=PUBLIC, answers={200: Answer("A page for people.", media=("text/html",))}
+)
+async def docs(request: Request) -> Reply:
+    """What the interface promises, for people. The page loads nothing from elsewhere."""
+    publication = request.services.publication
+    return Reply(
+        200,
+        publication.page,
+        [
+            HTML,
+            (b"content-security-policy", publication.page_policy.encode()),
+            (b"cache-control", b"no-cache"),
+        ],
+    )

@@ -1,0 +1,71 @@
+"""The forms in which a document leaves: JSON, one of its texts, or Yjs; read from an update that is all of it."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from pycrdt import Doc
+
+from roomkey.documents.content import roots
+from roomkey.documents.content.roots import Kind
+from roomkey.documents.crdt.updates import MalformedUpdate, read_update
+from roomkey.errors import InvalidInput, Serialization
+
+JSON: Final = "application/json"
+TEXT: Final = "text/plain"
+YJS: Final = "application/x-yjs-update"
+
+FORMS: Final = (JSON, TEXT, YJS)
+"""The first is for who does not say."""
+
+SMALL_BYTES: Final = 64 * 1024
+"""An update up to this is read in less than a few milliseconds; a larger one is read beside the loop."""
+
+_encoder = msgspec.json.Encoder()
+
+
+async def render(update: bytes, form: str, root: str | None) -> bytes:
+    """
+    The document in one of the ``FORMS``; for a text ``root`` says which.
+
+    Raises:
+        InvalidInput: If it is not clear which text is meant, or ``root`` is none; or it nests too deep for JSON.
+        Serialization: If it cannot be read.
+    """
+    if form == YJS:
+        return update
+    if len(update) <= SMALL_BYTES:
+        return _rendered(update, form, root)
+    return await asyncio.to_thread(_rendered, update, form, root)
+
+
+def _rendered(update: bytes, form: str, root: str | None) -> bytes:
+    doc: Doc[Any] = Doc()
+    try:
+        kinds = dict(sorted(roots.root_kinds(read_update(update)).items()))
+    except MalformedUpdate as error:
+        raise Serialization("a stored document cannot be read") from error
+    doc.apply_update(update)
+    if form == JSON:
+        return _encoder.encode(roots.to_json(doc, kinds))
+    name = text_root(kinds, root)
+    return str(roots.to_json(doc, {name: Kind.TEXT})[name]).encode()
+
+
+def text_root(kinds: Mapping[str, Kind], root: str | None) -> str:
+    """
+    The text that ``root`` names, or the only one if it names none.
+
+    Raises:
+        InvalidInput: If it is not clear which one is meant, or it is no text.
+    """
+    if root is not None:
+        if kinds.get(root, Kind.TEXT) is not Kind.TEXT:
+            raise InvalidInput(f"the root {root!r} is no text but of the kind {kinds[root]}")
+        return root
+    texts = [name for name, kind in kinds.items() if kind is Kind.TEXT]
+    if len(texts) != 1:
+        there = ", ".join(f"{name!r} ({kind})" for name, kind in kinds.items()) or "none"
+        raise InvalidInput(f"say with root which text is meant; the roots of the document: {there}")
+    return texts[0]

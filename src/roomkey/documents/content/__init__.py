@@ -1,0 +1,1 @@
+"""What a document says, as values: read, compared and changed."""

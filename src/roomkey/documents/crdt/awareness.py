@@ -1,0 +1,157 @@
+"""
+Who shows what in a document: the states of Yjs clients, and which connection each of them belongs to.
+
+The laws of y-protocols: a state is newer if its clock is higher, or equal and the state is ``null``. Ours
+beside them: a client belongs to the connection that introduced it, and nobody else changes or removes it. When
+the connection goes, its clients go with it, one clock further, and that is remembered: a client that comes back
+sooner than its clock has passed that is told, so that it shows itself anew.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from roomkey.realtime.protocol.yjs_messages import GONE, MAX_NUMBER, AwarenessEntry
+
+MAX_REMEMBERED: Final = 1_000
+"""So many clients that left are remembered in each document, the latest ones."""
+
+
+class Owner(Struct, frozen=True, gc=False):
+    """
+    Where a client was introduced. Another ``connection`` of the same ``user`` may take it over: that is how a
+    client looks that reconnects before its old connection is found dead.
+    """
+
+    connection: Hashable
+    user: str
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """
+    What became of an awareness update: entries that everybody is to be told, and that its sender is to be told.
+
+    ``is_activity`` says that somebody shows something else than before: clients repeat what they show every 15
+    seconds, whether or not anybody is at the keyboard.
+    """
+
+    news: Sequence[AwarenessEntry]
+    reminders: Sequence[AwarenessEntry] = ()
+    is_activity: bool = False
+
+
+class _Shown:
+    __slots__ = ("entry", "owner")
+
+    def __init__(self, entry: AwarenessEntry, owner: Owner) -> None:
+        self.entry = entry
+        self.owner = owner
+
+
+class Awareness:
+    """The awareness of one document. Sizes are bytes of JSON."""
+
+    __slots__ = ("_left", "_max_clients", "_max_size", "_max_state", "_shown", "_size")
+
+    def __init__(self, *, max_state: int, max_size: int, max_clients: int) -> None:
+        """
+        Args:
+            max_state: What one client may show.
+            max_size: What all of them may show together.
+            max_clients: How many one connection may introduce.
+        """
+        self._max_state = max_state
+        self._max_size = max_size
+        self._max_clients = max_clients
+        self._shown: dict[int, _Shown] = {}
+        self._left: dict[int, int] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def entries(self) -> list[AwarenessEntry]:
+        """What everybody shows, for joiners."""
+        return [shown.entry for shown in self._shown.values()]
+
+    def news(self) -> list[AwarenessEntry]:
+        """What everybody shows, and who has left: for those who may know somebody who is not there any more."""
+        return [*self.entries(), *(AwarenessEntry(client, clock, GONE) for client, clock in self._left.items())]
+
+    def apply(self, entries: Iterable[AwarenessEntry], owner: Owner) -> Outcome:
+        """Take what a connection says about clients, as far as they are its own."""
+        news: list[AwarenessEntry] = []
+        reminders: list[AwarenessEntry] = []
+        is_activity = False
+        for entry in entries:
+            shown = self._shown.get(entry.client)
+            before = None if shown is None else shown.entry.state
+            if self._take(entry, owner):
+                news.append(entry)
+                is_activity = is_activity or (before is not None and entry.state not in (before, GONE))
+                continue
+            left = self._left.get(entry.client)
+            if left is not None and not entry.is_gone and entry.clock <= left:
+                reminders.append(AwarenessEntry(entry.client, left, GONE))
+        return Outcome(news, reminders, is_activity)
+
+    def leave(self, connection: Hashable) -> list[AwarenessEntry]:
+        """The connection is gone. What the others must be told of its clients."""
+        gone = [client for client, shown in self._shown.items() if shown.owner.connection is connection]
+        return [self._remove(client) for client in gone]
+
+    def _take(self, entry: AwarenessEntry, owner: Owner) -> bool:
+        shown = self._shown.get(entry.client)
+        if shown is None:
+            return self._introduce(entry, owner)
+        if not self._may_replace(shown, entry, owner):
+            return False
+        if entry.is_gone:
+            self._forget(entry.client)
+            self._remember(entry.client, entry.clock)
+            return True
+        if not self._has_room(len(entry.state) - len(shown.entry.state), entry):
+            return False
+        self._size += len(entry.state) - len(shown.entry.state)
+        shown.entry, shown.owner = entry, owner
+        return True
+
+    def _may_replace(self, shown: _Shown, entry: AwarenessEntry, owner: Owner) -> bool:
+        if shown.owner.connection is owner.connection:
+            return entry.clock > shown.entry.clock or (entry.clock == shown.entry.clock and entry.is_gone)
+        # Taken over, with something that is newer than all that was shown before: everybody repeats everything.
+        is_newer = entry.clock > shown.entry.clock and not entry.is_gone
+        return is_newer and shown.owner.user == owner.user and self._count(owner.connection) < self._max_clients
+
+    def _introduce(self, entry: AwarenessEntry, owner: Owner) -> bool:
+        if entry.is_gone or entry.clock <= self._left.get(entry.client, -1):
+            return False
+        if not self._has_room(len(entry.state), entry) or self._count(owner.connection) >= self._max_clients:
+            return False
+        self._left.pop(entry.client, None)
+        self._shown[entry.client] = _Shown(entry, owner)
+        self._size += len(entry.state)
+        return True
+
+    def _has_room(self, growth: int, entry: AwarenessEntry) -> bool:
+        return len(entry.state) <= self._max_state and self._size + growth <= self._max_size
+
+    def _count(self, connection: Hashable) -> int:
+        return sum(shown.owner.connection is connection for shown in self._shown.values())
+
+    def _remove(self, client: int) -> AwarenessEntry:
+        clock = min(self._forget(client) + 1, MAX_NUMBER)
+        self._remember(client, clock)
+        return AwarenessEntry(client, clock, GONE)
+
+    def _forget(self, client: int) -> int:
+        entry = self._shown.pop(client).entry
+        self._size -= len(entry.state)
+        return entry.clock
+
+    def _remember(self, client: int, clock: int) -> None:
+        self._left.pop(client, None)
+        self._left[client] = clock
+        if len(self._left) > MAX_REMEMBERED:
+            del self._left[next(iter(self._left))]

@@ -1,0 +1,274 @@
+"""One live copy of a Yjs document: what goes in is checked, what comes out are updates in the V1 encoding."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from pycrdt import Doc, TransactionEvent, merge_updates
+
+from roomkey.documents.crdt.nesting import Nesting
+from roomkey.documents.crdt.updates import ClockRange, MalformedUpdate, Structs, clients_of, read_update, vet
+from roomkey.realtime.protocol.yjs_messages import EMPTY_STATE, read_state
+
+_log = structlog.get_logger("roomkey.documents")
+
+MAX_WAITING: Final = 100
+"""Changes that wait for others in one document. An honest client sends nothing before what it builds on."""
+
+
+class PoisonUpdate(Exception):
+    """An update that cannot be applied: malformed, or made to hurt. The replica is as it was before."""
+
+
+class ReplicaLost(Exception):
+    """The native library gave up in the middle of an update; this copy must not be used any more."""
+
+
+class Replica:
+    """
+    A document in memory. All on one thread.
+
+    ``doc`` is for reading and for ``edit``; who changes it otherwise changes it behind everybody's back.
+    ``waiting`` are updates that build on what is not here yet: they are part of the document, and can be seen
+    when what they need has come. The native library has them, too, but does not give them away again.
+    ``revision`` is another one after each change.
+    """
+
+    __slots__ = ("_clocks", "_nesting", "_state", "doc", "revision", "waiting")
+
+    def __init__(self) -> None:
+        self.doc: Doc[Any] = Doc()
+        self.waiting: list[bytes] = []
+        self.revision = 0
+        self._state = EMPTY_STATE
+        self._clocks = _Clocks()
+        self._nesting = Nesting()
+
+    def apply(self, update: bytes) -> None:
+        """
+        Take in an update; if it builds on what is not here yet, it waits for that.
+
+        Raises:
+            PoisonUpdate, ReplicaLost: As they say.
+        """
+        try:
+            structs = vet(update)
+            self._nesting.admit(update, self.since)
+        except MalformedUpdate as error:
+            raise PoisonUpdate(str(error)) from None
+        if len(self.waiting) >= MAX_WAITING and self._would_wait(update):
+            raise PoisonUpdate("too many changes wait for others")
+        self._apply(update)
+        self._look_for_what_waits(update, structs)
+
+    def load(self, update: bytes, *, whole: bool) -> None:
+        """
+        Like ``apply`` for what was applied before and comes from storage. Raises as ``apply``.
+
+        ``whole`` says that nothing in it waits for anything.
+        """
+        self._apply(update)
+        if whole:
+            self._state = self.doc.get_state()
+            self._clocks.passed(None)
+        else:
+            self._look_for_what_waits(update, read_update(update))
+
+    def _look_for_what_waits(self, update: bytes, structs: Structs | None) -> None:
+        """``structs`` is what is in the update, or ``None`` if that is one text, or one deletion."""
+        before, self._state = self._state, self.doc.get_state()
+        has_changed = self._state != before
+        if has_changed:
+            self._clocks.passed(update if structs is None else None)
+        # A text that moved a clock is here. A deletion may have come before what it deletes.
+        is_typed = structs is None and update[0] != 0
+        if not (is_typed and has_changed) and not self._is_here(structs or read_update(update)):
+            if update not in self.waiting:
+                self.waiting.append(update)
+        elif has_changed and self.waiting:
+            self.waiting = [other for other in self.waiting if not self._is_here(read_update(other))]
+
+    def _is_here(self, structs: Structs) -> bool:
+        clocks = self._clocks.read(self._state)
+        return all(block.end <= clocks.get(block.client, 0) for block in structs.blocks) and all(
+            end <= clocks.get(client, 0) for client, ranges in structs.deleted.items() for _, end in ranges
+        )
+
+    def _would_wait(self, update: bytes) -> bool:
+        clocks = self._clocks.read(self._state)
+        return any(units.clock > clocks.get(units.client, 0) for units in clients_of(update))
+
+    def _apply(self, update: bytes) -> None:
+        self.revision += 1
+        try:
+            self.doc.apply_update(update)
+        except ValueError as error:
+            raise PoisonUpdate("the update cannot be decoded") from error
+        except RuntimeError:
+            # Something in it, or in what waited for it, cannot be used, and is dropped. The rest was applied.
+            _log.warning("update_partly_dropped")
+        except BaseException as error:
+            if not _is_panic(error):
+                raise
+            raise ReplicaLost from error
+
+    def apply_and_tell(self, update: bytes) -> bytes | None:
+        """Like ``apply``; returns what was new in it, or ``None`` if there was nothing that could be used now."""
+        news: list[bytes] = []
+        self._observed(lambda: self.apply(update), news.append)
+        return news[0] if news else None
+
+    def edit(self, change: Callable[[Doc[Any]], None], tell: Callable[[bytes], None]) -> None:
+        """
+        Let ``change`` edit the document in one transaction, and ``tell`` know the update that this made, if any.
+
+        What ``change`` raises is raised here. What it did before is done, and told.
+
+        Raises:
+            ReplicaLost: As it says.
+        """
+
+        def change_at_once() -> None:
+            with self.doc.transaction():
+                change(self.doc)
+
+        self.revision += 1
+        try:
+            self._observed(change_at_once, tell)
+        except BaseException as error:
+            if not _is_panic(error):
+                self._note_edit()
+                raise
+            raise ReplicaLost from error
+        self._note_edit()
+
+    def _note_edit(self) -> None:
+        self._state = self.doc.get_state()
+        self._clocks.passed(None)
+
+    def state(self) -> bytes:
+        """The state vector: what this copy has, for those who have something else."""
+        return self.doc.get_state()
+
+    def since(self, state: bytes = EMPTY_STATE) -> bytes:
+        """
+        Everything that is missing where ``state`` is, as one update; what waits is part of it.
+
+        Raises:
+            ValueError: If ``state`` is no state vector.
+        """
+        update = self.doc.get_update(state)
+        return merge_updates(update, *self.waiting) if self.waiting else update
+
+    def snapshot(self) -> bytes:
+        """Everything that can be seen, and nothing that waits, as one update."""
+        return self.doc.get_update()
+
+    def clients_of(self, update: bytes) -> list[ClockRange]:
+        """
+        Whose units ``update`` brings.
+
+        Raises:
+            PoisonUpdate: If it cannot be read.
+        """
+        try:
+            return clients_of(update)
+        except MalformedUpdate as error:
+            raise PoisonUpdate(str(error)) from None
+
+    def contains(self, update: bytes) -> bool:
+        """
+        Whether there is nothing in ``update`` that is not here: neither blocks nor deletions.
+
+        Raises:
+            PoisonUpdate: If it cannot be read.
+        """
+        try:
+            structs = read_update(update)
+        except MalformedUpdate as error:
+            raise PoisonUpdate(str(error)) from None
+        state = self.state()
+        clocks = read_state(state)
+        if any(block.end > clocks.get(block.client, 0) for block in structs.blocks):
+            return False
+        if not structs.deleted:
+            return True
+        # Every update names all deletions, even one from the very state that is here.
+        deleted = read_update(self.doc.get_update(state)).deleted
+        return all(_covers(deleted.get(client, ()), ranges) for client, ranges in structs.deleted.items())
+
+    def _observed(self, action: Callable[[], None], tell: Callable[[bytes], None]) -> None:
+        # Only when it is needed: with an observer every update is encoded once more.
+        def note(event: TransactionEvent) -> None:
+            tell(event.update)
+
+        subscription = self.doc.observe(note)
+        try:
+            action()
+        finally:
+            self.doc.unobserve(subscription)
+
+
+class _Clocks:
+    """
+    How far each Yjs client has come, decoded when somebody wants to know.
+
+    State vectors have an entry for everyone who ever wrote, so they are not decoded for each keystroke.
+    """
+
+    __slots__ = ("_clocks", "_passed")
+
+    def __init__(self) -> None:
+        self._clocks: dict[int, int] = {}
+        self._passed: list[bytes] | None = []
+
+    def passed(self, typed: bytes | None) -> None:
+        """The state has changed: by one typed text, or by anything."""
+        if typed is None or self._passed is None or len(self._passed) >= _MAX_PASSED:
+            self._passed = None
+        else:
+            self._passed.append(typed)
+
+    def read(self, state: bytes) -> dict[int, int]:
+        """The clocks in ``state``, which is the current one."""
+        if self._passed is None:
+            self._clocks = read_state(state)
+        else:
+            for typed in self._passed:
+                for units in clients_of(typed):
+                    self._clocks[units.client] = max(units.end, self._clocks.get(units.client, 0))
+        self._passed = []
+        return self._clocks
+
+
+_MAX_PASSED: Final = 256
+
+
+def _covers(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
+    """Whether every clock of ``others`` is in one of ``ranges``, which may touch one another."""
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    begins = [begin for begin, _ in joined]
+    for begin, end in others:
+        place = bisect_right(begins, begin) - 1
+        if begin < end and (place < 0 or joined[place][1] < end):
+            return False
+    return True
+
+
+def _is_panic(error: BaseException | None) -> bool:
+    """
+    Whether the native library gave up, or could not go on because it had.
+
+    A panic is no ``Exception``, so that nobody catches it by accident, and pyo3 gives it no importable name.
+    """
+    while error is not None:
+        if type(error).__name__ == "PanicException":
+            return True
+        error = error.__context__
+    return False

@@ -1,0 +1,171 @@
+"""
+What documents need from time to time, open or not: shorter logs, versions, room in memory, news from elsewhere.
+
+One document that fails at it does not keep the others waiting.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from roomkey.documents.crdt.authorship import Authorship
+from roomkey.documents.crdt.replica import Replica
+from roomkey.documents.document import Document
+from roomkey.documents.open_documents import SERVER, Library, assemble, in_slices
+from roomkey.errors import RoomkeyError, Serialization
+from roomkey.ports import Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
+
+COMPACTIONS_AT_A_TIME: Final = 32
+
+MAX_UNMERGEABLE: Final = 1_000
+
+QUIET_BEFORE_VERSION: Final = timedelta(seconds=30)
+"""So long nobody has been in a document before a version of it is kept, if it has changed."""
+
+_log = structlog.get_logger("roomkey.documents")
+
+
+class Upkeep:
+    """Looks after the documents of a library and its storage. ``run`` never ends; ``sweep`` does all of it once."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._settings = library.settings
+        self._unmergeable: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Sweep every ``settings.sweep_interval``, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.sweep_interval.total_seconds())
+            await self.sweep(self._library.clock.now())
+
+    async def sweep(self, now: datetime) -> None:
+        """Do what is due."""
+        library = self._library
+        for document in library:
+            if document.lineage and not document.is_gone:
+                await self._safely(document.name, lambda document=document: self._look_after(document, now))
+        library.put_away(now)
+        for record in await self._compactable():
+            await self._safely(record.name, lambda record=record: self._merge(record))
+
+    async def _merge(self, record: DocumentRecord) -> None:
+        try:
+            await self.compact(record)
+        except Serialization:
+            self._unmergeable[record.name] = record.sequence
+            raise
+
+    async def _compactable(self) -> list[DocumentRecord]:
+        """The longest logs, without those that could not be merged and have not changed since."""
+        if len(self._unmergeable) > MAX_UNMERGEABLE:
+            self._unmergeable.clear()
+        found = await self._library.store.compactable(
+            updates=self._settings.compact_updates,
+            size=self._settings.compact_bytes,
+            limit=COMPACTIONS_AT_A_TIME + len(self._unmergeable),
+        )
+        return [record for record in found if self._unmergeable.get(record.name) != record.sequence]
+
+    async def _safely(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except RoomkeyError as error:
+            _log.warning("document_upkeep_failed", document=name, error=str(error))
+
+    # --- logs -----------------------------------------------------------------------------------------
+
+    async def compact(self, record: DocumentRecord) -> bool:
+        """Merge the log of a document into its snapshot; whether there was anything to merge."""
+        stored = await self._library.store.load(record.name)
+        if stored is None or not stored.updates:
+            return False
+        replica = self._live_replica(stored) or await assemble(stored)
+        authorship = Authorship.unpack(stored.authorship)
+        async for update in in_slices(stored.updates):
+            authorship.record(update)
+        await self._keep_waiting(stored, replica)
+        return await self._library.store.compact(
+            record.name,
+            stored.record.lineage,
+            snapshot=replica.snapshot(),
+            upto=stored.record.sequence,
+            authorship=authorship.pack(),
+        )
+
+    async def _keep_waiting(self, stored: StoredDocument, replica: Replica) -> None:
+        """What cannot be used yet is not in the snapshot: it goes to the end of the log, whose beginning is dropped."""
+        waiting = set(replica.waiting)
+        if not waiting:
+            return
+        updates = [update for update in stored.updates if update.data in waiting]
+        head = await self._library.store.append(stored.record.name, stored.record.lineage, updates)
+        document = self._library.find(stored.record.name)
+        saver = None if document is None else document.saver
+        if saver is not None and saver.is_idle and head == saver.sequence + len(updates):
+            saver.sequence = head
+
+    def _live_replica(self, stored: StoredDocument) -> Replica | None:
+        """The replica that is open here, if everything that is stored is in it: it may have more."""
+        document = self._library.find(stored.record.name)
+        if document is None or document.is_gone or document.lineage != stored.record.lineage:
+            return None
+        if document.is_overtaken:
+            return None
+        return document.replica if document.sequence >= stored.record.sequence else None
+
+    # --- open documents -------------------------------------------------------------------------------
+
+    async def _look_after(self, document: Document, now: datetime) -> None:
+        if document.is_overtaken:
+            await self._library.catch_up(document)
+        elif self._library.store.shared and document.attendees:
+            await self._follow(document)
+        if self._wants_version(document, now):
+            await keep_version(self._library, document, None, now)
+            await self._forget_old_versions(document)
+
+    async def _follow(self, document: Document) -> None:
+        record = await self._library.store.find(document.name)
+        is_another = record is None or record.lineage != document.lineage
+        if is_another or (record is not None and record.sequence > document.sequence and document.is_saved):
+            await self._library.catch_up(document)
+
+    def _wants_version(self, document: Document, now: datetime) -> bool:
+        if document.sequence <= document.kept_sequence or not document.is_saved:
+            return False
+        is_quiet = not document.attendees and now - document.used_at >= QUIET_BEFORE_VERSION
+        return is_quiet or now - document.kept_at >= self._settings.version_interval
+
+    async def _forget_old_versions(self, document: Document) -> None:
+        store = self._library.store
+        numbers: list[int] = []
+        page = Page(limit=500)
+        while True:
+            found = await store.versions(document.name, page)
+            numbers.extend(version.number for version in found.versions if version.label is None)
+            if found.next_cursor is None:
+                break
+            page = Page(cursor=found.next_cursor, limit=500)
+        if old := numbers[self._settings.max_automatic_versions :]:
+            await store.forget_versions(document.name, document.lineage, old)
+
+
+async def keep_version(
+    library: Library, document: Document, label: str | None, now: datetime, author: Author = SERVER
+) -> DocumentVersion:
+    """
+    Keep a version of a document as it is now.
+
+    Raises:
+        NotFound, Conflict: If it was deleted meanwhile.
+    """
+    version = NewVersion(
+        at=now, author=author, label=label, sequence=document.sequence, content=document.replica.since()
+    )
+    kept = await library.store.keep_version(document.name, document.lineage, version)
+    document.kept_sequence, document.kept_at = version.sequence, now
+    return kept

@@ -1,0 +1,447 @@
+"""
+The documents of this node: opened once however many ask, kept while they are used, tidied up in between.
+
+A document that could not be loaded is not there: nobody is let in, and nothing is ever stored in its place. One
+that is open stays the same object until it is put away, which happens in one step, when nobody is in it, nobody
+is about to be, and everything is stored; so whoever comes then opens it anew.
+"""
+
+import asyncio
+import ctypes
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+from secrets import token_hex
+from time import perf_counter
+from typing import Any, Final
+
+import structlog
+from msgspec import Struct
+from pycrdt import Doc
+
+from roomkey.documents.content.roots import replace
+from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
+from roomkey.documents.document import Document
+from roomkey.documents.settings import DocumentSettings
+from roomkey.documents.writer import Saver
+from roomkey.errors import RoomkeyError, Serialization, Storage
+from roomkey.ports import Author, Clock, DocumentStore, DocumentUpdate, Page, StoredDocument
+from roomkey.realtime.protocol.yjs_messages import read_state
+from roomkey.realtime.rooms.hub import Hub
+
+LINEAGE_BYTES: Final = 12
+
+SLICE_SECONDS: Final = 0.002
+"""So long a document is put together at a time; then others have their turn."""
+
+FLUSH_SECONDS: Final = 10.0
+"""So long a node that stops tries to store what is not stored yet."""
+
+MAX_BURIED: Final = 1_000
+"""Of so many deleted documents it is remembered who wrote in them, as long as the process lives."""
+
+ALARM_SECONDS: Final = 5.0
+"""When a change waits so long for storage, something is wrong with it."""
+
+SERVER: Final = Author("server")
+
+Seed = Callable[[str], Mapping[str, Any] | None]
+"""What a new document begins with, if anything: its roots by name, as ``roots.replace`` takes them."""
+
+_log = structlog.get_logger("roomkey.documents")
+
+
+class DocumentStatistics(Struct, frozen=True, kw_only=True):
+    """Where the documents of this node stand. Sizes are bytes of Yjs updates."""
+
+    open: int
+    idle: int
+    bytes: int
+    dirty: int
+    """Documents of which something is not stored yet."""
+    unsaved_updates: int
+    unsaved_bytes: int
+    lag_seconds: float
+    """For how long the oldest change has been waiting for storage."""
+    loads: int
+    evictions: int
+
+
+class Library:
+    """Opens documents and puts them away. Usable while ``at_work`` is entered; all on one event loop."""
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        hub: Hub,
+        *,
+        settings: DocumentSettings | None = None,
+        clock: Clock,
+        seed: Seed | None = None,
+    ) -> None:
+        self.store = store
+        self.hub = hub
+        self.settings = settings or DocumentSettings()
+        self.clock = clock
+        self._seed = seed
+        self._open: dict[str, Document] = {}
+        self._loading: dict[str, asyncio.Future[None]] = {}
+        self._founding: dict[str, asyncio.Future[None]] = {}
+        self._dead_clients: dict[str, frozenset[int]] = {}
+        self._crew: asyncio.TaskGroup | None = None
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._loads = 0
+        self._evictions = 0
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncGenerator[None]:
+        """Documents can be opened until this is left; what is not stored then is stored, if storage answers."""
+        try:
+            async with asyncio.TaskGroup() as crew:
+                self._crew = crew
+                try:
+                    yield
+                    await self._settle()
+                finally:
+                    self._crew = None
+                    self._close()
+        except BaseExceptionGroup as failures:
+            # No task of ours raises, so this is what the block raised, wrapped up by the group.
+            raise failures.exceptions[0] from None
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """
+        Have something done in the background, until the library closes. A failure is logged and stops nobody else.
+
+        Raises:
+            Storage: If the library is not at work.
+        """
+        if self._crew is None:
+            work.close()
+            raise Storage("documents are not open")
+        task = self._crew.create_task(_safely(work))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Document]:
+        return iter(tuple(self._open.values()))
+
+    def find(self, name: str) -> Document | None:
+        """The document, if it is open."""
+        return self._open.get(name)
+
+    # --- opening --------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def using(self, name: str, *, found: bool) -> AsyncGenerator[Document]:
+        """
+        The document ``name``, open until the block is left and for as long as somebody is in it.
+
+        With ``found`` it is made if it is not stored yet; without, it may be one of which there is nothing.
+
+        Raises:
+            Storage, Serialization: If it cannot be loaded. Nothing was changed.
+        """
+        document = self._open.get(name)
+        while document is None or document.is_gone:
+            await self._once(self._loading, name, partial(self._load, name))
+            document = self._open.get(name)
+        document.pins += 1  # without an await since it was found
+        try:
+            if found and not document.lineage:
+                await self._found(document)
+            if document.is_gone:
+                raise Storage("the document was replaced at this moment")
+            yield document
+        finally:
+            document.pins -= 1
+            document.used_at = self.clock.now()
+
+    async def _once(
+        self, running: dict[str, asyncio.Future[None]], name: str, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Do ``work`` for all who ask for the same at the same time; each of them gets what it raises."""
+        outcome = running.get(name)
+        if outcome is None:
+            outcome = asyncio.get_running_loop().create_future()
+            outcome.add_done_callback(_look_at)
+            self.spawn(self._settle_with(outcome, running, name, work))
+            running[name] = outcome
+        try:
+            async with asyncio.timeout(self.settings.load_timeout.total_seconds()):
+                await asyncio.shield(outcome)
+        except TimeoutError:
+            raise Storage("the document could not be opened in time") from None
+
+    async def _settle_with(
+        self,
+        outcome: asyncio.Future[None],
+        running: dict[str, asyncio.Future[None]],
+        name: str,
+        work: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        try:
+            await work()
+        except RoomkeyError as error:
+            outcome.set_exception(error)
+        except BaseException:
+            outcome.set_exception(Storage("the document could not be opened"))
+            raise
+        else:
+            outcome.set_result(None)
+        finally:
+            del running[name]
+
+    async def _load(self, name: str) -> None:
+        if (lost := self._open.get(name)) is not None and lost.saver is not None:
+            await lost.saver.settle()  # what it took must be in what is loaded
+        if len(self._open) >= self.settings.max_open_documents and not self._put_away_oldest():
+            raise Storage("as many documents are open as may be")
+        document = Document(
+            name,
+            self.hub,
+            self.settings,
+            now=self.clock.now(),
+            founder=lambda: self.spawn(self._found(document)),
+            dead_clients=self._dead_clients.get(name, frozenset()),
+        )
+        stored = await self.store.load(name)
+        if stored is not None:
+            document.replica = await assemble(stored)
+            self._adopt(document, stored)
+            if not document.version:  # whoever made it did not come so far
+                self._plant(document, self._seed_of(name), self.clock.now())
+            newest = await self.store.versions(name, Page(limit=1))
+            for version in newest.versions:
+                document.kept_sequence, document.kept_at = version.sequence, version.at
+        self._loads += 1
+        self._open[name] = document
+
+    def _adopt(self, document: Document, stored: StoredDocument) -> None:
+        record = stored.record
+        document.lineage = record.lineage
+        document.size = record.snapshot_bytes + record.log_bytes
+        document.saver = Saver(
+            self.store,
+            document.name,
+            lineage=record.lineage,
+            sequence=record.sequence,
+            interval=self.settings.save_interval,
+            spawn=self.spawn,
+            lost=partial(self.forget, document),
+            overtaken=partial(self._overtaken, document),
+        )
+
+    async def _found(self, document: Document) -> None:
+        """Have a document stored that was only open so far."""
+        await self._once(self._founding, document.name, partial(self._found_now, document))
+
+    async def _found_now(self, document: Document) -> None:
+        if document.lineage:
+            return
+        now = self.clock.now()
+        roots = self._seed_of(document.name)
+        record = await self.store.create(document.name, token_hex(LINEAGE_BYTES), now)
+        stored = await self.store.load(document.name)
+        if stored is None or stored.record.lineage != record.lineage:
+            raise Storage("the document was replaced at this moment")
+        document.learn(_everything(stored), now)
+        self._adopt(document, stored)
+        self._plant(document, roots, now)
+        document.pristine_version = document.version
+
+    def _seed_of(self, name: str) -> Mapping[str, Any] | None:
+        return None if self._seed is None else self._seed(name)
+
+    def _plant(self, document: Document, roots: Mapping[str, Any] | None, now: datetime) -> None:
+        """Write down what a document begins with, unless something was written before."""
+        if roots and not document.version:
+            document.take_missing(planted(document.lineage, roots), SERVER, now)
+
+    # --- others write, too ----------------------------------------------------------------------------
+
+    def _overtaken(self, document: Document) -> None:
+        document.overtaken += 1
+        self.spawn(self.catch_up(document))
+
+    async def catch_up(self, document: Document) -> None:
+        """Take in what other processes have stored since the document was loaded here."""
+        noticed = document.overtaken
+        stored = await self.store.load(document.name)
+        if document.is_gone or document.saver is None:
+            return
+        if stored is None or stored.record.lineage != document.lineage:
+            self.forget(document)
+            return
+        document.learn(_everything(stored), self.clock.now())
+        document.caught_up = max(document.caught_up, noticed)
+        if document.saver.is_idle:
+            document.saver.sequence = max(document.saver.sequence, stored.record.sequence)
+
+    def forget(self, document: Document) -> None:
+        """The document was deleted, here or elsewhere: nothing of it may get into another one of its name."""
+        if self._open.get(document.name) is document:
+            del self._open[document.name]
+        self._bury(document)
+        document.end()
+
+    def _bury(self, document: Document) -> None:
+        """Remember who wrote in the document: what they still have of it must not get into the next one."""
+        buried = self._dead_clients.pop(document.name, frozenset())
+        self._dead_clients[document.name] = buried | frozenset(read_state(document.replica.state()))
+        if len(self._dead_clients) > MAX_BURIED:
+            del self._dead_clients[next(iter(self._dead_clients))]
+
+    # --- putting away ---------------------------------------------------------------------------------
+
+    def tick(self, now: datetime) -> None:
+        """Keep what is quiet alive, and put away what nobody uses any more. Called several times a second."""
+        for document in tuple(self._open.values()):
+            if document.is_gone:
+                if document.is_saved:
+                    del self._open[document.name]
+            else:
+                document.tick(now)
+
+    def put_away(self, now: datetime) -> None:
+        """Close documents that were idle for long, and the longest idle ones beyond the bytes that they may take."""
+        before = self._evictions
+        idle = sorted((each for each in self._open.values() if each.is_idle), key=lambda document: document.used_at)
+        size = sum(document.size for document in idle)
+        for document in idle:
+            is_fresh = now - document.used_at < self.settings.idle_timeout
+            # Without a lineage somebody asked for what is not there.
+            if not document.lineage or not is_fresh or size > self.settings.max_idle_bytes:
+                size -= document.size
+                self._put_away(document)
+        if self._evictions > before:
+            give_back_memory()
+
+    def _put_away_oldest(self) -> bool:
+        idle = [document for document in self._open.values() if document.is_idle]
+        if idle:
+            self._put_away(min(idle, key=lambda document: document.used_at))
+        return bool(idle)
+
+    def _put_away(self, document: Document) -> None:
+        del self._open[document.name]
+        document.put_away()
+        self._evictions += 1
+
+    def statistics(self) -> DocumentStatistics:
+        """The figures now."""
+        documents = tuple(self._open.values())
+        savers = [saver for document in documents if (saver := document.saver) is not None and not saver.is_idle]
+        waiting = [since for saver in savers if (since := saver.unsaved_since) is not None]
+        lag = (self.clock.now() - min(waiting)).total_seconds() if waiting else 0.0
+        return DocumentStatistics(
+            open=len(documents),
+            idle=sum(document.is_idle for document in documents),
+            bytes=sum(document.size for document in documents),
+            dirty=len(savers),
+            unsaved_updates=sum(saver.unsaved for saver in savers),
+            unsaved_bytes=sum(saver.unsaved_bytes for saver in savers),
+            lag_seconds=max(0.0, lag),
+            loads=self._loads,
+            evictions=self._evictions,
+        )
+
+    def ailing(self) -> Mapping[str, str]:
+        """What health calls degraded: changes that wait for storage longer than they should."""
+        statistics = self.statistics()
+        if statistics.lag_seconds < ALARM_SECONDS:
+            return {}
+        waiting = f"{statistics.unsaved_updates} changes of {statistics.dirty} documents"
+        return {"documents": f"{waiting} are not saved, the oldest for {statistics.lag_seconds:.0f} s"}
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                for document in tuple(self._open.values()):
+                    if document.saver is not None:
+                        await document.saver.settle()
+        except TimeoutError:
+            statistics = self.statistics()
+            _log.error("documents_not_saved", documents=statistics.dirty, updates=statistics.unsaved_updates)
+
+    def _close(self) -> None:
+        for document in self._open.values():
+            document.is_gone = True
+        self._open.clear()
+        for task in tuple(self._at_work):
+            task.cancel()
+
+
+def planted(lineage: str, roots: Mapping[str, Any]) -> bytes:
+    """
+    The update that a document begins with.
+
+    For one lineage and the same roots it is the same wherever it is made, so that two processes that both make it
+    do not have it twice.
+    """
+    client = int.from_bytes(sha256(lineage.encode()).digest()[:4], "big")
+    doc: Doc[Any] = Doc(client_id=client)
+    replace(doc, roots)
+    return doc.get_update()
+
+
+async def assemble(stored: StoredDocument) -> Replica:
+    """
+    The replica that a stored document is.
+
+    Raises:
+        Serialization: If there is something in it that is no update.
+    """
+    replica = Replica()
+    try:
+        async for update in in_slices(_everything(stored)):
+            replica.load(update.data, whole=update.data is stored.snapshot)
+    except (PoisonUpdate, ReplicaLost) as error:
+        raise Serialization("a stored document cannot be read") from error
+    return replica
+
+
+async def in_slices(updates: Iterable[DocumentUpdate]) -> AsyncGenerator[DocumentUpdate]:
+    """The updates, one after the other, and now and then a pause in which others have their turn."""
+    begun = perf_counter()
+    for update in updates:
+        yield update
+        if perf_counter() - begun > SLICE_SECONDS:
+            await asyncio.sleep(0)
+            begun = perf_counter()
+
+
+def _everything(stored: StoredDocument) -> Iterator[DocumentUpdate]:
+    if stored.snapshot is not None:
+        yield DocumentUpdate(stored.snapshot, SERVER, stored.record.updated_at)
+    yield from stored.updates
+
+
+def give_back_memory() -> None:
+    """
+    Have the C library return to the system what was freed: of small pieces it keeps everything otherwise.
+
+    Takes a millisecond or so, and does nothing where there is no glibc.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+async def _safely(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001  # one document must not end the work for all others
+        _log.exception("document_work_failed")
+
+
+def _look_at(outcome: asyncio.Future[None]) -> None:
+    """So that asyncio does not complain when everyone who asked has gone."""
+    if not outcome.cancelled():
+        outcome.exception()

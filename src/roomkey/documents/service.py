@@ -1,0 +1,381 @@
+"""
+What can be done with documents besides typing in them: read, write, list, delete, versions, who wrote what.
+
+Changes are those of one more collaborator: whoever is in the document sees them at once, and what others type at
+the same time stays. A command that changes something returns when that is durable.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from pycrdt import Doc
+
+from roomkey.documents.content import roots
+from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
+from roomkey.documents.crdt.nesting import Nesting
+from roomkey.documents.crdt.replica import PoisonUpdate, Replica
+from roomkey.documents.crdt.updates import MalformedUpdate, vet
+from roomkey.documents.document import Document
+from roomkey.documents.maintenance import keep_version
+from roomkey.documents.open_documents import Library
+from roomkey.documents.writer import Settled
+from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, Storage
+from roomkey.ports import (
+    Author,
+    DocumentPage,
+    DocumentRecord,
+    DocumentVersion,
+    NewVersion,
+    Page,
+    VersionPage,
+)
+from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.protocol.yjs_messages import MalformedFrame
+
+BUNDLE_FORMAT: Final = 1
+
+Condition = Callable[["Standing | None"], None]
+"""Raises unless a change may be made to the document as it stands; ``None``: there is none."""
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """Which document it is, and how far it has come: ``version`` counts the updates that it was ever given."""
+
+    name: str
+    lineage: str
+    version: int
+
+
+class Reading(Struct, frozen=True):
+    """A document at one moment. ``update`` is the whole of it, or what was missing, as a Yjs update (V1)."""
+
+    standing: Standing
+    update: bytes
+
+
+class Written(Struct, frozen=True):
+    """What a change led to: how the document stands, whether it was made by this, and whether anything changed."""
+
+    standing: Standing
+    created: bool
+    changed: bool
+
+
+class Bundle(Struct, frozen=True, kw_only=True):
+    """A document outside of any storage: what is in it, who wrote it, and its versions, the oldest first."""
+
+    roomkey: int
+    name: str
+    lineage: str
+    content: bytes
+    authorship: bytes
+    versions: list[NewVersion]
+
+
+class Documents:
+    """The commands on the documents of a library."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._store = library.store
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    async def list(self, prefix: str, page: Page) -> DocumentPage:
+        """A page of the documents whose names begin with ``prefix``, in the order of their names."""
+        return await self._store.list(prefix, page)
+
+    async def find(self, name: str) -> DocumentRecord | None:
+        """What storage knows of the document."""
+        return await self._store.find(name)
+
+    async def read(self, name: str, since: bytes = yjs.EMPTY_STATE) -> Reading:
+        """
+        The document as it is now, or what is missing in it where the state vector is ``since``.
+
+        Raises:
+            DocumentNotFound: If there is none.
+            InvalidInput: If ``since`` is no state vector.
+        """
+        try:
+            yjs.check_state(since)
+        except MalformedFrame as error:
+            raise InvalidInput(f"the state vector cannot be read: {error}") from None
+        async with self._library.using(name, found=False) as document:
+            return Reading(_standing(document), document.replica.since(since))
+
+    # --- writing --------------------------------------------------------------------------------------
+
+    async def edit(
+        self, name: str, change: Callable[[Doc[Any]], None], author: Author, *, condition: Condition | None = None
+    ) -> Written:
+        """
+        Change a document, which is made if there is none. ``change`` raises before it changes anything, or not.
+
+        Raises:
+            WritesRefused, DocumentTooLarge: As they say. And what ``condition`` and ``change`` raise.
+        """
+        return await self._write(
+            name,
+            lambda document, now, settled: document.edit(change, author, now, settled=settled),
+            condition,
+            rehearse=lambda: change(Doc()),
+        )
+
+    async def merge(self, name: str, update: bytes, author: Author, *, condition: Condition | None = None) -> Written:
+        """
+        Take a Yjs update (V1) into a document, which is made if there is none. Raises as ``edit``.
+
+        Raises:
+            InvalidInput: If it is no update.
+        """
+        try:
+            return await self._write(
+                name,
+                lambda document, now, settled: document.take_missing(update, author, now, settled=settled),
+                condition,
+                rehearse=lambda: Replica().apply(update),
+            )
+        except PoisonUpdate as error:
+            raise InvalidInput(f"the body is no Yjs update: {error}") from None
+
+    async def _write(
+        self,
+        name: str,
+        change: Callable[[Document, datetime, Settled], bool],
+        condition: Condition | None,
+        *,
+        rehearse: Callable[[], None],
+    ) -> Written:
+        async with self._library.using(name, found=False) as document:
+            is_new = not document.lineage
+            if condition is not None:
+                condition(None if is_new else _standing(document))
+            if is_new:
+                rehearse()  # or a change that is refused would leave an empty document behind
+            async with self._library.using(name, found=True):
+                # Somebody may have been faster while it was stored.
+                is_new = is_new and document.is_pristine
+                if condition is not None:
+                    condition(None if is_new else _standing(document))
+                outcome = _Outcome()
+                changed = change(document, self._library.clock.now(), outcome.settle)
+                standing = _standing(document)
+                if changed:
+                    await self._durable(outcome)
+                return Written(standing, is_new, changed)
+
+    async def _durable(self, outcome: "_Outcome") -> None:
+        try:
+            async with asyncio.timeout(self._library.settings.load_timeout.total_seconds()):
+                stored = await outcome.wait()
+        except TimeoutError:
+            raise Storage("the change is made, and will be stored as soon as storage answers") from None
+        if not stored:
+            raise DocumentNotFound("the document was deleted at this moment")
+
+    async def delete(self, name: str, *, condition: Condition | None = None) -> None:
+        """
+        Remove a document with everything that is known of it; whoever is in it has to leave.
+
+        Raises:
+            DocumentNotFound: If there is none. And what ``condition`` raises.
+        """
+        async with self._library.using(name, found=False) as document:
+            standing = _standing(document)
+            if condition is not None:
+                condition(standing)
+            await self._store.delete(name, standing.lineage, self._library.clock.now())
+            self._library.forget(document)
+
+    # --- versions -------------------------------------------------------------------------------------
+
+    async def versions(self, name: str, page: Page) -> VersionPage:
+        """
+        A page of the versions of a document, the newest first.
+
+        Raises:
+            DocumentNotFound: If there is no such document.
+        """
+        if await self._store.find(name) is None:
+            raise DocumentNotFound("there is no such document")
+        return await self._store.versions(name, page)
+
+    async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes]:
+        """
+        A version, and the Yjs update (V1) that is all of it.
+
+        Raises:
+            DocumentNotFound: If there is no such document or version.
+        """
+        found = await self._store.version(name, number)
+        if found is None:
+            raise DocumentNotFound("there is no such version")
+        return found
+
+    async def keep_version(self, name: str, label: str | None, author: Author) -> DocumentVersion:
+        """
+        Keep the document as it is now.
+
+        Raises:
+            DocumentNotFound: If there is no such document.
+        """
+        async with self._library.using(name, found=False) as document:
+            _standing(document)
+            return await keep_version(self._library, document, label, self._library.clock.now(), author)
+
+    async def restore(self, name: str, number: int, author: Author) -> Written:
+        """
+        Make the document what it was in a version, by changes as anybody could make them.
+
+        What it is now is kept as a version first. Raises as ``version`` and ``edit``.
+        """
+        _, old = await self.version(name, number)
+        async with self._library.using(name, found=False) as document:
+            _standing(document)
+            await keep_version(self._library, document, None, self._library.clock.now())
+            return await self.edit(name, lambda doc: roots.restore(doc, old), author)
+
+    async def difference(self, name: str, number: int, against: int | None) -> dict[str, Any]:
+        """What changed from a version to another one, or to now: ``roots.difference``. Raises as ``version``."""
+        _, old = await self.version(name, number)
+        new = (await self.read(name)).update if against is None else (await self.version(name, against))[1]
+        return await asyncio.to_thread(roots.difference, old, new)
+
+    # --- who wrote what -------------------------------------------------------------------------------
+
+    async def blame(self, name: str, root: str) -> "list[BlameRange]":
+        """
+        Who wrote which part of a text, and when.
+
+        Raises:
+            DocumentNotFound: If there is no such document.
+            InvalidInput: If ``root`` is no text of it.
+        """
+        async with self._library.using(name, found=False) as document:
+            _standing(document)
+            authorship, unsaved = await self._authorship(name), document.saver
+            for update in () if unsaved is None else unsaved.unsaved_updates():
+                authorship.record(update)
+            return await asyncio.to_thread(blame, document.replica.since(), root, authorship)
+
+    async def _authorship(self, name: str) -> Authorship:
+        stored = await self._store.load(name)
+        if stored is None:
+            raise DocumentNotFound("there is no such document")
+        authorship = Authorship.unpack(stored.authorship)
+        for update in stored.updates:
+            authorship.record(update)
+        return authorship
+
+    # --- elsewhere and back ---------------------------------------------------------------------------
+
+    async def export(self, name: str) -> bytes:
+        """
+        Everything about a document as one value (msgpack), which ``take_in`` understands.
+
+        Raises:
+            DocumentNotFound: If there is none.
+        """
+        reading = await self.read(name)
+        versions: list[NewVersion] = []
+        page = Page(limit=100)
+        while True:
+            found = await self._store.versions(name, page)
+            for version in found.versions:
+                _, old = await self.version(name, version.number)
+                versions.append(_as_new(version, old))
+            if found.next_cursor is None:
+                break
+            page = Page(cursor=found.next_cursor, limit=100)
+        bundle = Bundle(
+            roomkey=BUNDLE_FORMAT,
+            name=name,
+            lineage=reading.standing.lineage,
+            content=reading.update,
+            authorship=(await self._authorship(name)).pack(),
+            versions=versions[::-1],
+        )
+        return msgspec.msgpack.encode(bundle)
+
+    async def take_in(self, name: str, exported: bytes, author: Author) -> Written:
+        """
+        Make a document of what ``export`` returned: with its history, its versions and its lineage.
+
+        Raises:
+            InvalidInput: If it is not that.
+            Conflict: If there is a document of this name, or this very document was deleted here.
+        """
+        try:
+            bundle = msgspec.msgpack.decode(exported, type=Bundle)
+        except msgspec.DecodeError:
+            raise InvalidInput("this is no exported document") from None
+        if bundle.roomkey != BUNDLE_FORMAT:
+            raise InvalidInput("the document was exported by another version of Roomkey")
+        for version in bundle.versions:
+            _check(version.content)
+        now = self._library.clock.now()
+        async with self._library.using(name, found=False) as document:
+            if document.lineage:
+                raise Conflict("there is a document of this name")
+            await self._store.create(name, bundle.lineage, now)
+            written = await self.merge(name, bundle.content, author)
+        if written.standing.lineage != bundle.lineage:
+            raise Conflict("there is a document of this name")
+        await self._store.compact(
+            name, bundle.lineage, snapshot=bundle.content, upto=written.standing.version, authorship=bundle.authorship
+        )
+        for version in bundle.versions:
+            await self._store.keep_version(name, bundle.lineage, version)
+        return written
+
+
+def _standing(document: Document) -> Standing:
+    """
+    How the document stands.
+
+    Raises:
+        DocumentNotFound: If it is not stored.
+    """
+    if not document.lineage or document.is_gone:
+        raise DocumentNotFound("there is no such document")
+    return Standing(name=document.name, lineage=document.lineage, version=document.version)
+
+
+def _check(update: bytes) -> None:
+    """
+    Accept an update from outside that is kept as it is.
+
+    Raises:
+        InvalidInput: If it is none, or would do harm.
+    """
+    try:
+        Nesting().admit(update, lambda: yjs.EMPTY_UPDATE)
+        vet(update)
+    except MalformedUpdate as error:
+        raise InvalidInput(f"there is something in it that is no Yjs update: {error}") from None
+
+
+def _as_new(version: DocumentVersion, old: bytes) -> NewVersion:
+    """A version as it can be kept somewhere else, where it will get another number."""
+    return NewVersion(at=version.at, author=version.author, label=version.label, sequence=version.sequence, content=old)
+
+
+class _Outcome:
+    """What became of a change, for one who waits for it."""
+
+    def __init__(self) -> None:
+        self._known = asyncio.Event()
+        self._stored = False
+
+    def settle(self, stored: bool) -> None:  # noqa: FBT001  # as savers call it
+        self._stored = stored
+        self._known.set()
+
+    async def wait(self) -> bool:
+        await self._known.wait()
+        return self._stored

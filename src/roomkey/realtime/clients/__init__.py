@@ -1,0 +1,1 @@
+"""One socket each: the clients of the three protocols."""

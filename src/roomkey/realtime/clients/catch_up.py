@@ -1,0 +1,73 @@
+"""
+What a connection missed of its documents while its socket was full, told in one update for each document.
+
+And what it asked for meanwhile: an answer may be a million times as long as the question, so it is only made
+when the socket has room for it, and only one at a time.
+"""
+
+from collections.abc import Callable, Sequence
+
+from roomkey.documents.document import Document
+from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire.frame import Frame
+
+Attended = Sequence[tuple[bytes, Document]]
+"""Documents that a connection is in, with its address in each."""
+
+
+class Missed:
+    """The ``Backlog`` of one connection: of each of its documents, what it had when its socket filled up."""
+
+    __slots__ = ("_asked", "_attended", "_seen", "_size")
+
+    def __init__(self, attended: Callable[[], Attended]) -> None:
+        self._attended = attended
+        self._seen: dict[bytes, bytes] = {}
+        self._asked: dict[bytes, bytes] = {}
+        self._size = 0
+
+    def begin(self) -> None:
+        """Remember what the connection has."""
+        self._seen = {address: document.replica.state() for address, document in self._attended()}
+        self._asked = {address: state for address, state in self._asked.items() if address in self._seen}
+        self._size = 0
+
+    def missed(self, size: int) -> None:
+        """Count what was not given to it."""
+        self._size += size
+
+    def ask(self, address: bytes, state: bytes) -> None:
+        """The client has what ``state`` says of a document, and wants the rest. Its last question counts."""
+        self._asked[address] = state
+
+    def is_hopeless(self, limit: int) -> bool:
+        """Whether what it lacks, merged, is more than ``limit`` bytes. What it asked for does not count."""
+        if self._size <= limit:
+            return False
+        self._size = sum(len(update) for _, _, update in self._lacking())
+        return self._size > limit
+
+    def make_up(self) -> Sequence[Frame]:
+        """The answer to one question, or everything that it lacks."""
+        for address, document in self._attended():
+            if (state := self._asked.pop(address, None)) is not None:
+                self._seen[address] = document.replica.state()
+                return [document.answer(state, address)]
+        if not self._size:
+            return ()
+        frames: list[Frame] = []
+        for address, document, update in self._lacking():
+            if update != yjs.EMPTY_UPDATE:
+                frames.append(Frame(address + yjs.update(update), binary=True))
+            if news := document.awareness.news():
+                frames.append(Frame(address + yjs.awareness(news), binary=True))
+        self.begin()
+        return frames
+
+    def _lacking(self) -> list[tuple[bytes, Document, bytes]]:
+        # Who comes into a document while it is behind has nothing of it, and asks.
+        return [
+            (address, document, document.replica.since(self._seen.get(address, yjs.EMPTY_STATE)))
+            for address, document in self._attended()
+            if address not in self._asked
+        ]

@@ -1,0 +1,333 @@
+"""The sockets of this node: who is let in, what happens to sessions meanwhile, and what time brings."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from http import HTTPStatus
+from math import ceil
+from secrets import choice
+from string import ascii_lowercase
+from typing import Final
+
+import structlog
+from msgspec import Struct
+
+from roomkey import errors
+from roomkey.documents.open_documents import Library
+from roomkey.documents.settings import DocumentSettings
+from roomkey.domain.session import AnyEvent, UserRevoked
+from roomkey.errors import RoomkeyError
+from roomkey.ports import Clock
+from roomkey.realtime.admission import Door, Refusal, Sessions, client_of, refusal_of, too_many, unavailable
+from roomkey.realtime.arrivals import Arrivals
+from roomkey.realtime.clients.json_client import RoomPeer
+from roomkey.realtime.clients.json_rules import Connection
+from roomkey.realtime.connections import AnyPeer, NodeOffice, fault_of
+from roomkey.realtime.document_endpoint import DocumentDoor
+from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault
+from roomkey.realtime.protocol.message_types import compile_types
+from roomkey.realtime.rooms.history import EPOCH_LETTERS
+from roomkey.realtime.rooms.rooms import Rooms
+from roomkey.realtime.session.closing import draining, ending
+from roomkey.realtime.session.effects import Authenticate, Verify
+from roomkey.realtime.session.guard import Effects
+from roomkey.realtime.settings import RealtimeSettings
+from roomkey.realtime.transport import Accepted, Handshake, Refused
+from roomkey.security.credentials import select_subprotocol
+from roomkey.security.ratelimit import Limiter, Rate
+from roomkey.security.tickets import Tickets
+
+QUESTIONS_AT_A_TIME: Final = 16
+"""So many checks of sessions are on their way to storage at once."""
+
+DRAIN_STEP_SECONDS: Final = 0.1
+
+_log = structlog.get_logger("roomkey.realtime")
+
+
+class RealtimeStatistics(Struct, frozen=True, kw_only=True):
+    """Where the sockets of this node stand, and counters since it started. Sizes are bytes of messages."""
+
+    connections: int
+    sessions: int
+    documents: int
+    histories_bytes: int
+    messages_in: int
+    bytes_in: int
+    messages_out: int
+    bytes_out: int
+    publications: int
+    cursors_collapsed: int
+    dropped: int
+    """Messages that were waiting for a connection when it was closed."""
+    slow_closes: int
+    refused: int
+    """Handshakes that were answered with something else than a 101."""
+    revoked: int
+    """Connections that were closed because something happened to their session."""
+
+
+class SessionWebSocketHandler:
+    """
+    The doorkeeper of ``/ws``, and what keeps its sockets honest while they are open.
+
+    Whoever commits changes of sessions calls ``on_events`` with them: sockets of ended sessions are closed
+    before that returns. ``run`` must run as long as there are sockets: it ends those whose time is over.
+    All on one event loop.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        settings: RealtimeSettings | None = None,
+        clock: Clock,
+        tickets: Tickets,
+        library: Library | None = None,
+        schedule: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
+        """
+        Args:
+            library: The documents that Yjs editors may open; without one there are no sockets for them.
+            schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
+
+        Raises:
+            ConfigurationError: If a message type of the application cannot be used.
+        """
+        self._settings = settings = settings or RealtimeSettings()
+        self._sessions = sessions
+        self._clock = clock
+        self._types = compile_types(settings.message_types)
+        self._door = Door(sessions, settings=settings, clock=clock, tickets=tickets)
+        self._rooms = Rooms(settings, new_epoch=_new_epoch, schedule=schedule)
+        documents = DocumentSettings() if library is None else library.settings
+        self._office = NodeOffice(settings, documents, clock, self._rooms)
+        self._arrivals = Arrivals(self._office, sessions, settings)
+        self._library = library
+        self._document_door = None if library is None else self._document_door_of(library)
+        self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
+        self._entering = 0
+        self._refused = 0
+        self._revoked = 0
+
+    def _document_door_of(self, library: Library) -> DocumentDoor:
+        return DocumentDoor(
+            library,
+            self._office,
+            arrivals=self._arrivals,
+            door=self._door,
+            sessions=self._sessions,
+            settings=self._settings,
+        )
+
+    # --- who is let in --------------------------------------------------------------------------------
+
+    async def accept(self, handshake: Handshake) -> Accepted | Refused:
+        """Answer a handshake: a session is let in, everything else gets a problem in plain HTTP."""
+        try:
+            self._check_capacity(handshake)
+            self._entering += 1
+            try:
+                async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                    return await self._let_in(handshake)
+            finally:
+                self._entering -= 1
+        except Refusal as refusal:
+            return self._refuse(refusal)
+        except RoomkeyError as error:
+            return self._refuse(refusal_of(error))
+        except TimeoutError:
+            return self._refuse(unavailable("overloaded", "The session could not be checked in time."))
+
+    def _refuse(self, refusal: Refusal) -> Refused:
+        self._refused += 1
+        return refusal.answer()
+
+    def _check_capacity(self, handshake: Handshake) -> None:
+        settings = self._settings
+        if handshake.path != settings.path and not self._is_for_editors(handshake):
+            raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "There is no socket at this address.")
+        if self._arrivals.is_draining:
+            raise unavailable("draining", "The server is about to stop.")
+        if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
+            raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
+        if len(self._office.registry) + self._entering >= settings.max_connections:
+            raise unavailable("overloaded", "The server has as many connections as it may.")
+
+    def _is_for_editors(self, handshake: Handshake) -> bool:
+        return self._document_door is not None and self._document_door.leads_to(handshake.path)
+
+    async def _let_in(self, handshake: Handshake) -> Accepted:
+        if self._document_door is not None and handshake.path != self._settings.path:
+            return await self._document_door.accept(handshake)
+        session = await self._door.admit(handshake)
+        peer = await self._arrivals.settle(
+            session,
+            lambda ledger, now: RoomPeer(
+                Connection(session, ledger, settings=self._settings, types=self._types, now=now),
+                self._office,
+                client_of(handshake),
+                self._rooms,
+            ),
+        )
+        return Accepted(
+            conversation=peer,
+            subprotocol=select_subprotocol(handshake.subprotocols),
+            max_message_bytes=self._settings.max_frame_bytes,
+        )
+
+    # --- what happens to sessions ---------------------------------------------------------------------
+
+    def on_events(self, events: Sequence[AnyEvent]) -> None:
+        """Let the sockets of these sessions know, at once. Repetitions do not matter."""
+        registry = self._office.registry
+        for event in events:
+            if isinstance(event, UserRevoked):
+                for peer in registry.of_user(event.user):
+                    self._tell(peer, event)
+            else:
+                for peer in registry.of_session(event.session):
+                    self._tell(peer, event)
+
+    def _tell(self, peer: AnyPeer, event: AnyEvent) -> None:
+        was_over = peer.connection.is_over
+        peer.carry_out_safely(lambda now: peer.connection.happened(event, now))
+        if peer.connection.is_over and not was_over:
+            self._revoked += 1
+        self._office.watch(peer)
+
+    # --- what time brings -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch deadlines, ask storage what connections want to know, and record activity, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_ticking())
+            group.create_task(self._keep_touching())
+            for _ in range(QUESTIONS_AT_A_TIME):
+                group.create_task(self._keep_answering())
+
+    def tick(self) -> None:
+        """Do what is due now. ``run`` calls this every ``settings.tick``."""
+        now = self._clock.now()
+        office = self._office
+        for peer in office.deadlines.pop_due(now):
+            if peer.is_open:
+                peer.carry_out_safely(peer.connection.due)
+                office.watch(peer)
+            else:
+                peer.end(ending(CloseReason.NOT_OPENED))
+        office.sweep(now)
+        if self._document_door is not None:
+            self._document_door.tick(now)
+
+    async def _keep_ticking(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.tick.total_seconds())
+            self.tick()
+
+    async def _keep_touching(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.tick.total_seconds())
+            await self.record_activity()
+
+    async def record_activity(self) -> None:
+        """Let storage know of the sessions that were active since the last time. ``run`` calls this."""
+        for id in self._office.take_touched():
+            try:
+                async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                    await self._sessions.touch(id)
+            except (RoomkeyError, TimeoutError) as error:
+                # The next activity tries again; until then the session is older than it should be.
+                _log.warning("activity_not_recorded", session=id, error=str(error))
+
+    async def _keep_answering(self) -> None:
+        while True:
+            await self.answer_next()
+
+    async def answer_next(self) -> None:
+        """Wait for a question of a connection, and have it answered. ``run`` calls this."""
+        peer, question = await self._office.questions.get()
+        if peer.connection.is_over:
+            return
+        try:
+            async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                effects = await self._answer(peer, question)
+        except TimeoutError:
+            effects = self._no_answer(peer, question, errors.Storage("storage did not answer in time"))
+        except RoomkeyError as error:
+            effects = self._no_answer(peer, question, error)
+        except Exception:  # noqa: BLE001  # one question may not end the answering of all others
+            _log.exception("question_failed", session=peer.connection.session.id)
+            effects = peer.connection.close(ending(CloseReason.UNAVAILABLE))
+        peer.carry_out_safely(lambda _: effects)
+        peer.resume()
+        self._office.watch(peer)
+
+    async def _answer(self, peer: AnyPeer, question: Authenticate | Verify) -> Effects:
+        connection = peer.connection
+        if isinstance(question, Verify):
+            session = await self._sessions.get_session(connection.session.id)
+            return connection.verified(session, self._clock.now())
+        session = await self._sessions.authenticate(question.token, client=peer.client)
+        others = len(self._office.registry.of_session(session.id))
+        if session.id != connection.session.id and others >= self._settings.max_connections_per_session:
+            fault = Fault(ErrorCode.RATE_LIMITED, "the session has as many connections as it may")
+            return connection.not_refreshed(fault, self._clock.now())
+        return connection.refreshed(session, self._clock.now())
+
+    def _no_answer(self, peer: AnyPeer, question: Authenticate | Verify, error: RoomkeyError) -> Effects:
+        now = self._clock.now()
+        if isinstance(question, Verify):
+            return peer.connection.unverified(now)
+        return peer.connection.not_refreshed(fault_of(error), now)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    async def drain(self, within: timedelta) -> None:
+        """
+        Let nobody in any more, and send everybody away, spread over ``within``.
+
+        Clients reconnect when they are told to, without jitter of their own; so everyone is told another time.
+        """
+        self._arrivals.is_draining = True
+        if self._document_door is not None:
+            self._document_door.drain()
+        peers = list(self._office.registry)
+        random.shuffle(peers)
+        steps = max(1, int(within.total_seconds() / DRAIN_STEP_SECONDS))
+        at_once = max(1, ceil(len(peers) / steps))
+        for start in range(0, len(peers), at_once):
+            if start:
+                await asyncio.sleep(DRAIN_STEP_SECONDS)
+            for peer in peers[start : start + at_once]:
+                # S311: jitter is no secret.
+                reconnect_after = self._settings.reconnect_after * random.uniform(0.1, 1.0)  # noqa: S311
+                peer.end(draining(reconnect_after))
+
+    def statistics(self) -> RealtimeStatistics:
+        """The figures now; reading them costs nothing."""
+        office, rooms = self._office, self._rooms
+        traffic = [rooms.hub.traffic]
+        if self._library is not None:
+            traffic.append(self._library.hub.traffic)
+        return RealtimeStatistics(
+            connections=len(office.registry),
+            sessions=office.registry.sessions,
+            documents=len(rooms.hub.rooms),
+            histories_bytes=rooms.histories.size,
+            messages_in=office.messages_in,
+            bytes_in=office.bytes_in,
+            messages_out=sum(each.messages for each in traffic),
+            bytes_out=sum(each.octets for each in traffic),
+            publications=rooms.publications,
+            cursors_collapsed=rooms.hub.traffic.cursors_collapsed,
+            dropped=sum(each.dropped for each in traffic),
+            slow_closes=sum(each.slow_closes for each in traffic),
+            refused=self._refused,
+            revoked=self._revoked,
+        )
+
+
+def _new_epoch() -> str:
+    return "".join(choice(ascii_lowercase) for _ in range(EPOCH_LETTERS))

@@ -1,0 +1,295 @@
+"""
+The JSON protocol of ``/ws`` as values: what is said, how it is encoded, how things go wrong.
+
+One text frame is one message: ``{"id", "message_type", "payload", "timestamp"}``. A client may leave out
+``id``: answers then carry one of the server's. Its ``timestamp`` must be a time, and is not believed. The
+server's own messages have ids of its own, except answers, which repeat the id of what they answer.
+"""
+
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from roomkey.domain.session import SessionId
+from roomkey.errors import InvalidInput
+from roomkey.realtime.rooms.history import Position
+from roomkey.security.inspection import check_document_name, check_text, is_deeper
+from roomkey.wire.frame import Frame
+
+MAX_ID_CHARS: Final = 128
+MAX_TYPE_CHARS: Final = 64
+MAX_STATUS_BYTES: Final = 64
+ONLINE: Final = "online"
+"""The status of a session that edits the document through a Yjs socket, and said nothing else."""
+
+OFFLINE: Final = "offline"
+"""The status of a session that is not in the document any more; a client that sends it leaves."""
+
+T = TypeVar("T")
+
+
+class MessageType(StrEnum):
+    """What messages are called. Applications add their own, see ``vocabulary``."""
+
+    HEARTBEAT = "heartbeat"
+    HEARTBEAT_ACK = "heartbeat_ack"
+    SUBSCRIBE = "subscribe"
+    SUBSCRIBED = "subscribed"
+    UNSUBSCRIBE = "unsubscribe"
+    UNSUBSCRIBED = "unsubscribed"
+    REALTIME_EDIT = "realtime_edit"
+    ACK = "ack"
+    POSITION = "position"
+    CURSOR_POSITION = "cursor_position"
+    USER_PRESENCE = "user_presence"
+    SESSION_REFRESH = "session_refresh"
+    SESSION_REFRESHED = "session_refreshed"
+    SESSION_CONNECTED = "session_connected"
+    SESSION_DISCONNECTED = "session_disconnected"
+    SESSION_EXPIRING = "session_expiring"
+    SESSION_SUSPENDED = "session_suspended"
+    SESSION_INVALIDATED = "session_invalidated"
+    DRAINING = "draining"
+    ERROR = "error"
+
+
+class ErrorCode(StrEnum):
+    """What an ``error`` message says went wrong."""
+
+    INVALID_SESSION = "INVALID_SESSION"
+    """The token is genuine, its session cannot be used: pending, suspended or ended."""
+    UNAUTHORIZED = "UNAUTHORIZED"
+    """The token opens nothing."""
+    FORBIDDEN = "FORBIDDEN"
+    """The session's grants do not allow it."""
+    RATE_LIMITED = "RATE_LIMITED"
+    """Too much or too many; ``details.retry_after_ms`` says when there is room again, if time helps."""
+    MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
+    INVALID_MESSAGE = "INVALID_MESSAGE"
+    UNKNOWN_TYPE = "UNKNOWN_TYPE"
+    NOT_SUBSCRIBED = "NOT_SUBSCRIBED"
+    CONFLICT = "CONFLICT"
+    """The message id was used for something else before."""
+    SERVER_ERROR = "SERVER_ERROR"
+
+
+class CloseCode(IntEnum):
+    """Why a connection is closed (RFC 6455, 7.4; 4000 and above are ours)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    UNSUPPORTED = 1003
+    NOT_TEXT = 1007
+    TOO_BIG = 1009
+    RESTART = 1012
+    OVERLOADED = 1013
+    RESET = 4205
+    """Hocuspocus: what the client has is of another history, or cannot be trusted; it may come back empty."""
+    MALFORMED = 4400
+    UNAUTHENTICATED = 4401
+    FORBIDDEN = 4403
+    TIMEOUT = 4408
+    GONE = 4410
+    """The document is not there any more: whoever came back with it would bring it to life again."""
+    SUSPENDED = 4423
+    LIMITS_IGNORED = 4429
+
+
+class CloseReason(StrEnum):
+    """The stable codes in close reasons: the one with 4401 says whether new credentials help."""
+
+    SESSION_EXPIRED = "session_expired"
+    """4401. Time was up: with a new token the client may come back at once. It could have been refreshed."""
+    SESSION_INVALIDATED = "session_invalidated"
+    """4401. Somebody ended the session: it is no use asking for another without the user."""
+    SESSION_SUSPENDED = "session_suspended"
+    MALFORMED = "malformed"
+    FORBIDDEN = "forbidden"
+    LIMITS_IGNORED = "limits_ignored"
+    TOO_SLOW = "too_slow"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    DRAINING = "draining"
+    NO_HEARTBEAT = "no_heartbeat"
+    NOT_OPENED = "not_opened"
+    TEXT_ONLY = "text_only"
+    BINARY_ONLY = "binary_only"
+    TOO_FAST = "too_fast"
+    NOT_AUTHENTICATED = "not_authenticated"
+    """4408. A Hocuspocus socket showed no good token in time."""
+    BAD_TOKENS = "bad_tokens"
+    """4401. It showed too many that open nothing."""
+    QUEUE_FULL = "queue_full"
+    """4205. More was sent before the token than may wait for it."""
+    LINEAGE_MISMATCH = "lineage_mismatch"
+    """4205. What the client has is of another history of the document: it must not be merged."""
+    DOCUMENT_DELETED = "document_deleted"
+    """4410. The document was deleted, and may be another one by now."""
+
+
+class WebSocketMessage(Struct, frozen=True, gc=False):
+    """One message as it goes over the wire, in either direction."""
+
+    id: str
+    message_type: str
+    payload: Any
+    timestamp: datetime
+
+
+class Incoming(Struct, frozen=True, kw_only=True):
+    """A message of a client that is well formed; its payload may still be wrong for its type."""
+
+    message_type: Annotated[str, Meta(max_length=MAX_TYPE_CHARS)]
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | UnsetType = UNSET
+    payload: dict[str, Any] = {}
+    timestamp: datetime | None = None
+
+
+class Subscription(Struct, frozen=True):
+    """The payload of ``subscribe``: the document, and where the client stopped reading it, if it did."""
+
+    document: str
+    since: Position | None = None
+
+
+class Renewal(Struct, frozen=True):
+    """The payload of ``session_refresh``."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=512)]
+
+    def __repr__(self) -> str:
+        return "Renewal(token=<hidden>)"
+
+
+class SessionInfo(Struct, frozen=True, gc=False):
+    """Who sent what is relayed."""
+
+    session_id: SessionId
+    user_id: str
+
+
+class Fault(Exception):
+    """A message that is answered with an ``error``, and changes nothing."""
+
+    def __init__(
+        self, code: ErrorCode, text: str, *, details: dict[str, Any] | None = None, retry: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.code = code
+        self.details = details
+        self.retry = retry
+
+    def payload(self) -> dict[str, Any]:
+        """What the client is told."""
+        return {"code": self.code, "message": str(self), "details": self.details, "retry": self.retry}
+
+
+def decode(message: bytes, *, max_depth: int) -> Incoming:
+    """
+    Understand a text frame.
+
+    Raises:
+        Fault: If it is no message, or nests too deep: INVALID_MESSAGE.
+    """
+    try:
+        incoming = _incoming.decode(message)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Fault(ErrorCode.INVALID_MESSAGE, _said(error)) from None
+    # Every level takes a bracket, so most messages need no closer look.
+    if message.count(b"{") + message.count(b"[") > max_depth and is_deeper(incoming.payload, max_depth):
+        raise Fault(ErrorCode.INVALID_MESSAGE, f"a payload nests at most {max_depth} deep")
+    id = incoming.id
+    if id is not UNSET and not id.isprintable():
+        raise Fault(ErrorCode.INVALID_MESSAGE, "an id must not contain control characters")
+    return incoming
+
+
+def decode_id(message: bytes) -> str | None:
+    """The id of a message that is otherwise refused, so that the refusal can name it."""
+    try:
+        id = _identified.decode(message).id
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return id if id.isprintable() else None
+
+
+def read(payload: dict[str, Any], kind: type[T]) -> T:
+    """
+    The payload as the structure that its type demands.
+
+    Raises:
+        Fault: If it is not that: INVALID_MESSAGE.
+    """
+    try:
+        return msgspec.convert(payload, kind)
+    except msgspec.ValidationError as error:
+        raise Fault(ErrorCode.INVALID_MESSAGE, _said(error)) from None
+
+
+def document_of(payload: dict[str, Any]) -> str:
+    """
+    The document that a payload is about.
+
+    Raises:
+        Fault: If it names none, or one that cannot exist: INVALID_MESSAGE.
+    """
+    document = payload.get("document")
+    if type(document) is not str:
+        raise Fault(ErrorCode.INVALID_MESSAGE, "the payload needs the name of a `document`")
+    try:
+        return check_document_name(document)
+    except InvalidInput as error:
+        raise Fault(ErrorCode.INVALID_MESSAGE, str(error)) from None
+
+
+def status_of(payload: dict[str, Any]) -> str:
+    """
+    The status in a ``user_presence``.
+
+    Raises:
+        Fault: If there is none, or it is no short text: INVALID_MESSAGE.
+    """
+    status = payload.get("status")
+    if type(status) is not str:
+        raise Fault(ErrorCode.INVALID_MESSAGE, "the payload needs a `status`")
+    try:
+        return check_text("a status", status, max_bytes=MAX_STATUS_BYTES)
+    except InvalidInput as error:
+        raise Fault(ErrorCode.INVALID_MESSAGE, str(error)) from None
+
+
+def encode(id: str, message_type: str, payload: Any, now: datetime) -> Frame:
+    """A message of the server, ready for any number of sockets."""
+    return Frame(_encode(WebSocketMessage(id, message_type, payload, now)))
+
+
+def encode_value(value: Any) -> Raw:
+    """A part of messages that is encoded once and used many times."""
+    return Raw(_encode(value))
+
+
+def decode_value(encoded: bytes) -> Any:
+    """What ``encode_value`` encoded."""
+    return msgspec.json.decode(encoded)
+
+
+def milliseconds(duration: timedelta) -> int:
+    """A duration as messages have it, in fields that end in ``_ms``."""
+    return int(duration.total_seconds() * 1000)
+
+
+def _said(error: Exception) -> str:
+    # msgspec says where and what it expected; of what was sent it repeats nothing.
+    return "this nests too deep" if isinstance(error, RecursionError) else str(error)
+
+
+class _Identified(Struct, frozen=True):
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
+
+
+_incoming = msgspec.json.Decoder(Incoming)
+_identified = msgspec.json.Decoder(_Identified)
+_encode = msgspec.json.Encoder().encode

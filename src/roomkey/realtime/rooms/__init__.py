@@ -1,0 +1,1 @@
+"""Who listens to what on this node: rooms, histories, presence, and the hub that hands frames out."""

@@ -1,0 +1,430 @@
+"""
+Who listens to what on this node: rooms, bounded outboxes, and what happens when one is full.
+
+Publishing costs the same however many listen: a frame goes into its room's queue, and once per turn of the
+loop every member is given what is new to it. Nothing here waits. What one outbox is given is in the order in
+which it was published in each room, and with what was sent to it alone in between at its place.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from roomkey.realtime.transport import Socket
+from roomkey.wire.frame import Frame
+
+HIGH_WATER_BYTES: Final = 64 * 1024
+"""When a transport has more than this unsent, it says when it is ``writable`` again; until then frames stay here."""
+
+CHUNK_BYTES: Final = 256 * 1024
+"""A reader that catches up is given so much at a time, so that what is unsent stays bounded in the transport, too."""
+
+
+SHORTEST_REST_SECONDS: Final = 0.0005
+"""Timers of the loop count milliseconds; what is less is no rest."""
+
+LONGEST_REST_SECONDS: Final = 0.005
+
+
+class Traffic(Struct):
+    """Counters of what left this node since it started."""
+
+    messages: int = 0
+    octets: int = 0
+    cursors_collapsed: int = 0
+    """Cursors that nobody saw because a newer one of the same session took their place."""
+    dropped: int = 0
+    """Messages that were waiting for a connection when it was closed."""
+    slow_closes: int = 0
+
+
+class Backlog(Protocol):
+    """
+    What a connection missed while its socket was full, where that can be told more briefly than message by message.
+
+    Documents know what a replica lacks, so nothing that is published has to wait for a reader that is behind.
+    """
+
+    def begin(self) -> None:
+        """The connection has been given everything up to now, and will miss what comes."""
+        ...
+
+    def missed(self, size: int) -> None:
+        """So many bytes were published that the connection was not given."""
+        ...
+
+    def is_hopeless(self, limit: int) -> bool:
+        """Whether more than ``limit`` bytes would be needed to make up for what was missed."""
+        ...
+
+    def make_up(self) -> Sequence[Frame]:
+        """What stands for everything that was missed; nothing is missed then."""
+        ...
+
+
+class Outbox:
+    """
+    What waits for one connection.
+
+    ``frames`` is a tuple while it is what many are given, and a list once it is this one's own. While
+    ``behind`` the socket is full: cursors then wait apart, and only the newest of each sender. With a
+    ``backlog`` nothing that is published waits then.
+    """
+
+    __slots__ = ("backlog", "behind", "cursors", "dirty", "frames", "members", "overflowed", "size", "socket")
+
+    def __init__(self, overflowed: Callable[[], None], backlog: Backlog | None = None) -> None:
+        """``overflowed`` is called, in the turn in which it happens, when this one reads too slowly."""
+        self.overflowed = overflowed
+        self.backlog = backlog
+        self.socket: Socket | None = None
+        self.frames: Sequence[Frame] = ()
+        self.cursors: dict[tuple[Room, Outbox], Frame] | None = None
+        self.size = 0
+        self.behind = False
+        self.dirty = False
+        self.members: dict[str, Member] | None = None
+
+    def member(self, document: str) -> "Member | None":
+        """This connection's part in a room, if it is in it."""
+        return None if self.members is None else self.members.get(document)
+
+    def add(self, frames: Sequence[Frame], size: int) -> None:
+        """Let ``frames`` of together ``size`` bytes wait behind the others."""
+        waiting = self.frames
+        if not waiting:
+            self.frames = frames
+        elif isinstance(waiting, list):
+            waiting.extend(frames)
+        else:
+            self.frames = [*waiting, *frames]
+        self.size += size
+
+
+class Room:
+    """The listeners of one document, and what was published in it in this turn of the loop."""
+
+    __slots__ = ("cursors", "document", "members", "moved", "pending", "size")
+
+    def __init__(self, document: str) -> None:
+        self.document = document
+        self.members: dict[Outbox, Member] = {}
+        self.pending: list[Frame] = []
+        self.size = 0
+        self.cursors: dict[Outbox, Frame] = {}
+        self.moved = False
+
+
+class Member:
+    """One connection in one room. ``seen`` says how much of the room's pending frames it needs no more."""
+
+    __slots__ = ("box", "room", "seen")
+
+    def __init__(self, box: Outbox, room: Room, seen: int) -> None:
+        self.box = box
+        self.room = room
+        self.seen = seen
+
+
+class Hub:
+    """Every room and every outbox of this node."""
+
+    def __init__(self, *, max_outbox_size: int, schedule: Callable[[Callable[[], None]], object] | None = None) -> None:
+        """
+        Args:
+            max_outbox_size: Bytes that may wait for one connection, as of the end of a turn.
+            schedule: Calls a function once, soon; by default at the ``Pace`` of the running loop.
+        """
+        self.traffic = Traffic()
+        self.rooms: dict[str, Room] = {}
+        self._max_outbox_size = max_outbox_size
+        self._schedule = schedule or Pace()
+        self._scheduled = False
+        self._moved: list[Room] = []
+        self._dirty: list[Outbox] = []
+
+    # --- in and out -----------------------------------------------------------------------------------
+
+    def join(self, box: Outbox, document: str) -> Member:
+        """Let ``box`` have everything that is published in ``document`` from now on."""
+        member = box.member(document)
+        if member is None:
+            room = self.rooms.get(document)
+            if room is None:
+                room = self.rooms[document] = Room(document)
+            member = room.members[box] = Member(box, room, len(room.pending))
+            if box.members is None:
+                box.members = {}
+            box.members[document] = member
+        return member
+
+    def leave(self, box: Outbox, document: str) -> bool:
+        """Nothing more of ``document`` for ``box``; whether it was the last one there."""
+        if box.members is None or document not in box.members:
+            return False
+        room = box.members[document].room
+        self._catch_up(box.members.pop(document))
+        room.cursors.pop(box, None)
+        del room.members[box]
+        if room.members:
+            return False
+        del self.rooms[document]
+        return True
+
+    # --- what is said ---------------------------------------------------------------------------------
+
+    def publish(self, room: Room, frame: Frame, sender: Outbox | None = None) -> None:
+        """Give ``frame`` to everyone in ``room``, except its sender."""
+        pending = room.pending
+        if sender is not None and (member := room.members.get(sender)) is not None:
+            self._catch_up(member)
+            member.seen = len(pending) + 1
+        pending.append(frame)
+        room.size += frame.size
+        if not room.moved:
+            self._mark(room)
+
+    def point(self, room: Room, frame: Frame, sender: Outbox) -> None:
+        """Give a cursor to everyone else in ``room``, unless the sender's next one comes in the same turn."""
+        if room.cursors.pop(sender, None) is not None:
+            self.traffic.cursors_collapsed += 1
+        room.cursors[sender] = frame
+        if not room.moved:
+            self._mark(room)
+
+    def send(self, box: Outbox, frame: Frame) -> None:
+        """Give ``frame`` to one connection, behind everything that was published before."""
+        if box.members is not None:
+            for member in box.members.values():
+                if member.seen < len(member.room.pending):
+                    self._catch_up(member)
+        box.add([frame], frame.size)
+        self.traffic.messages += 1
+        self.traffic.octets += frame.size
+        self._touch(box)
+
+    def hold_back(self, box: Outbox) -> None:
+        """Let ``box`` make up for everything from now on when its socket has room, though it may not be full yet."""
+        for member in (box.members or {}).values():
+            self._catch_up(member)
+        self._fall_behind(box)
+        self._touch(box)
+
+    def writable(self, box: Outbox) -> None:
+        """The socket of ``box`` takes more."""
+        if box.behind and box.socket is not None:
+            self._catch_up_socket(box, box.socket)
+
+    def flush(self) -> None:
+        """Hand out what this turn has brought: to the members, then to their sockets."""
+        self._scheduled = False
+        moved, self._moved = self._moved, []
+        for room in moved:
+            self._spread(room)
+        dirty, self._dirty = self._dirty, []
+        for box in dirty:
+            box.dirty = False
+            socket = box.socket
+            if socket is None or box.behind or socket.buffered() > HIGH_WATER_BYTES:
+                self._write(box)
+            else:
+                # What _write would do, without the call: this is the loop that all deliveries go through.
+                frames, box.frames, box.size = box.frames, (), 0
+                socket.send(frames)
+
+    def flush_box(self, box: Outbox) -> None:
+        """Hand out now what waits for ``box``, because it is about to be closed."""
+        if box.members is not None:
+            for member in box.members.values():
+                self._catch_up(member)
+        self._write(box)
+
+    def discard(self, box: Outbox) -> None:
+        """Forget what waits for ``box``, because nobody will read it."""
+        waiting = len(box.frames) + len(box.cursors or ())
+        self.traffic.dropped += waiting
+        self.traffic.messages -= waiting
+        self.traffic.octets -= box.size
+        box.frames, box.cursors, box.size = (), None, 0
+
+    # --- the turn of the loop -------------------------------------------------------------------------
+
+    def _mark(self, room: Room) -> None:
+        room.moved = True
+        self._moved.append(room)
+        self._wake()
+
+    def _touch(self, box: Outbox) -> None:
+        if not box.dirty:
+            box.dirty = True
+            self._dirty.append(box)
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self.flush)
+
+    def _spread(self, room: Room) -> None:
+        pending, cursors = room.pending, room.cursors
+        # One tuple for all who get the same; whoever writes it to many sockets may know it again.
+        shared = (*pending, *cursors.values())
+        size = room.size + sum(frame.size for frame in cursors.values())
+        room.pending, room.cursors, room.size, room.moved = [], {}, 0, False
+        dirty = self._dirty
+        common = 0
+        for box, member in room.members.items():
+            if member.seen or box.behind or (cursors and box in cursors):
+                self._spread_specially(member, pending, cursors)
+                continue
+            if box.frames:
+                box.add(shared, size)
+            else:
+                box.frames = shared
+                box.size += size
+            common += 1
+            if not box.dirty:
+                box.dirty = True
+                dirty.append(box)
+        self.traffic.messages += common * len(shared)
+        self.traffic.octets += common * size
+
+    def _spread_specially(self, member: Member, pending: list[Frame], cursors: dict[Outbox, Frame]) -> None:
+        """To one who is not given what all are: it has seen a part, is the sender of a part, or is behind."""
+        box, room = member.box, member.room
+        frames = pending[member.seen :]
+        member.seen = 0
+        if box.behind and box.backlog is not None:
+            box.backlog.missed(sum(frame.size for frame in frames))
+            self._touch(box)
+            return
+        others = [(sender, frame) for sender, frame in cursors.items() if sender is not box]
+        if not box.behind:
+            frames.extend(frame for _, frame in others)
+        self._give(box, frames)
+        if box.behind:
+            for sender, frame in others:
+                self._keep_newest(box, room, sender, frame)
+        if frames or others:
+            self._touch(box)
+
+    def _catch_up(self, member: Member) -> None:
+        pending, box = member.room.pending, member.box
+        if member.seen == len(pending):
+            return
+        if box.behind and box.backlog is not None:
+            box.backlog.missed(sum(frame.size for frame in pending[member.seen :]))
+        else:
+            self._give(box, pending[member.seen :])
+        member.seen = len(pending)
+        self._touch(box)
+
+    def _give(self, box: Outbox, frames: list[Frame]) -> None:
+        if frames:
+            size = sum(frame.size for frame in frames)
+            box.add(frames, size)
+            self.traffic.messages += len(frames)
+            self.traffic.octets += size
+
+    def _keep_newest(self, box: Outbox, room: Room, sender: Outbox, frame: Frame) -> None:
+        if box.cursors is None:
+            box.cursors = {}
+        replaced = box.cursors.pop((room, sender), None)
+        box.cursors[room, sender] = frame
+        growth = frame.size
+        if replaced is None:
+            self.traffic.messages += 1
+        else:
+            self.traffic.cursors_collapsed += 1
+            growth -= replaced.size
+        box.size += growth
+        self.traffic.octets += growth
+
+    def _write(self, box: Outbox) -> None:
+        socket = box.socket
+        if socket is None:
+            return
+        has_room = socket.buffered() <= HIGH_WATER_BYTES
+        if not has_room:
+            self._fall_behind(box)
+        if not box.behind:
+            frames = box.frames
+            box.frames, box.size = (), 0
+            if frames:
+                socket.send(frames)
+        elif self._is_too_slow(box):
+            self.traffic.slow_closes += 1
+            self.discard(box)
+            box.overflowed()
+        elif has_room and box.backlog is not None:
+            self._catch_up_socket(box, socket)
+
+    def _fall_behind(self, box: Outbox) -> None:
+        if not box.behind:
+            box.behind = True
+            if box.backlog is not None:
+                box.backlog.begin()
+
+    def _is_too_slow(self, box: Outbox) -> bool:
+        most = self._max_outbox_size
+        return box.size > most or (box.backlog is not None and box.backlog.is_hopeless(most))
+
+    def _catch_up_socket(self, box: Outbox, socket: Socket) -> None:
+        # The transport calls again once it had more than the high-water mark and has little again. So there is
+        # no stopping in between: either it has more, or nothing is left.
+        while socket.buffered() <= HIGH_WATER_BYTES and self._refill(box):
+            chunk, size = _chunk(box.frames)
+            box.frames = box.frames[len(chunk) :]
+            box.size -= size
+            socket.send(chunk)
+        box.behind = bool(box.frames or box.cursors) or socket.buffered() > HIGH_WATER_BYTES
+
+    def _refill(self, box: Outbox) -> bool:
+        """Let what was kept apart wait in line when the line is empty; whether anything waits."""
+        if not box.frames and box.cursors:
+            box.frames, box.cursors = list(box.cursors.values()), None
+        if not box.frames and box.backlog is not None:
+            frames = box.backlog.make_up()
+            self._give(box, list(frames))
+        return bool(box.frames)
+
+
+def _chunk(frames: Sequence[Frame]) -> tuple[Sequence[Frame], int]:
+    size = 0
+    for count, frame in enumerate(frames):
+        size += frame.size
+        if size >= CHUNK_BYTES:
+            return frames[: count + 1], size
+    return frames, size
+
+
+class Pace:
+    """
+    When the hub is flushed: in the next turn of the loop, or, after a long flush, once a rest of its length is over.
+
+    So flushing takes half of the time at most. In the rest the loop reads what others have sent meanwhile, and
+    it leaves together, in one write for each member instead of many: what is busy gets faster, and what is not
+    is not delayed.
+    """
+
+    def __init__(self, seconds: Callable[[], float] = perf_counter) -> None:
+        self._seconds = seconds
+        self._rest_until = 0.0
+
+    def __call__(self, flush: Callable[[], None]) -> None:
+        """Have ``flush`` called once."""
+        loop = asyncio.get_running_loop()
+        rest = self._rest_until - self._seconds()
+        if rest < SHORTEST_REST_SECONDS:
+            loop.call_soon(self._run, flush)
+        else:
+            loop.call_later(rest, self._run, flush)
+
+    def _run(self, flush: Callable[[], None]) -> None:
+        begun = self._seconds()
+        flush()
+        done = self._seconds()
+        self._rest_until = done + min(done - begun, LONGEST_REST_SECONDS)

@@ -1,0 +1,112 @@
+"""
+The seam between a transport, which carries frames, and a conversation, which gives them meaning.
+
+Transports know RFC 6455 and nothing of sessions; conversations know sessions and nothing of TCP.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from roomkey.wire.frame import Frame
+
+
+class Handshake(Struct, frozen=True, kw_only=True):
+    """
+    A client's wish to open a WebSocket, before it is answered.
+
+    ``path`` is percent-decoded, ``raw_path`` is not. Header names are lower case; of a repeated header
+    ``headers`` has the values joined with ``, ``. Of a repeated query parameter the first counts.
+    """
+
+    path: str
+    raw_path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    subprotocols: Sequence[str] = ()
+    client_ip: str | None = None
+    secure: bool = False
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """The answer to a handshake that is not welcome: plain HTTP, never a 101."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[str, str]] = (("content-type", "application/problem+json"),)
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """
+    The answer to a handshake that is welcome: who talks to the socket, and what the 101 says.
+
+    Messages longer than ``max_message_bytes``, inflated and reassembled, are closed with 1009 before they
+    are buffered.
+    """
+
+    conversation: "Conversation"
+    subprotocol: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    max_message_bytes: int = 10 * 1024
+
+
+class Socket(Protocol):
+    """One open WebSocket as its conversation sees it. Nothing here waits, nothing here raises."""
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Write whole messages, in order, in one system call if possible. Ignored once closing has begun."""
+        ...
+
+    def buffered(self) -> int:
+        """Bytes that were sent and that the operating system has not taken yet."""
+        ...
+
+    def close(self, code: int, reason: str = "") -> None:
+        """
+        Begin the closing handshake; what was sent goes first. ``reason`` is cut at 123 bytes.
+
+        The connection is gone within seconds, whether or not the peer answers.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection now, without a close frame and without what was still buffered."""
+        ...
+
+
+class Conversation(Protocol):
+    """
+    What a transport tells the one who talks to a socket. Calls come in order, one at a time, on the loop.
+
+    ``closed`` is called exactly once, last. Should one of these raise, this socket closes with 1011 and
+    no other is touched. Nothing is delivered after ``Socket.close`` or ``Socket.abort`` was called.
+    """
+
+    def opened(self, socket: Socket) -> None:
+        """The 101 was sent."""
+        ...
+
+    def text(self, message: bytes) -> None:
+        """A whole text message, inflated, valid UTF-8."""
+        ...
+
+    def binary(self, message: bytes) -> None:
+        """A whole binary message, inflated."""
+        ...
+
+    def writable(self) -> None:
+        """``Socket.buffered`` had passed the transport's high-water mark (64 KiB) and is low again."""
+        ...
+
+    def closed(self, code: int) -> None:
+        """The connection is gone. ``code`` is the peer's close code, 1005 if it gave none, 1006 without a close."""
+        ...
+
+
+class Doorkeeper(Protocol):
+    """Decides about handshakes: the one door from a transport to the realtime services."""
+
+    async def accept(self, handshake: Handshake) -> Accepted | Refused:
+        """Answer a handshake. The transport sets a deadline; whatever this raises becomes a 503."""
+        ...

@@ -1,0 +1,59 @@
+"""Asking the doorkeeper, with bounds on how long and how many at a time, and what is answered in its place."""
+
+import asyncio
+from http import HTTPStatus
+
+import msgspec
+import structlog
+
+from roomkey.realtime.transport import Accepted, Doorkeeper, Handshake, Refused
+from roomkey.transports import TransportSettings
+
+log = structlog.get_logger()
+
+
+def refusal(status: HTTPStatus, code: str, detail: str, *headers: tuple[str, str]) -> Refused:
+    """A refusal in the form of all our errors (RFC 9457)."""
+    problem = {
+        "type": f"urn:roomkey:problem:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+    }
+    content_type = ("content-type", "application/problem+json")
+    return Refused(status=status.value, body=msgspec.json.encode(problem), headers=(content_type, *headers))
+
+
+UNAVAILABLE = refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "overloaded",
+    "The server cannot decide about this connection now. Try again later.",
+    ("retry-after", "1"),
+)
+
+
+class Reception:
+    """The way to the doorkeeper; one per server, whatever transports lead to it."""
+
+    def __init__(self, doorkeeper: Doorkeeper, settings: TransportSettings) -> None:
+        self._doorkeeper = doorkeeper
+        self._timeout = settings.handshake_timeout.total_seconds()
+        self._room = settings.max_handshakes
+
+    async def ask(self, handshake: Handshake) -> Accepted | Refused:
+        """The doorkeeper's answer, or a 503 when there is none to be had: too many ask, too slow, broken."""
+        if self._room <= 0:
+            return UNAVAILABLE
+        self._room -= 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._doorkeeper.accept(handshake)
+        except TimeoutError:
+            log.warning("handshake_timed_out")
+            return UNAVAILABLE
+        except Exception:
+            log.exception("handshake_failed")
+            return UNAVAILABLE
+        finally:
+            self._room += 1

@@ -1,0 +1,267 @@
+"""Documents that other processes write to as well, and compaction: nothing is lost, and nothing comes back."""
+
+import asyncio
+from typing import Any
+
+from roomkey.documents.maintenance import Upkeep
+from roomkey.errors import Storage
+from roomkey.ports import StoredDocument
+from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.transport import Accepted
+from tests.support.library import ALICE, FaultyStore, House, Writer, outside, stored, text
+from tests.support.loops import in_no_time
+from tests.support.sockets import NOON, READ_ONLY, FakeSocket
+
+
+@in_no_time
+async def test_what_another_process_has_stored_is_learned_with_the_next_write() -> None:
+    async with House() as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        listener, theirs = house.attend(document), Writer().type("theirs")
+        await outside(house.store, theirs)
+
+        document.take_update(Writer().type("ours"), ALICE, NOON)
+        await house.settle()
+
+        assert sorted(text(document)) == sorted("hello" + "theirs" + "ours")
+        assert yjs.Update(theirs) in listener.heard
+        assert document.sequence == 3
+
+
+@in_no_time
+async def test_what_another_process_has_stored_is_learned_by_those_who_only_read() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        listener, theirs = house.attend(document), Writer().type("theirs")
+        await outside(house.store, theirs)
+
+        await Upkeep(house.library).sweep(NOON)
+        await house.settle()
+
+        assert listener.heard == [yjs.Update(theirs)]
+
+
+@in_no_time
+async def test_what_could_not_be_learned_when_it_was_noticed_is_learned_later() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        listener, theirs = house.attend(document), Writer().type("theirs")
+        await outside(house.store, theirs)
+        load = FailingOnce(house.store)
+
+        document.take_update(Writer().type("ours"), ALICE, NOON)
+        await house.settle()
+        await Upkeep(house.library).sweep(NOON)
+        await house.settle()
+
+        assert load.failed
+        assert yjs.Update(theirs) in listener.heard
+
+
+class FailingOnce:
+    """Lets the next load of a store fail."""
+
+    def __init__(self, store: FaultyStore) -> None:
+        self.failed = False
+        self._load = store.load
+        store.load = self  # type: ignore[method-assign]
+
+    async def __call__(self, name: str) -> Any:
+        if not self.failed:
+            self.failed = True
+            raise Storage("the store is away")
+        return await self._load(name)
+
+
+@in_no_time
+async def test_what_was_not_learned_yet_is_not_compacted_away() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        await outside(house.store, Writer().type("theirs"))
+        load = FailingOnce(house.store)
+        document.take_update(Writer().type("ours"), ALICE, NOON)
+        await house.settle()
+
+        record = await house.store.find("d")
+        assert record is not None
+        await Upkeep(house.library).compact(record)
+
+        assert load.failed
+        assert sorted(await house.store.text("d")) == sorted("hello" + "theirs" + "ours")
+
+
+class LateStore(FaultyStore):
+    """One whose answers to ``load`` are late by as long as ``delays`` say, and may be outdated then."""
+
+    def __init__(self) -> None:
+        super().__init__(shared=True)
+        self.delays: list[float] = []
+
+    async def load(self, name: str) -> StoredDocument | None:
+        found = await super().load(name)
+        if self.delays:
+            await asyncio.sleep(self.delays.pop(0))
+        return found
+
+
+@in_no_time
+async def test_what_was_learned_late_does_not_stand_for_what_came_meanwhile() -> None:
+    store = LateStore()
+    async with House(store) as house:
+        await stored(store, "hello")
+        document = await house.document()
+        store.delays = [1, 10]
+        for words in ("first", "second"):
+            await outside(store, Writer().type(words))
+            document.take_update(Writer().type("ours"), ALICE, NOON)
+            await house.settle()
+        await asyncio.sleep(2)  # the first answer is here, the second one is not
+
+        record = await store.find("d")
+        assert record is not None
+        await Upkeep(house.library).compact(record)
+
+        assert sorted(await store.text("d")) == sorted("hello" + "first" + "second" + "ours" * 2)
+
+
+@in_no_time
+async def test_compacting_what_waits_does_not_hide_what_another_process_has_stored() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        writer = Writer()
+        writer.type("never seen")
+        document.take_update(writer.type("waits"), ALICE, NOON)
+        await house.settle()
+        listener, theirs = house.attend(document), Writer().type("theirs")
+        await outside(house.store, theirs)
+
+        record = await house.store.find("d")
+        assert record is not None
+        await Upkeep(house.library).compact(record)
+        await Upkeep(house.library).sweep(NOON)
+        await house.settle()
+
+        assert listener.heard == [yjs.Update(theirs)]
+
+
+@in_no_time
+async def test_what_waits_survives_compaction_and_a_restart() -> None:
+    async with House() as house:
+        writer = Writer()
+        first, second = writer.type("a"), writer.type("b")
+        document = await house.document()
+        document.take_update(second, ALICE, NOON)
+        await house.settle()
+        record = await house.store.find("d")
+        assert record is not None
+        await Upkeep(house.library).compact(record)
+        await house.close()
+
+        async with House(house.store) as again:
+            reopened = await again.document()
+            reopened.take_update(first, ALICE, NOON)
+            await again.settle()
+
+            assert text(reopened) == await again.store.text("d") == "ab"
+
+
+@in_no_time
+async def test_compaction_changes_nothing_that_can_be_read() -> None:
+    async with House() as house:
+        writer = await stored(house.store, "hello ")
+        document = await house.document()
+        for word in ("one ", "two ", "three "):
+            document.take_update(writer.type(word), ALICE, NOON)
+        document.take_update(writer.erase(3), ALICE, NOON)
+        await house.settle()
+        before = await house.store.text("d")
+
+        record = await house.store.find("d")
+        assert record is not None
+        done = await Upkeep(house.library).compact(record)
+        document.take_update(writer.type("four"), ALICE, NOON)
+        await house.settle()
+
+        compacted = await house.store.load("d")
+        assert compacted is not None
+        assert done
+        assert (compacted.upto, len(compacted.updates)) == (5, 1)
+        assert await house.store.text("d") == before + "four" == text(document)
+
+
+@in_no_time
+async def test_a_document_with_something_unsaved_is_compacted_without_losing_or_claiming_it() -> None:
+    async with House() as house:
+        writer = await stored(house.store, "hello ")
+        document = await house.document()
+        house.store.away = True
+        document.take_update(writer.type("unsaved"), ALICE, NOON)
+        await house.settle()
+        house.store.away = False
+        record = await house.store.find("d")
+        assert record is not None
+
+        await Upkeep(house.library).compact(record)
+        await house.pass_time(60)
+
+        compacted = await house.store.load("d")
+        assert compacted is not None
+        assert (compacted.upto, [update.data for update in compacted.updates]) == (1, writer.updates[1:])
+        assert await house.store.text("d") == "hello unsaved"
+
+
+@in_no_time
+async def test_a_document_that_was_replaced_elsewhere_is_left_and_nothing_of_it_gets_into_the_new_one() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "old")
+        document = await house.document()
+        listener, settled = house.attend(document), list[bool]()
+        await house.store.delete("d", document.lineage, NOON)
+        await house.store.create("d", "another", NOON)
+
+        document.take_update(Writer().type("too late"), ALICE, NOON, settled=settled.append)
+        await house.settle()
+
+        assert (listener.told, settled) == (["deleted"], [False])
+        assert await house.store.text("d") == ""
+        async with house.open() as fresh:
+            assert (fresh.lineage, text(fresh)) == ("another", "")
+
+
+@in_no_time
+async def test_a_document_that_was_replaced_elsewhere_is_left_by_its_readers_too() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "old")
+        document = await house.document()
+        listener = house.attend(document)
+        await house.store.delete("d", document.lineage, NOON)
+
+        await Upkeep(house.library).sweep(NOON)
+
+        assert listener.told == ["deleted"]
+        assert house.library.find("d") is None
+
+
+@in_no_time
+async def test_whoever_was_let_in_before_a_document_was_deleted_does_not_stay_in_what_is_gone() -> None:
+    async with House() as house:
+        await stored(house.store, "old")
+        _, token = house.sessions.issue(grants=READ_ONLY)
+        answer = await house.knock(token)
+        assert isinstance(answer, Accepted)
+        document = house.library.find("d")
+        assert document is not None
+        await house.store.delete("d", document.lineage, NOON)
+        house.library.forget(document)
+
+        socket = FakeSocket()
+        answer.conversation.opened(socket)
+        await house.settle()
+
+        assert socket.closed_with is not None
+        assert list(document.attendees) == []

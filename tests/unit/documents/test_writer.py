@@ -1,0 +1,332 @@
+"""The way of changes to storage: one write at a time, everything once and in order, and nothing acknowledged early."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.documents import writer
+from roomkey.documents.writer import Saver
+from roomkey.ports import DocumentUpdate
+from tests.support.library import ALICE, BOB, TURNS, FaultyStore
+from tests.support.loops import in_no_time
+from tests.support.sockets import NOON
+
+
+def update(text: str, *, seconds: float = 0) -> DocumentUpdate:
+    return DocumentUpdate(text.encode(), ALICE, NOON + timedelta(seconds=seconds))
+
+
+class Desk:
+    """A saver of a new document, and what it says; ``told`` are the changes that were settled, and how."""
+
+    def __init__(self, store: FaultyStore) -> None:
+        self.store = store
+        self.tasks: list[asyncio.Task[None]] = []  # or they would be collected
+        self.told: list[tuple[str, bool]] = []
+        self.lost = 0
+        self.overtaken = 0
+        self.saver: Saver
+
+    @classmethod
+    async def open(cls, *, lineage: str = "l", interval: timedelta = timedelta()) -> "Desk":
+        desk = cls(FaultyStore())
+        await desk.store.create("d", "l", NOON)
+        desk.saver = Saver(
+            desk.store,
+            "d",
+            lineage=lineage,
+            sequence=0,
+            interval=interval,
+            spawn=desk._spawn,
+            lost=desk._lose,
+            overtaken=desk._overtake,
+        )
+        return desk
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(asyncio.create_task(self._safely(work)))
+
+    async def _safely(self, work: Coroutine[Any, Any, None]) -> None:
+        with contextlib.suppress(RuntimeError):
+            await work
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+    def _overtake(self) -> None:
+        self.overtaken += 1
+
+    def add(self, *texts: str) -> None:
+        for text in texts:
+            self.saver.add(update(text), lambda stored, text=text: self.told.append((text, stored)))
+
+    async def settle(self) -> None:
+        """Let everything happen that waits for nobody."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    async def stored(self) -> list[bytes]:
+        found = await self.store.load("d")
+        assert found is not None
+        return [each.data for each in found.updates]
+
+
+@in_no_time
+async def test_what_is_added_is_stored_and_then_told() -> None:
+    desk = await Desk.open()
+
+    desk.add("a")
+    before = list(desk.told)
+    await desk.saver.settle()
+
+    assert before == []
+    assert desk.told == [("a", True)]
+    assert await desk.stored() == [b"a"]
+    assert (desk.saver.sequence, desk.saver.is_idle, desk.saver.unsaved) == (1, True, 0)
+
+
+@in_no_time
+async def test_one_write_is_under_way_and_everything_else_waits_for_the_next_one() -> None:
+    desk = await Desk.open()
+    desk.store.gate.clear()
+
+    for number in range(50):
+        desk.add(str(number))
+        await asyncio.sleep(0)
+    told = list(desk.told)
+    desk.store.gate.set()
+    await desk.saver.settle()
+
+    assert told == []
+    assert desk.store.at_once == 1
+    assert [len(batch) for batch in desk.store.appended] == [1, 49]
+    assert await desk.stored() == [str(number).encode() for number in range(50)]
+    assert desk.told == [(str(number), True) for number in range(50)]
+
+
+@in_no_time
+async def test_between_two_writes_there_is_a_rest_in_which_the_next_one_collects() -> None:
+    desk = await Desk.open(interval=timedelta(milliseconds=25))
+    clock = asyncio.get_running_loop().time
+    desk.add("first")
+    await desk.saver.settle()
+    first_at = clock()
+
+    desk.add("second")
+    await asyncio.sleep(0.02)
+    desk.add("third")
+    early = list(desk.store.appended)
+    await desk.saver.settle()
+    second_at = clock()
+    await asyncio.sleep(1)
+    desk.add("long after")
+    await desk.settle()
+
+    assert early == [[b"first"]]
+    assert second_at - first_at >= 0.025
+    assert desk.store.appended == [[b"first"], [b"second", b"third"], [b"long after"]]
+
+
+@in_no_time
+async def test_nothing_is_told_before_storage_has_answered() -> None:
+    desk = await Desk.open()
+    desk.store.gate.clear()
+
+    desk.add("a")
+    await desk.settle()
+    waiting = (list(desk.told), desk.saver.is_idle, desk.saver.unsaved, desk.saver.unsaved_bytes)
+    desk.store.gate.set()
+    await desk.saver.settle()
+
+    assert waiting == ([], False, 1, 1)
+    assert desk.told == [("a", True)]
+
+
+@in_no_time
+async def test_what_comes_while_a_change_is_told_of_is_stored_too() -> None:
+    desk = await Desk.open()
+
+    desk.saver.add(update("a"), lambda _: desk.add("b"))
+    await desk.saver.settle()
+
+    assert await desk.stored() == [b"a", b"b"]
+
+
+@in_no_time
+async def test_a_failing_write_is_tried_again_until_storage_answers_and_all_is_stored_once_and_in_order() -> None:
+    desk = await Desk.open()
+    desk.store.away = True
+
+    for number in range(20):
+        desk.add(str(number))
+        await asyncio.sleep(1)
+    told, trouble = list(desk.told), desk.saver.trouble
+    desk.store.away = False
+    await desk.saver.settle()
+
+    assert (told, trouble) == ([], "the store is away")
+    assert await desk.stored() == [str(number).encode() for number in range(20)]
+    assert [text for text, stored in desk.told if stored] == [str(number) for number in range(20)]
+    assert desk.saver.trouble is None
+
+
+@in_no_time
+async def test_the_pauses_between_tries_grow_up_to_some_seconds() -> None:
+    desk = await Desk.open()
+    desk.store.away = True
+
+    desk.add("a")
+    await asyncio.sleep(60)
+    tried = desk.store.tried_at
+
+    pauses = [later - sooner for sooner, later in pairwise(tried)]
+    longest = writer.LONGEST_PAUSE_SECONDS
+    assert writer.FIRST_PAUSE_SECONDS / 2 <= pauses[0] <= writer.FIRST_PAUSE_SECONDS
+    assert all(longest / 2 <= pause <= longest for pause in pauses[7:])
+    assert 12 <= len(pauses) <= 32
+    desk.store.away = False
+    await desk.saver.settle()
+
+
+@in_no_time
+async def test_a_write_that_was_stored_though_storage_said_no_loses_nothing_and_is_noticed() -> None:
+    desk = await Desk.open()
+    desk.store.away = True
+    desk.add("a")
+    await desk.settle()
+
+    await MemoryDocumentStore.append(desk.store, "d", "l", [update("a")])
+    desk.store.away = False
+    await desk.saver.settle()
+
+    assert set(await desk.stored()) == {b"a"}
+    assert desk.told == [("a", True)]
+    assert desk.overtaken == 1
+
+
+@in_no_time
+async def test_a_long_queue_is_written_in_batches_of_bounded_number() -> None:
+    desk = await Desk.open()
+
+    desk.add(*(str(number) for number in range(2 * writer.MAX_BATCH_UPDATES + 1)))
+    await desk.saver.settle()
+
+    assert [len(batch) for batch in desk.store.appended] == [writer.MAX_BATCH_UPDATES, writer.MAX_BATCH_UPDATES, 1]
+    assert len(desk.told) == 2 * writer.MAX_BATCH_UPDATES + 1
+
+
+@in_no_time
+async def test_large_changes_are_written_in_batches_of_bounded_size() -> None:
+    desk = await Desk.open()
+    third = "x" * (writer.MAX_BATCH_BYTES // 3 + 1)
+
+    desk.add(*[third] * 5, "y" * writer.MAX_BATCH_BYTES * 2)
+    await desk.saver.settle()
+
+    assert [len(batch) for batch in desk.store.appended] == [3, 3]
+
+
+@in_no_time
+async def test_what_waits_is_counted_in_updates_bytes_and_time() -> None:
+    desk = await Desk.open()
+    desk.store.gate.clear()
+    desk.saver.add(update("aa", seconds=1))
+    await desk.settle()
+    desk.saver.add(update("bbb", seconds=2))
+
+    waiting = (desk.saver.unsaved, desk.saver.unsaved_bytes, desk.saver.unsaved_since)
+    data = [each.data for each in desk.saver.unsaved_updates()]
+    desk.store.gate.set()
+    await desk.saver.settle()
+
+    assert waiting == (2, 5, NOON + timedelta(seconds=1))
+    assert data == [b"aa", b"bbb"]
+    assert (desk.saver.unsaved, desk.saver.unsaved_bytes, desk.saver.unsaved_since) == (0, 0, None)
+    assert desk.saver.unsaved_updates() == []
+
+
+@in_no_time
+async def test_when_the_document_is_gone_everyone_is_told_that_nothing_was_stored() -> None:
+    desk = await Desk.open()
+    desk.store.gate.clear()
+    desk.add("a")
+    await desk.settle()
+    desk.add("b")
+    await desk.store.delete("d", "l", NOON)
+
+    desk.store.gate.set()
+    await desk.saver.settle()
+
+    assert desk.told == [("a", False), ("b", False)]
+    assert desk.lost == 1
+    assert (desk.saver.is_idle, desk.saver.unsaved, desk.saver.unsaved_bytes) == (True, 0, 0)
+
+
+@in_no_time
+async def test_a_document_of_another_lineage_is_not_written_to() -> None:
+    desk = await Desk.open(lineage="another")
+
+    desk.add("a")
+    await desk.saver.settle()
+
+    assert desk.told == [("a", False)]
+    assert desk.lost == 1
+    assert await desk.stored() == []
+
+
+@in_no_time
+async def test_whoever_is_told_hears_it_after_the_document_is_known_to_be_lost() -> None:
+    desk = await Desk.open(lineage="another")
+    lost_when_told: list[int] = []
+
+    desk.saver.add(update("a"), lambda _: lost_when_told.append(desk.lost))
+    await desk.saver.settle()
+
+    assert lost_when_told == [1]
+
+
+@in_no_time
+async def test_appends_of_others_are_noticed_and_counted() -> None:
+    desk = await Desk.open()
+    await desk.store.append("d", "l", [DocumentUpdate(b"theirs", BOB, NOON)])
+
+    desk.add("a")
+    await desk.saver.settle()
+    overtaken = desk.overtaken
+    desk.add("b")
+    await desk.saver.settle()
+
+    assert (overtaken, desk.overtaken) == (1, 1)
+    assert desk.saver.sequence == 3
+
+
+@in_no_time
+async def test_a_write_that_fails_as_none_should_takes_nothing_with_it() -> None:
+    desk = await Desk.open()
+    desk.store.fault = RuntimeError("a fault in a store")
+    desk.add("a", "b")
+    await desk.settle()
+
+    still_waiting, is_idle = desk.saver.unsaved_updates(), desk.saver.is_idle
+    desk.store.fault = None
+    desk.add("c")
+    await desk.saver.settle()
+
+    assert [each.data for each in still_waiting] == [b"a", b"b"]
+    assert not is_idle
+    assert await desk.stored() == [b"a", b"b", b"c"]
+
+
+@in_no_time
+async def test_nobody_who_waits_for_everything_to_be_stored_is_left_waiting_when_nothing_can_be() -> None:
+    desk = await Desk.open()
+    await desk.store.delete("d", "l", NOON)
+    desk.add("a")
+
+    await desk.saver.settle()
+
+    assert desk.saver.is_idle
