@@ -17,8 +17,8 @@ from benchmarks.harness import Benchmark, Figure, Finding, Goal, Plan, Row, inst
 from benchmarks.httpload import Unexpected
 from benchmarks.processes import SERVER_CORE, usage_of
 from roomkey.backends import open_documents
-from roomkey.documents.maintenance import Upkeep
-from roomkey.documents.open_documents import Library, assemble
+from roomkey.documents.maintenance import Maintenance
+from roomkey.documents.open_documents import OpenDocuments, assemble
 from roomkey.ports import Author, DocumentRecord, DocumentStore, DocumentUpdate, SystemClock
 from roomkey.realtime.rooms.hub import Hub
 
@@ -111,7 +111,7 @@ async def _measure(edits: int, rounds: int) -> dict[str, dict[str, Figure]]:
     with tempfile.TemporaryDirectory(prefix="roomkey-benchmark-") as folder:
         async with open_documents(f"lmdb://{folder}") as store:
             await _write(store, edits)
-            upkeep = Upkeep(Library(store, Hub(max_outbox_size=1 << 20), clock=SystemClock()))
+            maintenance = Maintenance(OpenDocuments(store, Hub(max_outbox_size=1 << 20), clock=SystemClock()))
             for moment in (BEFORE, AFTER):
                 record = await _record(store)
                 found[moment] = {
@@ -122,7 +122,7 @@ async def _measure(edits: int, rounds: int) -> dict[str, dict[str, Figure]]:
                 }
                 if moment == BEFORE:
                     begun = time.perf_counter()
-                    await upkeep.compact(record)
+                    await maintenance.compact(record)
                     found["compaction"] = {"takes": Figure([time.perf_counter() - begun], "s")}
             found["compaction"]["on the disk"] = Figure([_bytes_in(folder) / 1e6], "MB")
     return found

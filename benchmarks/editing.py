@@ -99,7 +99,7 @@ class Side(Struct, frozen=True):
 
     def receive_state(self, connection: socket.socket, document: str) -> bytes:
         """Read until the answer to a step 1; returns the update in it. What came before and behind is lost."""
-        inbox = websocket.Inbox()
+        inbox = websocket.MessageAssembler()
         while chunk := connection.recv(262_144):
             for message in inbox.feed(chunk):
                 if (state := self.state_in(message, document)) is not None:

@@ -134,7 +134,7 @@ def _join(side: Side, joiners: int, typist: _Typist) -> float:
         Unexpected: If one does not get it.
     """
     connections = side.connect([DOCUMENT] * joiners)
-    waiting = {connection: websocket.Inbox() for connection in connections}
+    waiting = {connection: websocket.MessageAssembler() for connection in connections}
     with selectors.DefaultSelector() as selector:
         for connection in (*connections, typist.connection):
             selector.register(connection, selectors.EVENT_READ, connection)
@@ -156,7 +156,7 @@ def _join(side: Side, joiners: int, typist: _Typist) -> float:
     return seconds
 
 
-def _has_all(side: Side, connection: socket.socket, inbox: websocket.Inbox) -> bool:
+def _has_all(side: Side, connection: socket.socket, inbox: websocket.MessageAssembler) -> bool:
     chunk = connection.recv(READ_BYTES)
     if not chunk:
         raise Unexpected("the server closed a connection")

@@ -57,7 +57,7 @@ def _payload(received: bytes | bytearray, position: int) -> tuple[int, int] | No
     return start, start + size
 
 
-class Inbox:
+class MessageAssembler:
     """The messages of a server, however they are cut, and however long they are."""
 
     def __init__(self) -> None:

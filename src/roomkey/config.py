@@ -29,7 +29,7 @@ from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKey, ApiKeys
 from roomkey.sessions.janitor import JanitorSettings
-from roomkey.settings import Given, in_words, nearest, read
+from roomkey.settings import SourcedValue, in_words, nearest, read
 from roomkey.transports import TransportSettings
 from roomkey.transports.http import HttpSettings
 
@@ -57,7 +57,7 @@ SHARED: Final[Mapping[str, str]] = {
 }
 """Settings of components that are not set by themselves: one setting holds for all of them."""
 
-LATER: Final = {"redis": "REDIS_URL", "database": "DATABASE_URL"}
+KNOWN_BUT_MISSING: Final = {"redis": "REDIS_URL", "database": "DATABASE_URL"}
 """Kinds of storage that have a name and a variable, but no backend in this version."""
 
 
@@ -197,13 +197,13 @@ class Config(Struct, frozen=True, kw_only=True):
 
 SECTIONS: Final = tuple(name for name in Config.__struct_fields__ if name not in ("sources", "warnings"))
 
-Layer = dict[str, Given]
+Layer = dict[str, SourcedValue]
 """What one source says: names with their section, ``server.port``, and values."""
 
 
 def load(
     file: Path | None = None,
-    overrides: Mapping[str, Given] | None = None,
+    overrides: Mapping[str, SourcedValue] | None = None,
     environment: Mapping[str, str] = os.environ,
     *,
     listening: bool = False,
@@ -308,8 +308,9 @@ def _policy_contradictions(policy: SessionPolicy) -> Iterator[str]:
 
 
 def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
-    if storage.url in LATER:
-        yield f"storage.url: {storage.url} ({LATER[storage.url]}) is not available in this version; memory and file are"
+    if storage.url in KNOWN_BUT_MISSING:
+        missing = f"{storage.url} ({KNOWN_BUT_MISSING[storage.url]})"
+        yield f"storage.url: {missing} is not available in this version; memory and file are"
     elif "://" not in storage.location:
         yield f"storage.url: {storage.url!r} is not memory, file or a URL such as lmdb:///var/lib/roomkey"
     else:
@@ -348,7 +349,7 @@ def _from_file(file: Path | None, problems: list[str]) -> Layer:
             table: dict[str, Any] = msgspec.convert(entries, dict[str, Any])
             if section == "realtime":
                 _read_schemas(table, file.parent, problems)
-            given |= {f"{section}.{name}": Given(value, str(file)) for name, value in table.items()}
+            given |= {f"{section}.{name}": SourcedValue(value, str(file)) for name, value in table.items()}
     return given
 
 
@@ -393,7 +394,7 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> La
         other = given.get(name)
         if other is not None and other.value != value:
             problems.append(f"{name}: {other.source} and {variable} say different things")
-        given[name] = Given(value, variable, as_text=True)
+        given[name] = SourcedValue(value, variable, as_text=True)
     return given
 
 
@@ -418,7 +419,7 @@ def _read_section(section: str, given: Layer, problems: list[str]) -> Any:
     return read(start, section, entries, problems)
 
 
-def _preset(entries: dict[str, Given], problems: list[str]) -> SessionPolicy:
+def _preset(entries: dict[str, SourcedValue], problems: list[str]) -> SessionPolicy:
     chosen = entries.pop("preset", None)
     if chosen is None:
         return SessionPolicy()

@@ -15,7 +15,7 @@ from roomkey.errors import ConfigurationError
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
 from roomkey.sessions.manager import SessionManager
-from roomkey.settings import Given, nearest
+from roomkey.settings import SourcedValue, nearest
 
 
 def asgi(config: Config | Path | None = None, *, seed: Seed | None = None, **sections: Mapping[str, Any]) -> "Rooms":
@@ -38,7 +38,7 @@ def asgi(config: Config | Path | None = None, *, seed: Seed | None = None, **sec
         if section not in SECTIONS:
             raise ConfigurationError(f"{section}: there is no such section{nearest(section, SECTIONS)} (asgi())")
     given = {
-        f"{section}.{name}": Given(value, "asgi()")
+        f"{section}.{name}": SourcedValue(value, "asgi()")
         for section, values in sections.items()
         for name, value in values.items()
     }

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from roomkey.api.app import create_app
 from roomkey.backends import open_documents, open_storage
 from roomkey.config import Config
-from roomkey.documents.maintenance import Upkeep
-from roomkey.documents.open_documents import Library, Seed
-from roomkey.documents.service import Documents
+from roomkey.documents.maintenance import Maintenance
+from roomkey.documents.open_documents import OpenDocuments, Seed
+from roomkey.documents.service import DocumentService
 from roomkey.domain.session import AnyEvent
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.hub import Hub
@@ -22,7 +22,7 @@ from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import Tickets
-from roomkey.sessions.event_follower import Relay
+from roomkey.sessions.event_follower import EventFollower
 from roomkey.sessions.janitor import Janitor
 from roomkey.sessions.manager import SessionManager, SystemClock
 
@@ -60,7 +60,7 @@ class Node:
         self.config = config
         self.draining = False
         self.storage = open_storage(config.storage.location)
-        self.chores = Chores(SystemClock().now)
+        self.background = BackgroundTasks(SystemClock().now)
         master = config.master_key()
         self.sessions = SessionManager(
             self.storage,
@@ -69,10 +69,10 @@ class Node:
             rotation_key=None if master is None else masterkey.derive(master, "token rotation"),
             degraded_from=config.health.degraded_from,
             traffic=self._traffic,
-            ailing=self._ailing,
+            degradations=self._degradations,
         )
         self.sessions.on_events(self._learn)
-        self.documents = Library(
+        self.documents = OpenDocuments(
             open_documents(config.storage.location),
             Hub(max_outbox_size=config.realtime.max_outbox_bytes),
             settings=config.documents,
@@ -84,13 +84,13 @@ class Node:
         security = config.security
         self.app = create_app(
             self.sessions,
-            documents=Documents(self.documents),
+            documents=DocumentService(self.documents),
             settings=replace(
                 config.api, allowed_origins=security.allowed_origins, max_violations=security.max_violations
             ),
             keys=ApiKeys(security.api_keys),
             tickets=self._tickets,
-            doorkeeper=self,
+            handshakes=self,
             transport=config.websocket,
             dev=config.server.dev,
             draining=lambda: self.draining,
@@ -108,13 +108,17 @@ class Node:
         self._sockets = self._new_sockets()
         janitor = Janitor(self.sessions, self.config.janitor)
         # Commits of other processes on the same storage end sockets here, too.
-        relay = Relay(self.storage, self._learn)
+        follower = EventFollower(self.storage, self._learn)
         async with self.storage, self.documents.store, self.documents.at_work():
-            await relay.start()
-            chores = {"janitor": janitor.run, "sockets": self._sockets.run, "documents": Upkeep(self.documents).run}
+            await follower.start()
+            background = {
+                "janitor": janitor.run,
+                "sockets": self._sockets.run,
+                "documents": Maintenance(self.documents).run,
+            }
             if self.storage.shared:
-                chores["relay"] = relay.run
-            async with self.chores.at_work(chores):
+                background["follower"] = follower.run
+            async with self.background.at_work(background):
                 yield
 
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
@@ -133,14 +137,14 @@ class Node:
             settings=settings,
             clock=self.sessions.clock,
             tickets=self._tickets,
-            library=self.documents,
+            open_documents=self.documents,
         )
 
     def _learn(self, events: Sequence[AnyEvent]) -> None:
         self._sockets.on_events(events)
 
-    def _ailing(self) -> Mapping[str, str]:
-        return {**self.chores.ailing(), **self.documents.ailing()}
+    def _degradations(self) -> Mapping[str, str]:
+        return {**self.background.degradations(), **self.documents.degradations()}
 
     def _traffic(self) -> int:
         statistics = self._sockets.statistics()
@@ -152,24 +156,24 @@ def welcome(document: str) -> Mapping[str, Any] | None:
     return {"content": WELCOME} if document == "demo/welcome" else None
 
 
-class Chores:
+class BackgroundTasks:
     """Work in the background that never ends: what fails is reported, and begun again after a while."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._failed: dict[str, datetime] = {}
 
-    def ailing(self) -> Mapping[str, str]:
+    def degradations(self) -> Mapping[str, str]:
         """The chores that failed lately, and when: what health calls degraded."""
         since = self._now() - ALARM
         return {name: f"failed at {at:%H:%M:%S}Z" for name, at in self._failed.items() if at > since}
 
     @asynccontextmanager
-    async def at_work(self, chores: Mapping[str, Chore]) -> AsyncGenerator[None]:
+    async def at_work(self, background: Mapping[str, Chore]) -> AsyncGenerator[None]:
         """Do all of them until the block is left."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._keep_doing(name, chore)) for name, chore in chores.items()]
+                tasks = [group.create_task(self._keep_doing(name, chore)) for name, chore in background.items()]
                 try:
                     yield
                 finally:

@@ -25,7 +25,7 @@ _NOTHING: Final = frozenset({"none", "off", "never", ""})
 S = TypeVar("S", bound=Struct)
 
 
-class Given(Struct, frozen=True):
+class SourcedValue(Struct, frozen=True):
     """A value that somebody wrote, and where: ``source`` is a flag, a variable, or the name of a file."""
 
     value: Any
@@ -83,7 +83,7 @@ def in_words(value: Any) -> str:
             return str(value)
 
 
-def read(start: S, section: str, given: Mapping[str, Given], problems: list[str]) -> S:
+def read(start: S, section: str, given: Mapping[str, SourcedValue], problems: list[str]) -> S:
     """
     ``start`` with every field replaced that ``given`` names; what is wrong with them is added to ``problems``.
 

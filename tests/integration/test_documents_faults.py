@@ -12,7 +12,7 @@ import pytest
 from pycrdt import Doc, Map, Text
 from websockets.exceptions import ConnectionClosed
 
-from roomkey.documents.service import Documents
+from roomkey.documents.service import DocumentService
 from roomkey.realtime.protocol import yjs_messages as yjs
 from tests.integration.test_crash_full_disk import small_disk
 from tests.integration.test_faults import dialled, resident
@@ -250,10 +250,10 @@ async def test_a_document_that_cannot_be_loaded_is_not_overwritten_by_an_empty_o
             await alice.next(UPDATE)
             document = site.node.documents.find("plan")
             assert document is not None
-            assert document.saver is not None
-            await document.saver.settle()
+            assert document.writer is not None
+            await document.writer.settle()
         document.used_at = document.used_at.replace(year=2000)
-        site.node.documents.put_away(site.node.documents.clock.now())
+        site.node.documents.evict(site.node.documents.clock.now())
         assert site.node.documents.find("plan") is None
 
         store.loads = False
@@ -473,7 +473,7 @@ async def test_a_client_with_the_history_of_a_deleted_document_does_not_bring_it
             old = content_of(await alice.next(UPDATE))
             assert alice.socket.response is not None
             lineage = alice.socket.response.headers["roomkey-lineage"]
-            await Documents(site.node.documents).delete("plan")
+            await DocumentService(site.node.documents).delete("plan")
             deleted = await alice.end()
         async with y_client(site, token) as bob:
             await bob.send(edit("the new one"))
@@ -500,7 +500,7 @@ async def test_a_client_that_cannot_say_which_history_it_has_does_not_bring_it_b
             await bob.send(edit("the old one"))
             old = content_of(await bob.next(UPDATE))
             await alice.show("plan", token)
-            await Documents(site.node.documents).delete("plan")
+            await DocumentService(site.node.documents).delete("plan")
             await bob.end()
             async with y_client(site, token) as carol:
                 await carol.send(edit("the new one"))

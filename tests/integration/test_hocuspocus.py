@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from roomkey.documents.service import Documents
+from roomkey.documents.service import DocumentService
 from roomkey.realtime.protocol import yjs_messages as yjs
 from tests.support.documents import (
     APPLIED,
@@ -374,7 +374,7 @@ async def test_a_deleted_document_is_taken_away_and_the_socket_stays_open(transp
     async with a_writer(transport) as (site, client):
         await client.show("other", "")
 
-        await Documents(site.node.documents).delete("plan")
+        await DocumentService(site.node.documents).delete("plan")
 
         assert reason_of(await client.hear("plan", REFUSED)) == "document_deleted"
         await client.say("other", edit("goes on"))

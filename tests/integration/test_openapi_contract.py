@@ -73,11 +73,11 @@ Whether a patch has a place to go, or a text is a text, no schema can say. And n
 
 
 def test_documents(tmp_path: Path) -> None:
-    library = a_library()
-    rest = Rest(library=library)
+    open_documents = a_library()
+    rest = Rest(open_documents=open_documents)
     (tmp_path / "schemathesis.toml").write_text(STATE_DECIDES)
 
-    with served(rest.app, library) as url:
+    with served(rest.app, open_documents) as url:
         done = schemathesis(
             url, tmp_path, "-n", "8", "-H", f"Authorization: Bearer {rest.admin}", "--include-path-regex", "^/documents"
         )

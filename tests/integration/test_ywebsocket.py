@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roomkey.documents.service import Documents
+from roomkey.documents.service import DocumentService
 from roomkey.realtime.protocol import yjs_messages as yjs
 from tests.support.documents import (
     ASK,
@@ -561,7 +561,7 @@ async def test_a_deleted_document_closes_its_sockets_and_is_another_one_afterwar
         assert alice.socket.response is not None
         before = alice.socket.response.headers["roomkey-lineage"]
 
-        await Documents(site.node.documents).delete("plan")
+        await DocumentService(site.node.documents).delete("plan")
 
         assert await alice.end() == await bob.end() == (4410, "document_deleted")
         async with y_client(site, await site.token()) as again:

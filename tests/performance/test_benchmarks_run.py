@@ -19,7 +19,7 @@ from benchmarks.editing import Typing, text_of, typed
 from benchmarks.harness import Figure, Finding, Goal, Machine, Plan, Result, Row, quantiles, ratio
 from benchmarks.httpload import Unexpected
 from benchmarks.run_all import NAMES
-from benchmarks.websocket import TEXT, Inbox, frame, frames
+from benchmarks.websocket import TEXT, MessageAssembler, frame, frames
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 300  # with the peers to be installed
@@ -137,7 +137,7 @@ def test_a_message_is_put_together_wherever_a_read_cuts_it_and_pings_are_left_ou
     received = first + ping + last + b"\x82\x01f"
 
     for cut in range(len(received) + 1):
-        inbox = Inbox()
+        inbox = MessageAssembler()
         messages = inbox.feed(received[:cut]) + inbox.feed(received[cut:])
 
         assert messages == [b"abcde", b"f"], cut
@@ -145,7 +145,7 @@ def test_a_message_is_put_together_wherever_a_read_cuts_it_and_pings_are_left_ou
 
 def test_a_server_that_closes_the_connection_is_noticed() -> None:
     with pytest.raises(Unexpected, match="1013"):
-        Inbox().feed(b"\x88\x02" + (1013).to_bytes(2, "big"))
+        MessageAssembler().feed(b"\x88\x02" + (1013).to_bytes(2, "big"))
 
 
 @pytest.mark.parametrize(

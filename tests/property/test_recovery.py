@@ -53,7 +53,7 @@ class Reader:
         self.texts.append(text)
 
 
-class Documents:
+class DocumentService:
     """Readers come, write, leave, fall silent and return, on a node that forgets as early as it can."""
 
     def __init__(self, publications: int, documents: int) -> None:
@@ -162,7 +162,7 @@ STEPS = (
 @settings(max_examples=80, deadline=None)
 @given(publications=st.integers(1, 6), documents=st.integers(1, 2), history=histories(*STEPS, max_size=100))
 def test_every_publication_once_and_in_order_or_a_reload(publications: int, documents: int, history: History) -> None:
-    world = Documents(publications, documents)
+    world = DocumentService(publications, documents)
 
     with world.runner:
         live(world, history)

@@ -11,13 +11,13 @@ from pycrdt import Doc
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.documents.crdt.updates import BlockKind, read_update
-from roomkey.documents.maintenance import Upkeep
+from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import assemble
 from roomkey.ports import StoredDocument
 from roomkey.realtime.protocol.yjs_messages import EMPTY_UPDATE
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
-from tests.support.library import Editor, FaultyStore, House
 from tests.support.loops import run_in_no_time
+from tests.support.open_documents import Editor, FaultyStore, House
 from tests.support.sockets import FakeSessions, HandClock
 from tests.support.steps import History, Pick, histories
 
@@ -135,13 +135,13 @@ class World:
         for editor in self.editors:
             editor.cut()
         await self.house.settle()
-        self.house.library.put_away(self.clock.advance(hours=1))
+        self.house.open_documents.evict(self.clock.advance(hours=1))
 
     async def compact(self, pick: Pick) -> None:
         del pick
         record = await self.store.find("d")
         if record is not None and not self.store.away:
-            await Upkeep(self.house.library).compact(record)
+            await Maintenance(self.house.open_documents).compact(record)
 
     # --- what must hold -------------------------------------------------------------------------------
 

@@ -168,13 +168,13 @@ class StorageMachine(RuleBasedStateMachine):
     def revoke(self, user: str, keep: SessionId | None) -> None:
         kept = self.model.get(keep) if keep is not None else None
         kept_id = kept.id if kept is not None and kept.user_id == user else None
-        ending = {session.id for session in self.live(user)} - {kept_id}
+        closing = {session.id for session in self.live(user)} - {kept_id}
 
         done = self.run(self.storage.revoke_user(user, self.now, actor="test", cause=None, except_session=keep))
 
         self.epochs[user] = self.epochs.get(user, 0) + 1
         assert done.epoch == self.epochs[user]
-        assert {event.session for event in done.events[1:]} == ending
+        assert {event.session for event in done.events[1:]} == closing
         for event in done.events[1:]:
             assert isinstance(event, Invalidated)
             self.model[event.session] = apply(self.model[event.session], event)

@@ -11,7 +11,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from roomkey.documents.content.roots import Kind, root_kinds
 from roomkey.documents.crdt.authorship import Authorship, blame
 from roomkey.documents.crdt.integration_order import in_order
-from roomkey.documents.crdt.updates import BlockKind, MalformedUpdate, Places, clients_of, read_update, vet
+from roomkey.documents.crdt.updates import BlockKind, MalformedUpdate, Places, clients_of, read_update, validate
 from roomkey.errors import Serialization
 from roomkey.ports import Author, DocumentUpdate
 from roomkey.realtime.protocol.yjs_messages import number, read_state, text
@@ -112,7 +112,7 @@ def test_a_damaged_update_is_read_or_malformed_and_never_hurts(what: list[Step],
     with suppress(MalformedUpdate):
         read_update(bytes(update))
         clients_of(bytes(update))
-        vet(bytes(update))
+        validate(bytes(update))
         # What is accepted makes the library say no, at worst.
         with suppress(ValueError, RuntimeError):
             Doc().apply_update(bytes(update))
@@ -120,7 +120,7 @@ def test_a_damaged_update_is_read_or_malformed_and_never_hurts(what: list[Step],
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_malformed(update: bytes) -> None:
-    for reader in (read_update, clients_of, vet):
+    for reader in (read_update, clients_of, validate):
         with suppress(MalformedUpdate):
             reader(update)
 
@@ -136,7 +136,7 @@ def test_the_short_way_finds_what_the_long_way_finds(what: list[Step]) -> None:
         carry_out(docs, step)
 
     for update in updates:
-        vet(update)
+        validate(update)
         blocks = [block for block in read_update(update).blocks if block.kind is not BlockKind.SKIP]
         units = {(block.client, clock) for block in blocks for clock in range(block.clock, block.end)}
         assert units == {

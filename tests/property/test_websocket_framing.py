@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from roomkey.realtime.transport import Accepted
 from roomkey.transports import DEFAULTS
-from roomkey.transports.picows import House, OpenSocket
+from roomkey.transports.picows import ServerContext, WebSocketConnection
 from tests.support.rawsocket import BINARY, CONTINUATION, PING, PONG, TEXT, Conversation, Door, close, deflated, frame
 
 LIMIT = 100_000
@@ -53,19 +53,19 @@ class Wire(asyncio.Transport):
         self.aborted = True
 
 
-def opened(conversation: Conversation) -> OpenSocket:
-    socket = OpenSocket(
+def opened(conversation: Conversation) -> WebSocketConnection:
+    socket = WebSocketConnection(
         Wire(),
         set(),
         Accepted(conversation=conversation, max_message_bytes=LIMIT),
-        house=House(Door(), DEFAULTS),
+        context=ServerContext(Door(), DEFAULTS),
         window_bits=15,
     )
     socket.begin(b"")
     return socket
 
 
-def read(socket: OpenSocket, chunk: bytes) -> None:
+def read(socket: WebSocketConnection, chunk: bytes) -> None:
     left = memoryview(chunk)
     while left:
         buffer = socket.get_buffer(-1)

@@ -17,7 +17,7 @@ from roomkey.errors import Storage
 from roomkey.node import Node
 from roomkey.ports import DocumentStore, DocumentUpdate, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.settings import Given
+from roomkey.settings import SourcedValue
 from tests.support.calls import Caller
 from tests.support.rawsocket import serving
 
@@ -84,7 +84,7 @@ async def a_site(
     """
     given = {"server": {"dev": True}, "storage": {"url": storage}, **sections}
     settings = {
-        f"{section}.{name}": Given(value, "test") for section in given for name, value in given[section].items()
+        f"{section}.{name}": SourcedValue(value, "test") for section in given for name, value in given[section].items()
     }
     node = Node(load(None, settings, environment={}))
     if store is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import uvicorn
 
-from roomkey.realtime.transport import Accepted, Doorkeeper, Handshake, Refused, Socket
+from roomkey.realtime.transport import Accepted, Handshake, HandshakeHandler, Refused, Socket
 from roomkey.testing.echo import PatientServer
 from roomkey.transports import TransportSettings
 from roomkey.transports.asgi import WebSocketEndpoint
@@ -188,13 +188,13 @@ class QuietServer(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(
-    transport: str, doorkeeper: Doorkeeper, settings: TransportSettings | None = None, **options: Any
+    transport: str, handshakes: HandshakeHandler, settings: TransportSettings | None = None, **options: Any
 ) -> AsyncGenerator[int, None]:
     """A server on a free port; leaving shuts it down in order, and fails if that takes long."""
     settings = settings or TransportSettings()
     own: dict[str, Any] = {
-        "app": WebSocketEndpoint(doorkeeper, settings) if transport == "asgi" else hello,
-        "ws": PatientServer if transport == "asgi" else websocket_protocol(doorkeeper, settings),
+        "app": WebSocketEndpoint(handshakes, settings) if transport == "asgi" else hello,
+        "ws": PatientServer if transport == "asgi" else websocket_protocol(handshakes, settings),
         "http": HttpProtocol,
         "port": 0,
         "lifespan": "off",

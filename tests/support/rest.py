@@ -18,8 +18,8 @@ from roomkey.api.app import create_app
 from roomkey.api.operations import ApiSettings
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.documents import MemoryDocumentStore
-from roomkey.documents.open_documents import Library
-from roomkey.documents.service import Documents
+from roomkey.documents.open_documents import OpenDocuments
+from roomkey.documents.service import DocumentService
 from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
@@ -125,7 +125,7 @@ class Rest:
         policy: SessionPolicy | None = None,
         settings: ApiSettings | None = None,
         dev: bool = False,
-        library: Library | None = None,
+        open_documents: OpenDocuments | None = None,
     ) -> None:
         self.clock = ManualClock(START)
         self.storage = MemorySessionStorage()
@@ -137,7 +137,7 @@ class Rest:
         keys = ApiKeys([ApiKey("operator", Role.ADMIN, admin_digest), ApiKey("backend", Role.SERVICE, service_digest)])
         self.app = create_app(
             self.sessions,
-            documents=None if library is None else Documents(library),
+            documents=None if open_documents is None else DocumentService(open_documents),
             settings=settings,
             keys=keys,
             tickets=self.tickets,
@@ -179,26 +179,28 @@ def _encode(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def a_library(clock: Clock | None = None) -> Library:
+def a_library(clock: Clock | None = None) -> OpenDocuments:
     """Documents in memory, not yet at work."""
-    return Library(MemoryDocumentStore(), Hub(max_outbox_size=1 << 24), clock=clock or ManualClock(START))
+    return OpenDocuments(MemoryDocumentStore(), Hub(max_outbox_size=1 << 24), clock=clock or ManualClock(START))
 
 
 @asynccontextmanager
 async def documents_at_work(**settings: Any) -> AsyncGenerator[Rest]:
     """An interface with documents in memory."""
-    library = a_library()
-    async with library.store, library.at_work():
-        yield Rest(library=library, **settings)
+    open_documents = a_library()
+    async with open_documents.store, open_documents.at_work():
+        yield Rest(open_documents=open_documents, **settings)
 
 
 @contextmanager
-def served(app: ASGIApp, library: Library | None = None) -> Generator[str]:
-    """The address of a server that serves ``app`` in a thread, with ``library`` at work, until the block is left."""
+def served(app: ASGIApp, open_documents: OpenDocuments | None = None) -> Generator[str]:
+    """The address of a server that serves ``app`` in a thread, documents at work, until the block is left."""
     listener = socket.create_server(("127.0.0.1", 0))
-    if library is not None:
-        app = _at_work(app, library)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off" if library is None else "on"))
+    if open_documents is not None:
+        app = _at_work(app, open_documents)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", lifespan="off" if open_documents is None else "on")
+    )
     thread = threading.Thread(target=uvloop.run, args=(server.serve(sockets=[listener]),), daemon=True)
     thread.start()
     try:
@@ -209,13 +211,13 @@ def served(app: ASGIApp, library: Library | None = None) -> Generator[str]:
         listener.close()
 
 
-def _at_work(app: ASGIApp, library: Library) -> ASGIApp:
+def _at_work(app: ASGIApp, open_documents: OpenDocuments) -> ASGIApp:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await app(scope, receive, send)
             return
         await receive()
-        async with library.store, library.at_work():
+        async with open_documents.store, open_documents.at_work():
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})

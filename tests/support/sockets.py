@@ -25,7 +25,7 @@ from roomkey.errors import Expired as ExpiredError
 from roomkey.errors import Invalidated as InvalidatedError
 from roomkey.errors import InvalidToken, RoomkeyError
 from roomkey.errors import Suspended as SuspendedError
-from roomkey.realtime.clients.json_client import RoomPeer
+from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.settings import RealtimeSettings
@@ -253,27 +253,27 @@ class Node:
             self.sessions, settings=self.settings, clock=self.clock, tickets=self.tickets, schedule=self.turns
         )
         self.sessions.listener = self.handler.on_events
-        self._office = self.handler._office  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept
+        self._connections = self.handler._connections  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept
 
     @property
     def rooms(self) -> Rooms:
-        return self._office.rooms
+        return self._connections.rooms
 
     @property
     def questions(self) -> asyncio.Queue[Any]:
-        return self._office.questions
+        return self._connections.questions
 
     def deadlines(self) -> int:
-        return len(self._office.deadlines)
+        return len(self._connections.deadlines)
 
     def remembered(self) -> dict[str, int]:
         """How much the handler keeps of what."""
-        office = self._office
+        host = self._connections
         return {
-            "peers": len(office.registry),
-            "ledgers": len(office.ledgers),
-            "rooms": len(office.rooms.hub.rooms),
-            "presence": len(office.rooms.presence),
+            "peers": len(host.registry),
+            "ledgers": len(host.limits),
+            "rooms": len(host.rooms.hub.rooms),
+            "presence": len(host.rooms.presence),
         }
 
     async def knock(self, token: str | None = None, **fields: Any) -> Accepted | Refused:
@@ -324,7 +324,7 @@ class Caller:
     """A client: what it says, and what it heard."""
 
     def __init__(self, node: Node, conversation: Conversation) -> None:
-        assert isinstance(conversation, RoomPeer)
+        assert isinstance(conversation, JsonClient)
         self.node = node
         self.peer = peer = conversation
         self.socket = FakeSocket()

@@ -16,10 +16,10 @@ from roomkey.cli import main
 from roomkey.cli.outcome import Exit
 from roomkey.config import load
 from roomkey.documents.content import roots
-from roomkey.documents.service import Documents
+from roomkey.documents.service import DocumentService
 from roomkey.node import Node
 from roomkey.ports import Author
-from roomkey.settings import Given
+from roomkey.settings import SourcedValue
 from tests.support.rest import Rest, a_library, served
 
 Capture = pytest.CaptureFixture[str]
@@ -46,8 +46,8 @@ def run(tmp_path: Path) -> Run:
 
 
 async def _furnish(storage: str) -> None:
-    node = Node(load(None, {"storage.url": Given(storage, "test")}, environment={}))
-    documents = Documents(node.documents)
+    node = Node(load(None, {"storage.url": SourcedValue(storage, "test")}, environment={}))
+    documents = DocumentService(node.documents)
     async with node.documents.store, node.documents.at_work():
         for words in ("one", "one two"):
             await _say(documents, "notes/today", words)
@@ -55,7 +55,7 @@ async def _furnish(storage: str) -> None:
         await _say(documents, "other", "something else")
 
 
-async def _say(documents: Documents, name: str, words: str) -> None:
+async def _say(documents: DocumentService, name: str, words: str) -> None:
     await documents.edit(name, lambda doc: roots.replace(doc, {"content": words}), AUTHOR)
 
 
@@ -211,11 +211,11 @@ def test_names_are_shown_as_they_are(run: Run, capsys: Capture, tmp_path: Path) 
 
 
 def test_a_server_is_asked_with_the_key(capsys: Capture, tmp_path: Path) -> None:
-    library = a_library()
-    rest = Rest(library=library)
+    open_documents = a_library()
+    rest = Rest(open_documents=open_documents)
     file = str(tmp_path / "file")
 
-    with served(rest.app, library) as url:
+    with served(rest.app, open_documents) as url:
         where = ("--url", url, "--key", rest.admin)
         httpx.put(
             f"{url}/documents/notes%2Ftoday", json={"content": "one"}, headers={"authorization": f"Bearer {rest.admin}"}

@@ -10,7 +10,7 @@ from roomkey.domain.policy import OnCap
 from roomkey.errors import ConfigurationError
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKey
-from roomkey.settings import Given
+from roomkey.settings import SourcedValue
 
 NO_FILE = Path("/dev/null")
 A_KEY = f"backend:service:{'ab' * 32}"
@@ -20,7 +20,7 @@ def configured(
     text: str = "",
     *,
     environment: Mapping[str, str] | None = None,
-    flags: Mapping[str, Given] | None = None,
+    flags: Mapping[str, SourcedValue] | None = None,
     folder: Path | None = None,
 ) -> Config:
     file = NO_FILE
@@ -48,7 +48,7 @@ def test_without_anything_the_defaults_hold() -> None:
 def test_the_command_line_goes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
     text = '[server]\nport = 1\nbacklog = 11\nhost = "::1"'
     environment = {"ROOMKEY_SERVER_PORT": "2", "ROOMKEY_SERVER_BACKLOG": "22"}
-    flags = {"server.port": Given(3, "--port")}
+    flags = {"server.port": SourcedValue(3, "--port")}
 
     config = configured(text, environment=environment, flags=flags, folder=tmp_path)
 
@@ -58,7 +58,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(t
 def test_it_is_known_where_each_value_came_from(tmp_path: Path) -> None:
     text = "[server]\nbacklog = 11"
     environment = {"SESSION_TTL": "60"}
-    flags = {"server.port": Given(3, "--port")}
+    flags = {"server.port": SourcedValue(3, "--port")}
 
     config = configured(text, environment=environment, flags=flags, folder=tmp_path)
     sources = {line.name: line.source for line in describe(config)}

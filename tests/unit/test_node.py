@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from roomkey import node
-from roomkey.node import ALARM, Chores
+from roomkey.node import ALARM, BackgroundTasks
 from roomkey.testing.clock import ManualClock
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -36,23 +36,23 @@ class Clumsy:
 
 async def test_a_chore_that_fails_is_begun_again_and_spoken_of_for_a_while() -> None:
     clock = ManualClock(NOON)
-    chores, clumsy = Chores(clock.now), Clumsy(failures=3)
+    background, clumsy = BackgroundTasks(clock.now), Clumsy(failures=3)
 
-    async with chores.at_work({"sweeping": clumsy.run}):
+    async with background.at_work({"sweeping": clumsy.run}):
         await clumsy.working.wait()
-        soon = chores.ailing()
+        soon = background.degradations()
         clock.advance(ALARM + timedelta(seconds=1))
-        later = chores.ailing()
+        later = background.degradations()
 
     assert soon == {"sweeping": "failed at 12:00:00Z"}
     assert later == {}
 
 
 async def test_a_chore_that_fails_disturbs_no_other() -> None:
-    chores = Chores(ManualClock(NOON).now)
+    background = BackgroundTasks(ManualClock(NOON).now)
     clumsy, steady = Clumsy(failures=1), Clumsy(failures=0)
 
-    async with chores.at_work({"sweeping": clumsy.run, "dusting": steady.run}):
+    async with background.at_work({"sweeping": clumsy.run, "dusting": steady.run}):
         await clumsy.working.wait()
         undisturbed = not steady.stopped
 
@@ -60,16 +60,16 @@ async def test_a_chore_that_fails_disturbs_no_other() -> None:
 
 
 async def test_chores_end_with_the_block() -> None:
-    chores, steady = Chores(ManualClock(NOON).now), Clumsy(failures=0)
+    background, steady = BackgroundTasks(ManualClock(NOON).now), Clumsy(failures=0)
 
-    async with chores.at_work({"dusting": steady.run}):
+    async with background.at_work({"dusting": steady.run}):
         await steady.working.wait()
 
     assert steady.stopped
 
 
 async def test_a_chore_that_fails_while_it_is_stopped_stops() -> None:
-    chores, working = Chores(ManualClock(NOON).now), asyncio.Event()
+    background, working = BackgroundTasks(ManualClock(NOON).now), asyncio.Event()
 
     async def stubborn() -> None:
         working.set()
@@ -78,17 +78,17 @@ async def test_a_chore_that_fails_while_it_is_stopped_stops() -> None:
         finally:
             raise OSError("the broom is stuck")
 
-    async with chores.at_work({"sweeping": stubborn}):
+    async with background.at_work({"sweeping": stubborn}):
         await working.wait()
 
-    assert chores.ailing() == {"sweeping": "failed at 12:00:00Z"}
+    assert background.degradations() == {"sweeping": "failed at 12:00:00Z"}
 
 
 async def test_what_the_block_raises_arrives_as_it_is() -> None:
-    chores, steady = Chores(ManualClock(NOON).now), Clumsy(failures=0)
+    background, steady = BackgroundTasks(ManualClock(NOON).now), Clumsy(failures=0)
 
     async def work_and_fail() -> None:
-        async with chores.at_work({"dusting": steady.run}):
+        async with background.at_work({"dusting": steady.run}):
             await steady.working.wait()
             raise LookupError
 

@@ -14,10 +14,10 @@ from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHe
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
 from roomkey.api.pages import BUILT, BuiltPage
 from roomkey.api.routing import SegmentRoute
-from roomkey.documents.service import Documents
+from roomkey.documents.service import DocumentService
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
-from roomkey.realtime.transport import Doorkeeper
+from roomkey.realtime.transport import HandshakeHandler
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -73,11 +73,11 @@ EVERY_ROUTE: Final[Routes] = {**ROUTES, **DOCUMENT_ROUTES}
 def create_app(  # noqa: PLR0913  # each is a part that may be left out
     sessions: SessionManager,
     *,
-    documents: Documents | None = None,
+    documents: DocumentService | None = None,
     settings: ApiSettings | None = None,
     keys: ApiKeys | None = None,
     tickets: Tickets | None = None,
-    doorkeeper: Doorkeeper | None = None,
+    handshakes: HandshakeHandler | None = None,
     transport: TransportSettings = DEFAULTS,
     dev: bool = False,
     draining: Callable[[], bool] = lambda: False,
@@ -114,7 +114,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     ]
     if dev:
         routes += BuiltPage("/demo", BUILT / "demo").routes()
-    sockets: ASGIApp = WebSocketClose() if doorkeeper is None else WebSocketEndpoint(doorkeeper, transport)
+    sockets: ASGIApp = WebSocketClose() if handshakes is None else WebSocketEndpoint(handshakes, transport)
     app: ASGIApp = Router(routes, redirect_slashes=False, default=_Elsewhere(sockets))
     # From the inside out. A limit on requests belongs between the problems and the routes: behind it nothing
     # has been spent on a caller, in front of it a refusal becomes a problem.

@@ -49,7 +49,7 @@ from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render, text_roo
 from roomkey.documents.content import roots
 from roomkey.documents.crdt.updates import read_update
 from roomkey.documents.document import DocumentTooLarge, WritesRefused
-from roomkey.documents.service import Condition, Standing, Written
+from roomkey.documents.service import Condition, DocumentRevision, Written
 from roomkey.domain.access import Access, access_to
 from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, VersionMismatch
 from roomkey.ports import Author, Page
@@ -63,8 +63,8 @@ BUNDLE: Final = "application/vnd.roomkey.document"
 EVERYONE: Final = KEYS | SESSIONS
 """Keys may do everything with every document, a session what its grants say."""
 
-WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, standing=True)
-MADE: Final = Answer("The document is made.", DocumentBody, standing=True, location=True)
+WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
+MADE: Final = Answer("The document is made.", DocumentBody, revision=True, location=True)
 REFUSED: Final = (InvalidInput, Conflict, VersionMismatch, DocumentTooLarge, WritesRefused)
 
 _log = structlog.get_logger("roomkey.api")
@@ -103,8 +103,8 @@ async def list_documents(request: Request) -> Reply:
 # --- one ----------------------------------------------------------------------------------------------
 
 _READING: Final = {
-    200: Answer("The document in the form that `Accept` prefers.", media=FORMS, standing=True),
-    304: Answer("`If-None-Match` names what it still is.", standing=True),
+    200: Answer("The document in the form that `Accept` prefers.", media=FORMS, revision=True),
+    304: Answer("`If-None-Match` names what it still is.", revision=True),
 }
 
 
@@ -126,8 +126,8 @@ async def get_document(request: Request) -> Reply:
     form, query = _form(request), cast("ReadingQuery", request.query)
     is_partial = form == YJS and query.since is not None
     reading = await request.documents.read(_name(request), _state(query.since) if is_partial else EMPTY_STATE)
-    headers = _standing_headers(reading.standing)
-    if matches_etag(request.headers.get("if-none-match"), _tag(reading.standing)):
+    headers = _revision_headers(reading.revision)
+    if matches_etag(request.headers.get("if-none-match"), _tag(reading.revision)):
         return Reply(304, b"", [*headers, NO_STORE])
     return _content_reply(form, await render(reading.update, form, query.root), headers)
 
@@ -342,7 +342,7 @@ async def import_document(request: Request) -> Reply:
 
     409 if there is a document of this name, or if this very document was deleted here.
     """
-    written = await request.documents.take_in(_name(request), request.body, _author(request))
+    written = await request.documents.import_document(_name(request), request.body, _author(request))
     _note(request, "document_imported")
     return await _written(request, written)
 
@@ -413,15 +413,15 @@ def _content_reply(form: str, body: bytes, headers: Headers) -> Reply:
     return Reply(200, body, [(b"content-type", kind.encode()), (b"vary", b"accept"), NO_STORE, *headers])
 
 
-def _tag(standing: Standing) -> bytes:
-    return f'"{standing.lineage}.{standing.version}"'.encode()
+def _tag(revision: DocumentRevision) -> bytes:
+    return f'"{revision.lineage}.{revision.version}"'.encode()
 
 
-def _standing_headers(standing: Standing) -> Headers:
+def _revision_headers(revision: DocumentRevision) -> Headers:
     return [
-        (b"etag", _tag(standing)),
-        (b"roomkey-lineage", standing.lineage.encode()),
-        (b"roomkey-sequence", b"%d" % standing.version),
+        (b"etag", _tag(revision)),
+        (b"roomkey-lineage", revision.lineage.encode()),
+        (b"roomkey-sequence", b"%d" % revision.version),
     ]
 
 
@@ -435,12 +435,12 @@ def _condition(request: Request) -> Condition | None:
         return None
     tags = expected_tags(wanted)
 
-    def check(standing: Standing | None) -> None:
-        if standing is None:
+    def check(revision: DocumentRevision | None) -> None:
+        if revision is None:
             if wanted is not None:
                 raise VersionMismatch("there is no such document")
             return
-        tag = _tag(standing)
+        tag = _tag(revision)
         if tags is not None and tag.decode().strip('"') not in tags:
             raise VersionMismatch(f"the document is at {tag.decode()}")
         if matches_etag(unwanted, tag):
@@ -452,11 +452,11 @@ def _condition(request: Request) -> Condition | None:
 def _existing(condition: Condition | None) -> Condition:
     """``condition``, and that there is a document."""
 
-    def check(standing: Standing | None) -> None:
-        if standing is None:
+    def check(revision: DocumentRevision | None) -> None:
+        if revision is None:
             raise DocumentNotFound("there is no such document")
         if condition is not None:
-            condition(standing)
+            condition(revision)
 
     return check
 
@@ -467,11 +467,11 @@ async def _edit(request: Request, change: Callable[[Doc[Any]], None], condition:
 
 async def _written(request: Request, written: Written) -> Reply:
     if written.changed:
-        _note(request, "document_written", sequence=written.standing.version)
+        _note(request, "document_written", sequence=written.revision.version)
     record = await request.documents.find(_name(request))
     if record is None:
         raise DocumentNotFound("the document was deleted at this moment")
-    headers = _standing_headers(written.standing)
+    headers = _revision_headers(written.revision)
     if written.created:
         return json_reply(document_body(record), 201, *headers, (b"location", _address(request).encode()))
     return json_reply(document_body(record), 200, *headers)

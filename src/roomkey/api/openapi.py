@@ -315,7 +315,7 @@ def _answer(answer: Answer) -> Json:
     headers: Json = {}
     if answer.etag:
         headers["ETag"] = _ETAG
-    if answer.standing:
+    if answer.revision:
         headers |= _STANDING
     if answer.location:
         headers["Location"] = {"description": "What was made.", "required": True, "schema": {"type": "string"}}

@@ -23,7 +23,7 @@ from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.problems import Flaw, MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
 from roomkey.api.schemas import parse_query
-from roomkey.documents.service import Documents
+from roomkey.documents.service import DocumentService
 from roomkey.domain.access import Access
 from roomkey.errors import RoomkeyError
 from roomkey.security.inspection import is_deeper
@@ -65,7 +65,7 @@ class Services(Struct, frozen=True, kw_only=True):
     """Everything that operations work with. Without ``documents`` there are no operations on them."""
 
     sessions: SessionManager
-    documents: Documents | None
+    documents: DocumentService | None
     authenticator: Authenticator
     tickets: Tickets
     idempotency: Idempotency
@@ -98,7 +98,7 @@ class Request:
         return self.services.sessions
 
     @property
-    def documents(self) -> Documents:
+    def documents(self) -> DocumentService:
         """The commands on documents."""
         documents = self.services.documents
         if documents is None:
@@ -122,7 +122,7 @@ class Answer(Struct, frozen=True):
     """
     One way in which an operation succeeds: with ``body`` as JSON, with something else of a type in ``media``, or empty.
 
-    With ``etag`` the version of a session comes with it, with ``standing`` that of a document and its lineage, with
+    With ``etag`` the version of a session comes with it, with ``revision`` that of a document and its lineage, with
     ``location`` the address of what was made.
     """
 
@@ -130,7 +130,7 @@ class Answer(Struct, frozen=True):
     body: type[Struct] | None = None
     media: tuple[str, ...] = ()
     etag: bool = False
-    standing: bool = False
+    revision: bool = False
     location: bool = False
 
 

@@ -11,7 +11,7 @@ from roomkey import config
 from roomkey.cli.outcome import Exit, Failed, print_json, print_table
 from roomkey.config import Config
 from roomkey.observability.logs import LogFormat, LogLevel
-from roomkey.settings import Given
+from roomkey.settings import SourcedValue
 
 
 @Parameter(name="*")
@@ -36,7 +36,7 @@ class Choices:
         """The configuration that holds, and may be listened with. Raises ``ConfigurationError``."""
         return config.load(self.config, self.overrides(), listening=listening)
 
-    def overrides(self) -> dict[str, Given]:
+    def overrides(self) -> dict[str, SourcedValue]:
         """What was said, by the names of the settings."""
         said = {
             "server.host": ("--host", self.host),
@@ -53,7 +53,7 @@ class Choices:
             "log.level": ("--log-level", self.log_level),
             "log.format": ("--log-format", self.log_format),
         }
-        given = {name: Given(value, flag) for name, (flag, value) in said.items() if value is not None}
+        given = {name: SourcedValue(value, flag) for name, (flag, value) in said.items() if value is not None}
         return given | dict(map(_assignment, self.set))
 
 
@@ -87,9 +87,9 @@ def show_config(*, choices: Chosen = None, json: bool = False) -> None:
         print_table(("setting", "value", "from"), [(line.name, line.value, line.source) for line in settings])
 
 
-def _assignment(text: str) -> tuple[str, Given]:
+def _assignment(text: str) -> tuple[str, SourcedValue]:
     name, equals, value = text.partition("=")
     section, dot, rest = name.partition(".")
     if not equals or not dot or section not in config.SECTIONS or not rest:
         raise Failed(f"--set: {text!r} is not a setting and its value, as in sessions.cap=3", Exit.USAGE)
-    return name, Given(value, "--set", as_text=True)
+    return name, SourcedValue(value, "--set", as_text=True)

@@ -26,7 +26,7 @@ from roomkey.domain.session import SessionState
 from roomkey.node import Node
 from roomkey.observability.logs import LogLevel, LogSettings, configure_events
 from roomkey.security import apikeys
-from roomkey.settings import Given, duration
+from roomkey.settings import SourcedValue, duration
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 TIMEOUT_SECONDS = 10.0
@@ -101,7 +101,7 @@ class Target:
 
     @asynccontextmanager
     async def _in_process(self, storage: str) -> AsyncGenerator[httpx.AsyncClient]:
-        chosen = config.load(self.config, {"storage.url": Given(storage, "--storage")})
+        chosen = config.load(self.config, {"storage.url": SourcedValue(storage, "--storage")})
         # What was done is said by the command itself; logs are for what goes wrong.
         configure_events(LogSettings(level=LogLevel.WARNING))
         token, digest = apikeys.mint()

@@ -16,7 +16,7 @@ from pycrdt import Doc
 from roomkey.documents.crdt.awareness import Awareness, Outcome, Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
-from roomkey.documents.writer import Saver, Settled
+from roomkey.documents.writer import DocumentWriter, Settled
 from roomkey.errors import InvalidInput, Storage
 from roomkey.ports import Author, DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
@@ -28,7 +28,7 @@ T = TypeVar("T")
 _log = structlog.get_logger("roomkey.documents")
 
 
-class Attendee(Protocol):
+class Subscriber(Protocol):
     """
     One connection in one document.
 
@@ -67,8 +67,8 @@ class DocumentTooLarge(InvalidInput):
 class Document:
     """
     An open document. ``pins`` counts those who are about to use it without being in it. One that ``is_gone`` was
-    deleted or lost. ``overtaken`` counts how often it was noticed that others have stored something, too, and
-    ``caught_up`` how many of these were made good.
+    deleted or lost. ``remote_changes_seen`` counts how often it was noticed that others have stored something, too, and
+    ``remote_changes_merged`` how many of these were made good.
 
     ``lineage`` is empty as long as the document is not stored: nobody who may write has come yet.
     """
@@ -80,8 +80,8 @@ class Document:
         settings: DocumentSettings,
         *,
         now: datetime,
-        founder: Callable[[], None],
-        dead_clients: frozenset[int] = frozenset(),
+        creator: Callable[[], None],
+        tombstones: frozenset[int] = frozenset(),
     ) -> None:
         """
         Args:
@@ -89,7 +89,7 @@ class Document:
             dead_clients: The Yjs clients who wrote in a document of this name that was deleted.
         """
         self.name = name
-        self._dead_clients = dead_clients
+        self._tombstones = tombstones
         self.lineage = ""
         self.replica = Replica()
         self.awareness = Awareness(
@@ -97,8 +97,8 @@ class Document:
             max_size=settings.max_document_awareness_bytes,
             max_clients=settings.max_clients_per_socket,
         )
-        self.saver: Saver | None = None
-        self.attendees: dict[Attendee, None] = {}
+        self.writer: DocumentWriter | None = None
+        self.subscribers: dict[Subscriber, None] = {}
         self.pins = 0
         self.used_at = now
         self.size = 0
@@ -107,15 +107,15 @@ class Document:
         self.kept_at = now
         self.is_gone = False
         self.is_deleted = False
-        self.overtaken = 0
-        self.caught_up = 0
+        self.remote_changes_seen = 0
+        self.remote_changes_merged = 0
         self._hub = hub
         self._settings = settings
         self._rooms: dict[bytes, Room] = {}
         self._said_at = now
-        self._to_ask: dict[Attendee, None] = {}
+        self._to_ask: dict[Subscriber, None] = {}
         self._whole: tuple[int, bytes, Frame] | None = None
-        self._founder = founder
+        self._creator = creator
         self._is_wanted = False
         self._is_full = False
 
@@ -124,50 +124,50 @@ class Document:
     @property
     def is_idle(self) -> bool:
         """Whether nobody uses it, and everything in it is stored."""
-        return not self.attendees and not self.pins and self.is_saved
+        return not self.subscribers and not self.pins and self.is_saved
 
     @property
     def sequence(self) -> int:
         """The number of the last update that is stored."""
-        return 0 if self.saver is None else self.saver.sequence
+        return 0 if self.writer is None else self.writer.sequence
 
     @property
-    def is_overtaken(self) -> bool:
+    def has_unmerged_changes(self) -> bool:
         """Whether something is stored that is not known to be here."""
-        return self.caught_up < self.overtaken
+        return self.remote_changes_merged < self.remote_changes_seen
 
     @property
     def is_saved(self) -> bool:
         """Whether everything in it is stored."""
-        return self.saver is None or self.saver.is_idle
+        return self.writer is None or self.writer.is_idle
 
     @property
     def version(self) -> int:
         """How many updates it was ever given, those that are not stored yet included."""
-        return 0 if self.saver is None else self.saver.sequence + self.saver.unsaved
+        return 0 if self.writer is None else self.writer.sequence + self.writer.unsaved
 
     @property
     def is_pristine(self) -> bool:
         """Whether it was made here just now, and nobody has changed it since."""
         return self.version == self.pristine_version
 
-    def join(self, attendee: Attendee) -> None:
-        """Give ``attendee`` everything that is said from now on; what was there before it asks for."""
-        if attendee in self.attendees:
+    def join(self, subscriber: Subscriber) -> None:
+        """Give ``subscriber`` everything that is said from now on; what was there before it asks for."""
+        if subscriber in self.subscribers:
             return
-        self.attendees[attendee] = None
-        self._rooms[attendee.address] = self._hub.join(attendee.box, self._room_name(attendee.address)).room
+        self.subscribers[subscriber] = None
+        self._rooms[subscriber.address] = self._hub.join(subscriber.box, self._room_name(subscriber.address)).room
 
-    def leave(self, attendee: Attendee, now: datetime) -> None:
-        """``attendee`` is gone, and whom it showed with it."""
-        if attendee not in self.attendees:
+    def leave(self, subscriber: Subscriber, now: datetime) -> None:
+        """``subscriber`` is gone, and whom it showed with it."""
+        if subscriber not in self.subscribers:
             return
-        del self.attendees[attendee]
-        self._to_ask.pop(attendee, None)
+        del self.subscribers[subscriber]
+        self._to_ask.pop(subscriber, None)
         self.used_at = now
-        if self._hub.leave(attendee.box, self._room_name(attendee.address)):
-            del self._rooms[attendee.address]
-        if entries := self.awareness.leave(attendee):
+        if self._hub.leave(subscriber.box, self._room_name(subscriber.address)):
+            del self._rooms[subscriber.address]
+        if entries := self.awareness.leave(subscriber):
             self._say(yjs.awareness(entries), now)
 
     def _room_name(self, address: bytes) -> str:
@@ -222,8 +222,8 @@ class Document:
 
         Clients that cannot say which history they have come back with all of it. Yjs ids are not used twice.
         """
-        return bool(self._dead_clients) and any(
-            units.client in self._dead_clients for units in self.replica.clients_of(update)
+        return bool(self._tombstones) and any(
+            units.client in self._tombstones for units in self.replica.clients_of(update)
         )
 
     def answer(self, state: bytes, address: bytes) -> Frame:
@@ -279,10 +279,10 @@ class Document:
 
     def when_saved(self, settled: Settled) -> None:
         """Call ``settled`` when everything that is in the document now is durable."""
-        if self.saver is None:
+        if self.writer is None:
             settled(True)
         else:
-            self.saver.when_saved(settled)
+            self.writer.when_saved(settled)
 
     def learn(self, updates: Iterable[DocumentUpdate], now: datetime) -> None:
         """Take in what others have stored; it is passed on, but not stored again."""
@@ -303,8 +303,8 @@ class Document:
     def _keep(self, update: bytes, author: Author, now: datetime, settled: Settled | None) -> None:
         self.size += len(update)
         self.used_at = now
-        if self.saver is not None:
-            self.saver.add(DocumentUpdate(update, author, now), settled)
+        if self.writer is not None:
+            self.writer.add(DocumentUpdate(update, author, now), settled)
 
     def _say(self, message: bytes, now: datetime) -> None:
         self._said_at = now
@@ -314,13 +314,13 @@ class Document:
     # --- what may be written --------------------------------------------------------------------------
 
     def _check_writable(self, size: int, now: datetime) -> None:
-        saver = self.saver
+        writer = self.writer
         if self.size + size > self._settings.max_document_bytes:
             self._check_room(size)
-        if saver is None:
+        if writer is None:
             self.want()
             raise WritesRefused("the document is not stored yet")
-        if saver.unsaved and self._is_behind(saver, now):
+        if writer.unsaved and self._is_behind(writer, now):
             raise WritesRefused("storage does not keep up; the change was not taken")
 
     def _check_room(self, size: int) -> None:
@@ -333,11 +333,11 @@ class Document:
         if self._is_full:
             raise DocumentTooLarge(f"a document has at most {most} bytes")
 
-    def _is_behind(self, saver: Saver, now: datetime) -> bool:
-        since = saver.unsaved_since
+    def _is_behind(self, writer: DocumentWriter, now: datetime) -> bool:
+        since = writer.unsaved_since
         settings = self._settings
         too_old = since is not None and now - since > settings.max_unsaved_age
-        return too_old or saver.unsaved_bytes > settings.max_unsaved_bytes
+        return too_old or writer.unsaved_bytes > settings.max_unsaved_bytes
 
     # --- time -----------------------------------------------------------------------------------------
 
@@ -345,24 +345,24 @@ class Document:
         """Say something if nothing was said for long, and ask for changes that had to be refused."""
         self._is_wanted = self._is_full = False
         self._whole = None  # whoever comes with others comes within a second
-        if not self.attendees:
+        if not self.subscribers:
             return
-        if self._to_ask and self.saver is not None and not self._is_behind(self.saver, now):
+        if self._to_ask and self.writer is not None and not self._is_behind(self.writer, now):
             to_ask, self._to_ask = self._to_ask, {}
-            for attendee in to_ask:
-                attendee.ask_for_missing()
+            for subscriber in to_ask:
+                subscriber.ask_for_missing()
         if now - self._said_at >= self._settings.keep_alive:
             self._keep_alive(now)
 
     def want(self) -> None:
         """Have the document stored, because somebody may write to it."""
-        if self.saver is None and not self._is_wanted:
+        if self.writer is None and not self._is_wanted:
             self._is_wanted = True
-            self._founder()
+            self._creator()
 
-    def ask_later(self, attendee: Attendee) -> None:
-        """Storage could not take what ``attendee`` brought: ask for it when it can."""
-        self._to_ask[attendee] = None
+    def ask_later(self, subscriber: Subscriber) -> None:
+        """Storage could not take what ``subscriber`` brought: ask for it when it can."""
+        self._to_ask[subscriber] = None
 
     def _keep_alive(self, now: datetime) -> None:
         # A step 1 would be answered by everyone, so it is only for when nobody shows anything.
@@ -379,20 +379,20 @@ class Document:
     def end(self) -> None:
         """The document was deleted: nobody can use it any more."""
         self.is_gone = self.is_deleted = True
-        for attendee in tuple(self.attendees):
-            attendee.document_deleted()
+        for subscriber in tuple(self.subscribers):
+            subscriber.document_deleted()
 
-    def put_away(self) -> None:
+    def evict(self) -> None:
         """Nobody uses it any more. It goes at once, instead of when the collector of cycles comes by."""
         self.is_gone = True
-        self.saver = None
-        self._founder = _nothing
+        self.writer = None
+        self._creator = _nothing
 
     def _lose(self) -> None:
         _log.error("replica_lost", document=self.name)
         self.is_gone = True
-        for attendee in tuple(self.attendees):
-            attendee.unavailable()
+        for subscriber in tuple(self.subscribers):
+            subscriber.unavailable()
 
 
 def _nothing() -> None:

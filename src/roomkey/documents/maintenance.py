@@ -14,7 +14,7 @@ import structlog
 from roomkey.documents.crdt.authorship import Authorship
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
-from roomkey.documents.open_documents import SERVER, Library, assemble, in_slices
+from roomkey.documents.open_documents import SERVER, OpenDocuments, assemble, in_slices
 from roomkey.errors import RoomkeyError, Serialization
 from roomkey.ports import Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
 
@@ -28,27 +28,27 @@ QUIET_BEFORE_VERSION: Final = timedelta(seconds=30)
 _log = structlog.get_logger("roomkey.documents")
 
 
-class Upkeep:
+class Maintenance:
     """Looks after the documents of a library and its storage. ``run`` never ends; ``sweep`` does all of it once."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
-        self._settings = library.settings
+    def __init__(self, open_documents: OpenDocuments) -> None:
+        self._open_documents = open_documents
+        self._settings = open_documents.settings
         self._unmergeable: dict[str, int] = {}
 
     async def run(self) -> None:
         """Sweep every ``settings.sweep_interval``, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.sweep_interval.total_seconds())
-            await self.sweep(self._library.clock.now())
+            await self.sweep(self._open_documents.clock.now())
 
     async def sweep(self, now: datetime) -> None:
         """Do what is due."""
-        library = self._library
-        for document in library:
+        open_documents = self._open_documents
+        for document in open_documents:
             if document.lineage and not document.is_gone:
                 await self._safely(document.name, lambda document=document: self._look_after(document, now))
-        library.put_away(now)
+        open_documents.evict(now)
         for record in await self._compactable():
             await self._safely(record.name, lambda record=record: self._merge(record))
 
@@ -63,7 +63,7 @@ class Upkeep:
         """The longest logs, without those that could not be merged and have not changed since."""
         if len(self._unmergeable) > MAX_UNMERGEABLE:
             self._unmergeable.clear()
-        found = await self._library.store.compactable(
+        found = await self._open_documents.store.compactable(
             updates=self._settings.compact_updates,
             size=self._settings.compact_bytes,
             limit=COMPACTIONS_AT_A_TIME + len(self._unmergeable),
@@ -80,7 +80,7 @@ class Upkeep:
 
     async def compact(self, record: DocumentRecord) -> bool:
         """Merge the log of a document into its snapshot; whether there was anything to merge."""
-        stored = await self._library.store.load(record.name)
+        stored = await self._open_documents.store.load(record.name)
         if stored is None or not stored.updates:
             return False
         replica = self._live_replica(stored) or await assemble(stored)
@@ -88,7 +88,7 @@ class Upkeep:
         async for update in in_slices(stored.updates):
             authorship.record(update)
         await self._keep_waiting(stored, replica)
-        return await self._library.store.compact(
+        return await self._open_documents.store.compact(
             record.name,
             stored.record.lineage,
             snapshot=replica.snapshot(),
@@ -102,46 +102,46 @@ class Upkeep:
         if not waiting:
             return
         updates = [update for update in stored.updates if update.data in waiting]
-        head = await self._library.store.append(stored.record.name, stored.record.lineage, updates)
-        document = self._library.find(stored.record.name)
-        saver = None if document is None else document.saver
-        if saver is not None and saver.is_idle and head == saver.sequence + len(updates):
-            saver.sequence = head
+        head = await self._open_documents.store.append(stored.record.name, stored.record.lineage, updates)
+        document = self._open_documents.find(stored.record.name)
+        writer = None if document is None else document.writer
+        if writer is not None and writer.is_idle and head == writer.sequence + len(updates):
+            writer.sequence = head
 
     def _live_replica(self, stored: StoredDocument) -> Replica | None:
         """The replica that is open here, if everything that is stored is in it: it may have more."""
-        document = self._library.find(stored.record.name)
+        document = self._open_documents.find(stored.record.name)
         if document is None or document.is_gone or document.lineage != stored.record.lineage:
             return None
-        if document.is_overtaken:
+        if document.has_unmerged_changes:
             return None
         return document.replica if document.sequence >= stored.record.sequence else None
 
     # --- open documents -------------------------------------------------------------------------------
 
     async def _look_after(self, document: Document, now: datetime) -> None:
-        if document.is_overtaken:
-            await self._library.catch_up(document)
-        elif self._library.store.shared and document.attendees:
+        if document.has_unmerged_changes:
+            await self._open_documents.catch_up(document)
+        elif self._open_documents.store.shared and document.subscribers:
             await self._follow(document)
         if self._wants_version(document, now):
-            await keep_version(self._library, document, None, now)
+            await keep_version(self._open_documents, document, None, now)
             await self._forget_old_versions(document)
 
     async def _follow(self, document: Document) -> None:
-        record = await self._library.store.find(document.name)
+        record = await self._open_documents.store.find(document.name)
         is_another = record is None or record.lineage != document.lineage
         if is_another or (record is not None and record.sequence > document.sequence and document.is_saved):
-            await self._library.catch_up(document)
+            await self._open_documents.catch_up(document)
 
     def _wants_version(self, document: Document, now: datetime) -> bool:
         if document.sequence <= document.kept_sequence or not document.is_saved:
             return False
-        is_quiet = not document.attendees and now - document.used_at >= QUIET_BEFORE_VERSION
+        is_quiet = not document.subscribers and now - document.used_at >= QUIET_BEFORE_VERSION
         return is_quiet or now - document.kept_at >= self._settings.version_interval
 
     async def _forget_old_versions(self, document: Document) -> None:
-        store = self._library.store
+        store = self._open_documents.store
         numbers: list[int] = []
         page = Page(limit=500)
         while True:
@@ -155,7 +155,7 @@ class Upkeep:
 
 
 async def keep_version(
-    library: Library, document: Document, label: str | None, now: datetime, author: Author = SERVER
+    open_documents: OpenDocuments, document: Document, label: str | None, now: datetime, author: Author = SERVER
 ) -> DocumentVersion:
     """
     Keep a version of a document as it is now.
@@ -166,6 +166,6 @@ async def keep_version(
     version = NewVersion(
         at=now, author=author, label=label, sequence=document.sequence, content=document.replica.since()
     )
-    kept = await library.store.keep_version(document.name, document.lineage, version)
+    kept = await open_documents.store.keep_version(document.name, document.lineage, version)
     document.kept_sequence, document.kept_at = version.sequence, now
     return kept

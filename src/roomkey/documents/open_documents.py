@@ -25,7 +25,7 @@ from roomkey.documents.content.roots import replace
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
-from roomkey.documents.writer import Saver
+from roomkey.documents.writer import DocumentWriter
 from roomkey.errors import RoomkeyError, Serialization, Storage
 from roomkey.ports import Author, Clock, DocumentStore, DocumentUpdate, Page, StoredDocument
 from roomkey.realtime.protocol.yjs_messages import read_state
@@ -39,7 +39,7 @@ SLICE_SECONDS: Final = 0.002
 FLUSH_SECONDS: Final = 10.0
 """So long a node that stops tries to store what is not stored yet."""
 
-MAX_BURIED: Final = 1_000
+MAX_TOMBSTONES: Final = 1_000
 """Of so many deleted documents it is remembered who wrote in them, as long as the process lives."""
 
 ALARM_SECONDS: Final = 5.0
@@ -69,7 +69,7 @@ class DocumentStatistics(Struct, frozen=True, kw_only=True):
     evictions: int
 
 
-class Library:
+class OpenDocuments:
     """Opens documents and puts them away. Usable while ``at_work`` is entered; all on one event loop."""
 
     def __init__(
@@ -88,8 +88,8 @@ class Library:
         self._seed = seed
         self._open: dict[str, Document] = {}
         self._loading: dict[str, asyncio.Future[None]] = {}
-        self._founding: dict[str, asyncio.Future[None]] = {}
-        self._dead_clients: dict[str, frozenset[int]] = {}
+        self._creating: dict[str, asyncio.Future[None]] = {}
+        self._tombstones: dict[str, frozenset[int]] = {}
         self._crew: asyncio.TaskGroup | None = None
         self._at_work: set[asyncio.Task[None]] = set()
         self._loads = 0
@@ -138,11 +138,11 @@ class Library:
     # --- opening --------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def using(self, name: str, *, found: bool) -> AsyncGenerator[Document]:
+    async def using(self, name: str, *, create: bool) -> AsyncGenerator[Document]:
         """
         The document ``name``, open until the block is left and for as long as somebody is in it.
 
-        With ``found`` it is made if it is not stored yet; without, it may be one of which there is nothing.
+        With ``create`` it is made if it is not stored yet; without, it may be one of which there is nothing.
 
         Raises:
             Storage, Serialization: If it cannot be loaded. Nothing was changed.
@@ -153,8 +153,8 @@ class Library:
             document = self._open.get(name)
         document.pins += 1  # without an await since it was found
         try:
-            if found and not document.lineage:
-                await self._found(document)
+            if create and not document.lineage:
+                await self._create(document)
             if document.is_gone:
                 raise Storage("the document was replaced at this moment")
             yield document
@@ -198,24 +198,24 @@ class Library:
             del running[name]
 
     async def _load(self, name: str) -> None:
-        if (lost := self._open.get(name)) is not None and lost.saver is not None:
-            await lost.saver.settle()  # what it took must be in what is loaded
-        if len(self._open) >= self.settings.max_open_documents and not self._put_away_oldest():
+        if (lost := self._open.get(name)) is not None and lost.writer is not None:
+            await lost.writer.settle()  # what it took must be in what is loaded
+        if len(self._open) >= self.settings.max_open_documents and not self._evict_oldest():
             raise Storage("as many documents are open as may be")
         document = Document(
             name,
             self.hub,
             self.settings,
             now=self.clock.now(),
-            founder=lambda: self.spawn(self._found(document)),
-            dead_clients=self._dead_clients.get(name, frozenset()),
+            creator=lambda: self.spawn(self._create(document)),
+            tombstones=self._tombstones.get(name, frozenset()),
         )
         stored = await self.store.load(name)
         if stored is not None:
             document.replica = await assemble(stored)
             self._adopt(document, stored)
             if not document.version:  # whoever made it did not come so far
-                self._plant(document, self._seed_of(name), self.clock.now())
+                self._seed_document(document, self._seed_of(name), self.clock.now())
             newest = await self.store.versions(name, Page(limit=1))
             for version in newest.versions:
                 document.kept_sequence, document.kept_at = version.sequence, version.at
@@ -226,7 +226,7 @@ class Library:
         record = stored.record
         document.lineage = record.lineage
         document.size = record.snapshot_bytes + record.log_bytes
-        document.saver = Saver(
+        document.writer = DocumentWriter(
             self.store,
             document.name,
             lineage=record.lineage,
@@ -234,14 +234,14 @@ class Library:
             interval=self.settings.save_interval,
             spawn=self.spawn,
             lost=partial(self.forget, document),
-            overtaken=partial(self._overtaken, document),
+            overtaken=partial(self._remote_change_seen, document),
         )
 
-    async def _found(self, document: Document) -> None:
+    async def _create(self, document: Document) -> None:
         """Have a document stored that was only open so far."""
-        await self._once(self._founding, document.name, partial(self._found_now, document))
+        await self._once(self._creating, document.name, partial(self._create_now, document))
 
-    async def _found_now(self, document: Document) -> None:
+    async def _create_now(self, document: Document) -> None:
         if document.lineage:
             return
         now = self.clock.now()
@@ -252,50 +252,50 @@ class Library:
             raise Storage("the document was replaced at this moment")
         document.learn(_everything(stored), now)
         self._adopt(document, stored)
-        self._plant(document, roots, now)
+        self._seed_document(document, roots, now)
         document.pristine_version = document.version
 
     def _seed_of(self, name: str) -> Mapping[str, Any] | None:
         return None if self._seed is None else self._seed(name)
 
-    def _plant(self, document: Document, roots: Mapping[str, Any] | None, now: datetime) -> None:
+    def _seed_document(self, document: Document, roots: Mapping[str, Any] | None, now: datetime) -> None:
         """Write down what a document begins with, unless something was written before."""
         if roots and not document.version:
-            document.take_missing(planted(document.lineage, roots), SERVER, now)
+            document.take_missing(seed_update(document.lineage, roots), SERVER, now)
 
     # --- others write, too ----------------------------------------------------------------------------
 
-    def _overtaken(self, document: Document) -> None:
-        document.overtaken += 1
+    def _remote_change_seen(self, document: Document) -> None:
+        document.remote_changes_seen += 1
         self.spawn(self.catch_up(document))
 
     async def catch_up(self, document: Document) -> None:
         """Take in what other processes have stored since the document was loaded here."""
-        noticed = document.overtaken
+        noticed = document.remote_changes_seen
         stored = await self.store.load(document.name)
-        if document.is_gone or document.saver is None:
+        if document.is_gone or document.writer is None:
             return
         if stored is None or stored.record.lineage != document.lineage:
             self.forget(document)
             return
         document.learn(_everything(stored), self.clock.now())
-        document.caught_up = max(document.caught_up, noticed)
-        if document.saver.is_idle:
-            document.saver.sequence = max(document.saver.sequence, stored.record.sequence)
+        document.remote_changes_merged = max(document.remote_changes_merged, noticed)
+        if document.writer.is_idle:
+            document.writer.sequence = max(document.writer.sequence, stored.record.sequence)
 
     def forget(self, document: Document) -> None:
         """The document was deleted, here or elsewhere: nothing of it may get into another one of its name."""
         if self._open.get(document.name) is document:
             del self._open[document.name]
-        self._bury(document)
+        self._remember_writers(document)
         document.end()
 
-    def _bury(self, document: Document) -> None:
+    def _remember_writers(self, document: Document) -> None:
         """Remember who wrote in the document: what they still have of it must not get into the next one."""
-        buried = self._dead_clients.pop(document.name, frozenset())
-        self._dead_clients[document.name] = buried | frozenset(read_state(document.replica.state()))
-        if len(self._dead_clients) > MAX_BURIED:
-            del self._dead_clients[next(iter(self._dead_clients))]
+        buried = self._tombstones.pop(document.name, frozenset())
+        self._tombstones[document.name] = buried | frozenset(read_state(document.replica.state()))
+        if len(self._tombstones) > MAX_TOMBSTONES:
+            del self._tombstones[next(iter(self._tombstones))]
 
     # --- putting away ---------------------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class Library:
             else:
                 document.tick(now)
 
-    def put_away(self, now: datetime) -> None:
+    def evict(self, now: datetime) -> None:
         """Close documents that were idle for long, and the longest idle ones beyond the bytes that they may take."""
         before = self._evictions
         idle = sorted((each for each in self._open.values() if each.is_idle), key=lambda document: document.used_at)
@@ -318,40 +318,40 @@ class Library:
             # Without a lineage somebody asked for what is not there.
             if not document.lineage or not is_fresh or size > self.settings.max_idle_bytes:
                 size -= document.size
-                self._put_away(document)
+                self._evict(document)
         if self._evictions > before:
             give_back_memory()
 
-    def _put_away_oldest(self) -> bool:
+    def _evict_oldest(self) -> bool:
         idle = [document for document in self._open.values() if document.is_idle]
         if idle:
-            self._put_away(min(idle, key=lambda document: document.used_at))
+            self._evict(min(idle, key=lambda document: document.used_at))
         return bool(idle)
 
-    def _put_away(self, document: Document) -> None:
+    def _evict(self, document: Document) -> None:
         del self._open[document.name]
-        document.put_away()
+        document.evict()
         self._evictions += 1
 
     def statistics(self) -> DocumentStatistics:
         """The figures now."""
         documents = tuple(self._open.values())
-        savers = [saver for document in documents if (saver := document.saver) is not None and not saver.is_idle]
-        waiting = [since for saver in savers if (since := saver.unsaved_since) is not None]
+        savers = [writer for document in documents if (writer := document.writer) is not None and not writer.is_idle]
+        waiting = [since for writer in savers if (since := writer.unsaved_since) is not None]
         lag = (self.clock.now() - min(waiting)).total_seconds() if waiting else 0.0
         return DocumentStatistics(
             open=len(documents),
             idle=sum(document.is_idle for document in documents),
             bytes=sum(document.size for document in documents),
             dirty=len(savers),
-            unsaved_updates=sum(saver.unsaved for saver in savers),
-            unsaved_bytes=sum(saver.unsaved_bytes for saver in savers),
+            unsaved_updates=sum(writer.unsaved for writer in savers),
+            unsaved_bytes=sum(writer.unsaved_bytes for writer in savers),
             lag_seconds=max(0.0, lag),
             loads=self._loads,
             evictions=self._evictions,
         )
 
-    def ailing(self) -> Mapping[str, str]:
+    def degradations(self) -> Mapping[str, str]:
         """What health calls degraded: changes that wait for storage longer than they should."""
         statistics = self.statistics()
         if statistics.lag_seconds < ALARM_SECONDS:
@@ -365,8 +365,8 @@ class Library:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 for document in tuple(self._open.values()):
-                    if document.saver is not None:
-                        await document.saver.settle()
+                    if document.writer is not None:
+                        await document.writer.settle()
         except TimeoutError:
             statistics = self.statistics()
             _log.error("documents_not_saved", documents=statistics.dirty, updates=statistics.unsaved_updates)
@@ -379,7 +379,7 @@ class Library:
             task.cancel()
 
 
-def planted(lineage: str, roots: Mapping[str, Any]) -> bytes:
+def seed_update(lineage: str, roots: Mapping[str, Any]) -> bytes:
     """
     The update that a document begins with.
 

@@ -18,10 +18,10 @@ from roomkey.documents.content import roots
 from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica
-from roomkey.documents.crdt.updates import MalformedUpdate, vet
+from roomkey.documents.crdt.updates import MalformedUpdate, validate
 from roomkey.documents.document import Document
 from roomkey.documents.maintenance import keep_version
-from roomkey.documents.open_documents import Library
+from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.writer import Settled
 from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, Storage
 from roomkey.ports import (
@@ -38,11 +38,11 @@ from roomkey.realtime.protocol.yjs_messages import MalformedFrame
 
 BUNDLE_FORMAT: Final = 1
 
-Condition = Callable[["Standing | None"], None]
+Condition = Callable[["DocumentRevision | None"], None]
 """Raises unless a change may be made to the document as it stands; ``None``: there is none."""
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class DocumentRevision(Struct, frozen=True, kw_only=True):
     """Which document it is, and how far it has come: ``version`` counts the updates that it was ever given."""
 
     name: str
@@ -53,14 +53,14 @@ class Standing(Struct, frozen=True, kw_only=True):
 class Reading(Struct, frozen=True):
     """A document at one moment. ``update`` is the whole of it, or what was missing, as a Yjs update (V1)."""
 
-    standing: Standing
+    revision: DocumentRevision
     update: bytes
 
 
 class Written(Struct, frozen=True):
     """What a change led to: how the document stands, whether it was made by this, and whether anything changed."""
 
-    standing: Standing
+    revision: DocumentRevision
     created: bool
     changed: bool
 
@@ -76,12 +76,12 @@ class Bundle(Struct, frozen=True, kw_only=True):
     versions: list[NewVersion]
 
 
-class Documents:
+class DocumentService:
     """The commands on the documents of a library."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
-        self._store = library.store
+    def __init__(self, open_documents: OpenDocuments) -> None:
+        self._open_documents = open_documents
+        self._store = open_documents.store
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -105,8 +105,8 @@ class Documents:
             yjs.check_state(since)
         except MalformedFrame as error:
             raise InvalidInput(f"the state vector cannot be read: {error}") from None
-        async with self._library.using(name, found=False) as document:
-            return Reading(_standing(document), document.replica.since(since))
+        async with self._open_documents.using(name, create=False) as document:
+            return Reading(_revision(document), document.replica.since(since))
 
     # --- writing --------------------------------------------------------------------------------------
 
@@ -151,27 +151,27 @@ class Documents:
         *,
         rehearse: Callable[[], None],
     ) -> Written:
-        async with self._library.using(name, found=False) as document:
+        async with self._open_documents.using(name, create=False) as document:
             is_new = not document.lineage
             if condition is not None:
-                condition(None if is_new else _standing(document))
+                condition(None if is_new else _revision(document))
             if is_new:
                 rehearse()  # or a change that is refused would leave an empty document behind
-            async with self._library.using(name, found=True):
+            async with self._open_documents.using(name, create=True):
                 # Somebody may have been faster while it was stored.
                 is_new = is_new and document.is_pristine
                 if condition is not None:
-                    condition(None if is_new else _standing(document))
+                    condition(None if is_new else _revision(document))
                 outcome = _Outcome()
-                changed = change(document, self._library.clock.now(), outcome.settle)
-                standing = _standing(document)
+                changed = change(document, self._open_documents.clock.now(), outcome.settle)
+                revision = _revision(document)
                 if changed:
                     await self._durable(outcome)
-                return Written(standing, is_new, changed)
+                return Written(revision, is_new, changed)
 
     async def _durable(self, outcome: "_Outcome") -> None:
         try:
-            async with asyncio.timeout(self._library.settings.load_timeout.total_seconds()):
+            async with asyncio.timeout(self._open_documents.settings.load_timeout.total_seconds()):
                 stored = await outcome.wait()
         except TimeoutError:
             raise Storage("the change is made, and will be stored as soon as storage answers") from None
@@ -185,12 +185,12 @@ class Documents:
         Raises:
             DocumentNotFound: If there is none. And what ``condition`` raises.
         """
-        async with self._library.using(name, found=False) as document:
-            standing = _standing(document)
+        async with self._open_documents.using(name, create=False) as document:
+            revision = _revision(document)
             if condition is not None:
-                condition(standing)
-            await self._store.delete(name, standing.lineage, self._library.clock.now())
-            self._library.forget(document)
+                condition(revision)
+            await self._store.delete(name, revision.lineage, self._open_documents.clock.now())
+            self._open_documents.forget(document)
 
     # --- versions -------------------------------------------------------------------------------------
 
@@ -224,9 +224,9 @@ class Documents:
         Raises:
             DocumentNotFound: If there is no such document.
         """
-        async with self._library.using(name, found=False) as document:
-            _standing(document)
-            return await keep_version(self._library, document, label, self._library.clock.now(), author)
+        async with self._open_documents.using(name, create=False) as document:
+            _revision(document)
+            return await keep_version(self._open_documents, document, label, self._open_documents.clock.now(), author)
 
     async def restore(self, name: str, number: int, author: Author) -> Written:
         """
@@ -235,9 +235,9 @@ class Documents:
         What it is now is kept as a version first. Raises as ``version`` and ``edit``.
         """
         _, old = await self.version(name, number)
-        async with self._library.using(name, found=False) as document:
-            _standing(document)
-            await keep_version(self._library, document, None, self._library.clock.now())
+        async with self._open_documents.using(name, create=False) as document:
+            _revision(document)
+            await keep_version(self._open_documents, document, None, self._open_documents.clock.now())
             return await self.edit(name, lambda doc: roots.restore(doc, old), author)
 
     async def difference(self, name: str, number: int, against: int | None) -> dict[str, Any]:
@@ -256,9 +256,9 @@ class Documents:
             DocumentNotFound: If there is no such document.
             InvalidInput: If ``root`` is no text of it.
         """
-        async with self._library.using(name, found=False) as document:
-            _standing(document)
-            authorship, unsaved = await self._authorship(name), document.saver
+        async with self._open_documents.using(name, create=False) as document:
+            _revision(document)
+            authorship, unsaved = await self._authorship(name), document.writer
             for update in () if unsaved is None else unsaved.unsaved_updates():
                 authorship.record(update)
             return await asyncio.to_thread(blame, document.replica.since(), root, authorship)
@@ -276,7 +276,7 @@ class Documents:
 
     async def export(self, name: str) -> bytes:
         """
-        Everything about a document as one value (msgpack), which ``take_in`` understands.
+        Everything about a document as one value (msgpack), which ``import_document`` understands.
 
         Raises:
             DocumentNotFound: If there is none.
@@ -295,14 +295,14 @@ class Documents:
         bundle = Bundle(
             roomkey=BUNDLE_FORMAT,
             name=name,
-            lineage=reading.standing.lineage,
+            lineage=reading.revision.lineage,
             content=reading.update,
             authorship=(await self._authorship(name)).pack(),
             versions=versions[::-1],
         )
         return msgspec.msgpack.encode(bundle)
 
-    async def take_in(self, name: str, exported: bytes, author: Author) -> Written:
+    async def import_document(self, name: str, exported: bytes, author: Author) -> Written:
         """
         Make a document of what ``export`` returned: with its history, its versions and its lineage.
 
@@ -318,23 +318,23 @@ class Documents:
             raise InvalidInput("the document was exported by another version of Roomkey")
         for version in bundle.versions:
             _check(version.content)
-        now = self._library.clock.now()
-        async with self._library.using(name, found=False) as document:
+        now = self._open_documents.clock.now()
+        async with self._open_documents.using(name, create=False) as document:
             if document.lineage:
                 raise Conflict("there is a document of this name")
             await self._store.create(name, bundle.lineage, now)
             written = await self.merge(name, bundle.content, author)
-        if written.standing.lineage != bundle.lineage:
+        if written.revision.lineage != bundle.lineage:
             raise Conflict("there is a document of this name")
         await self._store.compact(
-            name, bundle.lineage, snapshot=bundle.content, upto=written.standing.version, authorship=bundle.authorship
+            name, bundle.lineage, snapshot=bundle.content, upto=written.revision.version, authorship=bundle.authorship
         )
         for version in bundle.versions:
             await self._store.keep_version(name, bundle.lineage, version)
         return written
 
 
-def _standing(document: Document) -> Standing:
+def _revision(document: Document) -> DocumentRevision:
     """
     How the document stands.
 
@@ -343,7 +343,7 @@ def _standing(document: Document) -> Standing:
     """
     if not document.lineage or document.is_gone:
         raise DocumentNotFound("there is no such document")
-    return Standing(name=document.name, lineage=document.lineage, version=document.version)
+    return DocumentRevision(name=document.name, lineage=document.lineage, version=document.version)
 
 
 def _check(update: bytes) -> None:
@@ -355,7 +355,7 @@ def _check(update: bytes) -> None:
     """
     try:
         Nesting().admit(update, lambda: yjs.EMPTY_UPDATE)
-        vet(update)
+        validate(update)
     except MalformedUpdate as error:
         raise InvalidInput(f"there is something in it that is no Yjs update: {error}") from None
 

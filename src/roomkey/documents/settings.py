@@ -29,7 +29,7 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
     max_unauthenticated_messages: int = 1_000
     authentication_deadline: timedelta = timedelta(seconds=60)
     """How long a Hocuspocus socket may be open before it has opened a document. Traffic does not move it."""
-    max_strangers: int = 1_000
+    max_unauthenticated_sockets: int = 1_000
     """Sockets of which it is not known yet whose they are."""
 
     # --- who is here ----------------------------------------------------------------------------------

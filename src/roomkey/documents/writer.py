@@ -39,7 +39,7 @@ class Waiting(Struct, frozen=True, gc=False):
     settled: Settled | None
 
 
-class Saver:
+class DocumentWriter:
     """
     The way of one document to storage.
 

@@ -10,28 +10,28 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
-from roomkey.realtime.clients.client import Peer
+from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.registry import Deadlines, Registry
 from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.session.effects import Authenticate, Verify
-from roomkey.realtime.session.limits import Ledger, Ledgers
+from roomkey.realtime.session.limits import LimitsOfSessions, SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 
-AnyPeer = Peer[Any]
+AnyClient = RealtimeClient[Any]
 """A peer of whatever protocol."""
 
 
-class NodeOffice:
-    """The ``Office`` of all peers of this node."""
+class Connections:
+    """The ``ClientHost`` of all peers of this node."""
 
     def __init__(self, settings: RealtimeSettings, documents: DocumentSettings, clock: Clock, rooms: Rooms) -> None:
         self.rooms = rooms
         self.now = clock.now
-        self.registry: Registry[AnyPeer] = Registry()
-        self.deadlines: Deadlines[AnyPeer] = Deadlines()
-        self.ledgers = Ledgers(settings, documents)
-        self.questions: asyncio.Queue[tuple[AnyPeer, Authenticate | Verify]] = asyncio.Queue(settings.max_questions)
+        self.registry: Registry[AnyClient] = Registry()
+        self.deadlines: Deadlines[AnyClient] = Deadlines()
+        self.limits = LimitsOfSessions(settings, documents)
+        self.questions: asyncio.Queue[tuple[AnyClient, Authenticate | Verify]] = asyncio.Queue(settings.max_questions)
         self.messages_in = 0
         self.bytes_in = 0
         self._sweep_every = settings.repeat_window / 4
@@ -43,17 +43,17 @@ class NodeOffice:
         self.messages_in += 1
         self.bytes_in += size
 
-    def ask(self, peer: AnyPeer, question: Authenticate | Verify) -> None:
+    def ask(self, client: AnyClient, question: Authenticate | Verify) -> None:
         """Put a question to storage, unless too many wait already: then it fails at once."""
         try:
-            self.questions.put_nowait((peer, question))
+            self.questions.put_nowait((client, question))
         except asyncio.QueueFull:
             now = self.now()
             if isinstance(question, Verify):
-                effects = peer.connection.unverified(now)
+                effects = client.connection.unverified(now)
             else:
-                effects = peer.connection.not_refreshed(fault_of(errors.Storage("too many ask")), now)
-            peer.carry_out(effects, now)
+                effects = client.connection.not_refreshed(fault_of(errors.Storage("too many ask")), now)
+            client.carry_out(effects, now)
 
     def touch(self, id: SessionId) -> None:
         """The user of the session was active."""
@@ -64,39 +64,39 @@ class NodeOffice:
         touched, self._touched = self._touched, {}
         return tuple(touched)
 
-    def rebound(self, peer: AnyPeer, former: Session) -> Ledger:
+    def rebound(self, client: AnyClient, former: Session) -> SessionLimits:
         """The peer belongs to another session than before; returns that one's ledger."""
-        session = peer.connection.session
-        self.registry.leave(peer, former)
-        self.registry.enter(peer, session)
-        self.ledgers.release(former.id)
-        return self.ledgers.open(session.id)
+        session = client.connection.session
+        self.registry.leave(client, former)
+        self.registry.enter(client, session)
+        self.limits.release(former.id)
+        return self.limits.open(session.id)
 
-    def watch(self, peer: AnyPeer) -> None:
+    def watch(self, client: AnyClient) -> None:
         """Look at the peer when its connection wants it."""
-        if not peer.connection.is_over and peer.is_open:
-            self.deadlines.set(peer, peer.connection.next_check())
+        if not client.connection.is_over and client.is_open:
+            self.deadlines.set(client, client.connection.next_check())
 
-    def departed(self, peer: AnyPeer) -> None:
+    def departed(self, client: AnyClient) -> None:
         """The peer is no more."""
-        session = peer.connection.session
-        self.registry.leave(peer, session)
-        self.ledgers.release(session.id)
-        self.deadlines.cancel(peer)
+        session = client.connection.session
+        self.registry.leave(client, session)
+        self.limits.release(session.id)
+        self.deadlines.cancel(client)
 
-    def appeared(self, peer: AnyPeer, document: str) -> None:
+    def appeared(self, client: AnyClient, document: str) -> None:
         """The peer edits a document now."""
-        self.rooms.appear(peer.who, document, self.now())
+        self.rooms.appear(client.who, document, self.now())
 
-    def disappeared(self, peer: AnyPeer, document: str) -> None:
+    def disappeared(self, client: AnyClient, document: str) -> None:
         """The peer edits it no more."""
-        self.rooms.disappear(peer.who, document, self.now())
+        self.rooms.disappear(client.who, document, self.now())
 
     def sweep(self, now: datetime) -> None:
         """Forget what is too old, and let the rooms do what is due."""
-        self.rooms.sweep(now, ((peer.who, peer.documents()) for peer in self.registry))
+        self.rooms.sweep(now, ((client.who, client.documents()) for client in self.registry))
         if self._next_sweep is None or now >= self._next_sweep:
-            self.ledgers.sweep(now)
+            self.limits.sweep(now)
             self._next_sweep = now + self._sweep_every
 
 

@@ -4,18 +4,18 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
-from roomkey.documents.open_documents import Library
+from roomkey.documents.open_documents import OpenDocuments
 from roomkey.domain.access import Access, access_to
 from roomkey.domain.session import Client, Session
 from roomkey.errors import InvalidInput, RoomkeyError
 from roomkey.realtime.admission import Door, Refusal, Sessions, check_usable, client_of, refusal_of, unavailable
 from roomkey.realtime.arrivals import Arrivals
-from roomkey.realtime.clients.hocuspocus_client import HocuspocusPeer, Stranger
-from roomkey.realtime.clients.yjs_client import EditingWatch, YWebsocketPeer
-from roomkey.realtime.connections import NodeOffice
+from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient, UnauthenticatedConnection
+from roomkey.realtime.clients.yjs_client import EditingWatch, YjsClient
+from roomkey.realtime.connections import Connections
 from roomkey.realtime.protocol.json_messages import CloseReason
-from roomkey.realtime.session.closing import ending
-from roomkey.realtime.session.limits import Ledger
+from roomkey.realtime.session.closing import closing
+from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake
 from roomkey.security.credentials import select_subprotocol
@@ -32,22 +32,22 @@ class DocumentDoor:
 
     def __init__(
         self,
-        library: Library,
-        office: NodeOffice,
+        open_documents: OpenDocuments,
+        connections: Connections,
         *,
         arrivals: Arrivals,
         door: Door,
         sessions: Sessions,
         settings: RealtimeSettings,
     ) -> None:
-        self._library = library
-        self._office = office
+        self._open_documents = open_documents
+        self._connections = connections
         self._arrivals = arrivals
         self._door = door
         self._sessions = sessions
         self._settings = settings
-        self._documents = library.settings
-        self._strangers: dict[Stranger, datetime] = {}
+        self._documents = open_documents.settings
+        self._unauthenticated: dict[UnauthenticatedConnection, datetime] = {}
 
     def leads_to(self, path: str) -> bool:
         """Whether ``path`` is one of these doors."""
@@ -73,14 +73,14 @@ class DocumentDoor:
         access = access_to(name, session.grants)
         if access is None:
             raise Refusal(HTTPStatus.FORBIDDEN, "forbidden", "No grant of the session covers this document.")
-        async with self._library.using(name, found=access is not Access.READ) as document:
-            peer = await self._arrivals.settle(
+        async with self._open_documents.using(name, create=access is not Access.READ) as document:
+            client = await self._arrivals.settle(
                 session,
-                lambda ledger, now: YWebsocketPeer(
-                    self._watch(session, ledger, now),
-                    self._office,
+                lambda limits, now: YjsClient(
+                    self._watch(session, limits, now),
+                    self._connections,
                     client_of(handshake),
-                    hub=self._library.hub,
+                    hub=self._open_documents.hub,
                     document=document,
                     access=access,
                     wants_status=handshake.query.get("status") == "1",
@@ -89,9 +89,9 @@ class DocumentDoor:
             stated = handshake.query.get("lineage")
             if stated and stated != document.lineage:
                 # Browsers are not told why a handshake is refused, so it is accepted and ended at once.
-                peer.end(ending(CloseReason.LINEAGE_MISMATCH))
+                client.end(closing(CloseReason.LINEAGE_MISMATCH))
             lineage = ((LINEAGE_HEADER, document.lineage),) if document.lineage else ()
-            return self._accepted(handshake, peer, *lineage)
+            return self._accepted(handshake, client, *lineage)
 
     def _document_name(self, handshake: Handshake) -> str:
         try:
@@ -105,61 +105,63 @@ class DocumentDoor:
         client = client_of(handshake)
         if self._door.has_credential(handshake):
             session = await self._door.admit(handshake)
-            return self._accepted(handshake, await self._hocuspocus_peer(session, client))
+            return self._accepted(handshake, await self._hocuspocus_client(session, client))
         self._door.check_page(handshake)
-        if len(self._strangers) >= self._documents.max_strangers:
+        if len(self._unauthenticated) >= self._documents.max_unauthenticated_sockets:
             raise unavailable("overloaded", "Too many connections have not shown a token yet.")
-        stranger = Stranger(
+        connection = UnauthenticatedConnection(
             self._documents,
-            lambda stranger, address, token: self._library.spawn(self._identify(stranger, address, token, client)),
+            lambda connection, address, token: self._open_documents.spawn(
+                self._identify(connection, address, token, client)
+            ),
             self._forget,
         )
-        self._strangers[stranger] = self._office.now() + self._documents.authentication_deadline
-        return self._accepted(handshake, stranger)
+        self._unauthenticated[connection] = self._connections.now() + self._documents.authentication_deadline
+        return self._accepted(handshake, connection)
 
-    async def _identify(self, stranger: Stranger, address: str, token: str, client: Client) -> None:
+    async def _identify(self, connection: UnauthenticatedConnection, address: str, token: str, client: Client) -> None:
         try:
             session = await self._sessions.authenticate(token, client=client)
             check_usable(session)
-            peer = await self._hocuspocus_peer(session, client)
+            identified = await self._hocuspocus_client(session, client)
         except RoomkeyError as error:
-            stranger.rejected(address, refusal_of(error).code)
+            connection.rejected(address, refusal_of(error).code)
         except Refusal as refusal:
-            stranger.rejected(address, refusal.code)
+            connection.rejected(address, refusal.code)
         else:
-            stranger.admitted(peer, address, self._office.now())
+            connection.admitted(identified, address, self._connections.now())
 
-    async def _hocuspocus_peer(self, session: Session, client: Client) -> HocuspocusPeer:
+    async def _hocuspocus_client(self, session: Session, client: Client) -> HocuspocusClient:
         return await self._arrivals.settle(
             session,
-            lambda ledger, now: HocuspocusPeer(
-                self._watch(session, ledger, now),
-                self._office,
+            lambda limits, now: HocuspocusClient(
+                self._watch(session, limits, now),
+                self._connections,
                 client,
-                hub=self._library.hub,
-                desk=self,
+                hub=self._open_documents.hub,
+                opener=self,
                 settings=self._documents,
             ),
         )
 
-    def _forget(self, stranger: Stranger) -> None:
-        self._strangers.pop(stranger, None)
+    def _forget(self, connection: UnauthenticatedConnection) -> None:
+        self._unauthenticated.pop(connection, None)
 
-    def open(self, peer: HocuspocusPeer, address: str, document: str, *, found: bool) -> None:
-        """Call ``peer.opened_document`` with the document, pinned, or ``peer.not_opened``, later."""
-        self._library.spawn(self._open(peer, address, document, found=found))
+    def open(self, client: HocuspocusClient, address: str, document: str, *, create: bool) -> None:
+        """Call ``client.opened_document`` with the document, pinned, or ``client.not_opened``, later."""
+        self._open_documents.spawn(self._open(client, address, document, create=create))
 
-    async def _open(self, peer: HocuspocusPeer, address: str, name: str, *, found: bool) -> None:
+    async def _open(self, client: HocuspocusClient, address: str, name: str, *, create: bool) -> None:
         try:
-            async with self._library.using(name, found=found) as document:
-                peer.opened_document(address, document)
+            async with self._open_documents.using(name, create=create) as document:
+                client.opened_document(address, document)
         except RoomkeyError:
-            peer.not_opened(address)
+            client.not_opened(address)
 
     # --- both -----------------------------------------------------------------------------------------
 
-    def _watch(self, session: Session, ledger: Ledger, now: datetime) -> EditingWatch:
-        return EditingWatch(session, ledger, settings=self._settings, now=now)
+    def _watch(self, session: Session, limits: SessionLimits, now: datetime) -> EditingWatch:
+        return EditingWatch(session, limits, settings=self._settings, now=now)
 
     def _accepted(self, handshake: Handshake, conversation: Conversation, *headers: tuple[str, str]) -> Accepted:
         return Accepted(
@@ -174,14 +176,14 @@ class DocumentDoor:
     def tick(self, now: datetime) -> None:
         """Part from strangers whose time is over, and let documents do what is due."""
         # The oldest come first, and all have the same time.
-        for stranger, deadline in tuple(self._strangers.items()):
+        for connection, deadline in tuple(self._unauthenticated.items()):
             if now < deadline:
                 break
-            stranger.part(CloseReason.NOT_AUTHENTICATED)
-            self._forget(stranger)
-        self._library.tick(now)
+            connection.part(CloseReason.NOT_AUTHENTICATED)
+            self._forget(connection)
+        self._open_documents.tick(now)
 
     def drain(self) -> None:
         """Part from strangers: nobody is let in any more."""
-        for stranger in tuple(self._strangers):
-            stranger.part(CloseReason.DRAINING)
+        for connection in tuple(self._unauthenticated):
+            connection.part(CloseReason.DRAINING)

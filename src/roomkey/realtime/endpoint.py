@@ -14,22 +14,22 @@ import structlog
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.documents.open_documents import Library
+from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, UserRevoked
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
 from roomkey.realtime.admission import Door, Refusal, Sessions, client_of, refusal_of, too_many, unavailable
 from roomkey.realtime.arrivals import Arrivals
-from roomkey.realtime.clients.json_client import RoomPeer
+from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.clients.json_rules import Connection
-from roomkey.realtime.connections import AnyPeer, NodeOffice, fault_of
+from roomkey.realtime.connections import AnyClient, Connections, fault_of
 from roomkey.realtime.document_endpoint import DocumentDoor
 from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault
 from roomkey.realtime.protocol.message_types import compile_types
 from roomkey.realtime.rooms.history import EPOCH_LETTERS
 from roomkey.realtime.rooms.rooms import Rooms
-from roomkey.realtime.session.closing import draining, ending
+from roomkey.realtime.session.closing import closing, draining
 from roomkey.realtime.session.effects import Authenticate, Verify
 from roomkey.realtime.session.guard import Effects
 from roomkey.realtime.settings import RealtimeSettings
@@ -84,7 +84,7 @@ class SessionWebSocketHandler:
         settings: RealtimeSettings | None = None,
         clock: Clock,
         tickets: Tickets,
-        library: Library | None = None,
+        open_documents: OpenDocuments | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         """
@@ -101,20 +101,20 @@ class SessionWebSocketHandler:
         self._types = compile_types(settings.message_types)
         self._door = Door(sessions, settings=settings, clock=clock, tickets=tickets)
         self._rooms = Rooms(settings, new_epoch=_new_epoch, schedule=schedule)
-        documents = DocumentSettings() if library is None else library.settings
-        self._office = NodeOffice(settings, documents, clock, self._rooms)
-        self._arrivals = Arrivals(self._office, sessions, settings)
-        self._library = library
-        self._document_door = None if library is None else self._document_door_of(library)
+        documents = DocumentSettings() if open_documents is None else open_documents.settings
+        self._connections = Connections(settings, documents, clock, self._rooms)
+        self._arrivals = Arrivals(self._connections, sessions, settings)
+        self._open_documents = open_documents
+        self._document_door = None if open_documents is None else self._document_door_of(open_documents)
         self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
         self._entering = 0
         self._refused = 0
         self._revoked = 0
 
-    def _document_door_of(self, library: Library) -> DocumentDoor:
+    def _document_door_of(self, open_documents: OpenDocuments) -> DocumentDoor:
         return DocumentDoor(
-            library,
-            self._office,
+            open_documents,
+            self._connections,
             arrivals=self._arrivals,
             door=self._door,
             sessions=self._sessions,
@@ -152,7 +152,7 @@ class SessionWebSocketHandler:
             raise unavailable("draining", "The server is about to stop.")
         if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
             raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
-        if len(self._office.registry) + self._entering >= settings.max_connections:
+        if len(self._connections.registry) + self._entering >= settings.max_connections:
             raise unavailable("overloaded", "The server has as many connections as it may.")
 
     def _is_for_editors(self, handshake: Handshake) -> bool:
@@ -162,17 +162,17 @@ class SessionWebSocketHandler:
         if self._document_door is not None and handshake.path != self._settings.path:
             return await self._document_door.accept(handshake)
         session = await self._door.admit(handshake)
-        peer = await self._arrivals.settle(
+        client = await self._arrivals.settle(
             session,
-            lambda ledger, now: RoomPeer(
-                Connection(session, ledger, settings=self._settings, types=self._types, now=now),
-                self._office,
+            lambda limits, now: JsonClient(
+                Connection(session, limits, settings=self._settings, types=self._types, now=now),
+                self._connections,
                 client_of(handshake),
                 self._rooms,
             ),
         )
         return Accepted(
-            conversation=peer,
+            conversation=client,
             subprotocol=select_subprotocol(handshake.subprotocols),
             max_message_bytes=self._settings.max_frame_bytes,
         )
@@ -181,21 +181,21 @@ class SessionWebSocketHandler:
 
     def on_events(self, events: Sequence[AnyEvent]) -> None:
         """Let the sockets of these sessions know, at once. Repetitions do not matter."""
-        registry = self._office.registry
+        registry = self._connections.registry
         for event in events:
             if isinstance(event, UserRevoked):
-                for peer in registry.of_user(event.user):
-                    self._tell(peer, event)
+                for client in registry.of_user(event.user):
+                    self._tell(client, event)
             else:
-                for peer in registry.of_session(event.session):
-                    self._tell(peer, event)
+                for client in registry.of_session(event.session):
+                    self._tell(client, event)
 
-    def _tell(self, peer: AnyPeer, event: AnyEvent) -> None:
-        was_over = peer.connection.is_over
-        peer.carry_out_safely(lambda now: peer.connection.happened(event, now))
-        if peer.connection.is_over and not was_over:
+    def _tell(self, client: AnyClient, event: AnyEvent) -> None:
+        was_over = client.connection.is_over
+        client.carry_out_safely(lambda now: client.connection.happened(event, now))
+        if client.connection.is_over and not was_over:
             self._revoked += 1
-        self._office.watch(peer)
+        self._connections.watch(client)
 
     # --- what time brings -----------------------------------------------------------------------------
 
@@ -210,14 +210,14 @@ class SessionWebSocketHandler:
     def tick(self) -> None:
         """Do what is due now. ``run`` calls this every ``settings.tick``."""
         now = self._clock.now()
-        office = self._office
-        for peer in office.deadlines.pop_due(now):
-            if peer.is_open:
-                peer.carry_out_safely(peer.connection.due)
-                office.watch(peer)
+        connections = self._connections
+        for client in connections.deadlines.pop_due(now):
+            if client.is_open:
+                client.carry_out_safely(client.connection.due)
+                connections.watch(client)
             else:
-                peer.end(ending(CloseReason.NOT_OPENED))
-        office.sweep(now)
+                client.end(closing(CloseReason.NOT_OPENED))
+        connections.sweep(now)
         if self._document_door is not None:
             self._document_door.tick(now)
 
@@ -233,7 +233,7 @@ class SessionWebSocketHandler:
 
     async def record_activity(self) -> None:
         """Let storage know of the sessions that were active since the last time. ``run`` calls this."""
-        for id in self._office.take_touched():
+        for id in self._connections.take_touched():
             try:
                 async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
                     await self._sessions.touch(id)
@@ -247,40 +247,40 @@ class SessionWebSocketHandler:
 
     async def answer_next(self) -> None:
         """Wait for a question of a connection, and have it answered. ``run`` calls this."""
-        peer, question = await self._office.questions.get()
-        if peer.connection.is_over:
+        client, question = await self._connections.questions.get()
+        if client.connection.is_over:
             return
         try:
             async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
-                effects = await self._answer(peer, question)
+                effects = await self._answer(client, question)
         except TimeoutError:
-            effects = self._no_answer(peer, question, errors.Storage("storage did not answer in time"))
+            effects = self._no_answer(client, question, errors.Storage("storage did not answer in time"))
         except RoomkeyError as error:
-            effects = self._no_answer(peer, question, error)
+            effects = self._no_answer(client, question, error)
         except Exception:  # noqa: BLE001  # one question may not end the answering of all others
-            _log.exception("question_failed", session=peer.connection.session.id)
-            effects = peer.connection.close(ending(CloseReason.UNAVAILABLE))
-        peer.carry_out_safely(lambda _: effects)
-        peer.resume()
-        self._office.watch(peer)
+            _log.exception("question_failed", session=client.connection.session.id)
+            effects = client.connection.close(closing(CloseReason.UNAVAILABLE))
+        client.carry_out_safely(lambda _: effects)
+        client.resume()
+        self._connections.watch(client)
 
-    async def _answer(self, peer: AnyPeer, question: Authenticate | Verify) -> Effects:
-        connection = peer.connection
+    async def _answer(self, client: AnyClient, question: Authenticate | Verify) -> Effects:
+        connection = client.connection
         if isinstance(question, Verify):
             session = await self._sessions.get_session(connection.session.id)
             return connection.verified(session, self._clock.now())
-        session = await self._sessions.authenticate(question.token, client=peer.client)
-        others = len(self._office.registry.of_session(session.id))
+        session = await self._sessions.authenticate(question.token, client=client.client)
+        others = len(self._connections.registry.of_session(session.id))
         if session.id != connection.session.id and others >= self._settings.max_connections_per_session:
             fault = Fault(ErrorCode.RATE_LIMITED, "the session has as many connections as it may")
             return connection.not_refreshed(fault, self._clock.now())
         return connection.refreshed(session, self._clock.now())
 
-    def _no_answer(self, peer: AnyPeer, question: Authenticate | Verify, error: RoomkeyError) -> Effects:
+    def _no_answer(self, client: AnyClient, question: Authenticate | Verify, error: RoomkeyError) -> Effects:
         now = self._clock.now()
         if isinstance(question, Verify):
-            return peer.connection.unverified(now)
-        return peer.connection.not_refreshed(fault_of(error), now)
+            return client.connection.unverified(now)
+        return client.connection.not_refreshed(fault_of(error), now)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -293,33 +293,33 @@ class SessionWebSocketHandler:
         self._arrivals.is_draining = True
         if self._document_door is not None:
             self._document_door.drain()
-        peers = list(self._office.registry)
-        random.shuffle(peers)
+        clients = list(self._connections.registry)
+        random.shuffle(clients)
         steps = max(1, int(within.total_seconds() / DRAIN_STEP_SECONDS))
-        at_once = max(1, ceil(len(peers) / steps))
-        for start in range(0, len(peers), at_once):
+        at_once = max(1, ceil(len(clients) / steps))
+        for start in range(0, len(clients), at_once):
             if start:
                 await asyncio.sleep(DRAIN_STEP_SECONDS)
-            for peer in peers[start : start + at_once]:
+            for client in clients[start : start + at_once]:
                 # S311: jitter is no secret.
                 reconnect_after = self._settings.reconnect_after * random.uniform(0.1, 1.0)  # noqa: S311
-                peer.end(draining(reconnect_after))
+                client.end(draining(reconnect_after))
 
     def statistics(self) -> RealtimeStatistics:
         """The figures now; reading them costs nothing."""
-        office, rooms = self._office, self._rooms
+        connections, rooms = self._connections, self._rooms
         traffic = [rooms.hub.traffic]
-        if self._library is not None:
-            traffic.append(self._library.hub.traffic)
+        if self._open_documents is not None:
+            traffic.append(self._open_documents.hub.traffic)
         return RealtimeStatistics(
-            connections=len(office.registry),
-            sessions=office.registry.sessions,
+            connections=len(connections.registry),
+            sessions=connections.registry.sessions,
             documents=len(rooms.hub.rooms),
             histories_bytes=rooms.histories.size,
-            messages_in=office.messages_in,
-            bytes_in=office.bytes_in,
+            messages_in=connections.messages_in,
+            bytes_in=connections.bytes_in,
             messages_out=sum(each.messages for each in traffic),
-            bytes_out=sum(each.octets for each in traffic),
+            bytes_out=sum(each.bytes for each in traffic),
             publications=rooms.publications,
             cursors_collapsed=rooms.hub.traffic.cursors_collapsed,
             dropped=sum(each.dropped for each in traffic),

@@ -104,7 +104,7 @@ class Conversation(Protocol):
         ...
 
 
-class Doorkeeper(Protocol):
+class HandshakeHandler(Protocol):
     """Decides about handshakes: the one door from a transport to the realtime services."""
 
     async def accept(self, handshake: Handshake) -> Accepted | Refused:

@@ -13,7 +13,7 @@ from roomkey.ports import EventLog
 _log = structlog.get_logger("roomkey.relay")
 
 
-class Relay:
+class EventFollower:
     """
     Hands the events of a log to a listener: each at least once, in order within a partition.
 

@@ -41,7 +41,7 @@ from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, Syst
 from roomkey.security import tokens
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
-from roomkey.sessions.rotation import Rotation, Standing, succeed
+from roomkey.sessions.rotation import Rotation, TokenStanding, succeed
 
 ATTEMPTS: Final = 16
 """How often a command starts over. Within a process its retries queue up, so only other processes use them up."""
@@ -84,7 +84,7 @@ class SessionManager:
         rotation_key: bytes | None = None,
         degraded_from: int = 10_000,
         traffic: Callable[[], int] = lambda: 0,
-        ailing: Callable[[], Mapping[str, str]] = dict,
+        degradations: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """
         Args:
@@ -102,7 +102,9 @@ class SessionManager:
         self._rotation = Rotation(rotation_key or urandom(32), self.policy.rotation_grace)
         self._listeners: list[EventListener] = []
         self._queues = _Queues()
-        self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from, traffic=traffic, ailing=ailing)
+        self._queries = SessionQueries(
+            storage, self.clock, degraded_from=degraded_from, traffic=traffic, degradations=degradations
+        )
 
     def on_events(self, listener: EventListener) -> None:
         """Call ``listener`` with the events of each commit, before the command that made them returns."""
@@ -483,7 +485,7 @@ class SessionManager:
             else:
                 standing = self._rotation.standing(presented, secret, now)
                 await self._refuse_unless_genuine(session, standing)
-                if standing is Standing.GRACE:
+                if standing is TokenStanding.GRACE:
                     return self._repeat_rotation(session, secret, presented)
                 token = self._rotation.successor(presented, secret)
             event = _fact(TokenRotated, session, now, actor, None)
@@ -503,10 +505,10 @@ class SessionManager:
             raise InvalidState(f"a session that is {session.state} cannot become {TokenRotated.tag()}")
         return IssuedSession(session, token)
 
-    async def _refuse_unless_genuine(self, session: Session, standing: Standing) -> None:
-        if standing is Standing.UNKNOWN:
+    async def _refuse_unless_genuine(self, session: Session, standing: TokenStanding) -> None:
+        if standing is TokenStanding.UNKNOWN:
             raise InvalidToken("no session answers to this token")
-        if standing is Standing.REUSED:
+        if standing is TokenStanding.REUSED:
             if session.state.is_live:
                 await self._transition(session.id, Invalidated, "system", "token_reused", None)
             raise TokenReused("the token was replaced by a newer one")

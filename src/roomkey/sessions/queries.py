@@ -57,13 +57,13 @@ class SessionQueries:
         *,
         degraded_from: int,
         traffic: Callable[[], int],
-        ailing: Callable[[], Mapping[str, str]],
+        degradations: Callable[[], Mapping[str, str]],
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._degraded_from = degraded_from
         self._traffic = traffic
-        self._ailing = ailing
+        self._degradations = degradations
 
     async def list(self, filter: SessionFilter, page: Page) -> SessionPage:
         """A page of the sessions that match. Raises ``InvalidInput`` for a limit beyond 1 to 500."""
@@ -98,12 +98,12 @@ class SessionQueries:
         except SessionError as error:
             checks["storage"] = str(error)
             status = "unhealthy"
-        ailing = dict(self._ailing())
+        degradations = dict(self._degradations())
         if status == "healthy" and sessions >= self._degraded_from:
-            ailing["sessions"] = f"{self._degraded_from} or more sessions"
-        if status == "healthy" and ailing:
+            degradations["sessions"] = f"{self._degraded_from} or more sessions"
+        if status == "healthy" and degradations:
             status = "degraded"
-        checks |= ailing
+        checks |= degradations
         return HealthStatus(
             status=status, sessions_count=sessions, memory_usage=memory_usage(), timestamp=now, checks=checks
         )

@@ -7,7 +7,7 @@ from roomkey.ports import Secret
 from roomkey.security import tokens
 
 
-class Standing(Enum):
+class TokenStanding(Enum):
     """What a presented token is to its session."""
 
     CURRENT = auto()
@@ -25,16 +25,16 @@ class Rotation:
         self._key = key
         self._grace = grace
 
-    def standing(self, token: str, secret: Secret, now: datetime) -> Standing:
+    def standing(self, token: str, secret: Secret, now: datetime) -> TokenStanding:
         """What ``token`` is to the session that ``secret`` belongs to."""
         digest = tokens.digest(token)
         if tokens.same(digest, secret.current):
-            return Standing.CURRENT
+            return TokenStanding.CURRENT
         if secret.previous is not None and secret.rotated_at is not None and tokens.same(digest, secret.previous):
-            return Standing.GRACE if now - secret.rotated_at < self._grace else Standing.REUSED
+            return TokenStanding.GRACE if now - secret.rotated_at < self._grace else TokenStanding.REUSED
         if tokens.descends(self._key, token, secret.current, secret.generation):
-            return Standing.REUSED
-        return Standing.UNKNOWN
+            return TokenStanding.REUSED
+        return TokenStanding.UNKNOWN
 
     def successor(self, token: str, secret: Secret) -> str:
         """What the holder of the current ``token`` gets in its place."""

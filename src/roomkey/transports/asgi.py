@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import structlog
 
-from roomkey.realtime.transport import Accepted, Conversation, Doorkeeper, Handshake, Refused
+from roomkey.realtime.transport import Accepted, Conversation, Handshake, HandshakeHandler, Refused
 from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
 from roomkey.transports.handshake import Unacceptable, describe
-from roomkey.transports.handshake_gate import Reception
+from roomkey.transports.handshake_gate import HandshakeGate
 from roomkey.transports.violations import INTERNAL_ERROR, NO_CLOSE, NO_CODE, TOO_BIG, close_payload
 from roomkey.wire.frame import Frame
 
@@ -31,8 +31,8 @@ _LOW_WATER_BYTES: Final = HIGH_WATER_BYTES // 4
 class WebSocketEndpoint:
     """An ASGI application for ``scope["type"] == "websocket"``."""
 
-    def __init__(self, doorkeeper: Doorkeeper, settings: TransportSettings = DEFAULTS) -> None:
-        self._reception = Reception(doorkeeper, settings)
+    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> None:
+        self._reception = HandshakeGate(handshakes, settings)
         self._close_timeout = settings.close_timeout.total_seconds()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

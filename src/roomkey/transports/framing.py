@@ -45,7 +45,7 @@ class FrameParser:
     def __init__(self, listener: WSListener, *, max_frame_bytes: int) -> None:
         self.max_frame_bytes = max_frame_bytes
         self.has_grown = False
-        self._desk = _Desk()
+        self._desk = _NullTransport()
         unsent = WSUpgradeResponseWithListener(_UNSENT, listener)  # pyright: ignore[reportArgumentType]
         protocol = cast("Callable[..., _Protocol]", WSProtocol)(
             host_port=None,
@@ -97,7 +97,7 @@ class _Protocol(Protocol):
     def buffer_updated(self, nbytes: int) -> None: ...
 
 
-class _Desk:
+class _NullTransport:
     """
     What picows takes for the transport. It reads nothing and its writes end here.
 
@@ -120,7 +120,7 @@ class _Desk:
     def close(self) -> None:
         pass
 
-    def get_extra_info(self, name: str) -> "_Desk | None":
+    def get_extra_info(self, name: str) -> "_NullTransport | None":
         return self if name == "socket" else None
 
     def fileno(self) -> int:

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import msgspec
 import structlog
 
-from roomkey.realtime.transport import Accepted, Doorkeeper, Handshake, Refused
+from roomkey.realtime.transport import Accepted, Handshake, HandshakeHandler, Refused
 from roomkey.transports import TransportSettings
 
 log = structlog.get_logger()
@@ -33,11 +33,11 @@ UNAVAILABLE = refusal(
 )
 
 
-class Reception:
+class HandshakeGate:
     """The way to the doorkeeper; one per server, whatever transports lead to it."""
 
-    def __init__(self, doorkeeper: Doorkeeper, settings: TransportSettings) -> None:
-        self._doorkeeper = doorkeeper
+    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings) -> None:
+        self._handshakes = handshakes
         self._timeout = settings.handshake_timeout.total_seconds()
         self._room = settings.max_handshakes
 
@@ -48,7 +48,7 @@ class Reception:
         self._room -= 1
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._doorkeeper.accept(handshake)
+                return await self._handshakes.accept(handshake)
         except TimeoutError:
             log.warning("handshake_timed_out")
             return UNAVAILABLE

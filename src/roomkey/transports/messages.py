@@ -26,7 +26,7 @@ _DECODE_AT_ONCE = (
 )  # A longer text is checked in pieces, not decoded into a second copy up to four times its size.
 
 
-class Inbox:
+class MessageAssembler:
     """
     Assembles one connection's messages; holds at most ``limit`` bytes of an unfinished one.
 

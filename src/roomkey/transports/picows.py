@@ -1,8 +1,8 @@
 """
 WebSockets on the port of uvicorn's HTTP: authenticated before the 101, then framed by picows.
 
-uvicorn hands the connection of an upgrade request to an ``Entrance``. It reads nothing more until the
-doorkeeper has decided, and then either answers in plain HTTP or makes an ``OpenSocket`` the protocol of the
+uvicorn hands the connection of an upgrade request to an ``HandshakeProtocol``. It reads nothing more until the
+doorkeeper has decided, and then either answers in plain HTTP or makes an ``WebSocketConnection`` the protocol of the
 connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
 """
 
@@ -18,13 +18,13 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from roomkey.realtime.transport import Accepted, Conversation, Doorkeeper, Handshake, Refused
+from roomkey.realtime.transport import Accepted, Conversation, Handshake, HandshakeHandler, Refused
 from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
 from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
-from roomkey.transports.handshake_gate import UNAVAILABLE, Reception
-from roomkey.transports.messages import CLOSE, PING, PONG, Inbox, close_code
+from roomkey.transports.handshake_gate import UNAVAILABLE, HandshakeGate
+from roomkey.transports.messages import CLOSE, PING, PONG, MessageAssembler, close_code
 from roomkey.transports.timers import TimerWheel
 from roomkey.transports.violations import (
     INTERNAL_ERROR,
@@ -42,16 +42,16 @@ log = structlog.get_logger()
 _PING_FRAME: Final = header(PING, 0)
 
 
-def websocket_protocol(doorkeeper: Doorkeeper, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
+def websocket_protocol(handshakes: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
     """The class for ``uvicorn.Config(ws=...)``; sockets of one class share their timers and bounds."""
-    return type("Entrance", (Entrance,), {"house": House(doorkeeper, settings)})
+    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handshakes, settings)})
 
 
-class House:
+class ServerContext:
     """What all sockets of a server share."""
 
-    def __init__(self, doorkeeper: Doorkeeper, settings: TransportSettings) -> None:
-        self.reception = Reception(doorkeeper, settings)
+    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings) -> None:
+        self.reception = HandshakeGate(handshakes, settings)
         self.compression = settings.compression
         self.ping_interval = settings.ping_interval.total_seconds()
         self.pong_timeout = settings.pong_timeout.total_seconds()
@@ -93,10 +93,10 @@ def _join(frames: Sequence[Frame], window_bits: int) -> bytes:
     return b"".join([frame.plain for frame in frames])
 
 
-class Entrance(asyncio.Protocol):
+class HandshakeProtocol(asyncio.Protocol):
     """A connection between its upgrade request and our answer."""
 
-    house: ClassVar[House]
+    context: ClassVar[ServerContext]
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class Entrance(asyncio.Protocol):
 
     async def _answer(self, head: bytes) -> None:
         request = read_request(head, client_ip=self._peer_address(), secure=self._is_secure())
-        answer = await self.house.reception.ask(await self._behind_proxies(request.handshake))
+        answer = await self.context.reception.ask(await self._behind_proxies(request.handshake))
         if isinstance(answer, Refused):
             self._refuse(answer)
         else:
@@ -191,7 +191,7 @@ class Entrance(asyncio.Protocol):
         self._transport.close()
 
     def _open(self, request: Request, answer: Accepted) -> None:
-        agreed = negotiate(request.extensions) if self.house.compression else None
+        agreed = negotiate(request.extensions) if self.context.compression else None
         try:
             response = accepted(
                 request,
@@ -204,11 +204,11 @@ class Entrance(asyncio.Protocol):
             self._refuse(UNAVAILABLE)
             answer.conversation.closed(NO_CLOSE)
             return
-        socket = OpenSocket(
+        socket = WebSocketConnection(
             self._transport,
             self._server.connections,
             answer,
-            house=self.house,
+            context=self.context,
             window_bits=agreed.window_bits if agreed else 0,
         )
         self._server.connections.discard(cast("Any", self))
@@ -230,16 +230,16 @@ class _Phase(enum.Enum):
 _OPEN, _CLOSING, _OVER = _Phase
 
 
-class OpenSocket(WSListener, asyncio.BufferedProtocol):
+class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
     """A connection after its 101: the ``Socket`` of a conversation, and the protocol of a transport."""
 
     __slots__ = (
+        "_assembler",
         "_awaiting_pong",
         "_connections",
+        "_context",
         "_conversation",
         "_heard",
-        "_house",
-        "_inbox",
         "_parser",
         "_phase",
         "_pong",
@@ -257,7 +257,7 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
         connections: set[Any],
         accepted: Accepted,
         *,
-        house: House,
+        context: ServerContext,
         window_bits: int,
     ) -> None:
         """``window_bits`` is what was agreed on for permessage-deflate, or 0."""
@@ -266,9 +266,9 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
         self._write: Callable[[bytes], None] = transport.write
         self._connections = connections
         self._conversation: Conversation | None = accepted.conversation
-        self._house = house
+        self._context = context
         self._window_bits = window_bits
-        self._inbox = Inbox(limit, compression=window_bits > 0)
+        self._assembler = MessageAssembler(limit, compression=window_bits > 0)
         # What cannot be compressed grows by five bytes in 16 KiB when it is (RFC 7692, 8.1; RFC 1951, 3.2.4).
         self._parser = FrameParser(self, max_frame_bytes=limit + limit // 1000 + 64 if window_bits else limit)
         self._phase = _OPEN
@@ -285,7 +285,7 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         transport.set_protocol(self)
         self._connections.add(self)
-        self._house.timers.start(self, self._house.first_ping())
+        self._context.timers.start(self, self._context.first_ping())
         transport.write(response)
         self._tell(lambda conversation: conversation.opened(self))
         transport.resume_reading()
@@ -295,7 +295,7 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
     def send(self, frames: Sequence[Frame]) -> None:
         """Write whole messages; they leave with everything else that is written in this turn of the loop."""
         if self._phase is _OPEN:
-            self._write(self._house.joined(frames, self._window_bits))
+            self._write(self._context.joined(frames, self._window_bits))
 
     def buffered(self) -> int:
         """Bytes that the operating system has not taken yet."""
@@ -307,7 +307,7 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
             return
         self._write_close(close_payload(code, reason))
         self._phase = _CLOSING
-        self._house.timers.start(self, self._house.close_timeout)
+        self._context.timers.start(self, self._context.close_timeout)
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -318,7 +318,7 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # uvloop and asyncio have nothing to say with it
         """Where to put what is read next."""
-        return self._house.discarded if self._phase is _OVER else self._parser.get_buffer()
+        return self._context.discarded if self._phase is _OVER else self._parser.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what was read."""
@@ -352,7 +352,7 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
         """End."""
         self._phase = _OVER
         self._connections.discard(self)
-        self._house.timers.stop(self)
+        self._context.timers.stop(self)
         del self._parser  # it holds us as we hold it
         self._end(NO_CLOSE)
 
@@ -370,10 +370,10 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
             self._write(_PING_FRAME)
             if self._parser.has_grown and not self._tail:
                 self._parser = FrameParser(self, max_frame_bytes=self._parser.max_frame_bytes)
-            self._house.timers.start(self, self._house.pong_timeout)
+            self._context.timers.start(self, self._context.pong_timeout)
         elif self._heard:
             self._awaiting_pong = False
-            self._house.timers.start(self, self._house.ping_interval - self._house.pong_timeout)
+            self._context.timers.start(self, self._context.ping_interval - self._context.pong_timeout)
         else:
             self.abort()
 
@@ -397,12 +397,12 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
         if frame.rsv2 or frame.rsv3:
             raise Violation(PROTOCOL_ERROR, "RSV2 or RSV3 without an extension")
         payload = frame.get_payload_as_bytes()
-        message = self._inbox.receive(opcode, payload, final=frame.fin, rsv1=frame.rsv1)
+        message = self._assembler.receive(opcode, payload, final=frame.fin, rsv1=frame.rsv1)
         conversation = self._conversation
         if message is None or conversation is None:
             return
         try:
-            if self._inbox.binary:
+            if self._assembler.binary:
                 conversation.binary(message)
             else:
                 conversation.text(message)
@@ -460,7 +460,7 @@ class OpenSocket(WSListener, asyncio.BufferedProtocol):
         and the reset would overtake the close frame.
         """
         self._phase = _OVER
-        self._house.timers.start(self, self._house.close_timeout)
+        self._context.timers.start(self, self._context.close_timeout)
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
         else:

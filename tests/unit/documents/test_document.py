@@ -14,8 +14,8 @@ from roomkey.errors import InvalidInput
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
-from tests.support.library import ALICE, BOB, Editor, House, Writer, text, text_of
 from tests.support.loops import in_no_time
+from tests.support.open_documents import ALICE, BOB, Editor, House, Writer, text, text_of
 from tests.support.sockets import NOON
 
 
@@ -310,10 +310,10 @@ async def test_a_lost_replica_sends_everybody_away_and_is_never_used_again() -> 
 
         with pytest.raises(PoisonUpdate):
             document.take_update(writer.type("!"), ALICE, NOON)
-        house.library.tick(NOON)
+        house.open_documents.tick(NOON)
 
         assert listener.told == ["unavailable"]
-        assert house.library.find("d") is None
+        assert house.open_documents.find("d") is None
         async with house.open() as fresh:
             assert fresh is not document
             assert text(fresh) == "hello"
@@ -378,7 +378,7 @@ async def test_what_was_not_stored_yet_when_a_replica_was_lost_is_in_the_fresh_o
         with pytest.raises(PoisonUpdate):
             document.take_update(writer.type("!"), ALICE, NOON)
         house.store.away = False
-        house.library.tick(NOON)
+        house.open_documents.tick(NOON)
 
         fresh = await house.document()
         await house.pass_time(60)

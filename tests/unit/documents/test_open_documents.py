@@ -11,13 +11,13 @@ import pytest
 
 from roomkey.documents import open_documents
 from roomkey.documents.document import Document
-from roomkey.documents.open_documents import Library
+from roomkey.documents.open_documents import OpenDocuments
 from roomkey.errors import RoomkeyError, Serialization, Storage
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.transport import Accepted
-from tests.support.library import ALICE, FaultyStore, House, Writer, outside, stored, text
 from tests.support.loops import in_no_time
+from tests.support.open_documents import ALICE, FaultyStore, House, Writer, outside, stored, text
 from tests.support.sockets import NOON, HandClock
 
 # --- opening --------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ async def test_a_hundred_who_open_a_document_at_the_same_time_share_one_that_is_
 
         assert len(set(map(id, documents))) == 1
         assert house.store.loads == 1
-        assert house.library.statistics().loads == 1
+        assert house.open_documents.statistics().loads == 1
 
 
 @in_no_time
@@ -78,7 +78,7 @@ async def test_a_load_that_fails_fails_for_everyone_who_waits_and_nothing_is_sto
         house.store.away = False
 
         assert all(isinstance(outcome, Storage) for outcome in outcomes)
-        assert len(house.library) == 0
+        assert len(house.open_documents) == 0
         assert house.store.appended == []
         assert await house.store.text("d") == "hello"
 
@@ -118,7 +118,7 @@ async def test_what_cannot_be_read_is_not_taken_for_an_empty_document() -> None:
         with pytest.raises(Serialization):
             await house.document()
 
-        assert len(house.library) == 0
+        assert len(house.open_documents) == 0
         assert house.store.appended == []
 
 
@@ -167,7 +167,7 @@ async def test_who_gives_up_waiting_takes_nobody_with_them() -> None:
 @in_no_time
 async def test_a_reader_of_what_is_not_there_makes_nothing() -> None:
     async with House() as house:
-        async with house.open(found=False) as document:
+        async with house.open(create=False) as document:
             assert (document.lineage, text(document)) == ("", "")
 
         assert await house.store.find("d") is None
@@ -175,8 +175,8 @@ async def test_a_reader_of_what_is_not_there_makes_nothing() -> None:
 
 @in_no_time
 async def test_a_document_that_was_only_read_is_stored_when_a_writer_comes() -> None:
-    async with House() as house, house.open(found=False) as read:
-        async with house.open(found=True) as written:
+    async with House() as house, house.open(create=False) as read:
+        async with house.open(create=True) as written:
             written.take_update(Writer().type("hello"), ALICE, NOON)
             await house.settle()
 
@@ -186,7 +186,7 @@ async def test_a_document_that_was_only_read_is_stored_when_a_writer_comes() -> 
 
 @in_no_time
 async def test_a_document_that_was_made_elsewhere_since_a_reader_opened_it_is_learned_by_everyone_in_it() -> None:
-    async with House() as house, house.open(found=False) as document:
+    async with House() as house, house.open(create=False) as document:
         listener = house.attend(document)
         writer = await stored(house.store, "made elsewhere")
 
@@ -198,12 +198,12 @@ async def test_a_document_that_was_made_elsewhere_since_a_reader_opened_it_is_le
 
 @in_no_time
 async def test_whoever_comes_to_write_is_not_let_into_a_document_that_was_replaced_at_this_moment() -> None:
-    async with House() as house, house.open(found=False) as document:
+    async with House() as house, house.open(create=False) as document:
         house.store.gate.clear()
         writer = asyncio.create_task(house.document())
         await house.settle()
 
-        house.library.forget(document)
+        house.open_documents.forget(document)
         house.store.gate.set()
 
         with pytest.raises(Storage):
@@ -212,10 +212,10 @@ async def test_whoever_comes_to_write_is_not_let_into_a_document_that_was_replac
 
 @in_no_time
 async def test_nobody_opens_anything_when_the_library_is_not_at_work() -> None:
-    closed = Library(FaultyStore(), House().hub, clock=HandClock())
+    closed = OpenDocuments(FaultyStore(), House().hub, clock=HandClock())
 
     with pytest.raises(Storage):
-        async with closed.using("d", found=True):
+        async with closed.using("d", create=True):
             pass
 
 
@@ -234,7 +234,7 @@ async def test_the_longest_idle_document_makes_room_for_another() -> None:
             await house.document(name)
             house.clock.advance(seconds=1)
 
-        assert {document.name for document in house.library} == {"a", "c"}
+        assert {document.name for document in house.open_documents} == {"a", "c"}
 
 
 # --- seeds ----------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ async def test_what_is_stored_already_is_not_seeded() -> None:
 
 @in_no_time
 async def test_what_was_made_elsewhere_since_a_reader_opened_it_is_not_seeded_either() -> None:
-    async with House(seed=Seed()) as house, house.open(found=False) as document:
+    async with House(seed=Seed()) as house, house.open(create=False) as document:
         await stored(house.store, "hello")
 
         await house.document()
@@ -332,7 +332,7 @@ async def test_a_seed_that_cannot_be_had_leaves_no_unseeded_document_behind() ->
 
         failing = False
         await house.pass_time(1)
-        house.library.put_away(house.clock.advance(hours=1))
+        house.open_documents.evict(house.clock.advance(hours=1))
 
         assert text(await house.document()) == "seed"
 
@@ -345,14 +345,14 @@ async def test_a_document_that_nobody_has_used_for_long_is_put_away_and_opened_a
     async with House(idle_timeout=timedelta(minutes=5)) as house:
         document = await house.document()
 
-        house.library.put_away(house.clock.advance(minutes=4, seconds=59))
-        kept = house.library.find("d")
-        house.library.put_away(house.clock.advance(seconds=1))
+        house.open_documents.evict(house.clock.advance(minutes=4, seconds=59))
+        kept = house.open_documents.find("d")
+        house.open_documents.evict(house.clock.advance(seconds=1))
 
         assert kept is document
-        assert house.library.find("d") is None
+        assert house.open_documents.find("d") is None
         assert await house.document() is not document
-        assert house.library.statistics().evictions == 1
+        assert house.open_documents.statistics().evictions == 1
 
 
 @in_no_time
@@ -362,9 +362,9 @@ async def test_whoever_opens_a_document_again_in_time_keeps_it_open() -> None:
         house.clock.advance(minutes=4)
         await house.document()
 
-        house.library.put_away(house.clock.advance(minutes=4))
+        house.open_documents.evict(house.clock.advance(minutes=4))
 
-        assert house.library.find("d") is document
+        assert house.open_documents.find("d") is document
 
 
 @pytest.mark.parametrize("use", ["attendee", "pin", "unsaved"])
@@ -382,9 +382,9 @@ async def test_what_is_used_or_not_saved_is_never_put_away(use: str) -> None:
             house.store.gate.clear()
             document.take_update(Writer().type("unsaved"), ALICE, NOON)
 
-        house.library.put_away(house.clock.advance(hours=1))
+        house.open_documents.evict(house.clock.advance(hours=1))
 
-        assert house.library.find("d") is document
+        assert house.open_documents.find("d") is document
         house.store.gate.set()
 
 
@@ -395,9 +395,9 @@ async def test_what_was_unsaved_may_be_put_away_once_it_is_saved() -> None:
         document.take_update(Writer().type("hello"), ALICE, NOON)
         await house.settle()
 
-        house.library.put_away(NOON)
+        house.open_documents.evict(NOON)
 
-        assert house.library.find("d") is None
+        assert house.open_documents.find("d") is None
 
 
 @in_no_time
@@ -411,9 +411,9 @@ async def test_beyond_the_budget_the_longest_idle_documents_go_first_and_only_as
         await house.document("a")
         house.clock.advance(seconds=1)
 
-        house.library.put_away(house.clock.now())
+        house.open_documents.evict(house.clock.now())
 
-        assert {document.name for document in house.library} == {"a"} | {"d"}
+        assert {document.name for document in house.open_documents} == {"a"} | {"d"}
 
 
 @in_no_time
@@ -425,7 +425,7 @@ async def test_a_document_that_is_put_away_is_gone_without_the_collector_of_cycl
         gc.disable()
 
         try:
-            house.library.put_away(house.clock.now())
+            house.open_documents.evict(house.clock.now())
             await house.settle()
             is_there = document() is not None
         finally:
@@ -440,12 +440,12 @@ async def test_documents_of_which_there_is_nothing_are_put_away_at_once() -> Non
         await house.document("kept")
         house.clock.advance(seconds=1)
         for number in range(10):
-            async with house.open(f"nothing {number}", found=False):
+            async with house.open(f"nothing {number}", create=False):
                 house.clock.advance(seconds=1)
 
-        house.library.put_away(house.clock.now())
+        house.open_documents.evict(house.clock.now())
 
-        assert [document.name for document in house.library] == ["kept"]
+        assert [document.name for document in house.open_documents] == ["kept"]
 
 
 @in_no_time
@@ -458,11 +458,11 @@ async def test_whoever_joins_while_the_last_one_leaves_is_in_the_same_document()
 
         async with house.open() as joined:
             listener.leave()
-            house.library.put_away(house.clock.advance(hours=1))
+            house.open_documents.evict(house.clock.advance(hours=1))
             house.attend(joined)
-        house.library.put_away(house.clock.advance(hours=1))
+        house.open_documents.evict(house.clock.advance(hours=1))
 
-        assert house.library.find("d") is joined is document
+        assert house.open_documents.find("d") is joined is document
 
 
 @in_no_time
@@ -473,13 +473,13 @@ async def test_a_handshake_that_is_not_answered_yet_keeps_its_document_open_unti
         answer = await house.knock(token)
         assert isinstance(answer, Accepted)
 
-        house.library.put_away(house.clock.advance(hours=1))
-        kept = house.library.find("d")
+        house.open_documents.evict(house.clock.advance(hours=1))
+        kept = house.open_documents.find("d")
         answer.conversation.closed(1006)
-        house.library.put_away(house.clock.advance(hours=1))
+        house.open_documents.evict(house.clock.advance(hours=1))
 
         assert kept is not None
-        assert house.library.find("d") is None
+        assert house.open_documents.find("d") is None
 
 
 # --- the end --------------------------------------------------------------------------------------------
@@ -512,7 +512,7 @@ async def test_a_node_whose_storage_does_not_answer_stops_nevertheless() -> None
         await house.close()
 
         assert asyncio.get_running_loop().time() - begun == pytest.approx(open_documents.FLUSH_SECONDS)
-        assert len(house.library) == 0
+        assert len(house.open_documents) == 0
 
 
 @in_no_time
@@ -521,15 +521,15 @@ async def test_what_waits_for_storage_is_counted_and_after_some_seconds_somethin
         document = await house.document()
         house.store.away = True
         document.take_update(Writer().type("hello"), ALICE, NOON)
-        soon = house.library.ailing()
+        soon = house.open_documents.degradations()
 
         await house.pass_time(7)
-        statistics, ailing = house.library.statistics(), house.library.ailing()
+        statistics, degradations = house.open_documents.statistics(), house.open_documents.degradations()
         house.store.away = False
         await house.pass_time(10)
 
         assert soon == {}
         assert (statistics.dirty, statistics.unsaved_updates, statistics.lag_seconds) == (1, 1, 7)
         assert statistics.unsaved_bytes == document.size
-        assert ailing == {"documents": "1 changes of 1 documents are not saved, the oldest for 7 s"}
-        assert house.library.ailing() == {}
+        assert degradations == {"documents": "1 changes of 1 documents are not saved, the oldest for 7 s"}
+        assert house.open_documents.degradations() == {}

@@ -3,13 +3,13 @@
 import asyncio
 from typing import Any
 
-from roomkey.documents.maintenance import Upkeep
+from roomkey.documents.maintenance import Maintenance
 from roomkey.errors import Storage
 from roomkey.ports import StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.transport import Accepted
-from tests.support.library import ALICE, FaultyStore, House, Writer, outside, stored, text
 from tests.support.loops import in_no_time
+from tests.support.open_documents import ALICE, FaultyStore, House, Writer, outside, stored, text
 from tests.support.sockets import NOON, READ_ONLY, FakeSocket
 
 
@@ -37,7 +37,7 @@ async def test_what_another_process_has_stored_is_learned_by_those_who_only_read
         listener, theirs = house.attend(document), Writer().type("theirs")
         await outside(house.store, theirs)
 
-        await Upkeep(house.library).sweep(NOON)
+        await Maintenance(house.open_documents).sweep(NOON)
         await house.settle()
 
         assert listener.heard == [yjs.Update(theirs)]
@@ -54,7 +54,7 @@ async def test_what_could_not_be_learned_when_it_was_noticed_is_learned_later() 
 
         document.take_update(Writer().type("ours"), ALICE, NOON)
         await house.settle()
-        await Upkeep(house.library).sweep(NOON)
+        await Maintenance(house.open_documents).sweep(NOON)
         await house.settle()
 
         assert load.failed
@@ -88,7 +88,7 @@ async def test_what_was_not_learned_yet_is_not_compacted_away() -> None:
 
         record = await house.store.find("d")
         assert record is not None
-        await Upkeep(house.library).compact(record)
+        await Maintenance(house.open_documents).compact(record)
 
         assert load.failed
         assert sorted(await house.store.text("d")) == sorted("hello" + "theirs" + "ours")
@@ -123,7 +123,7 @@ async def test_what_was_learned_late_does_not_stand_for_what_came_meanwhile() ->
 
         record = await store.find("d")
         assert record is not None
-        await Upkeep(house.library).compact(record)
+        await Maintenance(house.open_documents).compact(record)
 
         assert sorted(await store.text("d")) == sorted("hello" + "first" + "second" + "ours" * 2)
 
@@ -142,8 +142,8 @@ async def test_compacting_what_waits_does_not_hide_what_another_process_has_stor
 
         record = await house.store.find("d")
         assert record is not None
-        await Upkeep(house.library).compact(record)
-        await Upkeep(house.library).sweep(NOON)
+        await Maintenance(house.open_documents).compact(record)
+        await Maintenance(house.open_documents).sweep(NOON)
         await house.settle()
 
         assert listener.heard == [yjs.Update(theirs)]
@@ -159,7 +159,7 @@ async def test_what_waits_survives_compaction_and_a_restart() -> None:
         await house.settle()
         record = await house.store.find("d")
         assert record is not None
-        await Upkeep(house.library).compact(record)
+        await Maintenance(house.open_documents).compact(record)
         await house.close()
 
         async with House(house.store) as again:
@@ -183,7 +183,7 @@ async def test_compaction_changes_nothing_that_can_be_read() -> None:
 
         record = await house.store.find("d")
         assert record is not None
-        done = await Upkeep(house.library).compact(record)
+        done = await Maintenance(house.open_documents).compact(record)
         document.take_update(writer.type("four"), ALICE, NOON)
         await house.settle()
 
@@ -206,7 +206,7 @@ async def test_a_document_with_something_unsaved_is_compacted_without_losing_or_
         record = await house.store.find("d")
         assert record is not None
 
-        await Upkeep(house.library).compact(record)
+        await Maintenance(house.open_documents).compact(record)
         await house.pass_time(60)
 
         compacted = await house.store.load("d")
@@ -241,10 +241,10 @@ async def test_a_document_that_was_replaced_elsewhere_is_left_by_its_readers_too
         listener = house.attend(document)
         await house.store.delete("d", document.lineage, NOON)
 
-        await Upkeep(house.library).sweep(NOON)
+        await Maintenance(house.open_documents).sweep(NOON)
 
         assert listener.told == ["deleted"]
-        assert house.library.find("d") is None
+        assert house.open_documents.find("d") is None
 
 
 @in_no_time
@@ -254,14 +254,14 @@ async def test_whoever_was_let_in_before_a_document_was_deleted_does_not_stay_in
         _, token = house.sessions.issue(grants=READ_ONLY)
         answer = await house.knock(token)
         assert isinstance(answer, Accepted)
-        document = house.library.find("d")
+        document = house.open_documents.find("d")
         assert document is not None
         await house.store.delete("d", document.lineage, NOON)
-        house.library.forget(document)
+        house.open_documents.forget(document)
 
         socket = FakeSocket()
         answer.conversation.opened(socket)
         await house.settle()
 
         assert socket.closed_with is not None
-        assert list(document.attendees) == []
+        assert list(document.subscribers) == []

@@ -9,10 +9,10 @@ from typing import Any
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.documents import writer
-from roomkey.documents.writer import Saver
+from roomkey.documents.writer import DocumentWriter
 from roomkey.ports import DocumentUpdate
-from tests.support.library import ALICE, BOB, TURNS, FaultyStore
 from tests.support.loops import in_no_time
+from tests.support.open_documents import ALICE, BOB, TURNS, FaultyStore
 from tests.support.sockets import NOON
 
 
@@ -28,14 +28,14 @@ class Desk:
         self.tasks: list[asyncio.Task[None]] = []  # or they would be collected
         self.told: list[tuple[str, bool]] = []
         self.lost = 0
-        self.overtaken = 0
-        self.saver: Saver
+        self.remote_changes_seen = 0
+        self.writer: DocumentWriter
 
     @classmethod
     async def open(cls, *, lineage: str = "l", interval: timedelta = timedelta()) -> "Desk":
         desk = cls(FaultyStore())
         await desk.store.create("d", "l", NOON)
-        desk.saver = Saver(
+        desk.writer = DocumentWriter(
             desk.store,
             "d",
             lineage=lineage,
@@ -58,11 +58,11 @@ class Desk:
         self.lost += 1
 
     def _overtake(self) -> None:
-        self.overtaken += 1
+        self.remote_changes_seen += 1
 
     def add(self, *texts: str) -> None:
         for text in texts:
-            self.saver.add(update(text), lambda stored, text=text: self.told.append((text, stored)))
+            self.writer.add(update(text), lambda stored, text=text: self.told.append((text, stored)))
 
     async def settle(self) -> None:
         """Let everything happen that waits for nobody."""
@@ -81,12 +81,12 @@ async def test_what_is_added_is_stored_and_then_told() -> None:
 
     desk.add("a")
     before = list(desk.told)
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert before == []
     assert desk.told == [("a", True)]
     assert await desk.stored() == [b"a"]
-    assert (desk.saver.sequence, desk.saver.is_idle, desk.saver.unsaved) == (1, True, 0)
+    assert (desk.writer.sequence, desk.writer.is_idle, desk.writer.unsaved) == (1, True, 0)
 
 
 @in_no_time
@@ -99,7 +99,7 @@ async def test_one_write_is_under_way_and_everything_else_waits_for_the_next_one
         await asyncio.sleep(0)
     told = list(desk.told)
     desk.store.gate.set()
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert told == []
     assert desk.store.at_once == 1
@@ -113,14 +113,14 @@ async def test_between_two_writes_there_is_a_rest_in_which_the_next_one_collects
     desk = await Desk.open(interval=timedelta(milliseconds=25))
     clock = asyncio.get_running_loop().time
     desk.add("first")
-    await desk.saver.settle()
+    await desk.writer.settle()
     first_at = clock()
 
     desk.add("second")
     await asyncio.sleep(0.02)
     desk.add("third")
     early = list(desk.store.appended)
-    await desk.saver.settle()
+    await desk.writer.settle()
     second_at = clock()
     await asyncio.sleep(1)
     desk.add("long after")
@@ -138,9 +138,9 @@ async def test_nothing_is_told_before_storage_has_answered() -> None:
 
     desk.add("a")
     await desk.settle()
-    waiting = (list(desk.told), desk.saver.is_idle, desk.saver.unsaved, desk.saver.unsaved_bytes)
+    waiting = (list(desk.told), desk.writer.is_idle, desk.writer.unsaved, desk.writer.unsaved_bytes)
     desk.store.gate.set()
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert waiting == ([], False, 1, 1)
     assert desk.told == [("a", True)]
@@ -150,8 +150,8 @@ async def test_nothing_is_told_before_storage_has_answered() -> None:
 async def test_what_comes_while_a_change_is_told_of_is_stored_too() -> None:
     desk = await Desk.open()
 
-    desk.saver.add(update("a"), lambda _: desk.add("b"))
-    await desk.saver.settle()
+    desk.writer.add(update("a"), lambda _: desk.add("b"))
+    await desk.writer.settle()
 
     assert await desk.stored() == [b"a", b"b"]
 
@@ -164,14 +164,14 @@ async def test_a_failing_write_is_tried_again_until_storage_answers_and_all_is_s
     for number in range(20):
         desk.add(str(number))
         await asyncio.sleep(1)
-    told, trouble = list(desk.told), desk.saver.trouble
+    told, trouble = list(desk.told), desk.writer.trouble
     desk.store.away = False
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert (told, trouble) == ([], "the store is away")
     assert await desk.stored() == [str(number).encode() for number in range(20)]
     assert [text for text, stored in desk.told if stored] == [str(number) for number in range(20)]
-    assert desk.saver.trouble is None
+    assert desk.writer.trouble is None
 
 
 @in_no_time
@@ -189,7 +189,7 @@ async def test_the_pauses_between_tries_grow_up_to_some_seconds() -> None:
     assert all(longest / 2 <= pause <= longest for pause in pauses[7:])
     assert 12 <= len(pauses) <= 32
     desk.store.away = False
-    await desk.saver.settle()
+    await desk.writer.settle()
 
 
 @in_no_time
@@ -201,11 +201,11 @@ async def test_a_write_that_was_stored_though_storage_said_no_loses_nothing_and_
 
     await MemoryDocumentStore.append(desk.store, "d", "l", [update("a")])
     desk.store.away = False
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert set(await desk.stored()) == {b"a"}
     assert desk.told == [("a", True)]
-    assert desk.overtaken == 1
+    assert desk.remote_changes_seen == 1
 
 
 @in_no_time
@@ -213,7 +213,7 @@ async def test_a_long_queue_is_written_in_batches_of_bounded_number() -> None:
     desk = await Desk.open()
 
     desk.add(*(str(number) for number in range(2 * writer.MAX_BATCH_UPDATES + 1)))
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert [len(batch) for batch in desk.store.appended] == [writer.MAX_BATCH_UPDATES, writer.MAX_BATCH_UPDATES, 1]
     assert len(desk.told) == 2 * writer.MAX_BATCH_UPDATES + 1
@@ -225,7 +225,7 @@ async def test_large_changes_are_written_in_batches_of_bounded_size() -> None:
     third = "x" * (writer.MAX_BATCH_BYTES // 3 + 1)
 
     desk.add(*[third] * 5, "y" * writer.MAX_BATCH_BYTES * 2)
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert [len(batch) for batch in desk.store.appended] == [3, 3]
 
@@ -234,19 +234,19 @@ async def test_large_changes_are_written_in_batches_of_bounded_size() -> None:
 async def test_what_waits_is_counted_in_updates_bytes_and_time() -> None:
     desk = await Desk.open()
     desk.store.gate.clear()
-    desk.saver.add(update("aa", seconds=1))
+    desk.writer.add(update("aa", seconds=1))
     await desk.settle()
-    desk.saver.add(update("bbb", seconds=2))
+    desk.writer.add(update("bbb", seconds=2))
 
-    waiting = (desk.saver.unsaved, desk.saver.unsaved_bytes, desk.saver.unsaved_since)
-    data = [each.data for each in desk.saver.unsaved_updates()]
+    waiting = (desk.writer.unsaved, desk.writer.unsaved_bytes, desk.writer.unsaved_since)
+    data = [each.data for each in desk.writer.unsaved_updates()]
     desk.store.gate.set()
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert waiting == (2, 5, NOON + timedelta(seconds=1))
     assert data == [b"aa", b"bbb"]
-    assert (desk.saver.unsaved, desk.saver.unsaved_bytes, desk.saver.unsaved_since) == (0, 0, None)
-    assert desk.saver.unsaved_updates() == []
+    assert (desk.writer.unsaved, desk.writer.unsaved_bytes, desk.writer.unsaved_since) == (0, 0, None)
+    assert desk.writer.unsaved_updates() == []
 
 
 @in_no_time
@@ -259,11 +259,11 @@ async def test_when_the_document_is_gone_everyone_is_told_that_nothing_was_store
     await desk.store.delete("d", "l", NOON)
 
     desk.store.gate.set()
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert desk.told == [("a", False), ("b", False)]
     assert desk.lost == 1
-    assert (desk.saver.is_idle, desk.saver.unsaved, desk.saver.unsaved_bytes) == (True, 0, 0)
+    assert (desk.writer.is_idle, desk.writer.unsaved, desk.writer.unsaved_bytes) == (True, 0, 0)
 
 
 @in_no_time
@@ -271,7 +271,7 @@ async def test_a_document_of_another_lineage_is_not_written_to() -> None:
     desk = await Desk.open(lineage="another")
 
     desk.add("a")
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert desk.told == [("a", False)]
     assert desk.lost == 1
@@ -283,8 +283,8 @@ async def test_whoever_is_told_hears_it_after_the_document_is_known_to_be_lost()
     desk = await Desk.open(lineage="another")
     lost_when_told: list[int] = []
 
-    desk.saver.add(update("a"), lambda _: lost_when_told.append(desk.lost))
-    await desk.saver.settle()
+    desk.writer.add(update("a"), lambda _: lost_when_told.append(desk.lost))
+    await desk.writer.settle()
 
     assert lost_when_told == [1]
 
@@ -295,13 +295,13 @@ async def test_appends_of_others_are_noticed_and_counted() -> None:
     await desk.store.append("d", "l", [DocumentUpdate(b"theirs", BOB, NOON)])
 
     desk.add("a")
-    await desk.saver.settle()
-    overtaken = desk.overtaken
+    await desk.writer.settle()
+    remote_changes_seen = desk.remote_changes_seen
     desk.add("b")
-    await desk.saver.settle()
+    await desk.writer.settle()
 
-    assert (overtaken, desk.overtaken) == (1, 1)
-    assert desk.saver.sequence == 3
+    assert (remote_changes_seen, desk.remote_changes_seen) == (1, 1)
+    assert desk.writer.sequence == 3
 
 
 @in_no_time
@@ -311,10 +311,10 @@ async def test_a_write_that_fails_as_none_should_takes_nothing_with_it() -> None
     desk.add("a", "b")
     await desk.settle()
 
-    still_waiting, is_idle = desk.saver.unsaved_updates(), desk.saver.is_idle
+    still_waiting, is_idle = desk.writer.unsaved_updates(), desk.writer.is_idle
     desk.store.fault = None
     desk.add("c")
-    await desk.saver.settle()
+    await desk.writer.settle()
 
     assert [each.data for each in still_waiting] == [b"a", b"b"]
     assert not is_idle
@@ -327,6 +327,6 @@ async def test_nobody_who_waits_for_everything_to_be_stored_is_left_waiting_when
     await desk.store.delete("d", "l", NOON)
     desk.add("a")
 
-    await desk.saver.settle()
+    await desk.writer.settle()
 
-    assert desk.saver.is_idle
+    assert desk.writer.is_idle

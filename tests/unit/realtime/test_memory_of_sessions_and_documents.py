@@ -9,7 +9,7 @@ from roomkey.domain.session import SessionId
 from roomkey.realtime.registry import Deadlines, Registry
 from roomkey.realtime.rooms.history import Histories, History, Position, Window
 from roomkey.realtime.rooms.presence import Presence
-from roomkey.realtime.session.limits import Ledgers, Published
+from roomkey.realtime.session.limits import LimitsOfSessions, Published
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.wire.frame import Frame
 from tests.support.sockets import NOON, FakeSessions, HandClock
@@ -27,60 +27,60 @@ def published(offset: int, at: timedelta = timedelta()) -> Published:
 
 
 def test_ids_of_one_session_are_bounded() -> None:
-    ledger = Ledgers(RealtimeSettings(max_repeats_per_session=100)).open(ALICE)
+    limits = LimitsOfSessions(RealtimeSettings(max_repeats_per_session=100)).open(ALICE)
 
     for number in range(1000):
-        ledger.remember(str(number), published(number))
+        limits.remember(str(number), published(number))
 
-    assert ledger.find("899", NOON) is None
-    assert ledger.find("900", NOON) == published(900)
+    assert limits.find("899", NOON) is None
+    assert limits.find("900", NOON) == published(900)
 
 
 def test_ids_of_all_sessions_are_bounded_and_nobody_loses_its_latest() -> None:
-    ledgers = Ledgers(RealtimeSettings(max_repeats=1000))
-    quiet = ledgers.open(BOB)
+    everyone = LimitsOfSessions(RealtimeSettings(max_repeats=1000))
+    quiet = everyone.open(BOB)
     quiet.remember("of bob", published(1))
 
     for session in range(100):
-        ledger = ledgers.open(SessionId(str(session)))
+        limits = everyone.open(SessionId(str(session)))
         for number in range(100):
-            ledger.remember(str(number), published(number))
+            limits.remember(str(number), published(number))
 
-    assert ledgers.remembered <= 1000 + 100 * 64
+    assert everyone.remembered <= 1000 + 100 * 64
     assert quiet.find("of bob", NOON) == published(1)
 
 
 def test_what_is_over_is_swept_away() -> None:
-    ledgers = Ledgers(RealtimeSettings())
-    ledgers.open(ALICE).remember("x", published(1))
-    ledgers.release(ALICE)
+    limits = LimitsOfSessions(RealtimeSettings())
+    limits.open(ALICE).remember("x", published(1))
+    limits.release(ALICE)
 
-    ledgers.sweep(NOON + timedelta(minutes=1))
-    before = len(ledgers)
-    ledgers.sweep(NOON + timedelta(minutes=3))
+    limits.sweep(NOON + timedelta(minutes=1))
+    before = len(limits)
+    limits.sweep(NOON + timedelta(minutes=3))
 
-    assert (before, len(ledgers), ledgers.remembered) == (1, 0, 0)
+    assert (before, len(limits), limits.remembered) == (1, 0, 0)
 
 
 def test_a_spent_budget_is_not_swept_away() -> None:
-    ledgers = Ledgers(RealtimeSettings())
-    ledgers.open(ALICE).messages.take(400, NOON.timestamp())
-    ledgers.release(ALICE)
+    limits = LimitsOfSessions(RealtimeSettings())
+    limits.open(ALICE).messages.take(400, NOON.timestamp())
+    limits.release(ALICE)
 
-    ledgers.sweep(NOON)
+    limits.sweep(NOON)
 
-    assert len(ledgers) == 1
+    assert len(limits) == 1
 
 
 def test_ledgers_without_connections_are_bounded() -> None:
-    ledgers = Ledgers(RealtimeSettings(max_connections=10))
+    limits = LimitsOfSessions(RealtimeSettings(max_connections=10))
 
     for number in range(100):
-        ledgers.open(SessionId(str(number))).remember("x", published(1))
-        ledgers.release(SessionId(str(number)))
+        limits.open(SessionId(str(number))).remember("x", published(1))
+        limits.release(SessionId(str(number)))
 
-    assert len(ledgers) == 10
-    assert ledgers.remembered == 10
+    assert len(limits) == 10
+    assert limits.remembered == 10
 
 
 # --- histories ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What many sockets are given alike is joined once, for each kind of socket."""
 
 from roomkey.transports import DEFAULTS
-from roomkey.transports.picows import House
+from roomkey.transports.picows import ServerContext
 from roomkey.wire.frame import Frame
 from tests.support.rawsocket import Door
 
@@ -9,10 +9,10 @@ LONG = b"roomkey " * 1000
 
 
 def test_each_window_gets_its_own_bytes_of_the_same_frames() -> None:
-    house = House(Door(), DEFAULTS)
+    context = ServerContext(Door(), DEFAULTS)
     frames = (Frame(b"short"), Frame(LONG))
 
-    joined = {bits: house.joined(frames, bits) for bits in (0, 15, 9, 15, 0)}
+    joined = {bits: context.joined(frames, bits) for bits in (0, 15, 9, 15, 0)}
 
     assert joined[0] == frames[0].plain + frames[1].plain
     for bits in (9, 15):
@@ -21,20 +21,20 @@ def test_each_window_gets_its_own_bytes_of_the_same_frames() -> None:
 
 
 def test_listeners_of_the_same_turn_share_the_bytes_and_later_ones_get_theirs() -> None:
-    house = House(Door(), DEFAULTS)
+    context = ServerContext(Door(), DEFAULTS)
     first, second = (Frame(b"one"), Frame(b"two")), (Frame(b"three"),)
 
-    once, again, later = house.joined(first, 0), house.joined(first, 0), house.joined(second, 0)
+    once, again, later = context.joined(first, 0), context.joined(first, 0), context.joined(second, 0)
 
     assert once is again
     assert later == second[0].plain
 
 
 def test_a_list_may_have_changed_since() -> None:
-    house = House(Door(), DEFAULTS)
+    context = ServerContext(Door(), DEFAULTS)
     frames = [Frame(b"one")]
 
-    house.joined(frames, 0)
+    context.joined(frames, 0)
     frames.append(Frame(b"two"))
 
-    assert house.joined(frames, 0) == frames[0].plain + frames[1].plain
+    assert context.joined(frames, 0) == frames[0].plain + frames[1].plain

@@ -4,17 +4,21 @@ import tracemalloc
 
 import pytest
 
-from roomkey.transports.messages import BINARY, CONTINUATION, TEXT, Inbox, check_utf8, close_code
+from roomkey.transports.messages import BINARY, CONTINUATION, TEXT, MessageAssembler, check_utf8, close_code
 from roomkey.transports.violations import Violation, close_payload
 
 
-def feed(inbox: Inbox, opcode: int, payload: bytes = b"", *, final: bool = False, rsv1: bool = False) -> bytes | None:
-    return inbox.receive(opcode, payload, final=final, rsv1=rsv1)
+def feed(
+    assembler: MessageAssembler, opcode: int, payload: bytes = b"", *, final: bool = False, rsv1: bool = False
+) -> bytes | None:
+    return assembler.receive(opcode, payload, final=final, rsv1=rsv1)
 
 
-def violation(inbox: Inbox, opcode: int, payload: bytes = b"", *, final: bool = False, rsv1: bool = False) -> int:
+def violation(
+    assembler: MessageAssembler, opcode: int, payload: bytes = b"", *, final: bool = False, rsv1: bool = False
+) -> int:
     with pytest.raises(Violation) as caught:
-        feed(inbox, opcode, payload, final=final, rsv1=rsv1)
+        feed(assembler, opcode, payload, final=final, rsv1=rsv1)
     return caught.value.code
 
 
@@ -29,61 +33,61 @@ def violation(inbox: Inbox, opcode: int, payload: bytes = b"", *, final: bool = 
     ],
 )
 def test_a_text_fails_with_the_first_fragment_that_makes_it_invalid(accepted: bytes, fatal: bytes) -> None:
-    inbox = Inbox(1000, compression=False)
+    assembler = MessageAssembler(1000, compression=False)
 
-    feed(inbox, TEXT, accepted)
+    feed(assembler, TEXT, accepted)
 
-    assert violation(inbox, CONTINUATION, fatal) == 1007
+    assert violation(assembler, CONTINUATION, fatal) == 1007
 
 
 def test_binary_fragments_are_anything() -> None:
-    inbox = Inbox(1000, compression=False)
+    assembler = MessageAssembler(1000, compression=False)
 
-    feed(inbox, BINARY, b"\xff")
+    feed(assembler, BINARY, b"\xff")
 
-    assert feed(inbox, CONTINUATION, b"\xed\xa0", final=True) == b"\xff\xed\xa0"
-    assert inbox.binary
+    assert feed(assembler, CONTINUATION, b"\xed\xa0", final=True) == b"\xff\xed\xa0"
+    assert assembler.binary
 
 
 def test_a_message_fails_as_soon_as_it_is_too_long() -> None:
-    inbox = Inbox(10, compression=False)
+    assembler = MessageAssembler(10, compression=False)
 
-    feed(inbox, BINARY, bytes(10))
+    feed(assembler, BINARY, bytes(10))
 
-    assert violation(inbox, CONTINUATION, b"x") == 1009
+    assert violation(assembler, CONTINUATION, b"x") == 1009
 
 
 def test_any_number_of_empty_fragments_costs_nothing() -> None:
-    inbox = Inbox(10, compression=False)
-    feed(inbox, TEXT)
+    assembler = MessageAssembler(10, compression=False)
+    feed(assembler, TEXT)
     tracemalloc.start()
 
     for _ in range(10_000):
-        feed(inbox, CONTINUATION)
+        feed(assembler, CONTINUATION)
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10_000
-    assert feed(inbox, CONTINUATION, b"x", final=True) == b"x"
+    assert feed(assembler, CONTINUATION, b"x", final=True) == b"x"
 
 
 def test_the_order_of_frames_is_kept_to() -> None:
-    assert violation(Inbox(10, compression=False), CONTINUATION, final=True) == 1002
-    assert violation(Inbox(10, compression=False), TEXT, rsv1=True) == 1002
-    begun = Inbox(10, compression=True)
+    assert violation(MessageAssembler(10, compression=False), CONTINUATION, final=True) == 1002
+    assert violation(MessageAssembler(10, compression=False), TEXT, rsv1=True) == 1002
+    begun = MessageAssembler(10, compression=True)
     feed(begun, TEXT, b"x")
     assert violation(begun, TEXT, b"y", final=True) == 1002
     assert violation(begun, CONTINUATION, b"y", rsv1=True) == 1002
 
 
 def test_a_finished_message_leaves_nothing_behind() -> None:
-    inbox = Inbox(10, compression=True)
+    assembler = MessageAssembler(10, compression=True)
 
-    assert feed(inbox, TEXT, b"one", final=False) is None
-    assert feed(inbox, CONTINUATION, b"", final=True) == b"one"
+    assert feed(assembler, TEXT, b"one", final=False) is None
+    assert feed(assembler, CONTINUATION, b"", final=True) == b"one"
 
-    assert feed(inbox, BINARY, b"\xff", final=True) == b"\xff"
-    assert violation(inbox, CONTINUATION, final=True) == 1002
+    assert feed(assembler, BINARY, b"\xff", final=True) == b"\xff"
+    assert violation(assembler, CONTINUATION, final=True) == 1002
 
 
 def test_long_texts_are_checked_across_the_seams_of_the_check() -> None:

@@ -24,7 +24,7 @@ MAX_NEW_ITEMS: Final = 5_000
 _SHARED: Final = (Text, Array, Map, XmlFragment, XmlElement, XmlText)
 
 
-def liken(shared: SharedType, target: Any) -> None:
+def reconcile(shared: SharedType, target: Any) -> None:
     """
     Make ``shared`` say what ``target`` says, which ``fits`` it.
 
@@ -82,7 +82,7 @@ def _liken_map(map: Map[Any], target: Any) -> None:
             if _mark(now, value) == _mark(value, value):
                 continue
             if fits(now, value):
-                liken(now, value)
+                reconcile(now, value)
                 continue
         new = _blank(value)
         map[key] = new
@@ -111,7 +111,7 @@ def _liken_items(holder: Any, present: Sequence[Any], wanted: Sequence[Any], mar
         for offset in range(span.common):
             index, now, value = span.start + offset, present[span.start + offset], wanted[span.new_start + offset]
             if fits(now, value):
-                liken(now, value)
+                reconcile(now, value)
             else:
                 del holder[index]
                 _put(holder, index, value)
@@ -160,7 +160,7 @@ def _writable(value: Any) -> Any:
 
 def _fill(new: Any, value: Any) -> None:
     if isinstance(value, _SHARED):
-        liken(new, value)
+        reconcile(new, value)
 
 
 # --- formatted texts ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pycrdt import Array, Doc, Map, Text, XmlFragment
 
 from roomkey.documents.content import text_edits
 from roomkey.documents.content.json_patch import is_same, merged, operations_between, patched, pointer
-from roomkey.documents.content.reconcile import liken
+from roomkey.documents.content.reconcile import reconcile
 from roomkey.documents.content.values import LARGEST_INTEGER, SharedType, plain
 from roomkey.documents.crdt.updates import MAX_VALUE_DEPTH, BlockKind, Places, SharedKind, Structs, read_update
 from roomkey.errors import InvalidInput
@@ -185,11 +185,11 @@ def _adopt(doc: Document, before: Mapping[str, Any], after: Mapping[str, Any], k
 
 def _assign(doc: Document, name: str, value: Any, kind: Kind) -> None:
     if value is not None:
-        liken(root(doc, name, _JSON_KINDS[type(value)]), value)
+        reconcile(root(doc, name, _JSON_KINDS[type(value)]), value)
     elif kind is Kind.XML:
         del cast("XmlFragment", root(doc, name, kind)).children[:]
     elif kind is not Kind.EMPTY:
-        liken(root(doc, name, kind), _EMPTY_VALUES[kind])
+        reconcile(root(doc, name, kind), _EMPTY_VALUES[kind])
 
 
 def _check_value(name: str, value: Any, kind: Kind) -> None:
@@ -296,7 +296,7 @@ def restore(doc: Document, content: bytes, kinds: Kinds | None = None) -> None:
         for name in known.keys() | old_kinds.keys():
             kind = _either(old_kinds, known, name)
             if kind is not Kind.EMPTY:
-                liken(root(doc, name, kind), root(old, name, kind))
+                reconcile(root(doc, name, kind), root(old, name, kind))
 
 
 def difference(old: bytes, new: bytes) -> dict[str, list[dict[str, Any]]]:

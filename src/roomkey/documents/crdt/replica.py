@@ -8,7 +8,7 @@ import structlog
 from pycrdt import Doc, TransactionEvent, merge_updates
 
 from roomkey.documents.crdt.nesting import Nesting
-from roomkey.documents.crdt.updates import ClockRange, MalformedUpdate, Structs, clients_of, read_update, vet
+from roomkey.documents.crdt.updates import ClockRange, MalformedUpdate, Structs, clients_of, read_update, validate
 from roomkey.realtime.protocol.yjs_messages import EMPTY_STATE, read_state
 
 _log = structlog.get_logger("roomkey.documents")
@@ -53,7 +53,7 @@ class Replica:
             PoisonUpdate, ReplicaLost: As they say.
         """
         try:
-            structs = vet(update)
+            structs = validate(update)
             self._nesting.admit(update, self.since)
         except MalformedUpdate as error:
             raise PoisonUpdate(str(error)) from None

@@ -6,7 +6,7 @@ units of UTF-16. Only the first block of a list or key says where it belongs; th
 their origins, and belong where these do.
 
 The native library trusts what it is given: it overflows the stack over deeply nested values, and corrupts its
-memory over clients that are listed twice or blocks without a length. ``vet`` keeps such updates away from it.
+memory over clients that are listed twice or blocks without a length. ``validate`` keeps such updates away from it.
 Everything here is checked against the bytes that are there, and what is wrong raises ``MalformedUpdate`` and
 nothing else.
 """
@@ -183,7 +183,7 @@ def read_update(update: bytes) -> Structs:
     return Structs(blocks, deleted)
 
 
-def vet(update: bytes) -> Structs | None:
+def validate(update: bytes) -> Structs | None:
     """
     Accept an update for the native library. Cheap for what typing makes: one text, or one deletion.
 

@@ -15,7 +15,7 @@ Attended = Sequence[tuple[bytes, Document]]
 """Documents that a connection is in, with its address in each."""
 
 
-class Missed:
+class MergedBacklog:
     """The ``Backlog`` of one connection: of each of its documents, what it had when its socket filled up."""
 
     __slots__ = ("_asked", "_attended", "_seen", "_size")

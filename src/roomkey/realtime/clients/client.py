@@ -10,17 +10,17 @@ from roomkey.domain.session import Client, Session, SessionId
 from roomkey.realtime.protocol.json_messages import CloseReason
 from roomkey.realtime.rooms.hub import Backlog, Hub, Outbox
 from roomkey.realtime.rooms.rooms import participant
-from roomkey.realtime.session.closing import ending
+from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Authenticate, Close, Effect, Rebind, Touch, Verify
 from roomkey.realtime.session.guard import Effects, Watch
-from roomkey.realtime.session.limits import Ledger
+from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.transport import Socket
 from roomkey.wire.frame import Frame
 
 _log = structlog.get_logger("roomkey.realtime")
 
 
-class Office(Protocol):
+class ClientHost(Protocol):
     """What a peer leaves to others: all that waits, and all that concerns more than one connection."""
 
     def now(self) -> datetime:
@@ -31,31 +31,31 @@ class Office(Protocol):
         """A message came in."""
         ...
 
-    def ask(self, peer: "Peer[Any]", question: Authenticate | Verify) -> None:
-        """Put a question to storage; its answer comes to ``peer.connection`` later."""
+    def ask(self, client: "RealtimeClient[Any]", question: Authenticate | Verify) -> None:
+        """Put a question to storage; its answer comes to ``client.connection`` later."""
         ...
 
     def touch(self, id: SessionId) -> None:
         """The user of the session was active."""
         ...
 
-    def rebound(self, peer: "Peer[Any]", former: Session) -> Ledger:
+    def rebound(self, client: "RealtimeClient[Any]", former: Session) -> SessionLimits:
         """The peer belongs to another session than before; returns that one's ledger."""
         ...
 
-    def watch(self, peer: "Peer[Any]") -> None:
+    def watch(self, client: "RealtimeClient[Any]") -> None:
         """Look at the peer when its connection wants it."""
         ...
 
-    def departed(self, peer: "Peer[Any]") -> None:
+    def departed(self, client: "RealtimeClient[Any]") -> None:
         """The peer is no more. Called once."""
         ...
 
-    def appeared(self, peer: "Peer[Any]", document: str) -> None:
+    def appeared(self, client: "RealtimeClient[Any]", document: str) -> None:
         """The peer edits a document now."""
         ...
 
-    def disappeared(self, peer: "Peer[Any]", document: str) -> None:
+    def disappeared(self, client: "RealtimeClient[Any]", document: str) -> None:
         """The peer edits it no more."""
         ...
 
@@ -63,7 +63,7 @@ class Office(Protocol):
 W = TypeVar("W", bound=Watch)
 
 
-class Peer(Generic[W]):
+class RealtimeClient(Generic[W]):
     """
     The ``Conversation`` of one socket, as far as it is about the session.
 
@@ -71,15 +71,15 @@ class Peer(Generic[W]):
     at the beginning (``_begin``) and at the end (``_farewell``, ``_leave``).
     """
 
-    __slots__ = ("_gone", "_hub", "_office", "_parting", "box", "client", "connection", "due_at", "who")
+    __slots__ = ("_gone", "_host", "_hub", "_parting", "box", "client", "connection", "due_at", "who")
 
     def __init__(
-        self, connection: W, office: Office, client: Client, *, hub: Hub, backlog: Backlog | None = None
+        self, connection: W, host: ClientHost, client: Client, *, hub: Hub, backlog: Backlog | None = None
     ) -> None:
         self.connection = connection
         self.client = client
         self.due_at: datetime | None = None
-        self._office = office
+        self._host = host
         self._hub = hub
         self.box = Outbox(self._overflowed, backlog)
         self.who = participant(self.box, connection.session)
@@ -95,13 +95,13 @@ class Peer(Generic[W]):
 
     def opened(self, socket: Socket) -> None:
         """Greet; or part, if the session ended while the handshake was being answered."""
-        now = self._office.now()
+        now = self._host.now()
         if self._parting is not None:
             self._part(socket, self._parting, now)
             return
         self.box.socket = socket
         self._begin(now)
-        self._office.watch(self)
+        self._host.watch(self)
 
     def text(self, message: bytes) -> None:
         """Take a text message."""
@@ -120,7 +120,7 @@ class Peer(Generic[W]):
         self.connection.gone()
         self._hub.discard(self.box)
         self.box.socket = None
-        self._depart(self._office.now())
+        self._depart(self._host.now())
 
     def documents(self) -> Sequence[str]:
         """The documents that it is in."""
@@ -139,7 +139,7 @@ class Peer(Generic[W]):
     def _rebind(self, former: Session, now: datetime) -> None:
         """The connection belongs to another session than before."""
         del now
-        self.connection.take_over(self._office.rebound(self, former))
+        self.connection.take_over(self._host.rebound(self, former))
 
     def _farewell(self, close: Close, now: datetime) -> Sequence[Frame]:
         """The last messages, which say why."""
@@ -156,9 +156,9 @@ class Peer(Generic[W]):
         for effect in effects:
             match effect:
                 case Touch():
-                    self._office.touch(self.connection.session.id)
+                    self._host.touch(self.connection.session.id)
                 case Authenticate() | Verify():
-                    self._office.ask(self, effect)
+                    self._host.ask(self, effect)
                 case Rebind(former):
                     self._rebind(former, now)
                 case Close():
@@ -172,7 +172,7 @@ class Peer(Generic[W]):
 
         For whoever goes through many peers; a transport does the same for those that it calls.
         """
-        now = self._office.now()
+        now = self._host.now()
         socket = self.box.socket
         try:
             self.carry_out(decide(now), now)
@@ -194,7 +194,7 @@ class Peer(Generic[W]):
     # --- the end --------------------------------------------------------------------------------------
 
     def _overflowed(self) -> None:
-        self.end(ending(CloseReason.TOO_SLOW))
+        self.end(closing(CloseReason.TOO_SLOW))
 
     def _close(self, close: Close, now: datetime) -> None:
         if close.flush:
@@ -216,7 +216,7 @@ class Peer(Generic[W]):
         if not self._gone:
             self._gone = True
             self._leave(now)
-            self._office.departed(self)
+            self._host.departed(self)
             # Or each would keep the other until the collector comes.
             self.box.overflowed, self.box.backlog = _nobody, None
 

@@ -12,7 +12,7 @@ from roomkey.documents.document import Document, DocumentTooLarge, WritesRefused
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access
 from roomkey.ports import Author
-from roomkey.realtime.clients.catch_up import Missed
+from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub, Outbox
 from roomkey.wire.frame import Frame
@@ -29,9 +29,9 @@ class Take(Protocol):
         ...
 
 
-class Attachment:
+class DocumentSubscription:
     """
-    The ``Attendee`` of a socket.
+    The ``Subscriber`` of a socket.
 
     ``deliver`` raises what a message is not: ``MalformedFrame`` or ``PoisonUpdate``. Then the client is to be
     parted from; the document is as it was. ``missed`` is the backlog of ``box``.
@@ -45,7 +45,7 @@ class Attachment:
         box: Outbox,
         hub: Hub,
         *,
-        missed: Missed | None = None,
+        missed: MergedBacklog | None = None,
         address: bytes,
         author: Author,
         access: Access,
@@ -57,7 +57,7 @@ class Attachment:
         self.may_write = access is not Access.READ
         self._hub = hub
         self._is_taking = False
-        self._missed = missed or Missed(lambda: ((address, document),))
+        self._missed = missed or MergedBacklog(lambda: ((address, document),))
         self._owner = Owner(self, author.actor)
 
     # --- in and out -----------------------------------------------------------------------------------

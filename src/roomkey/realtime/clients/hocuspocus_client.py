@@ -17,13 +17,13 @@ from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access
 from roomkey.domain.session import Client, Session
 from roomkey.errors import InvalidInput
-from roomkey.realtime.clients.client import Office
-from roomkey.realtime.clients.document_subscription import Attachment
-from roomkey.realtime.clients.yjs_client import EditingPeer, EditingWatch
+from roomkey.realtime.clients.client import ClientHost
+from roomkey.realtime.clients.document_subscription import DocumentSubscription
+from roomkey.realtime.clients.yjs_client import DocumentClient, EditingWatch
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.protocol.json_messages import CloseReason
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub
-from roomkey.realtime.session.closing import ending
+from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Admit, AskForToken, Deliver, Effect, Reject, Review
 from roomkey.realtime.transport import Socket
 from roomkey.security.inspection import check_document_name
@@ -44,11 +44,11 @@ DONE: Final = "provider_initiated"
 """Why a document is closed that the client is done with, as Hocuspocus says it."""
 
 
-class DocumentDesk(Protocol):
+class DocumentOpener(Protocol):
     """Who opens documents for a socket."""
 
-    def open(self, peer: "HocuspocusPeer", address: str, document: str, *, found: bool) -> None:
-        """Call ``peer.opened_document`` with the document, pinned, or ``peer.not_opened``, later."""
+    def open(self, client: "HocuspocusClient", address: str, document: str, *, create: bool) -> None:
+        """Call ``client.opened_document`` with the document, pinned, or ``client.not_opened``, later."""
         ...
 
 
@@ -93,25 +93,25 @@ class Queue:
         return [frame for _, frame in frames]
 
 
-class HocuspocusPeer(EditingPeer):
+class HocuspocusClient(DocumentClient):
     """The ``Conversation`` of a Hocuspocus client whose session is known."""
 
-    __slots__ = ("_attachments", "_desk", "_opening", "_queue", "_settings")
+    __slots__ = ("_opener", "_opening", "_queue", "_settings", "_subscriptions")
 
     def __init__(
         self,
         connection: EditingWatch,
-        office: Office,
+        host: ClientHost,
         client: Client,
         *,
         hub: Hub,
-        desk: DocumentDesk,
+        opener: DocumentOpener,
         settings: DocumentSettings,
     ) -> None:
-        super().__init__(connection, office, client, hub)
-        self._desk = desk
+        super().__init__(connection, host, client, hub)
+        self._opener = opener
         self._settings = settings
-        self._attachments: dict[str, _HocuspocusAttachment] = {}
+        self._subscriptions: dict[str, _HocuspocusSubscription] = {}
         self._opening: set[str] = set()
         self._queue = Queue(settings)
 
@@ -129,7 +129,7 @@ class HocuspocusPeer(EditingPeer):
             case yjs.Token(token):
                 self._take_token(addressed, token, now)
             case yjs.Detach():
-                was_open = addressed.address in self._attachments
+                was_open = addressed.address in self._subscriptions
                 self._detach(addressed.address, now)
                 if was_open:
                     self._tell(addressed.address, yjs.closed(DONE))
@@ -139,12 +139,12 @@ class HocuspocusPeer(EditingPeer):
                 self._hand_on(addressed.address, content, message, now)
 
     def _hand_on(self, address: str, content: yjs.Message, frame: bytes, now: datetime) -> None:
-        attachment = self._attachments.get(address)
-        if attachment is not None:
-            if attachment.deliver(content, now):
+        subscription = self._subscriptions.get(address)
+        if subscription is not None:
+            if subscription.deliver(content, now):
                 self.carry_out(self.connection.acted(now), now)
         elif not self._queue.put(address, frame):
-            self.carry_out(self.connection.close(ending(CloseReason.QUEUE_FULL)), now)
+            self.carry_out(self.connection.close(closing(CloseReason.QUEUE_FULL)), now)
 
     def _tell(self, address: str, message: bytes) -> None:
         self._hub.send(self.box, Frame(yjs.address(address) + message, binary=True))
@@ -152,15 +152,15 @@ class HocuspocusPeer(EditingPeer):
     def _detach(self, address: str, now: datetime) -> None:
         self._queue.take(address)
         self._opening.discard(address)
-        attachment = self._attachments.pop(address, None)
-        if attachment is not None:
-            attachment.leave(now)
-            if not self._count(attachment.document):
-                self._office.disappeared(self, attachment.document.name)
+        subscription = self._subscriptions.pop(address, None)
+        if subscription is not None:
+            subscription.leave(now)
+            if not self._count(subscription.document):
+                self._host.disappeared(self, subscription.document.name)
 
     def _count(self, document: Document) -> int:
         """Under how many addresses the socket is in ``document``."""
-        return sum(attachment.document is document for attachment in self._attachments.values())
+        return sum(subscription.document is document for subscription in self._subscriptions.values())
 
     # --- credentials ----------------------------------------------------------------------------------
 
@@ -178,41 +178,41 @@ class HocuspocusPeer(EditingPeer):
 
     def admit(self, address: str, now: datetime) -> None:
         """The credential for ``address`` is good: open the document, if the session may."""
-        if (attachment := self._attachments.get(address)) is not None:
-            attachment.author = self.author()
-            attachment.told_access()
+        if (subscription := self._subscriptions.get(address)) is not None:
+            subscription.author = self.author()
+            subscription.told_access()
             return
         document = address.partition("\0")[0]
         access = self.connection.access(document)
         if access is None:
             self._deny(address, FORBIDDEN, now)
-        elif len(self._attachments) + len(self._opening) >= self._settings.max_documents_per_socket:
+        elif len(self._subscriptions) + len(self._opening) >= self._settings.max_documents_per_socket:
             self._deny(address, TOO_MANY, now)
         elif address not in self._opening:
             self._opening.add(address)
-            self._desk.open(self, address, document, found=access is not Access.READ)
+            self._opener.open(self, address, document, create=access is not Access.READ)
 
     def opened_document(self, address: str, document: Document) -> None:
         """The document that was asked for."""
         if self.connection.is_over or address not in self._opening:
             return
         self._opening.discard(address)
-        now = self._office.now()
+        now = self._host.now()
         access = self.connection.access(document.name)
         if access is None:
             self._deny(address, FORBIDDEN, now)
             return
-        attachment = _HocuspocusAttachment(self, document, self._hub, address=yjs.address(address), access=access)
-        self._attachments[address] = attachment
-        attachment.begin()
+        subscription = _HocuspocusSubscription(self, document, self._hub, address=yjs.address(address), access=access)
+        self._subscriptions[address] = subscription
+        subscription.begin()
         if self._count(document) == 1:
-            self._office.appeared(self, document.name)
+            self._host.appeared(self, document.name)
         self.carry_out([Deliver(frame) for frame in self._queue.take(address)], now)
 
     def not_opened(self, address: str) -> None:
         """The document that was asked for cannot be had now."""
         if address in self._opening:
-            self._deny(address, UNAVAILABLE, self._office.now())
+            self._deny(address, UNAVAILABLE, self._host.now())
 
     def _deny(self, address: str, reason: str, now: datetime) -> None:
         self._detach(address, now)
@@ -229,51 +229,53 @@ class HocuspocusPeer(EditingPeer):
             case Review():
                 self._review(now)
             case AskForToken():
-                for attachment in self._attachments.values():
-                    attachment.send(yjs.token_wanted())
+                for subscription in self._subscriptions.values():
+                    subscription.send(yjs.token_wanted())
             case _:  # pragma: no cover
                 raise NotImplementedError
 
     def _review(self, now: datetime) -> None:
-        for address, attachment in tuple(self._attachments.items()):
-            access = self.connection.access(attachment.document.name)
+        for address, subscription in tuple(self._subscriptions.items()):
+            access = self.connection.access(subscription.document.name)
             if access is None:
                 self._deny(address, FORBIDDEN, now)
             else:
-                attachment.allow(access)
+                subscription.allow(access)
 
     def _rebind(self, former: Session, now: datetime) -> None:
         super()._rebind(former, now)
-        for attachment in self._attachments.values():
-            attachment.author = self.author()
+        for subscription in self._subscriptions.values():
+            subscription.author = self.author()
 
     def _attended(self) -> Sequence[tuple[bytes, Document]]:
-        return [(attachment.address, attachment.document) for attachment in self._attachments.values()]
+        return [(subscription.address, subscription.document) for subscription in self._subscriptions.values()]
 
     def _leave(self, now: datetime) -> None:
-        for address in tuple(self._attachments):
+        for address in tuple(self._subscriptions):
             self._detach(address, now)
         self._opening.clear()
         self._queue.take_all()
 
-    def lose(self, attachment: "_HocuspocusAttachment", reason: str) -> None:
+    def lose(self, subscription: "_HocuspocusSubscription", reason: str) -> None:
         """The document is no more, or not here; the socket stays open for the others."""
-        now = self._office.now()
-        for address, mine in tuple(self._attachments.items()):
-            if mine is attachment:
+        now = self._host.now()
+        for address, mine in tuple(self._subscriptions.items()):
+            if mine is subscription:
                 self._deny(address, reason, now)
 
 
-class _HocuspocusAttachment(Attachment):
+class _HocuspocusSubscription(DocumentSubscription):
     """Each change of the client, and each step 2, is answered with one status: once it is durable, or refused."""
 
-    __slots__ = ("_made_up", "_peer", "_refusals")
+    __slots__ = ("_client", "_made_up", "_refusals")
 
-    def __init__(self, peer: HocuspocusPeer, document: Document, hub: Hub, *, address: bytes, access: Access) -> None:
+    def __init__(
+        self, client: HocuspocusClient, document: Document, hub: Hub, *, address: bytes, access: Access
+    ) -> None:
         super().__init__(
-            document, peer.box, hub, missed=peer.missed, address=address, author=peer.author(), access=access
+            document, client.box, hub, missed=client.missed, address=address, author=client.author(), access=access
         )
-        self._peer = peer
+        self._client = client
         self._refusals = 0
         self._made_up = 0
 
@@ -314,25 +316,25 @@ class _HocuspocusAttachment(Attachment):
         self.send(yjs.authenticated(yjs.READ_WRITE if self.may_write else yjs.READ_ONLY))
 
     def document_deleted(self) -> None:
-        self._peer.lose(self, DELETED)
+        self._client.lose(self, DELETED)
 
     def sent_away(self) -> None:
-        self._peer.lose(self, UNAVAILABLE)
+        self._client.lose(self, UNAVAILABLE)
 
 
-class Stranger:
+class UnauthenticatedConnection:
     """
     The ``Conversation`` of a Hocuspocus client until a token has said whose it is; from then on it passes on
     what the transport says. ``ask`` has a token looked at, one at a time.
     """
 
-    __slots__ = ("_ask", "_asking", "_closed", "_peer", "_queue", "_rejections", "_socket")
+    __slots__ = ("_ask", "_asking", "_client", "_closed", "_queue", "_rejections", "_socket")
 
     def __init__(
         self,
         settings: DocumentSettings,
-        ask: Callable[["Stranger", str, str], None],
-        closed: Callable[["Stranger"], None],
+        ask: Callable[["UnauthenticatedConnection", str, str], None],
+        closed: Callable[["UnauthenticatedConnection"], None],
     ) -> None:
         self._ask = ask
         self._closed = closed
@@ -340,7 +342,7 @@ class Stranger:
         self._asking = False
         self._rejections = 0
         self._socket: Socket | None = None
-        self._peer: HocuspocusPeer | None = None
+        self._client: HocuspocusClient | None = None
 
     # --- what the transport says ----------------------------------------------------------------------
 
@@ -350,43 +352,43 @@ class Stranger:
 
     def text(self, message: bytes) -> None:
         """Part: this protocol is binary."""
-        if self._peer is not None:
-            self._peer.text(message)
+        if self._client is not None:
+            self._client.text(message)
         else:
             self.part(CloseReason.BINARY_ONLY)
 
     def binary(self, message: bytes) -> None:
         """Look for a token; everything else waits."""
-        if self._peer is not None:
-            self._peer.binary(message)
+        if self._client is not None:
+            self._client.binary(message)
         elif self._socket is not None:
             self._take(message)
 
     def writable(self) -> None:
         """Go on."""
-        if self._peer is not None:
-            self._peer.writable()
+        if self._client is not None:
+            self._client.writable()
 
     def closed(self, code: int) -> None:
         """Nobody there any more."""
         self._socket = None
         self._closed(self)
-        if self._peer is not None:
-            self._peer.closed(code)
+        if self._client is not None:
+            self._client.closed(code)
 
     # --- tokens ---------------------------------------------------------------------------------------
 
-    def admitted(self, peer: HocuspocusPeer, address: str, now: datetime) -> None:
+    def admitted(self, client: HocuspocusClient, address: str, now: datetime) -> None:
         """The token for ``address`` opened a session, to which everything that waits is handed on."""
         if self._socket is None:
-            peer.closed(1006)
+            client.closed(1006)
             return
-        self._peer = peer
+        self._client = client
         self._closed(self)
-        peer.opened(self._socket)
-        peer.admit(address, now)
+        client.opened(self._socket)
+        client.admit(address, now)
         for frame in self._queue.take_all():
-            peer.binary(frame)
+            client.binary(frame)
 
     def rejected(self, address: str, reason: str) -> None:
         """The token for ``address`` opened nothing. The socket stays open; what waited for it is forgotten."""
@@ -405,7 +407,7 @@ class Stranger:
         socket, self._socket = self._socket, None
         self._queue.take_all()
         if socket is not None:
-            end = ending(reason)
+            end = closing(reason)
             socket.close(end.code, end.reason)
 
     def _take(self, frame: bytes) -> None:

@@ -4,38 +4,38 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from roomkey.domain.session import Client, Session
-from roomkey.realtime.clients.client import Office, Peer
+from roomkey.realtime.clients.client import ClientHost, RealtimeClient
 from roomkey.realtime.clients.json_rules import Connection, acknowledgement
 from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault, MessageType, encode
 from roomkey.realtime.rooms.rooms import Rooms, participant
-from roomkey.realtime.session.closing import ending
+from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Announce, Close, Effect, Join, Leave, Point, Publish, Send
 from roomkey.realtime.session.guard import Effects
 from roomkey.realtime.session.limits import Published
 from roomkey.wire.frame import Frame
 
 
-class RoomPeer(Peer[Connection]):
+class JsonClient(RealtimeClient[Connection]):
     """The ``Conversation`` of one socket that speaks JSON."""
 
     __slots__ = ("_rooms",)
 
-    def __init__(self, connection: Connection, office: Office, client: Client, rooms: Rooms) -> None:
-        super().__init__(connection, office, client, hub=rooms.hub)
+    def __init__(self, connection: Connection, host: ClientHost, client: Client, rooms: Rooms) -> None:
+        super().__init__(connection, host, client, hub=rooms.hub)
         self._rooms = rooms
 
     # --- what the transport says ----------------------------------------------------------------------
 
     def text(self, message: bytes) -> None:
         """Decide, and do."""
-        office = self._office
-        now = office.now()
-        office.received(len(message))
+        host = self._host
+        now = host.now()
+        host.received(len(message))
         self.carry_out(self.connection.receive(message, now), now)
 
     def binary(self, message: bytes) -> None:  # noqa: ARG002  # whatever it is
         """Part: this protocol is text only."""
-        self.end(ending(CloseReason.TEXT_ONLY))
+        self.end(closing(CloseReason.TEXT_ONLY))
 
     def documents(self) -> Sequence[str]:
         """The documents that it follows."""

@@ -31,7 +31,7 @@ from roomkey.realtime.protocol.json_messages import (
 )
 from roomkey.realtime.protocol.message_types import ApplicationType
 from roomkey.realtime.rooms.history import Position
-from roomkey.realtime.session.closing import ending
+from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import (
     Announce,
     Authenticate,
@@ -44,7 +44,7 @@ from roomkey.realtime.session.effects import (
     Touch,
 )
 from roomkey.realtime.session.guard import NOTHING, Effects, Watch
-from roomkey.realtime.session.limits import Ledger, Published
+from roomkey.realtime.session.limits import Published, SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security.ratelimit import Bucket, Rate
 
@@ -64,13 +64,13 @@ class Connection(Watch):
     def __init__(
         self,
         session: Session,
-        ledger: Ledger,
+        limits: SessionLimits,
         *,
         settings: RealtimeSettings,
         types: Mapping[str, ApplicationType],
         now: datetime,
     ) -> None:
-        super().__init__(session, ledger, settings=settings, now=now)
+        super().__init__(session, limits, settings=settings, now=now)
         self._types = types
         self._access: dict[str, Access] = {}
         self._malformed = Bucket(Rate(0.1, settings.malformed_patience))
@@ -161,7 +161,7 @@ class Connection(Watch):
         document = document_of(payload)
         self._check_access(document, access)
         id = incoming.id
-        if id is not UNSET and (published := self._ledger.find(id, now)) is not None:
+        if id is not UNSET and (published := self._limits.find(id, now)) is not None:
             return self._repeat(incoming, document, published)
         publish = Publish(_id(incoming), document, incoming.message_type, payload, history)
         return self._act(publish, now)
@@ -191,7 +191,7 @@ class Connection(Watch):
 
     def _act(self, effect: Effect, now: datetime) -> Effects:
         """The effect, which is something that the user did, and so moves the idle deadline (ASVS 7.3.1)."""
-        return [effect, Touch()] if self._term.act(now) else [effect]
+        return [effect, Touch()] if self._deadline.act(now) else [effect]
 
     _HANDLERS: ClassVar[Mapping[str, Callable[..., Effects]]] = {
         MessageType.HEARTBEAT: _heartbeat,
@@ -206,13 +206,13 @@ class Connection(Watch):
 
     def published(self, id: str, published: Published) -> None:
         """What became of a ``Publish``, so that a repetition is recognised."""
-        self._ledger.remember(id, published)
+        self._limits.remember(id, published)
 
     # --- what is checked ------------------------------------------------------------------------------
 
     def _check_budget(self, size: int, seconds: float) -> None:
-        ledger = self._ledger
-        wait = ledger.messages.take(1.0, seconds) or ledger.traffic.take(size, seconds)
+        limits = self._limits
+        wait = limits.messages.take(1.0, seconds) or limits.traffic.take(size, seconds)
         if wait:
             raise Fault(
                 ErrorCode.RATE_LIMITED,
@@ -238,12 +238,12 @@ class Connection(Watch):
         answer = Send(MessageType.ERROR, fault.payload(), id)
         seconds = now.timestamp()
         match fault.code:
-            case ErrorCode.RATE_LIMITED if fault.retry and self._ledger.patience.take(1.0, seconds):
-                end = self._end(ending(CloseReason.LIMITS_IGNORED))
+            case ErrorCode.RATE_LIMITED if fault.retry and self._limits.patience.take(1.0, seconds):
+                end = self._end(closing(CloseReason.LIMITS_IGNORED))
             case ErrorCode.INVALID_MESSAGE | ErrorCode.MESSAGE_TOO_LARGE if self._malformed.take(1.0, seconds):
-                end = self._end(ending(CloseReason.MALFORMED))
+                end = self._end(closing(CloseReason.MALFORMED))
             case ErrorCode.FORBIDDEN | ErrorCode.UNAUTHORIZED if self._forbidden.take(1.0, seconds):
-                end = self._end(ending(CloseReason.FORBIDDEN))
+                end = self._end(closing(CloseReason.FORBIDDEN))
             case _:
                 end = NOTHING
         return [answer, *end]
@@ -267,7 +267,9 @@ class Connection(Watch):
         return [Send(MessageType.SESSION_REFRESHED, _standing(self.session), renewed.id)]
 
     def _notice(self) -> Effects:
-        return [Send(MessageType.SESSION_EXPIRING, {"expires_at": self._term.deadline, "reason": self._term.reason})]
+        return [
+            Send(MessageType.SESSION_EXPIRING, {"expires_at": self._deadline.deadline, "reason": self._deadline.reason})
+        ]
 
     def _refused(self, fault: Fault, refused: Authenticate, now: datetime) -> Effects:
         return self._answer(fault, refused.id, now)

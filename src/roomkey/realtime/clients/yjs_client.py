@@ -16,14 +16,14 @@ from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access, access_to
 from roomkey.domain.session import Client, Session
 from roomkey.ports import Author
-from roomkey.realtime.clients.catch_up import Missed
-from roomkey.realtime.clients.client import Office, Peer
-from roomkey.realtime.clients.document_subscription import READ_ONLY, Attachment
+from roomkey.realtime.clients.catch_up import MergedBacklog
+from roomkey.realtime.clients.client import ClientHost, RealtimeClient
+from roomkey.realtime.clients.document_subscription import READ_ONLY, DocumentSubscription
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.protocol.json_messages import CloseReason, Fault
 from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.rooms.rooms import participant
-from roomkey.realtime.session.closing import ending
+from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import (
     Admit,
     AskForToken,
@@ -53,11 +53,11 @@ class EditingWatch(Watch):
         if self.is_over:
             return NOTHING
         self._heard_at = now
-        ledger, seconds = self._ledger, now.timestamp()
-        if ledger.edits.take(1.0, seconds) or ledger.edit_traffic.take(len(message), seconds):
+        limits, seconds = self._limits, now.timestamp()
+        if limits.edits.take(1.0, seconds) or limits.edit_traffic.take(len(message), seconds):
             # A change that was not taken would be missing under all that follow: better to begin anew.
-            exhausted = ledger.patience.take(_COST_OF_HASTE, seconds)
-            return self._end(ending(CloseReason.LIMITS_IGNORED if exhausted else CloseReason.TOO_FAST))
+            exhausted = limits.patience.take(_COST_OF_HASTE, seconds)
+            return self._end(closing(CloseReason.LIMITS_IGNORED if exhausted else CloseReason.TOO_FAST))
         return self._admit(message, now)
 
     def access(self, document: str) -> Access | None:
@@ -66,7 +66,7 @@ class EditingWatch(Watch):
 
     def acted(self, now: datetime) -> Effects:
         """The user did something, which moves the idle deadline (ASVS 7.3.1)."""
-        return _TOUCH if self._term.act(now) else NOTHING
+        return _TOUCH if self._deadline.act(now) else NOTHING
 
     def refresh(self, address: str, token: str) -> Effects:
         """Another token came, for ``address``: messages wait until it is known whose it is."""
@@ -94,24 +94,24 @@ _COST_OF_HASTE: Final = 10.0
 """Of the patience with a session, in messages of ``/ws`` that would be too many: each time costs a connection."""
 
 
-class EditingPeer(Peer[EditingWatch]):
+class DocumentClient(RealtimeClient[EditingWatch]):
     """What the two protocols have in common: a session's socket in some documents."""
 
     __slots__ = ("missed",)
 
-    def __init__(self, connection: EditingWatch, office: Office, client: Client, hub: Hub) -> None:
-        self.missed = Missed(self._attended)
-        super().__init__(connection, office, client, hub=hub, backlog=self.missed)
+    def __init__(self, connection: EditingWatch, host: ClientHost, client: Client, hub: Hub) -> None:
+        self.missed = MergedBacklog(self._attended)
+        super().__init__(connection, host, client, hub=hub, backlog=self.missed)
 
     def text(self, message: bytes) -> None:  # noqa: ARG002  # whatever it is
         """Part: these protocols are binary."""
-        self.end(ending(CloseReason.BINARY_ONLY))
+        self.end(closing(CloseReason.BINARY_ONLY))
 
     def binary(self, message: bytes) -> None:
         """Decide, and do."""
-        office = self._office
-        now = office.now()
-        office.received(len(message))
+        host = self._host
+        now = host.now()
+        host.received(len(message))
         self.carry_out(self.connection.receive(message, now), now)
 
     def carry_out(self, effects: Effects, now: datetime) -> None:
@@ -121,7 +121,7 @@ class EditingPeer(Peer[EditingWatch]):
                 try:
                     self._deliver(effect.message, now)
                 except (yjs.MalformedFrame, PoisonUpdate):
-                    self.carry_out(self.connection.close(ending(CloseReason.MALFORMED)), now)
+                    self.carry_out(self.connection.close(closing(CloseReason.MALFORMED)), now)
             else:
                 super().carry_out((effect,), now)
 
@@ -136,11 +136,11 @@ class EditingPeer(Peer[EditingWatch]):
     def _rebind(self, former: Session, now: datetime) -> None:
         names = self.documents()
         for name in names:
-            self._office.disappeared(self, name)
+            self._host.disappeared(self, name)
         self.who = participant(self.box, self.connection.session)
         super()._rebind(former, now)
         for name in names:
-            self._office.appeared(self, name)
+            self._host.appeared(self, name)
 
     def _deliver(self, message: bytes, now: datetime) -> None:
         """Do what the client says. Raises ``MalformedFrame`` or ``PoisonUpdate`` if it is nothing."""
@@ -155,15 +155,15 @@ class EditingPeer(Peer[EditingWatch]):
         return ()
 
 
-class YWebsocketPeer(EditingPeer):
+class YjsClient(DocumentClient):
     """The ``Conversation`` of a y-websocket client: one socket, one document."""
 
-    __slots__ = ("_attachment", "_is_pinned")
+    __slots__ = ("_is_pinned", "_subscription")
 
     def __init__(
         self,
         connection: EditingWatch,
-        office: Office,
+        host: ClientHost,
         client: Client,
         *,
         hub: Hub,
@@ -171,60 +171,60 @@ class YWebsocketPeer(EditingPeer):
         access: Access,
         wants_status: bool,
     ) -> None:
-        super().__init__(connection, office, client, hub)
-        self._attachment = _YWebsocketAttachment(self, document, hub, access=access, wants_status=wants_status)
+        super().__init__(connection, host, client, hub)
+        self._subscription = _YjsSubscription(self, document, hub, access=access, wants_status=wants_status)
         document.pins += 1  # until it is joined, or will not be
         self._is_pinned = True
 
     def _begin(self, now: datetime) -> None:
         del now
-        self._attachment.begin()
+        self._subscription.begin()
         self._unpin()
         if not self.connection.is_over:
-            self._office.appeared(self, self._attachment.document.name)
+            self._host.appeared(self, self._subscription.document.name)
 
     def _unpin(self) -> None:
         if self._is_pinned:
             self._is_pinned = False
-            self._attachment.document.pins -= 1
+            self._subscription.document.pins -= 1
 
     def _deliver(self, message: bytes, now: datetime) -> None:
-        if self._attachment.deliver(yjs.decode(message), now):
+        if self._subscription.deliver(yjs.decode(message), now):
             self.carry_out(self.connection.acted(now), now)
 
     def _attended(self) -> Sequence[tuple[bytes, Document]]:
-        return ((b"", self._attachment.document),)
+        return ((b"", self._subscription.document),)
 
     def _carry_out(self, effect: Effect, now: datetime) -> None:
         if isinstance(effect, Review):
-            access = self.connection.access(self._attachment.document.name)
+            access = self.connection.access(self._subscription.document.name)
             if access is None:
-                self.carry_out(self.connection.close(ending(CloseReason.FORBIDDEN)), now)
+                self.carry_out(self.connection.close(closing(CloseReason.FORBIDDEN)), now)
             else:
-                self._attachment.allow(access)
+                self._subscription.allow(access)
 
     def _leave(self, now: datetime) -> None:
         self._unpin()
-        document = self._attachment.document
-        if self._attachment in document.attendees:
-            self._attachment.leave(now)
-            self._office.disappeared(self, document.name)
+        document = self._subscription.document
+        if self._subscription in document.subscribers:
+            self._subscription.leave(now)
+            self._host.disappeared(self, document.name)
 
 
-class _YWebsocketAttachment(Attachment):
+class _YjsSubscription(DocumentSubscription):
     """
     The protocol has no word for what became of a change; those who asked for it are told how many are durable.
 
     That is: all up to a number. A change that was refused is a gap, until the client brings everything again.
     """
 
-    __slots__ = ("_durable", "_gap", "_peer", "_taken", "_wants_status")
+    __slots__ = ("_client", "_durable", "_gap", "_taken", "_wants_status")
 
-    def __init__(
-        self, peer: YWebsocketPeer, document: Document, hub: Hub, *, access: Access, wants_status: bool
-    ) -> None:
-        super().__init__(document, peer.box, hub, missed=peer.missed, address=b"", author=peer.author(), access=access)
-        self._peer = peer
+    def __init__(self, client: YjsClient, document: Document, hub: Hub, *, access: Access, wants_status: bool) -> None:
+        super().__init__(
+            document, client.box, hub, missed=client.missed, address=b"", author=client.author(), access=access
+        )
+        self._client = client
         self._wants_status = wants_status
         self._taken = 0
         self._durable = 0
@@ -263,10 +263,10 @@ class _YWebsocketAttachment(Attachment):
             self.send(yjs.denied(READ_ONLY))
 
     def document_deleted(self) -> None:
-        self._peer.end(ending(CloseReason.DOCUMENT_DELETED))
+        self._client.end(closing(CloseReason.DOCUMENT_DELETED))
 
     def sent_away(self) -> None:
-        self._peer.end(ending(CloseReason.UNAVAILABLE))
+        self._client.end(closing(CloseReason.UNAVAILABLE))
 
 
 def author_of(session: Session) -> Author:

@@ -33,7 +33,7 @@ class Traffic(Struct):
     """Counters of what left this node since it started."""
 
     messages: int = 0
-    octets: int = 0
+    bytes: int = 0
     cursors_collapsed: int = 0
     """Cursors that nobody saw because a newer one of the same session took their place."""
     dropped: int = 0
@@ -136,12 +136,12 @@ class Hub:
         """
         Args:
             max_outbox_size: Bytes that may wait for one connection, as of the end of a turn.
-            schedule: Calls a function once, soon; by default at the ``Pace`` of the running loop.
+            schedule: Calls a function once, soon; by default at the ``FlushScheduler`` of the running loop.
         """
         self.traffic = Traffic()
         self.rooms: dict[str, Room] = {}
         self._max_outbox_size = max_outbox_size
-        self._schedule = schedule or Pace()
+        self._schedule = schedule or FlushScheduler()
         self._scheduled = False
         self._moved: list[Room] = []
         self._dirty: list[Outbox] = []
@@ -203,7 +203,7 @@ class Hub:
                     self._catch_up(member)
         box.add([frame], frame.size)
         self.traffic.messages += 1
-        self.traffic.octets += frame.size
+        self.traffic.bytes += frame.size
         self._touch(box)
 
     def hold_back(self, box: Outbox) -> None:
@@ -247,7 +247,7 @@ class Hub:
         waiting = len(box.frames) + len(box.cursors or ())
         self.traffic.dropped += waiting
         self.traffic.messages -= waiting
-        self.traffic.octets -= box.size
+        self.traffic.bytes -= box.size
         box.frames, box.cursors, box.size = (), None, 0
 
     # --- the turn of the loop -------------------------------------------------------------------------
@@ -290,7 +290,7 @@ class Hub:
                 box.dirty = True
                 dirty.append(box)
         self.traffic.messages += common * len(shared)
-        self.traffic.octets += common * size
+        self.traffic.bytes += common * size
 
     def _spread_specially(self, member: Member, pending: list[Frame], cursors: dict[Outbox, Frame]) -> None:
         """To one who is not given what all are: it has seen a part, is the sender of a part, or is behind."""
@@ -327,7 +327,7 @@ class Hub:
             size = sum(frame.size for frame in frames)
             box.add(frames, size)
             self.traffic.messages += len(frames)
-            self.traffic.octets += size
+            self.traffic.bytes += size
 
     def _keep_newest(self, box: Outbox, room: Room, sender: Outbox, frame: Frame) -> None:
         if box.cursors is None:
@@ -341,7 +341,7 @@ class Hub:
             self.traffic.cursors_collapsed += 1
             growth -= replaced.size
         box.size += growth
-        self.traffic.octets += growth
+        self.traffic.bytes += growth
 
     def _write(self, box: Outbox) -> None:
         socket = box.socket
@@ -401,7 +401,7 @@ def _chunk(frames: Sequence[Frame]) -> tuple[Sequence[Frame], int]:
     return frames, size
 
 
-class Pace:
+class FlushScheduler:
     """
     When the hub is flushed: in the next turn of the loop, or, after a long flush, once a rest of its length is over.
 

@@ -41,7 +41,7 @@ _SEES_NOTHING_MORE: Final = frozenset(
 )
 
 
-def ending(reason: CloseReason, *, cause: str | None = None, farewell: Send | None = None) -> Close:
+def closing(reason: CloseReason, *, cause: str | None = None, farewell: Send | None = None) -> Close:
     """The end for ``reason``; without a message of its own it is announced by ``session_disconnected``."""
     code = CODES[reason]
     if farewell is None:
@@ -59,19 +59,19 @@ def ending(reason: CloseReason, *, cause: str | None = None, farewell: Send | No
 def stopped(state: SessionState, cause: str | None = None) -> Close:
     """The end for a session that is not active any more."""
     if state is SessionState.SUSPENDED:
-        return ending(CloseReason.SESSION_SUSPENDED, farewell=Send(MessageType.SESSION_SUSPENDED, {"cause": cause}))
+        return closing(CloseReason.SESSION_SUSPENDED, farewell=Send(MessageType.SESSION_SUSPENDED, {"cause": cause}))
     if state is SessionState.EXPIRED:
-        return ending(CloseReason.SESSION_EXPIRED, cause=cause)
+        return closing(CloseReason.SESSION_EXPIRED, cause=cause)
     return invalidated(state, cause)
 
 
 def invalidated(how: str, cause: str | None = None) -> Close:
     """The end for a session that was ended on purpose; ``how`` is the name of the event that did it."""
     farewell = Send(MessageType.SESSION_INVALIDATED, {"how": how, "cause": cause})
-    return ending(CloseReason.SESSION_INVALIDATED, farewell=farewell)
+    return closing(CloseReason.SESSION_INVALIDATED, farewell=farewell)
 
 
 def draining(reconnect_after: timedelta) -> Close:
     """The end because the node is about to stop."""
     payload = {"reconnect_after_ms": milliseconds(reconnect_after)}
-    return ending(CloseReason.DRAINING, farewell=Send(MessageType.DRAINING, payload))
+    return closing(CloseReason.DRAINING, farewell=Send(MessageType.DRAINING, payload))

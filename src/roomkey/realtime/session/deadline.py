@@ -6,7 +6,7 @@ from roomkey.domain.session import Session
 from roomkey.realtime.settings import RealtimeSettings
 
 
-class Term:
+class SessionDeadline:
     """
     The deadline of a session, moved by what its user does here and by what storage says of elsewhere.
 

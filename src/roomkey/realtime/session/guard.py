@@ -25,10 +25,10 @@ from roomkey.domain.session import (
 )
 from roomkey.errors import InvalidState
 from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault
-from roomkey.realtime.session.closing import ending, invalidated, stopped
-from roomkey.realtime.session.deadline import Term
+from roomkey.realtime.session.closing import closing, invalidated, stopped
+from roomkey.realtime.session.deadline import SessionDeadline
 from roomkey.realtime.session.effects import Authenticate, Close, Effect, Rebind, Verify
-from roomkey.realtime.session.limits import Ledger
+from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 
 Effects = Sequence[Effect]
@@ -46,23 +46,23 @@ class Watch:
 
     __slots__ = (
         "_again",
+        "_deadline",
         "_doubting",
         "_heard_at",
         "_held",
         "_held_bytes",
-        "_ledger",
+        "_limits",
         "_refreshing",
         "_renewed",
         "_settings",
-        "_term",
         "_verifying",
         "is_over",
     )
 
-    def __init__(self, session: Session, ledger: Ledger, *, settings: RealtimeSettings, now: datetime) -> None:
+    def __init__(self, session: Session, limits: SessionLimits, *, settings: RealtimeSettings, now: datetime) -> None:
         self._settings = settings
-        self._ledger = ledger
-        self._term = Term(session, settings)
+        self._limits = limits
+        self._deadline = SessionDeadline(session, settings)
         self._heard_at = now
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -76,7 +76,7 @@ class Watch:
     @property
     def session(self) -> Session:
         """The session that the client belongs to, as far as this connection knows."""
-        return self._term.session
+        return self._deadline.session
 
     # --- what the client says -------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ class Watch:
         """Decide about a message if the session is certain; let it wait if it is not."""
         if self.is_held_up:
             return self._hold(message)
-        if now >= self._term.deadline:
+        if now >= self._deadline.deadline:
             # Perhaps it was moved by a request, or by another connection. Storage knows, so this one waits.
             self._hold(message)
             return self._doubt()
@@ -110,7 +110,7 @@ class Watch:
         settings = self._settings
         self._held_bytes += len(message)
         if len(self._held) >= settings.max_held_messages or self._held_bytes > settings.max_held_bytes:
-            return self._end(ending(CloseReason.OVERLOADED))
+            return self._end(closing(CloseReason.OVERLOADED))
         self._held.append(message)
         return NOTHING
 
@@ -166,7 +166,7 @@ class Watch:
         if self.is_over:
             return NOTHING
         if self._doubting:
-            return self._end(ending(CloseReason.UNAVAILABLE))
+            return self._end(closing(CloseReason.UNAVAILABLE))
         return self._notify(now)
 
     def refreshed(self, session: Session, now: datetime) -> Effects:
@@ -185,7 +185,7 @@ class Watch:
         if session.id == self.session.id:
             return [*self.learn(session), *self._doubt()]
         former = self.session
-        self._term.begin(session)
+        self._deadline.begin(session)
         return [Rebind(former), *self._review(), *self._doubt()]
 
     def not_refreshed(self, fault: Fault, now: datetime) -> Effects:
@@ -199,12 +199,12 @@ class Watch:
         """The session as storage has it, or had it some time ago."""
         if session.version < self.session.version:
             return NOTHING  # read before something that is known already
-        self._term.learn(session)
+        self._deadline.learn(session)
         return self._review()
 
-    def take_over(self, ledger: Ledger) -> None:
+    def take_over(self, limits: SessionLimits) -> None:
         """Use what is remembered of the session that the connection belongs to now."""
-        self._ledger = ledger
+        self._limits = limits
 
     def _doubt(self) -> Effects:
         """Let nothing pass until storage has said how the session stands."""
@@ -257,7 +257,7 @@ class Watch:
     def next_check(self) -> datetime:
         """When ``due`` is to be called, if nothing happens before."""
         timeout = self._settings.heartbeat_timeout
-        check = self._term.next_check()
+        check = self._deadline.next_check()
         return check if timeout is None else min(check, self._heard_at + timeout)
 
     def due(self, now: datetime) -> Effects:
@@ -266,17 +266,17 @@ class Watch:
         if self.is_over:
             return NOTHING
         if timeout is not None and now - self._heard_at >= timeout:
-            return self._end(ending(CloseReason.NO_HEARTBEAT))
-        if now >= self._term.deadline:
+            return self._end(closing(CloseReason.NO_HEARTBEAT))
+        if now >= self._deadline.deadline:
             return NOTHING if self._doubting else self._doubt()
         # Storage first: the deadline may have been moved from elsewhere.
-        return self._verify() if self._term.wants_notice(now) else NOTHING
+        return self._verify() if self._deadline.wants_notice(now) else NOTHING
 
     def _notify(self, now: datetime) -> Effects:
-        term = self._term
-        if not term.wants_notice(now):
+        deadline = self._deadline
+        if not deadline.wants_notice(now):
             return NOTHING
-        term.noticed()
+        deadline.noticed()
         return self._notice()
 
     # --- the end --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Published(Struct, frozen=True, gc=False):
     at: datetime
 
 
-class Ledger:
+class SessionLimits:
     """
     One session's: shared by all its connections.
 
@@ -36,7 +36,7 @@ class Ledger:
 
     __slots__ = ("_house", "_published", "connections", "edit_traffic", "edits", "messages", "patience", "traffic")
 
-    def __init__(self, house: "Ledgers") -> None:
+    def __init__(self, house: "LimitsOfSessions") -> None:
         self._house = house
         self._published: dict[str, Published] = {}
         self.connections = 0
@@ -91,7 +91,7 @@ class Ledger:
         self._house.remembered -= 1
 
 
-class Ledgers:
+class LimitsOfSessions:
     """The ledgers of all sessions of this node. Those without connections number at most ``max_connections``."""
 
     def __init__(self, settings: RealtimeSettings, documents: DocumentSettings = DOCUMENT_DEFAULTS) -> None:
@@ -105,25 +105,25 @@ class Ledgers:
         self.max_repeats_per_session = settings.max_repeats_per_session
         self.remembered = 0
         self._max_idle = settings.max_connections
-        self._in_use: dict[SessionId, Ledger] = {}
-        self._idle: dict[SessionId, Ledger] = {}
+        self._in_use: dict[SessionId, SessionLimits] = {}
+        self._idle: dict[SessionId, SessionLimits] = {}
 
     def __len__(self) -> int:
         return len(self._in_use) + len(self._idle)
 
-    def open(self, id: SessionId) -> Ledger:
+    def open(self, id: SessionId) -> SessionLimits:
         """The session's ledger, for a connection, until that is released."""
-        ledger = self._in_use.get(id)
-        if ledger is None:
-            ledger = self._in_use[id] = self._idle.pop(id, None) or Ledger(self)
-        ledger.connections += 1
-        return ledger
+        limits = self._in_use.get(id)
+        if limits is None:
+            limits = self._in_use[id] = self._idle.pop(id, None) or SessionLimits(self)
+        limits.connections += 1
+        return limits
 
     def release(self, id: SessionId) -> None:
         """A connection of the session is gone."""
-        ledger = self._in_use[id]
-        ledger.connections -= 1
-        if ledger.connections:
+        limits = self._in_use[id]
+        limits.connections -= 1
+        if limits.connections:
             return
         self._idle[id] = self._in_use.pop(id)
         if len(self._idle) > self._max_idle:
@@ -131,9 +131,9 @@ class Ledgers:
 
     def sweep(self, now: datetime) -> None:
         """Forget what is too old to matter."""
-        for ledger in self._in_use.values():
-            ledger.forget(now)
-        for ledger in self._idle.values():
-            ledger.forget(now)
+        for limits in self._in_use.values():
+            limits.forget(now)
+        for limits in self._idle.values():
+            limits.forget(now)
         seconds = now.timestamp()
-        self._idle = {id: ledger for id, ledger in self._idle.items() if not ledger.is_idle(seconds)}
+        self._idle = {id: limits for id, limits in self._idle.items() if not limits.is_idle(seconds)}

@@ -17,7 +17,7 @@ from roomkey.documents.crdt.updates import (
     SharedKind,
     clients_of,
     read_update,
-    vet,
+    validate,
 )
 from roomkey.realtime.protocol.yjs_messages import number, text
 
@@ -142,7 +142,7 @@ def test_an_update_tells_whose_units_it_brings(update: bytes, ranges: list[Clock
 
 @pytest.mark.parametrize("update", CORPUS)
 def test_what_yjs_writes_is_accepted(update: bytes) -> None:
-    vet(update)
+    validate(update)
 
 
 @pytest.mark.parametrize("update", CORPUS)
@@ -181,11 +181,11 @@ KILLERS = {
 @pytest.mark.parametrize("name", KILLERS)
 def test_what_does_harm_is_refused(name: str) -> None:
     with pytest.raises(MalformedUpdate):
-        vet(KILLERS[name])
+        validate(KILLERS[name])
 
 
 def test_values_may_nest_as_deep_as_is_said() -> None:
-    vet(value_in_lists(MAX_VALUE_DEPTH))
+    validate(value_in_lists(MAX_VALUE_DEPTH))
 
 
 # --- types within types -------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ from typing import Any
 
 from roomkey.domain.access import Access
 from roomkey.realtime.protocol import yjs_messages as yjs
-from tests.support.library import House, Writer
 from tests.support.loops import in_no_time
+from tests.support.open_documents import House, Writer
 from tests.support.sockets import READ_ONLY
 
 
@@ -107,8 +107,8 @@ async def test_whoever_reads_a_document_before_there_is_one_can_write_as_soon_as
         reader.text += "written too soon"
         await house.converse(reader)
 
-        (attachment,) = attendees(house)
-        attachment.allow(Access.WRITE)
+        (subscription,) = subscribers(house)
+        subscription.allow(Access.WRITE)
         await house.converse(reader)
         await house.pass_time(1)
         await house.converse(reader)
@@ -116,7 +116,7 @@ async def test_whoever_reads_a_document_before_there_is_one_can_write_as_soon_as
         assert await house.store.text("d") == "written too soon"
 
 
-def attendees(house: House) -> list[Any]:
-    document = house.library.find("d")
+def subscribers(house: House) -> list[Any]:
+    document = house.open_documents.find("d")
     assert document is not None
-    return list(document.attendees)
+    return list(document.subscribers)

@@ -7,11 +7,11 @@ from pycrdt import Doc
 
 from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.document import Document
-from roomkey.realtime.clients.catch_up import Missed
+from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
-from tests.support.library import ALICE, House, Writer, text_of
 from tests.support.loops import in_no_time
+from tests.support.open_documents import ALICE, House, Writer, text_of
 from tests.support.sockets import NOON
 
 
@@ -55,7 +55,7 @@ async def test_what_is_missed_is_what_came_after_the_socket_was_full() -> None:
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = Missed(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [(b"", document)])
         document.take_update(writer.type("before" * 100), ALICE, NOON)
 
         missed.begin()
@@ -71,7 +71,7 @@ async def test_what_is_missed_is_what_came_after_the_socket_was_full() -> None:
 async def test_what_everybody_shows_now_is_part_of_what_was_missed() -> None:
     async with House() as house:
         document = await house.document()
-        missed = Missed(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [(b"", document)])
         missed.begin()
         shown = yjs.AwarenessUpdate([yjs.AwarenessEntry(7, 1, b'"alice"')])
         document.take_awareness(shown, Owner("laptop", "user:alice"), NOON)
@@ -87,7 +87,7 @@ async def test_whoever_missed_much_is_hopeless_only_if_it_is_much_when_it_is_mer
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = Missed(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [(b"", document)])
         missed.begin()
         for _ in range(100):
             missed.missed(len(document.replica.since()) + 30)
@@ -129,7 +129,7 @@ async def test_the_answer_to_a_question_comes_before_what_is_published_after_it(
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = Missed(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [(b"", document)])
         document.take_update(writer.type("before"), ALICE, NOON)
         missed.begin()
 
@@ -152,7 +152,7 @@ async def test_whoever_comes_into_a_large_document_while_it_is_behind_is_not_hop
         document = await house.document()
         document.take_update(Writer().type("x" * 10_000), ALICE, NOON)
         attended: list[tuple[bytes, Document]] = []
-        missed = Missed(lambda: attended)
+        missed = MergedBacklog(lambda: attended)
         missed.begin()
 
         attended.append((b"", document))
@@ -167,7 +167,7 @@ async def test_what_was_made_up_for_is_not_missed_again() -> None:
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = Missed(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [(b"", document)])
         missed.begin()
         document.take_update(writer.type("first"), ALICE, NOON)
         missed.missed(10)

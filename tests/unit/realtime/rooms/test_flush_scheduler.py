@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from roomkey.realtime.rooms.hub import Pace
+from roomkey.realtime.rooms.hub import FlushScheduler
 
 
 class Flush:
@@ -13,7 +13,7 @@ class Flush:
         self.now = 100.0
         self.takes = 0.0
         self.done = 0
-        self.pace = Pace(lambda: self.now)
+        self.pace = FlushScheduler(lambda: self.now)
 
     def __call__(self) -> None:
         self.done += 1

@@ -348,4 +348,4 @@ def test_every_message_that_was_handed_out_is_counted() -> None:
     house.turns.turn()
 
     assert house.hub.traffic.messages == 5
-    assert house.hub.traffic.octets == 4 * frame("1").size + frame("ack").size
+    assert house.hub.traffic.bytes == 4 * frame("1").size + frame("ack").size

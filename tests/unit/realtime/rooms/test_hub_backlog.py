@@ -310,4 +310,4 @@ def test_what_was_made_up_for_is_counted_as_sent() -> None:
     slow.read()
 
     assert house.hub.traffic.messages == len(slow.heard)
-    assert house.hub.traffic.octets == sum(each.size for each in slow.socket.frames)
+    assert house.hub.traffic.bytes == sum(each.size for each in slow.socket.frames)

@@ -5,20 +5,22 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from roomkey.domain.session import Session
-from roomkey.realtime.session.deadline import Term
+from roomkey.realtime.session.deadline import SessionDeadline
 from roomkey.realtime.settings import RealtimeSettings
 from tests.support.sockets import NOON, FakeSessions, HandClock
 
 MINUTE = timedelta(minutes=1)
 
 
-def term(*, idle: timedelta | None = 10 * MINUTE, lifetime: timedelta = 60 * MINUTE) -> tuple[Term, Session]:
+def deadline(
+    *, idle: timedelta | None = 10 * MINUTE, lifetime: timedelta = 60 * MINUTE
+) -> tuple[SessionDeadline, Session]:
     session, _ = FakeSessions(HandClock()).issue(idle=idle, lifetime=lifetime)
-    return Term(session, RealtimeSettings()), session
+    return SessionDeadline(session, RealtimeSettings()), session
 
 
 def test_activity_moves_the_idle_deadline_and_storage_is_told_now_and_then() -> None:
-    clock, _ = term()
+    clock, _ = deadline()
 
     told = [clock.act(NOON + timedelta(seconds=second)) for second in (1, 2, 5, 6, 7, 60)]
 
@@ -28,7 +30,7 @@ def test_activity_moves_the_idle_deadline_and_storage_is_told_now_and_then() -> 
 
 
 def test_activity_does_not_move_the_absolute_deadline() -> None:
-    clock, session = term()
+    clock, session = deadline()
 
     for minute in range(60):
         clock.act(NOON + minute * MINUTE)
@@ -38,7 +40,7 @@ def test_activity_does_not_move_the_absolute_deadline() -> None:
 
 
 def test_activity_is_recorded_finely_where_the_idle_timeout_is_short() -> None:
-    clock, _ = term(idle=timedelta(seconds=2))
+    clock, _ = deadline(idle=timedelta(seconds=2))
 
     told = [clock.act(NOON + timedelta(seconds=0.1 * tenth)) for tenth in range(4)]
 
@@ -46,7 +48,7 @@ def test_activity_is_recorded_finely_where_the_idle_timeout_is_short() -> None:
 
 
 def test_what_storage_says_later_does_not_move_the_deadline_back() -> None:
-    clock, session = term()
+    clock, session = deadline()
     clock.act(NOON + 5 * MINUTE)
 
     clock.learn(replace(session, version=3, last_seen_at=NOON + MINUTE))
@@ -58,7 +60,7 @@ def test_what_storage_says_later_does_not_move_the_deadline_back() -> None:
 
 
 def test_each_deadline_is_announced_once() -> None:
-    clock, session = term(idle=None)
+    clock, session = deadline(idle=None)
     at = session.expires_at - MINUTE
 
     before = clock.wants_notice(at - timedelta(microseconds=1))
@@ -73,7 +75,7 @@ def test_each_deadline_is_announced_once() -> None:
 
 
 def test_a_short_idle_timeout_is_not_announced_all_the_time() -> None:
-    clock, _ = term(idle=timedelta(seconds=20))
+    clock, _ = deadline(idle=timedelta(seconds=20))
 
     assert not clock.wants_notice(NOON + timedelta(seconds=9))
     assert clock.wants_notice(NOON + timedelta(seconds=10))

@@ -12,7 +12,7 @@ from pycrdt import Doc, Map, Text, TransactionEvent
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
-from roomkey.documents.open_documents import Library, Seed, assemble
+from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
 from roomkey.documents.settings import DocumentSettings
 from roomkey.errors import Storage
 from roomkey.ports import Author, DocumentUpdate, StoredDocument
@@ -283,13 +283,13 @@ class House:
         self.hub = Hub(max_outbox_size=max_outbox_bytes, schedule=self.turns)
         settings.setdefault("save_interval", timedelta())
         self.settings = DocumentSettings(**settings)
-        self.library = Library(self.store, self.hub, settings=self.settings, clock=self.clock, seed=seed)
+        self.open_documents = OpenDocuments(self.store, self.hub, settings=self.settings, clock=self.clock, seed=seed)
         self.handler = SessionWebSocketHandler(
             self.sessions,
             settings=RealtimeSettings(handshake_burst=1_000_000, max_connections_per_session=1_000),
             clock=self.clock,
             tickets=Tickets(),
-            library=self.library,
+            open_documents=self.open_documents,
             schedule=self.turns,
         )
         self.sessions.listener = self.handler.on_events
@@ -311,7 +311,7 @@ class House:
             await self.crash()
 
     async def _be_at_work(self, opened: asyncio.Event) -> None:
-        async with self.library.at_work():
+        async with self.open_documents.at_work():
             opened.set()
             await self._stop.wait()
 
@@ -346,14 +346,14 @@ class House:
     # --- documents ------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open(self, name: str = "d", *, found: bool = True) -> AsyncGenerator[Document]:
+    async def open(self, name: str = "d", *, create: bool = True) -> AsyncGenerator[Document]:
         """The document, in use."""
-        async with self.library.using(name, found=found) as document:
+        async with self.open_documents.using(name, create=create) as document:
             yield document
 
     async def document(self, name: str = "d") -> Document:
         """The document, open, stored, and not in use."""
-        async with self.library.using(name, found=True) as document:
+        async with self.open_documents.using(name, create=True) as document:
             await self.settle()
             return document
 
@@ -396,7 +396,7 @@ class House:
 
 
 class Listener:
-    """An ``Attendee`` that notes what it is told."""
+    """An ``Subscriber`` that notes what it is told."""
 
     address = b""
 
