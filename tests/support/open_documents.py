@@ -22,6 +22,7 @@ from roomkey.realtime.rooms.hub import Hub, Outbox
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
 from roomkey.security.tickets import Tickets
+from roomkey.wire import lib0
 from tests.support.sockets import NOON, FakeSessions, FakeSocket, HandClock, Turns
 
 ALICE, BOB = Author("user:alice", None, "alice"), Author("user:bob", None, "bob")
@@ -208,7 +209,7 @@ class Editor:
         for message in delivered:
             if self.peer is not None and self.socket.closed_with is None:
                 if message[:2] in (b"\x00\x01", b"\x00\x02"):
-                    self.sent.append(yjs.read_bytes(message, 2)[0])
+                    self.sent.append(lib0.read_bytes(message, 2)[0])
                 self.peer.binary(message)
 
     def read(self) -> None:
@@ -220,7 +221,7 @@ class Editor:
 
     def _hear(self, frame: bytes) -> None:
         if frame[0] == yjs.MessageKind.AUTH:
-            self.denials.append(yjs.read_text(frame, 2)[0])
+            self.denials.append(lib0.read_text(frame, 2)[0])
         elif frame[0] != yjs.MessageKind.SYNC_STATUS:
             self._take(yjs.decode(frame))
 
@@ -247,7 +248,7 @@ class Editor:
         """The changes of this connection that the server has said are durable."""
         counts = [
             0,
-            *(yjs.read_number(frame, 1)[0] for frame in self.frames if frame[0] == yjs.MessageKind.SYNC_STATUS),
+            *(lib0.read_number(frame, 1)[0] for frame in self.frames if frame[0] == yjs.MessageKind.SYNC_STATUS),
         ]
         assert counts == sorted(set(counts)), "acknowledged backwards"
         assert counts[-1] <= len(self.sent), "more was acknowledged than was sent"

@@ -21,6 +21,7 @@ from roomkey.errors import InvalidInput, Storage
 from roomkey.ports import Author, DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import Hub, Outbox, Room
+from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
 T = TypeVar("T")
@@ -214,7 +215,7 @@ class Document:
         Raises:
             PoisonUpdate: If it cannot be read.
         """
-        return update == yjs.EMPTY_UPDATE or self.replica.contains(update)
+        return update == lib0.EMPTY_UPDATE or self.replica.contains(update)
 
     def is_of_the_deleted(self, update: bytes) -> bool:
         """
@@ -232,7 +233,7 @@ class Document:
 
         Who has nothing is given everything, and often many come at the same time: they get the same frame.
         """
-        if state != yjs.EMPTY_STATE:
+        if state != lib0.EMPTY_STATE:
             return Frame(address + yjs.sync_step2(self.replica.since(state)), binary=True)
         whole = self._whole
         if whole is None or whole[:2] != (self.replica.revision, address):

@@ -28,8 +28,8 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter
 from roomkey.errors import RoomkeyError, Serialization, Storage
 from roomkey.ports import Author, Clock, DocumentStore, DocumentUpdate, Page, StoredDocument
-from roomkey.realtime.protocol.yjs_messages import read_state
 from roomkey.realtime.rooms.hub import Hub
+from roomkey.wire.lib0 import read_state
 
 LINEAGE_BYTES: Final = 12
 

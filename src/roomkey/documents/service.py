@@ -33,8 +33,8 @@ from roomkey.ports import (
     Page,
     VersionPage,
 )
-from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.yjs_messages import MalformedFrame
+from roomkey.wire import lib0
+from roomkey.wire.lib0 import Malformed
 
 BUNDLE_FORMAT: Final = 1
 
@@ -93,7 +93,7 @@ class DocumentService:
         """What storage knows of the document."""
         return await self._store.find(name)
 
-    async def read(self, name: str, since: bytes = yjs.EMPTY_STATE) -> Reading:
+    async def read(self, name: str, since: bytes = lib0.EMPTY_STATE) -> Reading:
         """
         The document as it is now, or what is missing in it where the state vector is ``since``.
 
@@ -102,8 +102,8 @@ class DocumentService:
             InvalidInput: If ``since`` is no state vector.
         """
         try:
-            yjs.check_state(since)
-        except MalformedFrame as error:
+            lib0.check_state(since)
+        except Malformed as error:
             raise InvalidInput(f"the state vector cannot be read: {error}") from None
         async with self._open_documents.using(name, create=False) as document:
             return Reading(_revision(document), document.replica.since(since))
@@ -354,7 +354,7 @@ def _check(update: bytes) -> None:
         InvalidInput: If it is none, or would do harm.
     """
     try:
-        Nesting().admit(update, lambda: yjs.EMPTY_UPDATE)
+        Nesting().admit(update, lambda: lib0.EMPTY_UPDATE)
         validate(update)
     except MalformedUpdate as error:
         raise InvalidInput(f"there is something in it that is no Yjs update: {error}") from None

@@ -10,6 +10,7 @@ from roomkey.realtime.admission import Sessions, check_usable, too_many, unavail
 from roomkey.realtime.connections import AnyClient, Connections
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
+from roomkey.wire.close import CloseCode
 
 P = TypeVar("P", bound=AnyClient)
 
@@ -40,7 +41,7 @@ class Arrivals:
         try:
             await self._check_again(client, session)
         except BaseException:
-            client.closed(1006)
+            client.closed(CloseCode.NO_CLOSE)
             raise
         return client
 

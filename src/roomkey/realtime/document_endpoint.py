@@ -13,13 +13,13 @@ from roomkey.realtime.arrivals import Arrivals
 from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient, UnauthenticatedConnection
 from roomkey.realtime.clients.yjs_client import EditingWatch, YjsClient
 from roomkey.realtime.connections import Connections
-from roomkey.realtime.protocol.json_messages import CloseReason
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake
 from roomkey.security.credentials import select_subprotocol
 from roomkey.security.inspection import check_document_name
+from roomkey.wire.close import CloseReason
 
 FRAMING_BYTES: Final = 4 * 1024
 """What may stand around an update in a message: a document's name, and some numbers."""

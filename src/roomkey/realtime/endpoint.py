@@ -25,7 +25,7 @@ from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.clients.json_rules import Connection
 from roomkey.realtime.connections import AnyClient, Connections, fault_of
 from roomkey.realtime.document_endpoint import DocumentDoor
-from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault
+from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.protocol.message_types import compile_types
 from roomkey.realtime.rooms.history import EPOCH_LETTERS
 from roomkey.realtime.rooms.rooms import Rooms
@@ -37,6 +37,7 @@ from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security.credentials import select_subprotocol
 from roomkey.security.ratelimit import Limiter, Rate
 from roomkey.security.tickets import Tickets
+from roomkey.wire.close import CloseReason
 
 QUESTIONS_AT_A_TIME: Final = 16
 """So many checks of sessions are on their way to storage at once."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from roomkey.realtime.protocol.yjs_messages import GONE, MAX_NUMBER, AwarenessEntry
+from roomkey.wire.lib0 import GONE, MAX_NUMBER, AwarenessEntry
 
 MAX_REMEMBERED: Final = 1_000
 """So many clients that left are remembered in each document, the latest ones."""

@@ -9,7 +9,7 @@ from pycrdt import Doc, TransactionEvent, merge_updates
 
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.updates import ClockRange, MalformedUpdate, Structs, clients_of, read_update, validate
-from roomkey.realtime.protocol.yjs_messages import EMPTY_STATE, read_state
+from roomkey.wire.lib0 import EMPTY_STATE, read_state
 
 _log = structlog.get_logger("roomkey.documents")
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from roomkey.realtime.protocol.yjs_messages import MalformedFrame, read_bytes, read_number, read_text
+from roomkey.wire.lib0 import Malformed, read_bytes, read_number, read_text
 
 MAX_CLOCK: Final = 2**32 - 1
 """Clocks, lengths and counts: the native library keeps them in 32 bits and wraps silently."""
@@ -174,7 +174,7 @@ def read_update(update: bytes) -> Structs:
     try:
         blocks, at = _read_sections(update)
         deleted, at = _read_deleted(update, at)
-    except MalformedFrame as error:
+    except Malformed as error:
         raise MalformedUpdate(str(error)) from None
     except IndexError:
         raise MalformedUpdate("the update is cut off") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from roomkey.documents.document import Document
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
 Attended = Sequence[tuple[bytes, Document]]
@@ -57,7 +58,7 @@ class MergedBacklog:
             return ()
         frames: list[Frame] = []
         for address, document, update in self._lacking():
-            if update != yjs.EMPTY_UPDATE:
+            if update != lib0.EMPTY_UPDATE:
                 frames.append(Frame(address + yjs.update(update), binary=True))
             if news := document.awareness.news():
                 frames.append(Frame(address + yjs.awareness(news), binary=True))
@@ -67,7 +68,7 @@ class MergedBacklog:
     def _lacking(self) -> list[tuple[bytes, Document, bytes]]:
         # Who comes into a document while it is behind has nothing of it, and asks.
         return [
-            (address, document, document.replica.since(self._seen.get(address, yjs.EMPTY_STATE)))
+            (address, document, document.replica.since(self._seen.get(address, lib0.EMPTY_STATE)))
             for address, document in self._attended()
             if address not in self._asked
         ]

@@ -7,7 +7,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from roomkey.domain.session import Client, Session, SessionId
-from roomkey.realtime.protocol.json_messages import CloseReason
 from roomkey.realtime.rooms.hub import Backlog, Hub, Outbox
 from roomkey.realtime.rooms.rooms import participant
 from roomkey.realtime.session.closing import closing
@@ -15,6 +14,7 @@ from roomkey.realtime.session.effects import Authenticate, Close, Effect, Rebind
 from roomkey.realtime.session.guard import Effects, Watch
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.transport import Socket
+from roomkey.wire.close import CloseCode, CloseReason
 from roomkey.wire.frame import Frame
 
 _log = structlog.get_logger("roomkey.realtime")
@@ -178,7 +178,7 @@ class RealtimeClient(Generic[W]):
             self.carry_out(decide(now), now)
         except Exception:  # noqa: BLE001  # whatever it is, the sockets behind this one must be closed
             _log.exception("peer_failed", session=self.connection.session.id)
-            self.closed(1006)
+            self.closed(CloseCode.NO_CLOSE)
             if socket is not None:
                 socket.abort()
 

@@ -15,6 +15,7 @@ from roomkey.ports import Author
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub, Outbox
+from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
 READ_ONLY = "read-only"
@@ -33,7 +34,7 @@ class DocumentSubscription:
     """
     The ``Subscriber`` of a socket.
 
-    ``deliver`` raises what a message is not: ``MalformedFrame`` or ``PoisonUpdate``. Then the client is to be
+    ``deliver`` raises what a message is not: ``Malformed`` or ``PoisonUpdate``. Then the client is to be
     parted from; the document is as it was. ``missed`` is the backlog of ``box``.
     """
 
@@ -112,7 +113,7 @@ class DocumentSubscription:
             case yjs.QueryAwareness():
                 self.show_everybody()
             case _:
-                raise yjs.MalformedFrame("this is not said in a document")
+                raise lib0.Malformed("this is not said in a document")
         return False
 
     def _answer(self, state: bytes) -> None:

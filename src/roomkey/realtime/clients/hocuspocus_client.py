@@ -21,12 +21,13 @@ from roomkey.realtime.clients.client import ClientHost
 from roomkey.realtime.clients.document_subscription import DocumentSubscription
 from roomkey.realtime.clients.yjs_client import DocumentClient, EditingWatch
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.json_messages import CloseReason
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Admit, AskForToken, Deliver, Effect, Reject, Review
 from roomkey.realtime.transport import Socket
 from roomkey.security.inspection import check_document_name
+from roomkey.wire import lib0
+from roomkey.wire.close import CloseCode, CloseReason
 from roomkey.wire.frame import Frame
 
 MAX_REJECTIONS: Final = 10
@@ -381,7 +382,7 @@ class UnauthenticatedConnection:
     def admitted(self, client: HocuspocusClient, address: str, now: datetime) -> None:
         """The token for ``address`` opened a session, to which everything that waits is handed on."""
         if self._socket is None:
-            client.closed(1006)
+            client.closed(CloseCode.NO_CLOSE)
             return
         self._client = client
         self._closed(self)
@@ -413,7 +414,7 @@ class UnauthenticatedConnection:
     def _take(self, frame: bytes) -> None:
         try:
             addressed = yjs.decode_addressed(frame)
-        except yjs.MalformedFrame:
+        except lib0.Malformed:
             self.part(CloseReason.MALFORMED)
             return
         message = addressed.message

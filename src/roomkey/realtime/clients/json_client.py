@@ -6,12 +6,13 @@ from datetime import datetime
 from roomkey.domain.session import Client, Session
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
 from roomkey.realtime.clients.json_rules import Connection, acknowledgement
-from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault, MessageType, encode
+from roomkey.realtime.protocol.json_messages import ErrorCode, Fault, MessageType, encode
 from roomkey.realtime.rooms.rooms import Rooms, participant
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Announce, Close, Effect, Join, Leave, Point, Publish, Send
 from roomkey.realtime.session.guard import Effects
 from roomkey.realtime.session.limits import Published
+from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
 
 

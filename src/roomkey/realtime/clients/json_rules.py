@@ -15,7 +15,6 @@ from msgspec import UNSET
 from roomkey.domain.access import Access, access_to
 from roomkey.domain.session import Session
 from roomkey.realtime.protocol.json_messages import (
-    CloseReason,
     ErrorCode,
     Fault,
     Incoming,
@@ -47,6 +46,7 @@ from roomkey.realtime.session.guard import NOTHING, Effects, Watch
 from roomkey.realtime.session.limits import Published, SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security.ratelimit import Bucket, Rate
+from roomkey.wire.close import CloseReason
 
 _LEVEL: Final = {access: level for level, access in enumerate(Access)}
 """Each kind of access includes the ones before it."""

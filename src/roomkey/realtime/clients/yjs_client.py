@@ -20,7 +20,7 @@ from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
 from roomkey.realtime.clients.document_subscription import READ_ONLY, DocumentSubscription
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.json_messages import CloseReason, Fault
+from roomkey.realtime.protocol.json_messages import Fault
 from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.rooms.rooms import participant
 from roomkey.realtime.session.closing import closing
@@ -36,6 +36,8 @@ from roomkey.realtime.session.effects import (
     Touch,
 )
 from roomkey.realtime.session.guard import NOTHING, Effects, Watch
+from roomkey.wire import lib0
+from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
 
 _REVIEW: Final[Effects] = (Review(),)
@@ -120,7 +122,7 @@ class DocumentClient(RealtimeClient[EditingWatch]):
             if type(effect) is Deliver:
                 try:
                     self._deliver(effect.message, now)
-                except (yjs.MalformedFrame, PoisonUpdate):
+                except (lib0.Malformed, PoisonUpdate):
                     self.carry_out(self.connection.close(closing(CloseReason.MALFORMED)), now)
             else:
                 super().carry_out((effect,), now)
@@ -143,7 +145,7 @@ class DocumentClient(RealtimeClient[EditingWatch]):
             self._host.appeared(self, name)
 
     def _deliver(self, message: bytes, now: datetime) -> None:
-        """Do what the client says. Raises ``MalformedFrame`` or ``PoisonUpdate`` if it is nothing."""
+        """Do what the client says. Raises ``Malformed`` or ``PoisonUpdate`` if it is nothing."""
         raise NotImplementedError
 
     def _attended(self) -> Sequence[tuple[bytes, Document]]:

@@ -7,7 +7,7 @@ server's own messages have ids of its own, except answers, which repeat the id o
 """
 
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -74,60 +74,6 @@ class ErrorCode(StrEnum):
     CONFLICT = "CONFLICT"
     """The message id was used for something else before."""
     SERVER_ERROR = "SERVER_ERROR"
-
-
-class CloseCode(IntEnum):
-    """Why a connection is closed (RFC 6455, 7.4; 4000 and above are ours)."""
-
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    UNSUPPORTED = 1003
-    NOT_TEXT = 1007
-    TOO_BIG = 1009
-    RESTART = 1012
-    OVERLOADED = 1013
-    RESET = 4205
-    """Hocuspocus: what the client has is of another history, or cannot be trusted; it may come back empty."""
-    MALFORMED = 4400
-    UNAUTHENTICATED = 4401
-    FORBIDDEN = 4403
-    TIMEOUT = 4408
-    GONE = 4410
-    """The document is not there any more: whoever came back with it would bring it to life again."""
-    SUSPENDED = 4423
-    LIMITS_IGNORED = 4429
-
-
-class CloseReason(StrEnum):
-    """The stable codes in close reasons: the one with 4401 says whether new credentials help."""
-
-    SESSION_EXPIRED = "session_expired"
-    """4401. Time was up: with a new token the client may come back at once. It could have been refreshed."""
-    SESSION_INVALIDATED = "session_invalidated"
-    """4401. Somebody ended the session: it is no use asking for another without the user."""
-    SESSION_SUSPENDED = "session_suspended"
-    MALFORMED = "malformed"
-    FORBIDDEN = "forbidden"
-    LIMITS_IGNORED = "limits_ignored"
-    TOO_SLOW = "too_slow"
-    OVERLOADED = "overloaded"
-    UNAVAILABLE = "unavailable"
-    DRAINING = "draining"
-    NO_HEARTBEAT = "no_heartbeat"
-    NOT_OPENED = "not_opened"
-    TEXT_ONLY = "text_only"
-    BINARY_ONLY = "binary_only"
-    TOO_FAST = "too_fast"
-    NOT_AUTHENTICATED = "not_authenticated"
-    """4408. A Hocuspocus socket showed no good token in time."""
-    BAD_TOKENS = "bad_tokens"
-    """4401. It showed too many that open nothing."""
-    QUEUE_FULL = "queue_full"
-    """4205. More was sent before the token than may wait for it."""
-    LINEAGE_MISMATCH = "lineage_mismatch"
-    """4205. What the client has is of another history of the document: it must not be merged."""
-    DOCUMENT_DELETED = "document_deleted"
-    """4410. The document was deleted, and may be another one by now."""
 
 
 class WebSocketMessage(Struct, frozen=True, gc=False):

@@ -4,32 +4,9 @@ from datetime import timedelta
 from typing import Final
 
 from roomkey.domain.session import SessionState
-from roomkey.realtime.protocol.json_messages import CloseCode, CloseReason, MessageType, milliseconds
+from roomkey.realtime.protocol.json_messages import MessageType, milliseconds
 from roomkey.realtime.session.effects import Close, Send
-
-CODES: Final[dict[CloseReason, CloseCode]] = {
-    CloseReason.SESSION_EXPIRED: CloseCode.UNAUTHENTICATED,
-    CloseReason.SESSION_INVALIDATED: CloseCode.UNAUTHENTICATED,
-    CloseReason.SESSION_SUSPENDED: CloseCode.SUSPENDED,
-    CloseReason.MALFORMED: CloseCode.MALFORMED,
-    CloseReason.FORBIDDEN: CloseCode.FORBIDDEN,
-    CloseReason.LIMITS_IGNORED: CloseCode.LIMITS_IGNORED,
-    CloseReason.TOO_SLOW: CloseCode.OVERLOADED,
-    CloseReason.OVERLOADED: CloseCode.OVERLOADED,
-    CloseReason.UNAVAILABLE: CloseCode.OVERLOADED,
-    CloseReason.DRAINING: CloseCode.RESTART,
-    CloseReason.NO_HEARTBEAT: CloseCode.TIMEOUT,
-    CloseReason.NOT_OPENED: CloseCode.TIMEOUT,
-    CloseReason.TEXT_ONLY: CloseCode.UNSUPPORTED,
-    CloseReason.BINARY_ONLY: CloseCode.UNSUPPORTED,
-    CloseReason.TOO_FAST: CloseCode.OVERLOADED,
-    CloseReason.NOT_AUTHENTICATED: CloseCode.TIMEOUT,
-    CloseReason.BAD_TOKENS: CloseCode.UNAUTHENTICATED,
-    CloseReason.QUEUE_FULL: CloseCode.RESET,
-    CloseReason.LINEAGE_MISMATCH: CloseCode.RESET,
-    CloseReason.DOCUMENT_DELETED: CloseCode.GONE,
-}
-"""Which code a reason stands with."""
+from roomkey.wire.close import CODES, CloseReason
 
 _COME_BACK: Final = frozenset(
     {CloseReason.OVERLOADED, CloseReason.UNAVAILABLE, CloseReason.TOO_SLOW, CloseReason.TOO_FAST}

@@ -5,8 +5,9 @@ from typing import Any
 from msgspec import Struct
 
 from roomkey.domain.session import Session
-from roomkey.realtime.protocol.json_messages import CloseCode, CloseReason, Fault
+from roomkey.realtime.protocol.json_messages import Fault
 from roomkey.realtime.rooms.history import Position
+from roomkey.wire.close import CloseCode, CloseReason
 
 
 class Send(Struct, frozen=True, gc=False):

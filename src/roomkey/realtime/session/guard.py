@@ -24,12 +24,13 @@ from roomkey.domain.session import (
     UserRevoked,
 )
 from roomkey.errors import InvalidState
-from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault
+from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.session.closing import closing, invalidated, stopped
 from roomkey.realtime.session.deadline import SessionDeadline
 from roomkey.realtime.session.effects import Authenticate, Close, Effect, Rebind, Verify
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
+from roomkey.wire.close import CloseReason
 
 Effects = Sequence[Effect]
 

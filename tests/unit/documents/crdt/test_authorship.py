@@ -10,7 +10,7 @@ from pycrdt import Doc, Map, Text
 from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
 from roomkey.errors import Serialization
 from roomkey.ports import Author, DocumentUpdate
-from roomkey.realtime.protocol.yjs_messages import number, text
+from roomkey.wire.lib0 import number, text
 
 ALICE = Author("user:alice", user="alice")
 BOB = Author("user:bob", user="bob")

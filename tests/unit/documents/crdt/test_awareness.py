@@ -3,7 +3,7 @@
 import pytest
 
 from roomkey.documents.crdt.awareness import MAX_REMEMBERED, Awareness, Outcome, Owner
-from roomkey.realtime.protocol.yjs_messages import MAX_NUMBER, AwarenessEntry
+from roomkey.wire.lib0 import MAX_NUMBER, AwarenessEntry
 
 ALICE, BOB = Owner("laptop", "user:alice"), Owner("phone", "user:bob")
 ALICE_AGAIN = Owner("laptop, reconnected", "user:alice")

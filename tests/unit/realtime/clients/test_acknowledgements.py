@@ -4,6 +4,7 @@ from typing import Any
 
 from roomkey.domain.access import Access
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from tests.support.loops import in_no_time
 from tests.support.open_documents import House, Writer
 from tests.support.sockets import READ_ONLY
@@ -33,10 +34,10 @@ async def test_an_answer_that_brings_nothing_new_does_not_make_the_changes_befor
         alice.text += "a"
         await house.converse(alice)
 
-        alice.outgoing.append(yjs.sync_step2(yjs.EMPTY_UPDATE))
+        alice.outgoing.append(yjs.sync_step2(lib0.EMPTY_UPDATE))
         await house.converse(alice)
 
-        assert alice.sent[-2:-1] != [yjs.EMPTY_UPDATE]
+        assert alice.sent[-2:-1] != [lib0.EMPTY_UPDATE]
         assert alice.sent[-2] not in alice.durable
         house.store.gate.set()
 
@@ -86,7 +87,7 @@ async def test_changes_of_a_reader_reach_nobody_and_what_it_brings_that_is_here_
         told, reader.denials = reader.denials, []
 
         reader.outgoing += [
-            yjs.sync_step2(yjs.EMPTY_UPDATE),
+            yjs.sync_step2(lib0.EMPTY_UPDATE),
             yjs.sync_step2(reader.doc.get_update()),
         ]
         await house.converse(alice, reader)

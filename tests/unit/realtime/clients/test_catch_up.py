@@ -10,6 +10,7 @@ from roomkey.documents.document import Document
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
+from roomkey.wire import lib0
 from tests.support.loops import in_no_time
 from tests.support.open_documents import ALICE, House, Writer, text_of
 from tests.support.sockets import NOON
@@ -73,7 +74,7 @@ async def test_what_everybody_shows_now_is_part_of_what_was_missed() -> None:
         document = await house.document()
         missed = MergedBacklog(lambda: [(b"", document)])
         missed.begin()
-        shown = yjs.AwarenessUpdate([yjs.AwarenessEntry(7, 1, b'"alice"')])
+        shown = yjs.AwarenessUpdate([lib0.AwarenessEntry(7, 1, b'"alice"')])
         document.take_awareness(shown, Owner("laptop", "user:alice"), NOON)
         missed.missed(10)
 
@@ -112,7 +113,7 @@ async def test_whoever_asks_while_it_is_behind_is_answered_when_it_reads_again_a
         behind = len(slow.frames)
 
         for _ in range(100):
-            slow.outgoing.append(yjs.sync_step1(yjs.EMPTY_STATE))
+            slow.outgoing.append(yjs.sync_step1(lib0.EMPTY_STATE))
         await house.converse(slow)
         waiting = len(slow.frames) - behind
         slow.unstall()
@@ -133,7 +134,7 @@ async def test_the_answer_to_a_question_comes_before_what_is_published_after_it(
         document.take_update(writer.type("before"), ALICE, NOON)
         missed.begin()
 
-        missed.ask(b"", yjs.EMPTY_STATE)
+        missed.ask(b"", lib0.EMPTY_STATE)
         document.take_update(writer.type("while"), ALICE, NOON)
         missed.missed(10)
         answer = [yjs.decode(frame.payload) for frame in missed.make_up()]
@@ -156,7 +157,7 @@ async def test_whoever_comes_into_a_large_document_while_it_is_behind_is_not_hop
         missed.begin()
 
         attended.append((b"", document))
-        missed.ask(b"", yjs.EMPTY_STATE)
+        missed.ask(b"", lib0.EMPTY_STATE)
         missed.missed(2_000)
 
         assert not missed.is_hopeless(1_000)
