@@ -253,7 +253,7 @@ async def test_a_document_that_cannot_be_loaded_is_not_overwritten_by_an_empty_o
             assert document is not None
             assert document.writer is not None
             await document.writer.settle()
-        document.used_at = document.used_at.replace(year=2000)
+        document.touch(document.used_at.replace(year=2000))
         site.node.documents.evict(site.node.documents.clock.now())
         assert site.node.documents.find("plan") is None
 

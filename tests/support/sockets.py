@@ -272,8 +272,8 @@ class Node:
         return {
             "peers": len(host.registry),
             "ledgers": len(host.limits),
-            "rooms": len(host.rooms.hub.rooms),
-            "presence": len(host.rooms.presence),
+            "rooms": len(host.rooms),
+            "presence": host.rooms.present(),
         }
 
     async def knock(self, token: str | None = None, **fields: Any) -> Accepted | Refused:
@@ -328,7 +328,7 @@ class Caller:
         self.node = node
         self.peer = peer = conversation
         self.socket = FakeSocket()
-        self.session = peer.connection.session
+        self.session = peer.guard.session
         self._number = 0
 
     def open(self) -> None:

@@ -258,8 +258,8 @@ class DocumentService:
         """
         async with self._open_documents.using(name, create=False) as document:
             _revision(document)
-            authorship, unsaved = await self._authorship(name), document.writer
-            for update in () if unsaved is None else unsaved.unsaved_updates():
+            authorship = await self._authorship(name)
+            for update in document.unsaved_updates():
                 authorship.record(update)
             return await asyncio.to_thread(blame, document.replica.since(), root, authorship)
 

@@ -9,7 +9,7 @@ from pycrdt import Doc, Text, merge_updates
 
 from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
-from roomkey.documents.document import DocumentTooLarge, WritesRefused
+from roomkey.documents.document import Document, DocumentTooLarge, WritesRefused
 from roomkey.errors import InvalidInput
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
@@ -299,6 +299,14 @@ class DyingReplica(Replica):
         raise ReplicaLost(f"over {len(update)} bytes")
 
 
+async def let_die(house: House, document: Document) -> None:
+    """Give the document a replica that the next update breaks."""
+    record = await house.store.find(document.name)
+    assert record is not None
+    assert document.writer is not None
+    document.adopt(record, document.writer, DyingReplica())
+
+
 @in_no_time
 async def test_a_lost_replica_sends_everybody_away_and_is_never_used_again() -> None:
     async with House() as house:
@@ -307,11 +315,11 @@ async def test_a_lost_replica_sends_everybody_away_and_is_never_used_again() -> 
         document.take_update(writer.type("hello"), ALICE, NOON)
         await house.settle()
         listener = house.attend(document)
-        document.replica = DyingReplica()
+        await let_die(house, document)
 
         with pytest.raises(PoisonUpdate):
             document.take_update(writer.type("!"), ALICE, NOON)
-        house.open_documents.tick(NOON)
+        house.open_documents.tick()
 
         assert listener.told == ["unavailable"]
         assert house.open_documents.find("d") is None
@@ -325,7 +333,7 @@ async def test_whoever_broke_the_replica_may_not_come_back_with_it_and_the_other
     async with House() as house:
         culprit, other = await house.editor(), await house.editor("bob")
         document = await house.document()
-        document.replica = DyingReplica()
+        await let_die(house, document)
 
         culprit.text += "!"
         await house.converse(culprit, other)
@@ -375,11 +383,11 @@ async def test_what_was_not_stored_yet_when_a_replica_was_lost_is_in_the_fresh_o
         writer = Writer()
         document.take_update(writer.type("hello"), ALICE, NOON)
         await house.settle()
-        document.replica = DyingReplica()
+        await let_die(house, document)
         with pytest.raises(PoisonUpdate):
             document.take_update(writer.type("!"), ALICE, NOON)
         house.store.away = False
-        house.open_documents.tick(NOON)
+        house.open_documents.tick()
 
         fresh = await house.document()
         await house.pass_time(60)
@@ -511,7 +519,7 @@ async def test_after_20_seconds_of_silence_everybody_hears_what_everybody_shows(
     async with House() as house:
         document = await house.document()
         shown = yjs.AwarenessUpdate([lib0.AwarenessEntry(7, 1, b'"alice"')])
-        document.take_awareness(shown, Owner("laptop", "user:alice"), NOON)
+        document.take_awareness(shown.entries, Owner("laptop", "user:alice"), NOON)
         listener = house.attend(document)
 
         await house.pass_time(19.9)

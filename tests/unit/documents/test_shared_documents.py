@@ -264,4 +264,4 @@ async def test_whoever_was_let_in_before_a_document_was_deleted_does_not_stay_in
         await house.settle()
 
         assert socket.closed_with is not None
-        assert list(document.subscribers) == []
+        assert not document.has_audience

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from roomkey.domain.session import SessionId
 from roomkey.errors import InvalidInput
-from roomkey.realtime.rooms.history import Position
+from roomkey.ports import Position
 from roomkey.security.inspection import check_document_name, check_text, is_deeper
 from roomkey.wire.frame import Frame
 
@@ -212,6 +212,23 @@ def encode(id: str, message_type: str, payload: Any, now: datetime) -> Frame:
     return Frame(_encode(WebSocketMessage(id, message_type, payload, now)))
 
 
+def encode_publication(message_type: str, payload: dict[str, Any], now: datetime) -> bytes:
+    """
+    A message of a room as brokers carry it: without its id and position, which ``place`` puts in.
+
+    ``payload`` must not be empty, and have no ``position``.
+    """
+    return _encode(_Publication(message_type, now, payload))
+
+
+def place(message: bytes, id: str, position: Position | None) -> bytes:
+    """The whole message of a publication: what ``encode_publication`` made, with its id and where it stands."""
+    if position is None:
+        return b"".join((b'{"id":"', id.encode(), b'",', memoryview(message)[1:]))
+    stands = f',"position":{{"epoch":"{position.epoch}","offset":{position.offset}}}}}}}'
+    return b"".join((b'{"id":"', id.encode(), b'",', memoryview(message)[1:-2], stands.encode()))
+
+
 def encode_value(value: Any) -> Raw:
     """A part of messages that is encoded once and used many times."""
     return Raw(_encode(value))
@@ -230,6 +247,14 @@ def milliseconds(duration: timedelta) -> int:
 def _said(error: Exception) -> str:
     # msgspec says where and what it expected; of what was sent it repeats nothing.
     return "this nests too deep" if isinstance(error, RecursionError) else str(error)
+
+
+class _Publication(Struct, frozen=True, gc=False):
+    """The payload comes last, so that its end is known without reading it."""
+
+    message_type: str
+    timestamp: datetime
+    payload: dict[str, Any]
 
 
 class _Identified(Struct, frozen=True):

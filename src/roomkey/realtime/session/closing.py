@@ -5,7 +5,7 @@ from typing import Final
 
 from roomkey.domain.session import SessionState
 from roomkey.realtime.protocol.json_messages import MessageType, milliseconds
-from roomkey.realtime.session.effects import Close, Send
+from roomkey.realtime.session.effects import Close, Farewell
 from roomkey.wire.close import CODES, CloseReason
 
 _COME_BACK: Final = frozenset(
@@ -18,7 +18,7 @@ _SEES_NOTHING_MORE: Final = frozenset(
 )
 
 
-def closing(reason: CloseReason, *, cause: str | None = None, farewell: Send | None = None) -> Close:
+def closing(reason: CloseReason, *, cause: str | None = None, farewell: Farewell | None = None) -> Close:
     """The end for ``reason``; without a message of its own it is announced by ``session_disconnected``."""
     code = CODES[reason]
     if farewell is None:
@@ -29,14 +29,16 @@ def closing(reason: CloseReason, *, cause: str | None = None, farewell: Send | N
             "refresh": reason is CloseReason.SESSION_EXPIRED,
             "retry": reason in _COME_BACK,
         }
-        farewell = Send(MessageType.SESSION_DISCONNECTED, payload)
+        farewell = Farewell(MessageType.SESSION_DISCONNECTED, payload)
     return Close(code, reason, farewell, flush=reason not in _SEES_NOTHING_MORE)
 
 
 def stopped(state: SessionState, cause: str | None = None) -> Close:
     """The end for a session that is not active any more."""
     if state is SessionState.SUSPENDED:
-        return closing(CloseReason.SESSION_SUSPENDED, farewell=Send(MessageType.SESSION_SUSPENDED, {"cause": cause}))
+        return closing(
+            CloseReason.SESSION_SUSPENDED, farewell=Farewell(MessageType.SESSION_SUSPENDED, {"cause": cause})
+        )
     if state is SessionState.EXPIRED:
         return closing(CloseReason.SESSION_EXPIRED, cause=cause)
     return invalidated(state, cause)
@@ -44,11 +46,11 @@ def stopped(state: SessionState, cause: str | None = None) -> Close:
 
 def invalidated(how: str, cause: str | None = None) -> Close:
     """The end for a session that was ended on purpose; ``how`` is the name of the event that did it."""
-    farewell = Send(MessageType.SESSION_INVALIDATED, {"how": how, "cause": cause})
+    farewell = Farewell(MessageType.SESSION_INVALIDATED, {"how": how, "cause": cause})
     return closing(CloseReason.SESSION_INVALIDATED, farewell=farewell)
 
 
 def draining(reconnect_after: timedelta) -> Close:
     """The end because the node is about to stop."""
     payload = {"reconnect_after_ms": milliseconds(reconnect_after)}
-    return closing(CloseReason.DRAINING, farewell=Send(MessageType.DRAINING, payload))
+    return closing(CloseReason.DRAINING, farewell=Farewell(MessageType.DRAINING, payload))

@@ -1,12 +1,11 @@
 """What editors are told of their changes: durable when they are, refused if they were, and never the wrong one."""
 
-from typing import Any
-
-from roomkey.domain.access import Access
+from roomkey.domain.access import EVERYTHING_WRITABLE
+from roomkey.domain.session import GrantsChanged
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.wire import lib0
 from tests.support.loops import in_no_time
-from tests.support.open_documents import House, Writer
+from tests.support.open_documents import Editor, House, Writer
 from tests.support.sockets import READ_ONLY
 
 
@@ -104,20 +103,15 @@ async def test_changes_of_a_reader_reach_nobody_and_what_it_brings_that_is_here_
 @in_no_time
 async def test_whoever_reads_a_document_before_there_is_one_can_write_as_soon_as_it_may() -> None:
     async with House() as house:
-        reader = await house.editor("bob", grants=READ_ONLY)
+        reader = Editor()
+        session, token = house.sessions.issue("bob", grants=READ_ONLY)
+        await house.connect(reader, token)
         reader.text += "written too soon"
         await house.converse(reader)
 
-        (subscription,) = subscribers(house)
-        subscription.allow(Access.WRITE)
+        house.sessions.change(session.id, GrantsChanged, grants=EVERYTHING_WRITABLE)
         await house.converse(reader)
         await house.pass_time(1)
         await house.converse(reader)
 
         assert await house.store.text("d") == "written too soon"
-
-
-def subscribers(house: House) -> list[Any]:
-    document = house.open_documents.find("d")
-    assert document is not None
-    return list(document.subscribers)
