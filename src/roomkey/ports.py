@@ -564,6 +564,8 @@ class Broker(Protocol):
     There is one order per room, and everybody has it: the sender's own node is given a publication as all others
     are. Offsets of one epoch have no holes; a history that was lost begins a new epoch.
 
+    Calls about one room take effect in the order in which they were begun.
+
     The coroutines may be begun outside of a task, because a broker in the process answers at once; one that is
     elsewhere must not use ``asyncio.timeout`` before it first waits. All raise ``Storage`` when the broker is away.
     """

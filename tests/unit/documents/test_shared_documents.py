@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from roomkey.documents.maintenance import Maintenance
+from roomkey.documents.service import DocumentService
 from roomkey.errors import Storage
 from roomkey.ports import StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
@@ -265,3 +266,70 @@ async def test_whoever_was_let_in_before_a_document_was_deleted_does_not_stay_in
 
         assert socket.closed_with is not None
         assert not document.has_audience
+
+
+# --- the version, which is the ETag ---------------------------------------------------------------------
+
+
+@in_no_time
+async def test_two_states_of_a_document_never_have_the_same_version() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        theirs = Writer().type("theirs")
+        await outside(house.store, theirs)
+        blind = FailingOnce(house.store)
+
+        document.take_update(Writer().type("ours"), ALICE, NOON)
+        await house.settle()
+        assert blind.failed
+        seen = text(document), document.version
+        await house.open_documents.catch_up(document)
+
+        assert "theirs" not in seen[0]
+        assert "theirs" in text(document)
+        assert document.version > seen[1]
+
+
+@in_no_time
+async def test_a_condition_on_what_was_seen_does_not_pass_what_another_process_has_written() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        service = DocumentService(house.open_documents)
+        await house.document()
+        await outside(house.store, Writer().type("theirs"))
+        blind = FailingOnce(house.store)
+
+        written = await service.merge("d", Writer().type("ours"), ALICE)
+        assert blind.failed
+        document = house.open_documents.find("d")
+        assert document is not None
+        await house.open_documents.catch_up(document)
+        current = await service.read("d")
+
+        assert current.revision.version == 3
+        assert written.revision.version == 2
+
+
+@in_no_time
+async def test_updates_of_ours_behind_a_gap_count_once_when_the_gap_is_filled() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        writer = Writer()
+        blind = FailingOnce(house.store)
+        await outside(house.store, Writer().type("theirs"))
+        document.take_update(writer.type("a"), ALICE, NOON)
+        await house.settle()
+
+        await outside(house.store, Writer().type("theirs too"))
+        document.take_update(writer.type("b"), ALICE, NOON)
+        house.store.gate.clear()
+        document.take_update(writer.type("c"), ALICE, NOON)
+        version = document.version
+        house.store.gate.set()
+        await house.settle()
+
+        assert blind.failed
+        assert version == 4
+        assert (document.sequence, document.version, document.has_gap) == (6, 6, False)

@@ -115,3 +115,35 @@ async def test_whoever_reads_a_document_before_there_is_one_can_write_as_soon_as
         await house.converse(reader)
 
         assert await house.store.text("d") == "written too soon"
+
+
+# --- relayed as it came ---------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_a_change_is_relayed_as_the_bytes_that_came() -> None:
+    async with House() as house:
+        alice, bob = await house.editor(), await house.editor("bob")
+        message = yjs.update(Writer().type("x"))
+        before = len(bob.socket.frames)
+        assert alice.peer is not None
+
+        alice.peer.binary(message)
+        await house.settle()
+
+        assert [frame.payload is message for frame in bob.socket.frames[before:]] == [True]
+
+
+@in_no_time
+async def test_a_change_that_is_written_in_an_unusual_way_is_relayed_in_the_usual_one() -> None:
+    async with House() as house:
+        alice, bob = await house.editor(), await house.editor("bob")
+        update = Writer().type("x")
+        overlong = b"\x00\x02" + bytes((len(update) | 0x80, 0)) + update
+        before = len(bob.socket.frames)
+        assert alice.peer is not None
+
+        alice.peer.binary(overlong)
+        await house.settle()
+
+        assert [frame.payload for frame in bob.socket.frames[before:]] == [yjs.update(update)]
