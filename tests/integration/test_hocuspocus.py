@@ -407,7 +407,7 @@ async def test_shortly_before_the_end_the_token_is_asked_for_again(transport: st
             assert await client.show("plan", longer) == "read-write"
 
 
-# --- strangers ----------------------------------------------------------------------------------------------
+# --- unauthenticated ------------------------------------------------------------------------------------
 
 
 @both
@@ -462,8 +462,11 @@ async def test_a_stranger_that_only_pings_is_sent_away_in_time(transport: str) -
 
 
 @both
-async def test_there_are_only_so_many_strangers(transport: str) -> None:
-    async with a_site(transport, documents={"max_strangers": 1}) as site, hocuspocus_client(site) as first:
+async def test_unauthenticated_sockets_are_bounded(transport: str) -> None:
+    async with (
+        a_site(transport, documents={"max_unauthenticated_sockets": 1}) as site,
+        hocuspocus_client(site) as first,
+    ):
         async with connected(site.port) as second:
             full = await second.upgrade("/hocuspocus")
         await first.show("plan", await site.token())
@@ -474,7 +477,7 @@ async def test_there_are_only_so_many_strangers(transport: str) -> None:
 
 
 @both
-async def test_a_drain_sends_strangers_away_too(transport: str) -> None:
+async def test_a_drain_sends_unauthenticated_sockets_away_too(transport: str) -> None:
     async with a_writer(transport) as (site, client), hocuspocus_client(site) as stranger:
         await site.node.drain()
 

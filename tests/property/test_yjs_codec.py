@@ -55,7 +55,7 @@ COMMON: Frames = st.one_of(
 )
 HOCUSPOCUS: Frames = st.one_of(
     COMMON,
-    spoken(yjs.Stateless, yjs.stateless, TEXTS),
+    spoken(yjs.Stateless, lambda payload: b"\x05" + lib0.text(payload), TEXTS),
     spoken(yjs.Token, lambda token: b"\x02\x00" + lib0.text(token), TEXTS),
     st.tuples(TEXTS, TEXTS).map(lambda both: (yjs.Token(*both), b"\x02\x00" + lib0.text(both[0]) + lib0.text(both[1]))),
     st.sampled_from([(yjs.Detach(), b"\x07"), (yjs.Detach(), b"\x07\x03bye")]),

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from pycrdt import Doc
 
-from roomkey.documents.crdt.awareness import Awareness, Outcome, Owner
+from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, Settled
@@ -296,7 +296,7 @@ class Document:
             units.client in self._tombstones for units in self._replica.clients_of(update)
         )
 
-    def take_awareness(self, entries: Iterable[AwarenessEntry], owner: Owner, now: datetime) -> Outcome:
+    def take_awareness(self, entries: Iterable[AwarenessEntry], owner: Owner, now: datetime) -> AwarenessOutcome:
         """Take in what a connection shows, and pass on as much of it as is news."""
         outcome = self.awareness.apply(entries, owner)
         if outcome.news and self._audience is not None:

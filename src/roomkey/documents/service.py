@@ -162,17 +162,17 @@ class DocumentService:
                 is_new = is_new and document.is_pristine
                 if condition is not None:
                     condition(None if is_new else _revision(document))
-                outcome = _Outcome()
-                changed = change(document, self._open_documents.clock.now(), outcome.settle)
+                durability = _Durability()
+                changed = change(document, self._open_documents.clock.now(), durability.settle)
                 revision = _revision(document)
                 if changed:
-                    await self._durable(outcome)
+                    await self._durable(durability)
                 return Written(revision, is_new, changed)
 
-    async def _durable(self, outcome: "_Outcome") -> None:
+    async def _durable(self, durability: "_Durability") -> None:
         try:
             async with asyncio.timeout(self._open_documents.settings.load_timeout.total_seconds()):
-                stored = await outcome.wait()
+                stored = await durability.wait()
         except TimeoutError:
             raise Storage("the change is made, and will be stored as soon as storage answers") from None
         if not stored:
@@ -365,7 +365,7 @@ def _as_new(version: DocumentVersion, old: bytes) -> NewVersion:
     return NewVersion(at=version.at, author=version.author, label=version.label, sequence=version.sequence, content=old)
 
 
-class _Outcome:
+class _Durability:
     """What became of a change, for one who waits for it."""
 
     def __init__(self) -> None:

@@ -318,11 +318,6 @@ def sync_status(*, applied: bool) -> bytes:
     return bytes((MessageKind.SYNC_STATUS, applied))
 
 
-def stateless(payload: str) -> bytes:
-    """Hocuspocus: a message of the application."""
-    return bytes((MessageKind.STATELESS,)) + text(payload)
-
-
 def closed(reason: str) -> bytes:
     """Hocuspocus: this document is closed on this socket, which stays open."""
     return bytes((MessageKind.CLOSE,)) + text(reason)

@@ -111,15 +111,6 @@ def test_another_minute_is_another_contribution() -> None:
     assert [found.at for found in authorship.contributions(1, 0, 10)] == [NOON, NOON + timedelta(minutes=3)]
 
 
-def test_merging_adds_what_was_not_known() -> None:
-    authorship = recorded(typed(0, 5))
-
-    authorship.merge(recorded(typed(3, 5, author=BOB), typed(0, 1, client=2, author=BOB)))
-
-    assert authors(authorship) == [(0, 5, "user:alice"), (5, 8, "user:bob")]
-    assert authors(authorship, client=2) == [(0, 1, "user:bob")]
-
-
 # --- as bytes -----------------------------------------------------------------------------------------
 
 

@@ -201,7 +201,6 @@ def test_the_bytes_of_a_field_end_with_the_frame() -> None:
         (yjs.token_wanted(), "0200"),
         (yjs.sync_status(applied=True), "0801"),
         (yjs.sync_status(applied=False), "0800"),
-        (yjs.stateless("hä"), "050368c3a4"),
         (yjs.closed("bye"), "0703627965"),
         (yjs.PING, "09"),
         (yjs.PONG, "0a"),
