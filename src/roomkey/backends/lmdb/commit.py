@@ -33,7 +33,7 @@ from roomkey.backends.lmdb.log import Log
 from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.backends.records import decode_session, encode_event, encode_session
 from roomkey.domain.lifecycle import apply, deadline
-from roomkey.domain.policy import SessionPolicy, victims
+from roomkey.domain.policy import SessionPolicy, evictions
 from roomkey.domain.session import (
     LIVE_STATES,
     AnyEvent,
@@ -257,10 +257,8 @@ def create(commit: Commit, newcomers: Sequence[Newcomer], policy: SessionPolicy,
     evicted: list[Evicted] = []
     for prefix, count in per_user.items():
         keys = commit.live_keys(prefix)
-        if len(keys) + count > policy.cap:
-            live = _not_overdue(commit, keys, now)
-            surplus = victims([found.session for found in live.values()], count, policy)
-            evicted += [_evict(commit, live[id], now) for id in surplus]
+        if not policy.has_room(len(keys), count):
+            evicted += _make_room(commit, keys, count, policy, now)
     # The most frequent write of all, hence written out.
     tables, put = commit.tables, commit.transaction.put
     for new in newcomers:
@@ -275,17 +273,15 @@ def create(commit: Commit, newcomers: Sequence[Newcomer], policy: SessionPolicy,
     return evicted
 
 
-def _not_overdue(commit: Commit, keys: Iterable[bytes], now: datetime) -> dict[SessionId, Stored]:
-    """The sessions that count for the cap."""
-    live = (found for key in keys if (found := commit.load_readable(key)) is not None)
-    return {found.session.id: found for found in live if (due := deadline(found.session)) is not None and due > now}
-
-
-def _evict(commit: Commit, found: Stored, now: datetime) -> Evicted:
-    session = found.session
-    event = Evicted(session=session.id, user=session.user_id, version=session.version + 1, at=now, cause="cap")
-    commit.change(found, apply(session, event), event)
-    return event
+def _make_room(
+    commit: Commit, keys: Iterable[bytes], newcomers: int, policy: SessionPolicy, now: datetime
+) -> list[Evicted]:
+    live = {found.session.id: found for key in keys if (found := commit.load_readable(key)) is not None}
+    events = evictions((found.session for found in live.values()), newcomers, policy, now)
+    for event in events:
+        found = live[event.session]
+        commit.change(found, apply(found.session, event), event)
+    return events
 
 
 def update(commit: Commit, session: Session, event: SessionEvent, secret: Secret | None) -> None:
