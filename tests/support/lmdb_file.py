@@ -6,7 +6,7 @@ import lmdb
 
 from roomkey.backends.lmdb.commit import stored
 from roomkey.backends.lmdb.file import Tables
-from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, Position, micros, time_key, user_prefix
+from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, UserEntry, micros, time_key, user_prefix
 from roomkey.domain.lifecycle import deadline
 
 
@@ -26,7 +26,7 @@ def index_faults(directory: Path) -> list[str]:
         session = found.session
         if session.id.encode() != key:
             faults.append(f"{key!r} holds the session {session.id}")
-        place = Position(micros(session.created_at), key)
+        place = UserEntry(micros(session.created_at), key)
         prefix = user_prefix(session.user_id.encode())
         expected["users"].add(place.key(prefix, LIVE if session.state.is_live else ENDED))
         expected["deadlines" if session.state.is_live else "ended"].add(time_key(found.position, key))

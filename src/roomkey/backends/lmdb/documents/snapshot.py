@@ -23,7 +23,7 @@ from roomkey.backends.lmdb.documents.layout import (
     grave_key,
     size_class,
 )
-from roomkey.backends.lmdb.file import Moment, Table, step_before
+from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
 from roomkey.errors import Serialization
 from roomkey.ports import DocumentPage, DocumentRecord, DocumentUpdate, DocumentVersion, StoredDocument, VersionPage
 
@@ -32,7 +32,7 @@ SLICE_BYTES = 4 * 1024 * 1024
 """So much of a log is read between two turns of the event loop: some five milliseconds."""
 
 SCAN_LIMIT = 1_000
-"""The same for entries of the backlog."""
+"""The same for entries of ``backlog``."""
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -79,7 +79,7 @@ class Loading:
         )
 
 
-class BacklogSearch:
+class LongLogSearch:
     """
     A search for documents with long logs, the longest first, which may take several snapshots.
 
@@ -110,7 +110,7 @@ class BacklogSearch:
             self.found[found.number] = found.entry.record()
 
 
-class Snapshot(Moment[DocumentTables]):
+class Snapshot(ReadTransaction[DocumentTables]):
     """One moment of the documents."""
 
     __slots__ = ()
@@ -231,7 +231,7 @@ class Snapshot(Moment[DocumentTables]):
             records.append(self._filed(key, name).entry.record())
         return DocumentPage(records)
 
-    def backlog(self, search: BacklogSearch) -> None:
+    def long_logs(self, search: LongLogSearch) -> None:
         """Take the search a turn further."""
         looked_at = 0
         while search.ranges:
@@ -250,7 +250,7 @@ class Snapshot(Moment[DocumentTables]):
             del search.ranges[0]
         search.ended = True
 
-    def _consider(self, search: BacklogSearch, entry: bytes) -> None:
+    def _consider(self, search: LongLogSearch, entry: bytes) -> None:
         document = entry[-DOCUMENT.size :]
         try:
             search.meet(self._filed(document, None))
