@@ -443,10 +443,6 @@ class DocumentStore(Protocol):
         """
         ...
 
-    async def is_deleted(self, name: str, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
-        ...
-
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         """
         A page of the documents whose names begin with ``prefix``. Whoever follows the cursors meets every

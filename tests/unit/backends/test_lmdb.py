@@ -6,10 +6,8 @@
 import asyncio
 import gc
 import os
-import subprocess
-import sys
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,7 @@ from roomkey.domain.session import Activated, Session, SessionFilter, SessionSta
 from roomkey.errors import InvalidInput, NotFound, Storage
 from roomkey.testing.storage import disagreements, issue
 from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, fact, history, store
-from tests.support.lmdb_file import index_faults
+from tests.support.lmdb_file import holding_the_lock, index_faults
 
 QUICK = FileSystemSettings(durable=False)
 
@@ -398,25 +396,6 @@ def forget_sessions_of_users(storage: FileSystemSessionStorage) -> None:
     assert file is not None
     with file.environment.begin(write=True) as transaction:
         transaction.drop(file.tables.users, delete=False)
-
-
-@contextmanager
-def holding_the_lock(path: Path) -> Generator[None]:
-    """Another process that is writing and does not come to an end."""
-    code = (
-        "import lmdb, sys; environment = lmdb.open(sys.argv[1], max_dbs=9); "
-        "transaction = environment.begin(write=True); print('held', flush=True); sys.stdin.read(); transaction.abort()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        try:
-            yield
-        finally:
-            assert child.stdin is not None
-            child.stdin.close()
 
 
 def modes(path: Path) -> dict[str, int]:

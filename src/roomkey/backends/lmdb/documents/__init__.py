@@ -175,10 +175,6 @@ class FileSystemDocumentStore:
                 return loading.document
             await asyncio.sleep(0)
 
-    async def is_deleted(self, name: str, lineage: str) -> bool:
-        with self._snapshot() as snapshot:
-            return snapshot.is_deleted(name_key(name), lineage)
-
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         after = None if page.cursor is None else name_of(page.cursor).encode()
         with self._snapshot() as snapshot:

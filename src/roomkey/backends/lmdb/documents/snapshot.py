@@ -20,7 +20,6 @@ from roomkey.backends.lmdb.documents.layout import (
     DocumentTables,
     Measure,
     Part,
-    grave_key,
     size_class,
 )
 from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
@@ -183,10 +182,6 @@ class Snapshot(ReadTransaction[DocumentTables]):
         if len(content) != size:
             raise Serialization("a part of a document is missing")
         return content
-
-    def is_deleted(self, name: bytes | None, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
-        return name is not None and self._get(grave_key(name, lineage), None, self._file.tables.graves) is not None
 
     # --- versions -------------------------------------------------------------------------------------
 
