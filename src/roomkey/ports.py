@@ -170,7 +170,7 @@ class SessionStorage(EventLog, Protocol):
 
     async def create(self, new: Sequence[NewSession], policy: SessionPolicy, now: datetime) -> list[Evicted]:
         """
-        Store sessions, making room under the cap in the same commit as ``policy.victims`` says.
+        Store sessions, making room under the cap in the same commit as ``domain.policy.evictions`` decides.
 
         Sessions of one user are stored together or not at all; sessions of different users may be several
         commits. Live sessions that are overdue at ``now`` do not count and are left to the janitor.
@@ -441,10 +441,6 @@ class DocumentStore(Protocol):
         Raises:
             Conflict: If it is of another lineage.
         """
-        ...
-
-    async def is_deleted(self, name: str, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
         ...
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:

@@ -29,6 +29,7 @@ from roomkey.testing.documents.suite import (
     update,
     version,
     versions_of,
+    was_deleted,
 )
 from tests.support.document_file import document_faults
 
@@ -213,9 +214,9 @@ class DocumentStoreMachine(RuleBasedStateMachine):
     def check_everything(self) -> None:
         assert self.run(names_in(self.store)) == sorted(self.model)
         for name, lineage in self.graves:
-            assert self.run(self.store.is_deleted(name, lineage))
+            assert self.run(was_deleted(self.store, name, lineage))
         for name, document in self.model.items():
-            assert not self.run(self.store.is_deleted(name, document.lineage))
+            assert not self.run(was_deleted(self.store, name, document.lineage))
             kept = self.run(versions_of(self.store, name))
             assert kept == [version for version, _ in reversed(document.versions.values())]
             for number, (known, content) in document.versions.items():

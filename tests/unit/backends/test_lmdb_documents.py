@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,8 +37,10 @@ from roomkey.testing.documents.suite import (
     update,
     updates,
     version,
+    was_deleted,
 )
 from tests.support.document_file import contents_of, document_faults
+from tests.support.lmdb_file import holding_the_lock
 
 QUICK = FileSystemSettings(durable=False)
 
@@ -87,6 +90,19 @@ class TestTheDirectory:
             with pytest.raises(Storage, match="not open"):
                 await call()
 
+    async def test_it_does_not_answer_while_writes_fail_and_does_again_once_they_can_be_made(
+        self, tmp_path: Path
+    ) -> None:
+        async with opened(tmp_path, FileSystemSettings(durable=False, timeout=timedelta(milliseconds=200))) as store:
+            await make(store)
+            with holding_the_lock(tmp_path):
+                with pytest.raises(Storage, match="does not answer"):
+                    await store.append("notes", "first", updates(1))
+                with pytest.raises(Storage, match="does not answer"):
+                    await store.ping()
+
+            await store.ping()
+
     async def test_processes_see_what_the_others_wrote_and_follow_the_map_as_it_grows(self, tmp_path: Path) -> None:
         small = FileSystemSettings(map_size=64 * 1024, durable=False)
         async with opened(tmp_path, small) as store:
@@ -98,7 +114,7 @@ class TestTheDirectory:
             assert [each.data for each in await log_of(store)] == [update.data for update in updates(2)] + [
                 bytes(2**20)
             ]
-            assert await store.is_deleted("gone", "first")
+            assert await was_deleted(store, "gone", "first")
             assert await names_in(store) == ["notes"]
             assert await store.append("notes", "first", updates(1)) == 4
 

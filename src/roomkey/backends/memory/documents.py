@@ -118,9 +118,6 @@ class MemoryDocumentStore:
         self._deleted.add((name, lineage))
         return True
 
-    async def is_deleted(self, name: str, lineage: str) -> bool:
-        return (name, lineage) in self._deleted
-
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         start = bisect_left(self._names, prefix)
         if page.cursor is not None:

@@ -41,7 +41,9 @@ class DocumentDamageConformance(DocumentSuite):
                     await call()
                 assert "secret" not in str(caught.value)
                 assert caught.value.__cause__ is None
-            assert not await store.is_deleted("secret plan", "first")
+            # It is not known as deleted either, which would be `Conflict`.
+            with pytest.raises(Serialization):
+                await store.create("secret plan", "first", NOON)
 
     async def test_the_others_go_on(self) -> None:
         async with self.open() as store:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from roomkey.domain.session import SessionId
+from roomkey.errors import Conflict
 from roomkey.ports import (
     Author,
     DocumentRecord,
@@ -114,6 +115,15 @@ async def found(store: DocumentStore, name: str = "notes") -> DocumentRecord:
     record = await store.find(name)
     assert record is not None
     return record
+
+
+async def was_deleted(store: DocumentStore, name: str, lineage: str) -> bool:
+    """Whether the store refuses to make the document because it was deleted. Otherwise it exists afterwards."""
+    try:
+        await store.create(name, lineage, NOON)
+    except Conflict:
+        return True
+    return False
 
 
 async def loaded(store: DocumentStore, name: str = "notes") -> StoredDocument:

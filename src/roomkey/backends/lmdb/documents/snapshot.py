@@ -20,10 +20,9 @@ from roomkey.backends.lmdb.documents.layout import (
     DocumentTables,
     Measure,
     Part,
-    grave_key,
     size_class,
 )
-from roomkey.backends.lmdb.file import Moment, Table, step_before
+from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
 from roomkey.errors import Serialization
 from roomkey.ports import DocumentPage, DocumentRecord, DocumentUpdate, DocumentVersion, StoredDocument, VersionPage
 
@@ -32,7 +31,7 @@ SLICE_BYTES = 4 * 1024 * 1024
 """So much of a log is read between two turns of the event loop: some five milliseconds."""
 
 SCAN_LIMIT = 1_000
-"""The same for entries of the backlog."""
+"""The same for entries of ``backlog``."""
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -79,7 +78,7 @@ class Loading:
         )
 
 
-class BacklogSearch:
+class LongLogSearch:
     """
     A search for documents with long logs, the longest first, which may take several snapshots.
 
@@ -110,7 +109,7 @@ class BacklogSearch:
             self.found[found.number] = found.entry.record()
 
 
-class Snapshot(Moment[DocumentTables]):
+class Snapshot(ReadTransaction[DocumentTables]):
     """One moment of the documents."""
 
     __slots__ = ()
@@ -184,10 +183,6 @@ class Snapshot(Moment[DocumentTables]):
             raise Serialization("a part of a document is missing")
         return content
 
-    def is_deleted(self, name: bytes | None, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
-        return name is not None and self._get(grave_key(name, lineage), None, self._file.tables.graves) is not None
-
     # --- versions -------------------------------------------------------------------------------------
 
     def versions(self, name: bytes | None, before: int | None, limit: int) -> VersionPage:
@@ -231,7 +226,7 @@ class Snapshot(Moment[DocumentTables]):
             records.append(self._filed(key, name).entry.record())
         return DocumentPage(records)
 
-    def backlog(self, search: BacklogSearch) -> None:
+    def long_logs(self, search: LongLogSearch) -> None:
         """Take the search a turn further."""
         looked_at = 0
         while search.ranges:
@@ -250,7 +245,7 @@ class Snapshot(Moment[DocumentTables]):
             del search.ranges[0]
         search.ended = True
 
-    def _consider(self, search: BacklogSearch, entry: bytes) -> None:
+    def _consider(self, search: LongLogSearch, entry: bytes) -> None:
         document = entry[-DOCUMENT.size :]
         try:
             search.meet(self._filed(document, None))
