@@ -63,15 +63,18 @@ def test_ids_of_all_sessions_are_bounded_and_nobody_loses_its_latest() -> None:
 
 def test_sessions_whose_ids_are_remembered_are_bounded_and_those_that_fell_silent_first_go_first() -> None:
     published = ids(senders=10)
+    at = NOON
 
     for session in range(100):
-        published.remember(key("x", session), Position("abcdefgh", session), NOON)
-        published.remember(key("y", 0), Position("abcdefgh", session), NOON)
+        at = NOON + session * timedelta(seconds=10)
+        published.remember(key("x", session), Position("abcdefgh", session), at)
+        if session:
+            published.remember(key(f"y{session}", 0), Position("abcdefgh", session), at)
 
-    assert len(published) <= 10 + 1
-    assert position_of(published, "y", 0) == 99
-    assert position_of(published, "x", 90) is None
-    assert position_of(published, "x", 99) == 99
+    assert len(published) <= 10 + 100
+    assert position_of(published, "y99", 0, at) == 99
+    assert position_of(published, "x", 80, at) is None
+    assert position_of(published, "x", 99, at) == 99
 
 
 def test_an_id_may_be_used_again_when_its_time_is_over_and_is_swept_away() -> None:

@@ -1,17 +1,19 @@
 """Coroutines that are begun at once, without a task: what does not have to wait is done in this turn of the loop."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any
+from collections.abc import Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class _Rest(Awaitable[None]):
-    """What is left of a coroutine that has begun to wait for ``first``."""
+class Waiting(Generic[T]):
+    """What is left of a coroutine that has begun to wait. It must be awaited, in a task."""
 
-    def __init__(self, work: Coroutine[Any, Any, None], first: Any) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], first: Any) -> None:
         self._work = work
         self._first = first
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, T]:
         wanted = self._first
         while True:
             try:
@@ -22,23 +24,18 @@ class _Rest(Awaitable[None]):
                 step, value = self._work.send, answer
             try:
                 wanted = step(value)
-            except StopIteration:
-                return
+            except StopIteration as end:
+                return end.value
 
 
-async def _finish(rest: _Rest) -> None:
-    await rest
-
-
-def run_eagerly(work: Coroutine[Any, Any, None], spawn: Callable[[Coroutine[Any, Any, None]], object]) -> bool:
+def begin(work: Coroutine[Any, Any, T]) -> "T | Waiting[T]":
     """
-    Do ``work`` as far as it does not wait; ``spawn`` gets the rest, if there is one. Whether it is done.
+    What ``work`` returns, if it does not have to wait, or what is left of it.
 
     Until it waits it runs outside of a task. What it raises until then is raised here.
     """
     try:
         first = work.send(None)
-    except StopIteration:
-        return True
-    spawn(_finish(_Rest(work, first)))
-    return False
+    except StopIteration as end:
+        return end.value
+    return Waiting(work, first)

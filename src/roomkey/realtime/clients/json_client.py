@@ -1,16 +1,19 @@
 """The clients of ``/ws``: what the rules decide about messages is carried out in rooms and on the wire."""
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, assert_never
 
 from roomkey.domain.session import Client
 from roomkey.errors import Conflict, RoomkeyError
+from roomkey.ports import Published
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
-from roomkey.realtime.clients.eager import run_eagerly
+from roomkey.realtime.clients.eager import Waiting, begin
 from roomkey.realtime.clients.json_rules import (
     Announce,
     Join,
+    JsonEffect,
     JsonEffects,
     JsonRules,
     Leave,
@@ -26,9 +29,6 @@ from roomkey.realtime.session.effects import Authenticate, Close, Farewell, Rebi
 from roomkey.realtime.session.guard import GuardEffects
 from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
-
-BrokerEffect = Publish | Join | Leave
-"""What only the broker can answer, perhaps not at once."""
 
 
 class JsonClient(RealtimeClient):
@@ -71,17 +71,24 @@ class JsonClient(RealtimeClient):
         self._perform(self._rules.understand(message, now), now)
 
     def _perform(self, effects: JsonEffects, now: datetime) -> None:
-        """Do what was decided, in order."""
-        for number, effect in enumerate(effects):
-            if isinstance(effect, BrokerEffect):
-                self._ask_broker(effects[number:], now)
+        """Do what was decided, in order. What comes behind a question to the broker waits if its answer does."""
+        for number, effect in enumerate(effects, 1):
+            # The most frequent one first.
+            waiting = self._publish(effect, now) if type(effect) is Publish else self._perform_one(effect, now)
+            if waiting is not None:
+                self.guard.pause()
+                self._host.spawn(self._go_on(waiting, effects[number:], now))
                 return
-            self._perform_one(effect, now)
 
-    def _perform_one(
-        self, effect: Send | Point | Announce | Rebind | Touch | Authenticate | Verify | Close, now: datetime
-    ) -> None:
+    def _perform_one(self, effect: JsonEffect, now: datetime) -> Awaitable[None] | None:
+        """What is left to wait for, if the broker did not answer at once."""
         match effect:
+            case Publish():
+                return self._publish(effect, now)
+            case Join():
+                return begin(self._join(effect, now))
+            case Leave():
+                return begin(self._unsubscribe(effect, now))
             case Point(document, payload):
                 self._rooms.point(self.who, document, payload, now)
             case Send():
@@ -95,6 +102,20 @@ class JsonClient(RealtimeClient):
                 self._do(effect, now)
             case _:
                 assert_never(effect)
+        return None
+
+    async def _go_on(self, waiting: Awaitable[None], effects: JsonEffects, now: datetime) -> None:
+        """Do what follows when the answer has come, and then what the client has said meanwhile."""
+        try:
+            await waiting
+            for effect in effects:
+                if not self.guard.is_over and (more := self._perform_one(effect, now)) is not None:
+                    await more
+        except Exception:  # noqa: BLE001  # as if it had failed at once
+            self._fail(self.box.socket)
+        finally:
+            self.guard.unpause()
+        self.resume()
 
     def _send(self, send: Send, now: datetime) -> None:
         self._hub.send(self.box, self._frame(send, now))
@@ -110,47 +131,41 @@ class JsonClient(RealtimeClient):
 
     # --- what the broker has a part in ----------------------------------------------------------------
 
-    def _ask_broker(self, effects: JsonEffects, now: datetime) -> None:
-        """Do what follows, too, once the broker has answered; messages wait for that. It may answer at once."""
-        self.guard.pause()
-        run_eagerly(self._perform_in_turn(effects, now), lambda rest: self._host.spawn(self._resume_after(rest)))
-
-    async def _perform_in_turn(self, effects: JsonEffects, now: datetime) -> None:
+    def _publish(self, publish: Publish, now: datetime) -> Awaitable[None] | None:
+        """Without a coroutine of its own: this is the way of every edit."""
         try:
-            for effect in effects:
-                if not isinstance(effect, BrokerEffect):
-                    self._perform_one(effect, now)
-                elif self.guard.is_over and not isinstance(effect, Leave):
-                    return
-                else:
-                    await self._perform_at_broker(effect, now)
-        finally:
-            self.guard.unpause()
+            published = begin(
+                self._rooms.publish(
+                    self.who,
+                    publish.document,
+                    publish.message_type,
+                    publish.payload,
+                    keep=publish.keep,
+                    id=publish.id,
+                    now=now,
+                )
+            )
+        except RoomkeyError as error:
+            self._refuse(error, publish.id, now)
+            return None
+        if isinstance(published, Waiting):
+            return self._publish_later(published, publish, now)
+        self._published(published, publish, now)
+        return None
 
-    async def _perform_at_broker(self, effect: BrokerEffect, now: datetime) -> None:
+    async def _publish_later(self, waiting: Awaitable[Published], publish: Publish, now: datetime) -> None:
         try:
-            match effect:
-                case Publish():
-                    await self._publish(effect, now)
-                case Join():
-                    await self._join(effect, now)
-                case Leave():
-                    await self._unsubscribe(effect, now)
-                case _:
-                    assert_never(effect)
-        except Conflict as error:
-            self._refuse(Fault(ErrorCode.CONFLICT, str(error)), effect, now)
-        except RoomkeyError:
-            self._refuse(Fault(ErrorCode.SERVER_ERROR, "this cannot be done now", retry=True), effect, now)
+            self._published(await waiting, publish, now)
+        except RoomkeyError as error:
+            self._refuse(error, publish.id, now)
 
-    async def _publish(self, publish: Publish, now: datetime) -> None:
-        id, document = publish.id, publish.document
-        published = await self._rooms.publish(
-            self.who, document, publish.message_type, publish.payload, keep=publish.keep, id=id, now=now
-        )
-        self._send(acknowledgement(id, document, published.position), now)
+    def _published(self, published: Published, publish: Publish, now: datetime) -> None:
+        self._send(acknowledgement(publish.id, publish.document, published.position), now)
         if not published.repeated:
-            self._perform(self._rules.published(now), now)
+            self._rooms.publications += 1
+            # The user did something.
+            if acted := self.guard.acted(now):
+                self.carry_out(acted, now)
 
     async def _join(self, join: Join, now: datetime) -> None:
         def answer(payload: dict[str, Any]) -> Frame:
@@ -158,25 +173,23 @@ class JsonClient(RealtimeClient):
 
         try:
             await self._rooms.join(self.who, join.document, join.since, answer)
-        except RoomkeyError:
+        except RoomkeyError as error:
             self._rules.left(join.document)
-            raise
+            self._refuse(error, join.id, now)
 
     async def _unsubscribe(self, leave: Leave, now: datetime) -> None:
-        await self._rooms.leave(self.who, leave.document, now)
+        with suppress(RoomkeyError):  # the client is out of the room, whatever the broker still sends
+            await self._rooms.leave(self.who, leave.document, now)
         payload = {"document": leave.document, "error": leave.why.payload() if leave.why else None}
         self._send(Send(MessageType.UNSUBSCRIBED, payload, leave.id), now)
 
-    def _refuse(self, fault: Fault, effect: BrokerEffect, now: datetime) -> None:
+    def _refuse(self, error: RoomkeyError, id: str | None, now: datetime) -> None:
+        if isinstance(error, Conflict):
+            fault = Fault(ErrorCode.CONFLICT, str(error))
+        else:
+            fault = Fault(ErrorCode.SERVER_ERROR, "this cannot be done now", retry=True)
         if not self.guard.is_over:
-            self._perform(self._rules.answer(fault, effect.id, now), now)
-
-    async def _resume_after(self, rest: Coroutine[Any, Any, None]) -> None:
-        try:
-            await rest
-        except Exception:  # noqa: BLE001  # as if it had failed at once
-            self._fail(self.box.socket)
-        self.resume()
+            self._perform(self._rules.answer(fault, id, now), now)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -185,4 +198,10 @@ class JsonClient(RealtimeClient):
 
     def _leave(self, now: datetime) -> None:
         for document in self.documents():
-            run_eagerly(self._rooms.leave(self.who, document, now), self._host.spawn)
+            leaving = begin(self._rooms.leave(self.who, document, now))
+            if leaving is not None:
+                self._host.spawn(_finish(leaving))
+
+
+async def _finish(waiting: Awaitable[None]) -> None:
+    await waiting

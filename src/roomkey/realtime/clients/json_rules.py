@@ -79,7 +79,7 @@ class Publish(Struct, frozen=True, gc=False):
     """
     Give a message to everyone else in the document, and acknowledge it.
 
-    What is published for the first time is something that the user did: call ``JsonRules.published``.
+    What is published for the first time is something that the user did: call ``SessionGuard.acted``.
     """
 
     id: str | None
@@ -250,10 +250,6 @@ class JsonRules:
         MessageType.SESSION_REFRESH: _refresh,
     }
     """The messages that a client may send; the application's own come after them."""
-
-    def published(self, now: datetime) -> JsonEffects:
-        """A ``Publish`` was carried out, and was no repetition: the user did something."""
-        return self.translate(self.guard.acted(now), now)
 
     # --- what is checked ------------------------------------------------------------------------------
 

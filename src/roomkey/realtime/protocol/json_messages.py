@@ -224,9 +224,9 @@ def encode_publication(message_type: str, payload: dict[str, Any], now: datetime
 def place(message: bytes, id: str, position: Position | None) -> bytes:
     """The whole message of a publication: what ``encode_publication`` made, with its id and where it stands."""
     if position is None:
-        return b"".join((b'{"id":"', id.encode(), b'",', memoryview(message)[1:]))
-    stands = f',"position":{{"epoch":"{position.epoch}","offset":{position.offset}}}}}}}'
-    return b"".join((b'{"id":"', id.encode(), b'",', memoryview(message)[1:-2], stands.encode()))
+        return b'{"id":"%b",%b' % (id.encode(), memoryview(message)[1:])
+    where = position.epoch.encode(), position.offset
+    return b'{"id":"%b",%b,"position":{"epoch":"%b","offset":%d}}}' % (id.encode(), memoryview(message)[1:-2], *where)
 
 
 def encode_value(value: Any) -> Raw:

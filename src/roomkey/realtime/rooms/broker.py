@@ -49,23 +49,16 @@ class LocalBroker:
         now = self._clock.now()
         if key is not None and (seen := self._published.find(key, now)) is not None:
             return Published(seen.position, repeated=True)
-        receiver = self._receivers.get(room)
-        publication = self._append(room, message, origin, now, keep=keep, heard=receiver is not None)
+        if keep:
+            publication = self._histories.append(room, message, origin, now)
+        else:
+            publication = Publication(message, origin, None)
         if key is not None:
             self._published.remember(key, publication.position, now)
+        receiver = self._receivers.get(room)
         if receiver is not None:
             receiver.on_publication(publication)
         return Published(publication.position)
-
-    def _append(self, room: str, message: bytes, origin: str, now: datetime, *, keep: bool, heard: bool) -> Publication:
-        if not keep:
-            return Publication(message, origin, None)
-        if heard:
-            return self._histories.append(room, message, origin, now)
-        self._histories.open(room, now)
-        publication = self._histories.append(room, message, origin, now)
-        self._histories.release(room)
-        return publication
 
     async def subscribe(self, room: str, receiver: Receiver) -> None:
         if room not in self._receivers:

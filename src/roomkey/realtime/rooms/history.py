@@ -54,7 +54,7 @@ class History:
     def append(self, message: bytes, origin: str, now: datetime) -> Publication:
         """Keep ``message`` as the next publication."""
         self.offset += 1
-        publication = Publication(message, origin, self.position)
+        publication = Publication(message, origin, Position(self.epoch, self.offset))
         self._entries.append((now, publication))
         self._size += _weight(publication)
         self.trim(now)
@@ -137,8 +137,13 @@ class Histories:
             self._drop_stalest()
 
     def append(self, room: str, message: bytes, origin: str, now: datetime) -> Publication:
-        """Keep a publication of a room that is in use."""
-        history = self._in_use[room]
+        """Keep a publication."""
+        history = self._in_use.get(room)
+        if history is None:
+            self.open(room, now)
+            publication = self.append(room, message, origin, now)
+            self.release(room)
+            return publication
         before = history.size
         publication = history.append(message, origin, now)
         self._size += history.size - before

@@ -1,6 +1,6 @@
 """What happens in rooms on this node: who listens, what was missed, who is present. One room is one object."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -263,7 +263,7 @@ class Rooms:
 
     # --- what is said ---------------------------------------------------------------------------------
 
-    async def publish(
+    def publish(
         self,
         who: Participant,
         name: str,
@@ -273,24 +273,22 @@ class Rooms:
         keep: bool,
         id: str | None,
         now: datetime,
-    ) -> Published:
+    ) -> Coroutine[Any, Any, Published]:
         """
         Give a message to everyone else in the room; its position if it is kept in the history.
 
         ``session_info`` and ``position`` in the payload are ours, whatever the client wrote there. A message of the
-        session with the same ``id`` is not published again.
-
-        Raises:
-            Conflict: If the id was used for something else.
-            Storage: If the broker is away.
+        session with the same ``id`` is not published again. Raises as ``Broker.publish``.
         """
-        key = None if id is None else MessageKey(who.session_id, id, f"{message_type} {name}")
         payload["session_info"] = who.info
         payload.pop("position", None)
-        message = encode_publication(message_type, payload, now)
-        published = await self.broker.publish(name, message, origin=who.origin, keep=keep, key=key)
-        self.publications += not published.repeated
-        return published
+        return self.broker.publish(
+            name,
+            encode_publication(message_type, payload, now),
+            origin=who.origin,
+            keep=keep,
+            key=None if id is None else MessageKey(who.session_id, id, f"{message_type} {name}"),
+        )
 
     def point(self, who: Participant, name: str, payload: dict[str, Any], now: datetime) -> None:
         """Give a cursor to everyone else in the room."""
