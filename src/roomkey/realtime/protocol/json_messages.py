@@ -214,19 +214,22 @@ def encode(id: str, message_type: str, payload: Any, now: datetime) -> Frame:
 
 def encode_publication(message_type: str, payload: dict[str, Any], now: datetime) -> bytes:
     """
-    A message of a room as brokers carry it: without its id and position, which ``place`` puts in.
+    The part of a message that brokers carry: everything between its id and its position, which ``place`` adds.
 
     ``payload`` must not be empty, and have no ``position``.
     """
-    return _encode(_Publication(message_type, now, payload))
+    return _encode(_Publication(message_type, now, payload))[1:-2]
 
 
-def place(message: bytes, id: str, position: Position | None) -> bytes:
-    """The whole message of a publication: what ``encode_publication`` made, with its id and where it stands."""
-    if position is None:
-        return b'{"id":"%b",%b' % (id.encode(), memoryview(message)[1:])
-    where = position.epoch.encode(), position.offset
-    return b'{"id":"%b",%b,"position":{"epoch":"%b","offset":%d}}}' % (id.encode(), memoryview(message)[1:-2], *where)
+def place(message: bytes, position: Position) -> bytes:
+    """The whole message of a publication that stands at ``position``, which is also its id."""
+    epoch, offset = position.epoch.encode(), position.offset
+    return b'{"id":"%b.%d",%b,"position":{"epoch":"%b","offset":%d}}}' % (epoch, offset, message, epoch, offset)
+
+
+def identify(message: bytes, id: str) -> bytes:
+    """The whole message of a publication that is not kept."""
+    return b'{"id":"%b",%b}}' % (id.encode(), message)
 
 
 def encode_value(value: Any) -> Raw:

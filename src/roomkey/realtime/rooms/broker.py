@@ -49,10 +49,7 @@ class LocalBroker:
         now = self._clock.now()
         if key is not None and (seen := self._published.find(key, now)) is not None:
             return Published(seen.position, repeated=True)
-        if keep:
-            publication = self._histories.append(room, message, origin, now)
-        else:
-            publication = Publication(message, origin, None)
+        publication = self._histories.append(room, message, origin, now) if keep else Publication(message, origin, None)
         if key is not None:
             self._published.remember(key, publication.position, now)
         receiver = self._receivers.get(room)

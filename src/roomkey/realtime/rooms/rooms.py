@@ -18,6 +18,7 @@ from roomkey.realtime.protocol.json_messages import (
     encode,
     encode_publication,
     encode_value,
+    identify,
     place,
 )
 from roomkey.realtime.rooms.hub import Channel, Hub, Outbox
@@ -128,9 +129,8 @@ class Room:
         self._hub.point(self.channel, frame, box)
 
     def _frame(self, publication: Publication) -> Frame:
-        position = publication.position
-        id = self._new_id() if position is None else f"{position.epoch}.{position.offset}"
-        return Frame(place(publication.message, id, position))
+        message, position = publication.message, publication.position
+        return Frame(identify(message, self._new_id()) if position is None else place(message, position))
 
 
 def _later(one: Position | None, other: Position) -> Position:
@@ -232,7 +232,9 @@ class Rooms:
             "document": room.name,
             "position": recovered.position,
             "recovered": missed is not None,
-            "publications": [Raw(_placed(publication)) for publication in missed or ()],
+            "publications": [
+                Raw(place(each.message, each.position)) for each in missed or () if each.position is not None
+            ],
             "presence": room.presence.here(),
         }
 
@@ -378,9 +380,3 @@ class Rooms:
             for gone in room.presence.lapse(now):
                 self._tell_gone(room, decode_value(gone)["session_info"], None, now)
             self._drop_if_empty(room)
-
-
-def _placed(publication: Publication) -> bytes:
-    position = publication.position
-    id = "" if position is None else f"{position.epoch}.{position.offset}"
-    return place(publication.message, id, position)
