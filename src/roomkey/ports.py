@@ -334,6 +334,18 @@ class StoredDocument(Struct, frozen=True, kw_only=True):
     updates: Sequence[DocumentUpdate]
 
 
+class DocumentTail(Struct, frozen=True):
+    """
+    What was appended to a document behind a number. ``head`` is the number of its last update.
+
+    ``updates`` are in order and without a gap. They are empty if nothing is new, and ``None`` if some of them were
+    compacted: these are only in the snapshot, so the document has to be loaded anew.
+    """
+
+    head: int
+    updates: Sequence[DocumentUpdate] | None
+
+
 class NewVersion(Struct, frozen=True, kw_only=True):
     """A state of a document that is to be kept. ``content`` is a Yjs update of the whole state (V1)."""
 
@@ -422,6 +434,19 @@ class DocumentStore(Protocol):
         Raises:
             NotFound: If there is no such document.
             Conflict: If it is of another lineage.
+        """
+        ...
+
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        """
+        The updates behind number ``after``. Cheap: neither the snapshot nor the log up to there is read.
+
+        An answer has at most ``limit`` updates. It may have fewer if they are large, but has at least one if there
+        is one. Whoever asks again behind the last one until ``head`` is reached meets every update exactly once.
+        If ``head`` is less than ``after``, the store has lost updates that it once acknowledged.
+
+        Raises:
+            NotFound, Conflict: As ``append``.
         """
         ...
 

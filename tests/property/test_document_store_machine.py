@@ -17,7 +17,7 @@ from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.errors import Conflict, NotFound
-from roomkey.ports import DocumentStore, DocumentUpdate, DocumentVersion
+from roomkey.ports import DocumentStore, DocumentTail, DocumentUpdate, DocumentVersion
 from roomkey.testing.documents.suite import (
     ALICE,
     KEY,
@@ -130,6 +130,21 @@ class DocumentStoreMachine(RuleBasedStateMachine):
     def append_to_what_is_there(self, name: str, updates: list[DocumentUpdate]) -> None:
         if name in self.model:
             self.append(name, self.model[name].lineage, updates)
+
+    @rule(name=names, lineage=st.none() | lineages, after=st.integers(0, 60), limit=st.integers(1, 25))
+    def catch_up(self, name: str, lineage: str | None, after: int, limit: int) -> None:
+        lineage = lineage or (self.model[name].lineage if name in self.model else "first")
+
+        tail = self.outcome(self.store.updates(name, lineage, after, limit))
+
+        refusal = self.refusal(name, lineage)
+        if refusal is not None:
+            assert tail is refusal
+            return
+        document = self.model[name]
+        behind = document.log[after - document.upto :][:limit] if after >= document.upto else None
+        assert isinstance(tail, DocumentTail)
+        assert tail == DocumentTail(document.upto + len(document.log), behind)
 
     @rule(name=names, lineage=st.none() | lineages, upto=st.integers(-1, 40), snapshot=data)
     def compact(self, name: str, lineage: str | None, upto: int, snapshot: bytes) -> None:

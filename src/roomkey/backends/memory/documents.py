@@ -15,6 +15,7 @@ from roomkey.errors import Conflict, DocumentNotFound
 from roomkey.ports import (
     DocumentPage,
     DocumentRecord,
+    DocumentTail,
     DocumentUpdate,
     DocumentVersion,
     NewVersion,
@@ -97,6 +98,13 @@ class MemoryDocumentStore:
         document.log_bytes += _size(updates)
         document.updated_at = max([document.updated_at, *(update.at for update in updates)])
         return document.sequence
+
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        document = self._existing(name, lineage)
+        if after < document.upto:
+            return DocumentTail(document.sequence, None)
+        start = after - document.upto
+        return DocumentTail(document.sequence, document.log[start : start + limit])
 
     async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
         document = self._of(name, lineage)

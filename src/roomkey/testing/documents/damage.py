@@ -28,6 +28,7 @@ class DocumentDamageConformance(DocumentSuite):
             calls: list[Callable[[], Awaitable[object]]] = [
                 lambda: store.find("secret plan"),
                 lambda: store.load("secret plan"),
+                lambda: store.updates("secret plan", "first", 0),
                 lambda: store.create("secret plan", "second", NOON),
                 lambda: store.append("secret plan", "first", [update(b"more")]),
                 lambda: store.compact("secret plan", "first", snapshot=b"", upto=1, authorship=b""),

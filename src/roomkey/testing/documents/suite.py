@@ -145,6 +145,21 @@ async def log_of(store: DocumentStore, name: str = "notes") -> list[DocumentUpda
     return [*(await loaded(store, name)).updates]
 
 
+async def followed(
+    store: DocumentStore, name: str = "notes", lineage: str = "first", *, after: int, limit: int = 1000
+) -> list[DocumentUpdate]:
+    """Everything behind number ``after``, none of which may have been compacted, as whoever asks again gets it."""
+    updates: list[DocumentUpdate] = []
+    while True:  # each answer has something new, or is the last one
+        tail = await store.updates(name, lineage, after + len(updates), limit)
+        assert tail.updates is not None
+        assert len(tail.updates) <= limit
+        updates += tail.updates
+        if after + len(updates) == tail.head:
+            return updates
+        assert tail.updates
+
+
 async def names_in(store: DocumentStore, prefix: str = "", *, limit: int = 3) -> list[str]:
     """The names of all documents that begin with ``prefix``, page by page."""
     names: list[str] = []

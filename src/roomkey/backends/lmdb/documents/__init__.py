@@ -14,13 +14,14 @@ from roomkey.backends.document_keys import name_key, name_of, new_name_key, vers
 from roomkey.backends.lmdb.documents import commit
 from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges
 from roomkey.backends.lmdb.documents.layout import DocumentFile
-from roomkey.backends.lmdb.documents.snapshot import Loading, LongLogSearch, Snapshot
+from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
 from roomkey.backends.lmdb.file import FileSystemSettings, Transaction
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.errors import Storage
 from roomkey.ports import (
     DocumentPage,
     DocumentRecord,
+    DocumentTail,
     DocumentUpdate,
     DocumentVersion,
     NewVersion,
@@ -174,6 +175,10 @@ class FileSystemDocumentStore:
             if loading.ended:
                 return loading.document
             await asyncio.sleep(0)
+
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        with self._snapshot() as snapshot:
+            return snapshot.tail(name_key(name), lineage, after, min(limit, SLICE_UPDATES))
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         after = None if page.cursor is None else name_of(page.cursor).encode()
