@@ -1,9 +1,4 @@
-"""
-Every seam to the outside on one scroll, and the few values that exist only at a seam.
-
-A port states its guarantees once; whoever implements it does not repeat them. Backends raise
-``roomkey.errors`` and nothing else.
-"""
+"""Where sessions and documents are kept: the ports of storage, the clock, and the values that pass through them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta

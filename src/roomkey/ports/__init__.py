@@ -1,0 +1,52 @@
+"""
+Every seam to the outside, and the few values that exist only at a seam.
+
+A port states its guarantees once; whoever implements it does not repeat them. Backends raise
+``roomkey.errors`` and nothing else.
+"""
+
+from roomkey.ports.stores import (
+    Author,
+    Clock,
+    DocumentPage,
+    DocumentRecord,
+    DocumentStore,
+    DocumentUpdate,
+    DocumentVersion,
+    EventLog,
+    LoggedEvent,
+    NewSession,
+    NewVersion,
+    Page,
+    Revocation,
+    Secret,
+    SessionPage,
+    SessionStorage,
+    StorageStatistics,
+    StoredDocument,
+    SystemClock,
+    VersionPage,
+)
+
+__all__ = [
+    "Author",
+    "Clock",
+    "DocumentPage",
+    "DocumentRecord",
+    "DocumentStore",
+    "DocumentUpdate",
+    "DocumentVersion",
+    "EventLog",
+    "LoggedEvent",
+    "NewSession",
+    "NewVersion",
+    "Page",
+    "Revocation",
+    "Secret",
+    "SessionPage",
+    "SessionStorage",
+    "StorageStatistics",
+    "StoredDocument",
+    "SystemClock",
+    "VersionPage",
+]
