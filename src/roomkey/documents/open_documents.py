@@ -26,7 +26,7 @@ from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter
-from roomkey.errors import RoomkeyError, Serialization, Storage
+from roomkey.errors import Conflict, NotFound, RoomkeyError, Serialization, Storage
 from roomkey.ports import Author, Clock, DocumentRecord, DocumentStore, DocumentUpdate, Page, StoredDocument
 from roomkey.wire.lib0 import read_state
 
@@ -257,14 +257,35 @@ class OpenDocuments:
     # --- others write, too ----------------------------------------------------------------------------
 
     async def catch_up(self, document: Document) -> None:
-        """Take in what other processes have stored since the document was loaded here."""
+        """Take in what other processes have stored since the document was loaded here: just that, if it is there."""
+        try:
+            while not await self._learn_more(document):
+                pass
+        except (NotFound, Conflict):
+            if not document.is_gone and document.lineage:
+                self.forget(document)
+
+    async def _learn_more(self, document: Document) -> bool:
+        """Whether that was all."""
+        after = document.sequence
+        tail = await self.store.updates(document.name, document.lineage, after)
+        if document.is_gone or not document.lineage:
+            return True
+        if tail.updates is None:
+            await self._learn_everything(document)
+            return True
+        # In one turn, or somebody could see a state under the number of another.
+        document.learn(tail.updates, self.clock.now())
+        document.learned(after + len(tail.updates))
+        return not tail.updates or after + len(tail.updates) >= tail.head
+
+    async def _learn_everything(self, document: Document) -> None:
+        """What is new was merged into the snapshot already."""
         stored = await self.store.load(document.name)
         if document.is_gone or not document.lineage:
             return
         if stored is None or stored.record.lineage != document.lineage:
-            self.forget(document)
-            return
-        # In one turn, or somebody could see a state under the number of another.
+            raise NotFound("there is no such document any more")
         document.learn(_everything(stored), self.clock.now())
         document.learned(stored.record.sequence)
 

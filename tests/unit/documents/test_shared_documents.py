@@ -63,18 +63,18 @@ async def test_what_could_not_be_learned_when_it_was_noticed_is_learned_later() 
 
 
 class FailingOnce:
-    """Lets the next load of a store fail."""
+    """Lets the next look at what others have stored fail."""
 
     def __init__(self, store: FaultyStore) -> None:
         self.failed = False
-        self._load = store.load
-        store.load = self  # type: ignore[method-assign]
+        self._updates = store.updates
+        store.updates = self  # type: ignore[method-assign]
 
-    async def __call__(self, name: str) -> Any:
+    async def __call__(self, name: str, lineage: str, after: int, limit: int = 1000) -> Any:
         if not self.failed:
             self.failed = True
             raise Storage("the store is away")
-        return await self._load(name)
+        return await self._updates(name, lineage, after, limit)
 
 
 @in_no_time
@@ -266,6 +266,37 @@ async def test_whoever_was_let_in_before_a_document_was_deleted_does_not_stay_in
 
         assert socket.closed_with is not None
         assert not document.has_audience
+
+
+@in_no_time
+async def test_only_what_is_new_is_read_of_what_another_process_has_stored() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        theirs = Writer()
+        for word in ("a", "b", "c"):
+            await outside(house.store, theirs.type(word))
+        loads = house.store.loads
+
+        await house.open_documents.catch_up(document)
+
+        assert "abc" in text(document)
+        assert (document.sequence, house.store.loads) == (4, loads)
+
+
+@in_no_time
+async def test_what_was_compacted_meanwhile_is_learned_from_the_snapshot() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        await outside(house.store, Writer().type("theirs"))
+        whole = await house.store.content("d")
+        await house.store.compact("d", document.lineage, snapshot=whole.snapshot(), upto=2, authorship=b"")
+
+        await house.open_documents.catch_up(document)
+
+        assert sorted(text(document)) == sorted("hello" + "theirs")
+        assert document.sequence == 2
 
 
 # --- the version, which is the ETag ---------------------------------------------------------------------
