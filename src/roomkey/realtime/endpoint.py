@@ -209,12 +209,15 @@ class SessionWebSocketHandler:
 
     async def run(self) -> None:
         """Watch deadlines, ask storage what connections want to know, and record activity, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._connections.group = group
-            group.create_task(self._keep_ticking())
-            group.create_task(self._keep_touching())
-            for _ in range(QUESTIONS_AT_A_TIME):
-                group.create_task(self._keep_answering())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._connections.work_in(group)
+                group.create_task(self._keep_ticking())
+                group.create_task(self._keep_touching())
+                for _ in range(QUESTIONS_AT_A_TIME):
+                    group.create_task(self._keep_answering())
+        finally:
+            self._connections.work_in(None)
 
     def tick(self) -> None:
         """Do what is due now. ``run`` calls this every ``settings.tick``."""
