@@ -4,6 +4,7 @@ from hypothesis import given, settings
 
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Channel, Hub, Outbox
 from roomkey.wire.frame import Frame
+from tests.support.effort import examples
 from tests.support.sockets import FakeSocket, Turns
 from tests.support.steps import History, Pick, histories, live
 
@@ -117,7 +118,7 @@ STEPS = (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(histories(*STEPS))
 def test_everyone_gets_everything_in_the_order_of_each_room_or_is_closed(history: History) -> None:
     house = House()

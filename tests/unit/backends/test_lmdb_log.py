@@ -17,6 +17,7 @@ from roomkey.backends.lmdb.log import Log
 from roomkey.backends.records import encode_event
 from roomkey.domain.session import Activated, SessionId
 from roomkey.testing.storage.suite import NOON, SECOND
+from tests.support.effort import examples
 
 QUICK = FileSystemSettings(durable=False)
 PARTITIONS = 5
@@ -44,7 +45,7 @@ def _small_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roomkey.backends.lmdb.log.SLOT_SIZE", 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     st.lists(st.integers(0, PARTITIONS - 1), max_size=120),
     st.lists(st.integers(0, 140), max_size=3),
