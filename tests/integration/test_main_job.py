@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.calls import Caller, calling
-from tests.support.editor import Editor, Message, editing
+from tests.support.editor import JsonEditor, Message, editing
 from tests.support.server import Server, lasting_server, running_server
 
 CLIENTS = Path(__file__).parents[1] / "clients"
@@ -45,8 +45,8 @@ class Room(NamedTuple):
     """Two editors in one document, and who lets them in. ``session`` is alice's."""
 
     caller: Caller
-    alice: Editor
-    bob: Editor
+    alice: JsonEditor
+    bob: JsonEditor
     session: str
     document: str
     names: tuple[str, str]

@@ -15,11 +15,12 @@ from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import assemble
 from roomkey.ports import StoredDocument
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
+from roomkey.testing.clock import ManualClock
 from roomkey.wire.lib0 import EMPTY_UPDATE
 from tests.support.effort import examples
 from tests.support.loops import run_in_no_time
 from tests.support.open_documents import Editor, FaultyStore, House
-from tests.support.sockets import FakeSessions, HandClock
+from tests.support.sockets import NOON, FakeSessions
 from tests.support.steps import History, Pick, histories
 
 EDITORS = 3
@@ -34,7 +35,7 @@ class World:
     """A server on a store that outlives it, and the editors of one document."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = ManualClock(NOON)
         self.sessions = FakeSessions(self.clock)
         self.store = FaultyStore()
         self.editors = [Editor() for _ in range(EDITORS)]

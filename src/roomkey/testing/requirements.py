@@ -23,7 +23,8 @@ class Selective:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for name in set(dir(cls)) - set(vars(cls)):
+        inherited = [name for name in dir(cls) if name not in vars(cls)]
+        for name in inherited:
             test = _first(cls, name)
             hook = getattr(test, _NEEDED, None)
             if hook is not None:
