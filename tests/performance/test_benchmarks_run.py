@@ -33,6 +33,15 @@ def test_a_benchmark_runs_and_prints_what_it_found_as_json(name: str) -> None:
     assert all(value >= 0 for row in result.finding.rows for figure in row.figures.values() for value in figure.values)
 
 
+def test_a_folder_for_the_result_that_does_not_exist_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "result.json"
+    command = [sys.executable, "-m", "benchmarks.start", "--quick", "--json", str(file)]
+
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=LIMIT_SECONDS, check=True)
+
+    assert msgspec.json.decode(file.read_bytes(), type=Result).benchmark == "start"
+
+
 def test_a_benchmark_that_is_told_to_stop_ends_what_it_started() -> None:
     benchmark = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.revocation", "--rounds", "1000"], cwd=ROOT, stdout=subprocess.DEVNULL
