@@ -18,7 +18,6 @@ from roomkey.documents.open_documents import OpenDocuments, Seed
 from roomkey.documents.service import DocumentService
 from roomkey.health import Health
 from roomkey.realtime.endpoint import SessionWebSocketHandler
-from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKeys
@@ -68,7 +67,6 @@ class Node:
         )
         self.documents = OpenDocuments(
             open_documents(config.storage.location),
-            Hub(max_outbox_size=config.realtime.max_outbox_bytes),
             settings=config.documents,
             clock=self.sessions.clock,
             seed=seed or (welcome if config.server.dev else None),

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from roomkey.api.operations import ApiSettings
 from roomkey.domain.access import Access, Grant
 from roomkey.errors import Storage
-from roomkey.realtime.protocol.yjs_messages import sized
+from roomkey.wire.lib0 import sized
 from tests.support.documents import STEP2, UPDATE, FaultyStore, a_site, content_of, edit, faulty, y_client
 from tests.support.documents import document_of as opened
 from tests.support.rest import Answer, Rest, documents_at_work

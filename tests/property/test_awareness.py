@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 
 from roomkey.documents.crdt.awareness import Awareness, Owner
-from roomkey.realtime.protocol.yjs_messages import AwarenessEntry
+from roomkey.wire.lib0 import AwarenessEntry
 from tests.support.steps import History, Pick, histories, live
 
 MAX_STATE, MAX_SIZE, MAX_CLIENTS = 8, 60, 3

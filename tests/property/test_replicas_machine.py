@@ -14,8 +14,8 @@ from roomkey.documents.crdt.updates import BlockKind, read_update
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import assemble
 from roomkey.ports import StoredDocument
-from roomkey.realtime.protocol.yjs_messages import EMPTY_UPDATE
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
+from roomkey.wire.lib0 import EMPTY_UPDATE
 from tests.support.loops import run_in_no_time
 from tests.support.open_documents import Editor, FaultyStore, House
 from tests.support.sockets import FakeSessions, HandClock

@@ -1,12 +1,16 @@
-"""Looks into an LMDB file from outside of the storage: every index against every record."""
+"""What is done to an LMDB file from outside of the storage: looking at every index, and holding its lock."""
 
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
 
 from roomkey.backends.lmdb.commit import stored
 from roomkey.backends.lmdb.file import Tables
-from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, Position, micros, time_key, user_prefix
+from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, UserEntry, micros, time_key, user_prefix
 from roomkey.domain.lifecycle import deadline
 
 
@@ -26,7 +30,7 @@ def index_faults(directory: Path) -> list[str]:
         session = found.session
         if session.id.encode() != key:
             faults.append(f"{key!r} holds the session {session.id}")
-        place = Position(micros(session.created_at), key)
+        place = UserEntry(micros(session.created_at), key)
         prefix = user_prefix(session.user_id.encode())
         expected["users"].add(place.key(prefix, LIVE if session.state.is_live else ENDED))
         expected["deadlines" if session.state.is_live else "ended"].add(time_key(found.position, key))
@@ -38,3 +42,22 @@ def index_faults(directory: Path) -> list[str]:
         faults += [f"{name} lacks {key!r}" for key in keys - contents[name].keys()]
         faults += [f"{name} has {key!r}, which points at nothing" for key in contents[name].keys() - keys]
     return faults
+
+
+@contextmanager
+def holding_the_lock(path: Path) -> Generator[None]:
+    """Another process that is writing and does not come to an end."""
+    code = (
+        "import lmdb, sys; environment = lmdb.open(sys.argv[1], max_dbs=9); "
+        "transaction = environment.begin(write=True); print('held', flush=True); sys.stdin.read(); transaction.abort()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            assert child.stdin is not None
+            child.stdin.close()

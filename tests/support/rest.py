@@ -25,7 +25,6 @@ from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
 from roomkey.health import Health
 from roomkey.ports import Clock
-from roomkey.realtime.rooms.hub import Hub
 from roomkey.security.apikeys import ApiKey, ApiKeys, mint
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -183,7 +182,7 @@ def _encode(value: Any) -> bytes:
 
 def a_library(clock: Clock | None = None) -> OpenDocuments:
     """Documents in memory, not yet at work."""
-    return OpenDocuments(MemoryDocumentStore(), Hub(max_outbox_size=1 << 24), clock=clock or ManualClock(START))
+    return OpenDocuments(MemoryDocumentStore(), clock=clock or ManualClock(START))
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """Sockets, sessions and a loop that tests hold in their hands, around the real realtime services."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from roomkey.errors import Expired as ExpiredError
 from roomkey.errors import Invalidated as InvalidatedError
 from roomkey.errors import InvalidToken, RoomkeyError
 from roomkey.errors import Suspended as SuspendedError
+from roomkey.ports import Broker
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.rooms import Rooms
@@ -243,17 +245,33 @@ class FakeSessions:
 class Node:
     """A ``SessionWebSocketHandler`` on a loop, a clock and sessions in the hands of the test."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, broker: Broker | None = None, **settings: Any) -> None:
         self.clock = HandClock()
         self.turns = Turns()
         self.sessions = FakeSessions(self.clock)
         self.tickets = Tickets()
         self.settings = RealtimeSettings(**settings)
         self.handler = SessionWebSocketHandler(
-            self.sessions, settings=self.settings, clock=self.clock, tickets=self.tickets, schedule=self.turns
+            self.sessions,
+            settings=self.settings,
+            clock=self.clock,
+            tickets=self.tickets,
+            broker=broker,
+            schedule=self.turns,
         )
         self.sessions.listener = self.handler.on_events
         self._connections = self.handler._connections  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncGenerator[None]:
+        """The handler runs, with everything that it does in the background, until the block is left."""
+        running = asyncio.create_task(self.handler.run())
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
 
     @property
     def rooms(self) -> Rooms:
@@ -272,8 +290,8 @@ class Node:
         return {
             "peers": len(host.registry),
             "ledgers": len(host.limits),
-            "rooms": len(host.rooms.hub.rooms),
-            "presence": len(host.rooms.presence),
+            "rooms": len(host.rooms),
+            "presence": host.rooms.present(),
         }
 
     async def knock(self, token: str | None = None, **fields: Any) -> Accepted | Refused:
@@ -328,7 +346,7 @@ class Caller:
         self.node = node
         self.peer = peer = conversation
         self.socket = FakeSocket()
-        self.session = peer.connection.session
+        self.session = peer.guard.session
         self._number = 0
 
     def open(self) -> None:

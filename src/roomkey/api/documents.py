@@ -53,7 +53,7 @@ from roomkey.documents.service import Condition, DocumentRevision, Written
 from roomkey.domain.access import Access, access_to
 from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, VersionMismatch
 from roomkey.ports import Author, Page
-from roomkey.realtime.protocol.yjs_messages import EMPTY_STATE
+from roomkey.wire.lib0 import EMPTY_STATE
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"

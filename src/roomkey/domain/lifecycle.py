@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 from msgspec.structs import replace
 
-from roomkey.domain.policy import OnIdle
 from roomkey.domain.session import (
     Activated,
     Created,
@@ -28,6 +28,14 @@ from roomkey.domain.session import (
 from roomkey.errors import InvalidState
 
 PENDING, ACTIVE, SUSPENDED, EXPIRED, INVALIDATED = SessionState
+
+
+class OnIdle(StrEnum):
+    """What idleness does to an active session."""
+
+    EXPIRE = "expire"
+    SUSPEND = "suspend"
+
 
 NEXT_STATE: Final[Mapping[SessionState, Mapping[type[Event], SessionState]]] = {
     PENDING: {

@@ -7,11 +7,13 @@ from typing import TypeVar
 from roomkey import errors
 from roomkey.domain.session import Session
 from roomkey.realtime.admission import Sessions, check_usable, too_many, unavailable
-from roomkey.realtime.connections import AnyClient, Connections
+from roomkey.realtime.clients.client import RealtimeClient
+from roomkey.realtime.connections import Connections
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
+from roomkey.wire.close import CloseCode
 
-P = TypeVar("P", bound=AnyClient)
+P = TypeVar("P", bound=RealtimeClient)
 
 
 class Arrivals:
@@ -40,19 +42,20 @@ class Arrivals:
         try:
             await self._check_again(client, session)
         except BaseException:
-            client.closed(1006)
+            client.closed(CloseCode.NO_CLOSE)
             raise
         return client
 
-    async def _check_again(self, client: AnyClient, session: Session) -> None:
+    async def _check_again(self, client: RealtimeClient, session: Session) -> None:
         # The session was read before its events were listened to: it may have ended in between.
         # And who was let in before the drain, but is not among those who are drained, must go, too.
         current = await self._sessions.get_session(session.id)
         if current is None:
             raise errors.InvalidToken("the session was deleted")
         check_usable(current)
-        if client.connection.is_over:
+        if client.guard.is_over:
             raise errors.Invalidated("the session was ended")
         if self.is_draining:
             raise unavailable("draining", "The server is about to stop.")
-        client.connection.learn(current)
+        # Its grants may be other ones than those with which it was made.
+        client.carry_out(client.guard.learn(current), self._connections.now())

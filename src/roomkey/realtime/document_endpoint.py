@@ -10,16 +10,19 @@ from roomkey.domain.session import Client, Session
 from roomkey.errors import InvalidInput, RoomkeyError
 from roomkey.realtime.admission import Door, Refusal, Sessions, check_usable, client_of, refusal_of, unavailable
 from roomkey.realtime.arrivals import Arrivals
-from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient, UnauthenticatedConnection
-from roomkey.realtime.clients.yjs_client import EditingWatch, YjsClient
+from roomkey.realtime.clients.document_audience import Audiences
+from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient
+from roomkey.realtime.clients.unauthenticated import UnauthenticatedConnection
+from roomkey.realtime.clients.yjs_client import YjsClient
 from roomkey.realtime.connections import Connections
-from roomkey.realtime.protocol.json_messages import CloseReason
 from roomkey.realtime.session.closing import closing
+from roomkey.realtime.session.guard import SessionGuard
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake
 from roomkey.security.credentials import select_subprotocol
 from roomkey.security.inspection import check_document_name
+from roomkey.wire.close import CloseReason
 
 FRAMING_BYTES: Final = 4 * 1024
 """What may stand around an update in a message: a document's name, and some numbers."""
@@ -27,7 +30,7 @@ FRAMING_BYTES: Final = 4 * 1024
 LINEAGE_HEADER: Final = "roomkey-lineage"
 
 
-class DocumentDoor:
+class DocumentEndpoint:
     """Lets editors in. ``tick`` must be called as long as there are strangers."""
 
     def __init__(
@@ -47,6 +50,7 @@ class DocumentDoor:
         self._sessions = sessions
         self._settings = settings
         self._documents = open_documents.settings
+        self._audiences = Audiences(connections.hub, open_documents.settings)
         self._unauthenticated: dict[UnauthenticatedConnection, datetime] = {}
 
     def leads_to(self, path: str) -> bool:
@@ -77,10 +81,10 @@ class DocumentDoor:
             client = await self._arrivals.settle(
                 session,
                 lambda limits, now: YjsClient(
-                    self._watch(session, limits, now),
+                    self._guard(session, limits, now),
                     self._connections,
                     client_of(handshake),
-                    hub=self._open_documents.hub,
+                    self._audiences,
                     document=document,
                     access=access,
                     wants_status=handshake.query.get("status") == "1",
@@ -135,10 +139,10 @@ class DocumentDoor:
         return await self._arrivals.settle(
             session,
             lambda limits, now: HocuspocusClient(
-                self._watch(session, limits, now),
+                self._guard(session, limits, now),
                 self._connections,
                 client,
-                hub=self._open_documents.hub,
+                self._audiences,
                 opener=self,
                 settings=self._documents,
             ),
@@ -160,8 +164,8 @@ class DocumentDoor:
 
     # --- both -----------------------------------------------------------------------------------------
 
-    def _watch(self, session: Session, limits: SessionLimits, now: datetime) -> EditingWatch:
-        return EditingWatch(session, limits, settings=self._settings, now=now)
+    def _guard(self, session: Session, limits: SessionLimits, now: datetime) -> SessionGuard:
+        return SessionGuard(session, limits, settings=self._settings, now=now)
 
     def _accepted(self, handshake: Handshake, conversation: Conversation, *headers: tuple[str, str]) -> Accepted:
         return Accepted(
@@ -181,7 +185,8 @@ class DocumentDoor:
                 break
             connection.part(CloseReason.NOT_AUTHENTICATED)
             self._forget(connection)
-        self._open_documents.tick(now)
+        self._audiences.tick(now)
+        self._open_documents.tick()
 
     def drain(self) -> None:
         """Part from strangers: nobody is let in any more."""

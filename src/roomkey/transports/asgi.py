@@ -16,7 +16,7 @@ from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation,
 from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.handshake import Unacceptable, describe
 from roomkey.transports.handshake_gate import HandshakeGate
-from roomkey.transports.violations import INTERNAL_ERROR, NO_CLOSE, NO_CODE, TOO_BIG, close_payload
+from roomkey.wire.close import CloseCode, close_payload
 from roomkey.wire.frame import Frame
 
 log = structlog.get_logger()
@@ -97,7 +97,7 @@ class AsgiSocket:
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Carry the conversation until the connection is gone."""
-        code = NO_CLOSE
+        code = CloseCode.NO_CLOSE
         try:
             async with asyncio.TaskGroup() as tasks, self._deadline:
                 await send(_acceptance(self._accepted))
@@ -155,13 +155,13 @@ class AsgiSocket:
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                return message.get("code") or NO_CODE
+                return message.get("code") or CloseCode.NO_CODE
             if not self._open:
                 continue  # nothing is delivered after close
             text: str | None = message.get("text")
             data: bytes = message["bytes"] if text is None else text.encode()
             if len(data) > self._limit:
-                self.close(TOO_BIG, "message too big")
+                self.close(CloseCode.TOO_BIG, "message too big")
             elif text is None:
                 self._tell(lambda conversation, data=data: conversation.binary(data))
             else:
@@ -197,7 +197,7 @@ class AsgiSocket:
             call(self._conversation)
         except Exception:
             log.exception("conversation_failed")
-            self.close(INTERNAL_ERROR)
+            self.close(CloseCode.INTERNAL_ERROR)
 
 
 def _acceptance(accepted: Accepted) -> Message:

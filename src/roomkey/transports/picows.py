@@ -24,18 +24,10 @@ from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
 from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
 from roomkey.transports.handshake_gate import UNAVAILABLE, HandshakeGate
-from roomkey.transports.messages import CLOSE, PING, PONG, MessageAssembler, close_code
+from roomkey.transports.messages import MessageAssembler, close_code
 from roomkey.transports.timers import TimerWheel
-from roomkey.transports.violations import (
-    INTERNAL_ERROR,
-    NO_CLOSE,
-    NO_CODE,
-    PROTOCOL_ERROR,
-    SERVICE_RESTART,
-    Violation,
-    close_payload,
-)
-from roomkey.wire.frame import Frame, header
+from roomkey.wire.close import CloseCode, Violation, close_payload
+from roomkey.wire.frame import CLOSE, PING, PONG, Frame, header
 
 log = structlog.get_logger()
 
@@ -202,7 +194,7 @@ class HandshakeProtocol(asyncio.Protocol):
         except ValueError:
             log.exception("acceptance_unsendable")
             self._refuse(UNAVAILABLE)
-            answer.conversation.closed(NO_CLOSE)
+            answer.conversation.closed(CloseCode.NO_CLOSE)
             return
         socket = WebSocketConnection(
             self._transport,
@@ -354,11 +346,11 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         self._connections.discard(self)
         self._context.timers.stop(self)
         del self._parser  # it holds us as we hold it
-        self._end(NO_CLOSE)
+        self._end(CloseCode.NO_CLOSE)
 
     def shutdown(self) -> None:
         """Called by uvicorn when it stops, for the sockets that nobody has drained."""
-        self.close(SERVICE_RESTART, "shutdown")
+        self.close(CloseCode.RESTART, "shutdown")
 
     def due(self) -> None:
         """A deadline in the timer wheel has passed."""
@@ -395,7 +387,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
 
     def _data(self, opcode: int, frame: WSFrame) -> None:
         if frame.rsv2 or frame.rsv3:
-            raise Violation(PROTOCOL_ERROR, "RSV2 or RSV3 without an extension")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "RSV2 or RSV3 without an extension")
         payload = frame.get_payload_as_bytes()
         message = self._assembler.receive(opcode, payload, final=frame.fin, rsv1=frame.rsv1)
         conversation = self._conversation
@@ -408,18 +400,18 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
                 conversation.text(message)
         except Exception:
             log.exception("conversation_failed")
-            self.close(INTERNAL_ERROR)
+            self.close(CloseCode.INTERNAL_ERROR)
 
     def _control(self, opcode: int, frame: WSFrame) -> None:
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            raise Violation(PROTOCOL_ERROR, "RSV bits on a control frame")  # RFC 7692, 6.1
+            raise Violation(CloseCode.PROTOCOL_ERROR, "RSV bits on a control frame")  # RFC 7692, 6.1
         payload = frame.get_payload_as_bytes()
         if opcode == PING:
             self._answer_ping(payload)
         elif opcode == CLOSE:
             code = close_code(payload)
             if self._phase is _OPEN:
-                self._write_close(b"" if code == NO_CODE else close_payload(code, ""))
+                self._write_close(b"" if code == CloseCode.NO_CODE else close_payload(code, ""))
             self._finish(code)
         # An unsolicited pong is a sign of life and nothing else (RFC 6455, 5.5.3).
 
@@ -439,7 +431,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
             call(conversation)
         except Exception:
             log.exception("conversation_failed")
-            self.close(INTERNAL_ERROR)
+            self.close(CloseCode.INTERNAL_ERROR)
 
     # --- ends ---------------------------------------------------------------------------------------------
 
@@ -450,7 +442,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         if self._phase is _OPEN:
             self._write_close(close_payload(violation.code, violation.reason))
         if self._phase is not _OVER:
-            self._finish(NO_CLOSE)
+            self._finish(CloseCode.NO_CLOSE)
 
     def _finish(self, code: int) -> None:
         """

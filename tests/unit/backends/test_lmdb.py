@@ -4,12 +4,12 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
+import gc
 import os
-import subprocess
-import sys
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -17,13 +17,13 @@ import pytest
 from msgspec.structs import replace
 
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
-from roomkey.backends.lmdb.commit import Commit, Stored, stored
+from roomkey.backends.lmdb.commit import Commit, Stored, stored, update
 from roomkey.backends.lmdb.layout import FORMAT_KEY
 from roomkey.domain.session import Activated, Session, SessionFilter, SessionState
 from roomkey.errors import InvalidInput, NotFound, Storage
 from roomkey.testing.storage import disagreements, issue
-from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, history, store
-from tests.support.lmdb_file import index_faults
+from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, fact, history, store
+from tests.support.lmdb_file import holding_the_lock, index_faults
 
 QUICK = FileSystemSettings(durable=False)
 
@@ -165,7 +165,7 @@ class TestTheWriter:
     async def test_one_bad_change_does_not_spoil_the_others(self, tmp_path: Path) -> None:
         def half_done(commit: Commit) -> None:
             commit.put(commit.tables.sessions, b"half", b"done")
-            commit.ledger.created(NOON)
+            commit.counters.created(NOON)
             raise NotFound("after all")
 
         def defective(commit: Commit) -> None:
@@ -232,6 +232,17 @@ class TestTheWriter:
                     group.create_task(store(storage, f"user-{number}"))
 
             assert await storage.count(SessionFilter()) == 50
+
+    async def test_a_change_that_nobody_waits_for_may_fail_without_complaints(self, tmp_path: Path) -> None:
+        ghost = issue().session
+        complaints: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+        async with opened(tmp_path) as storage:
+            storage._writer.enqueue(partial(update, session=ghost, event=fact(ghost, Activated, NOON), secret=None))
+        gc.collect()
+
+        assert complaints == []
 
     async def test_closing_finishes_what_waits(self, tmp_path: Path) -> None:
         storage = FileSystemSessionStorage(tmp_path, QUICK)
@@ -385,25 +396,6 @@ def forget_sessions_of_users(storage: FileSystemSessionStorage) -> None:
     assert file is not None
     with file.environment.begin(write=True) as transaction:
         transaction.drop(file.tables.users, delete=False)
-
-
-@contextmanager
-def holding_the_lock(path: Path) -> Generator[None]:
-    """Another process that is writing and does not come to an end."""
-    code = (
-        "import lmdb, sys; environment = lmdb.open(sys.argv[1], max_dbs=9); "
-        "transaction = environment.begin(write=True); print('held', flush=True); sys.stdin.read(); transaction.abort()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        try:
-            yield
-        finally:
-            assert child.stdin is not None
-            child.stdin.close()
 
 
 def modes(path: Path) -> dict[str, int]:

@@ -212,7 +212,7 @@ async def test_whoever_comes_to_write_is_not_let_into_a_document_that_was_replac
 
 @in_no_time
 async def test_nobody_opens_anything_when_the_library_is_not_at_work() -> None:
-    closed = OpenDocuments(FaultyStore(), House().hub, clock=HandClock())
+    closed = OpenDocuments(FaultyStore(), clock=HandClock())
 
     with pytest.raises(Storage):
         async with closed.using("d", create=True):
@@ -377,7 +377,7 @@ async def test_what_is_used_or_not_saved_is_never_put_away(use: str) -> None:
         if use == "attendee":
             house.attend(document)
         elif use == "pin":
-            document.pins += 1
+            document.pin()
         else:
             house.store.gate.clear()
             document.take_update(Writer().type("unsaved"), ALICE, NOON)

@@ -28,7 +28,7 @@ class Desk:
         self.tasks: list[asyncio.Task[None]] = []  # or they would be collected
         self.told: list[tuple[str, bool]] = []
         self.lost = 0
-        self.remote_changes_seen = 0
+        self.overtaken = 0
         self.writer: DocumentWriter
 
     @classmethod
@@ -58,7 +58,7 @@ class Desk:
         self.lost += 1
 
     def _overtake(self) -> None:
-        self.remote_changes_seen += 1
+        self.overtaken += 1
 
     def add(self, *texts: str) -> None:
         for text in texts:
@@ -205,7 +205,7 @@ async def test_a_write_that_was_stored_though_storage_said_no_loses_nothing_and_
 
     assert set(await desk.stored()) == {b"a"}
     assert desk.told == [("a", True)]
-    assert desk.remote_changes_seen == 1
+    assert desk.overtaken == 1
 
 
 @in_no_time
@@ -296,12 +296,16 @@ async def test_appends_of_others_are_noticed_and_counted() -> None:
 
     desk.add("a")
     await desk.writer.settle()
-    remote_changes_seen = desk.remote_changes_seen
+    overtaken = desk.overtaken
     desk.add("b")
     await desk.writer.settle()
 
-    assert (remote_changes_seen, desk.remote_changes_seen) == (1, 1)
-    assert desk.writer.sequence == 3
+    before = desk.writer.sequence, desk.writer.beyond, desk.writer.has_gap
+    desk.writer.merged(1)
+
+    assert (overtaken, desk.overtaken) == (1, 1)
+    assert before == (0, 2, True)
+    assert (desk.writer.sequence, desk.writer.beyond, desk.writer.has_gap) == (3, 0, False)
 
 
 @in_no_time

@@ -7,8 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from roomkey.domain.access import Access, Grant
-from roomkey.domain.lifecycle import NEXT_STATE, apply, deadline, diagram, holds, overdue, replay
-from roomkey.domain.policy import OnIdle
+from roomkey.domain.lifecycle import NEXT_STATE, OnIdle, apply, deadline, diagram, holds, overdue, replay
 from roomkey.domain.session import (
     Activated,
     Deleted,

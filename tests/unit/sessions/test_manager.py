@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from roomkey import errors
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.domain.access import Access, Grant
-from roomkey.domain.policy import OnCap, OnIdle, SessionPolicy
+from roomkey.domain.lifecycle import OnIdle
+from roomkey.domain.policy import OnCap, SessionPolicy
 from roomkey.domain.session import (
     AnyEvent,
     Client,

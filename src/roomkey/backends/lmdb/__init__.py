@@ -7,7 +7,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from roomkey.backends.lmdb import commit
 from roomkey.backends.lmdb.commit import Commit, Newcomer
@@ -177,7 +177,7 @@ class FileSystemSessionStorage:
     async def count(self, filter: SessionFilter) -> int:
         if filter.user_id is None and filter.created_before is None and filter.created_after is None:
             with self._snapshot() as snapshot:
-                return snapshot.ledger().count(filter.state)
+                return snapshot.counters().count(filter.state)
         counted = 0
         page = Page(limit=SCAN_LIMIT)
         while True:
@@ -195,7 +195,7 @@ class FileSystemSessionStorage:
                 snapshot.overdue(search)
             if search.misplaced:
                 # Nobody waits for it, and reading goes on when the disk is full.
-                self._writer.enqueue(partial(commit.tend, ids=search.misplaced, now=now)).add_done_callback(_ignore)
+                self._writer.enqueue(partial(commit.tend, ids=search.misplaced, now=now))
                 search.misplaced = []
             await asyncio.sleep(0)
         return search.found
@@ -206,7 +206,7 @@ class FileSystemSessionStorage:
 
     async def statistics(self, now: datetime) -> StorageStatistics:
         with self._snapshot() as snapshot:
-            return snapshot.ledger().statistics(now)
+            return snapshot.counters().statistics(now)
 
     async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:
         with self._snapshot() as snapshot:
@@ -215,9 +215,3 @@ class FileSystemSessionStorage:
     async def heads(self) -> Mapping[int, int]:
         with self._snapshot() as snapshot:
             return snapshot.heads()
-
-
-def _ignore(future: "asyncio.Future[Any]") -> None:
-    """Look at what became of it, so that asyncio does not complain that nobody did."""
-    if not future.cancelled():
-        future.exception()

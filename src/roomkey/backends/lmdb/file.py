@@ -173,9 +173,9 @@ class DataFile(MappedFile[Tables]):
         super().__init__(directory, settings, names=Tables._fields, tables=Tables, format=FORMAT)
 
 
-class Moment(Generic[TablesT]):
+class ReadTransaction(Generic[TablesT]):
     """
-    One moment of a file. Used as a context manager, inside which LMDB's errors become ``Storage``.
+    A file as it is at one moment. Used as a context manager, inside which LMDB's errors become ``Storage``.
 
     Nothing inside may await: the map may change its size between two turns of the event loop.
     """

@@ -51,8 +51,8 @@ class _Waiting(NamedTuple):
     change: Callable[[Any], Any]
 
 
-class _Outcome(NamedTuple):
-    """What became of a change."""
+class _Answer(NamedTuple):
+    """What became of a change, for whoever asked for it."""
 
     future: "asyncio.Future[Any]"
     result: Any
@@ -110,7 +110,7 @@ class Writer(Generic[FileT, ChangesT]):
         self._opened: asyncio.Future[FileT] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._closing = False
-        self._answers: list[_Outcome] = []
+        self._answers: list[_Answer] = []
         self._checked_readers_at = monotonic()
         self._thread = Thread(target=self._run, name="roomkey-lmdb-writer", daemon=True)
         self._committed_at = 0.0
@@ -145,7 +145,7 @@ class Writer(Generic[FileT, ChangesT]):
         return await self.enqueue(change)
 
     def enqueue(self, change: Callable[[ChangesT], T]) -> "asyncio.Future[T]":
-        """Like ``submit`` for a change that cannot wait for room."""
+        """Like ``submit`` for a change that cannot wait for room. Nobody needs to look at the future."""
         if self._closing:
             raise Storage("the storage is closed")
         future: asyncio.Future[T] = self._loop.create_future()
@@ -202,9 +202,9 @@ class Writer(Generic[FileT, ChangesT]):
             # They stay in the set, which bounds the queue, until the thread has got rid of them.
             for future in self._unanswered:
                 if not future.done():
-                    future.set_exception(Storage(f"{self._directory}: the disk does not answer"))
+                    _fail(future, Storage(f"{self._directory}: the disk does not answer"))
 
-    def _settle(self, answers: list[_Outcome]) -> None:
+    def _settle(self, answers: list[_Answer]) -> None:
         self._answered_at = monotonic()
         for future, result, error in answers:
             self._unanswered.discard(future)
@@ -213,10 +213,10 @@ class Writer(Generic[FileT, ChangesT]):
             if error is None:
                 future.set_result(result)
             else:
-                future.set_exception(error)
+                _fail(future, error)
         self._room.set()
 
-    def _stand_still(self, answers: list[_Outcome], pause: "_Pause") -> None:
+    def _stand_still(self, answers: list[_Answer], pause: "_Pause") -> None:
         self._settle(answers)
         pause.begun.release()
         pause.over.acquire(timeout=STANDSTILL_SECONDS)
@@ -234,8 +234,8 @@ class Writer(Generic[FileT, ChangesT]):
         while running:
             batch, running = self._collect(wait=not self._answers)
             if batch:
-                outcomes = self._write(batch)  # replaces the list of answers
-                self._answers.extend(outcomes)
+                answers = self._write(batch)  # replaces the list of answers
+                self._answers.extend(answers)
             else:
                 self._tell()
         self._tell()
@@ -257,15 +257,15 @@ class Writer(Generic[FileT, ChangesT]):
             return batch, True
         return batch, False
 
-    def _write(self, batch: list[_Waiting]) -> list[_Outcome]:
+    def _write(self, batch: list[_Waiting]) -> list[_Answer]:
         """Commit the batch, whatever that takes; what became of each change."""
-        failed: list[_Outcome] = []
+        failed: list[_Answer] = []
         try:
             while True:
                 try:
                     return failed + self._attempt(batch)
                 except _Spoiled as spoiled:
-                    failed.append(_Outcome(spoiled.waiting.future, None, spoiled.error))
+                    failed.append(_Answer(spoiled.waiting.future, None, spoiled.error))
                     batch = [waiting for waiting in batch if waiting is not spoiled.waiting]
                 except lmdb.MapFullError:
                     self._while_nobody_reads(self._file.grow)
@@ -281,14 +281,14 @@ class Writer(Generic[FileT, ChangesT]):
             _log.exception("storage_writer_failed")
         _log.error("storage_write_failed", reason=self.trouble, changes=len(batch))
         message = f"{self._directory}: {self.trouble}"
-        return failed + [_Outcome(future, None, Storage(message)) for future, _ in batch]
+        return failed + [_Answer(future, None, Storage(message)) for future, _ in batch]
 
-    def _attempt(self, batch: list[_Waiting]) -> list[_Outcome]:
+    def _attempt(self, batch: list[_Waiting]) -> list[_Answer]:
         transaction = self._file.environment.begin(write=True)
         try:
             with self._while_the_loop_stands_still():
                 commit = self._begin(transaction, self._file)
-                outcomes = [_apply(commit, waiting) for waiting in batch]
+                answers = [_apply(commit, waiting) for waiting in batch]
                 if commit.writes:
                     commit.close()
             if commit.writes:
@@ -297,7 +297,7 @@ class Writer(Generic[FileT, ChangesT]):
         finally:
             transaction.abort()  # does nothing after a commit
         self._check_readers()
-        return outcomes
+        return answers
 
     @contextmanager
     def _while_the_loop_stands_still(self) -> Generator[None]:
@@ -350,18 +350,23 @@ class Writer(Generic[FileT, ChangesT]):
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
+def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # asyncio then does not complain if nobody else looks at it
+
+
 def _probe(commit: Changes[Any], size: int) -> None:
     commit.probe(size)
 
 
-def _apply(commit: Changes[Any], waiting: _Waiting) -> _Outcome:
+def _apply(commit: Changes[Any], waiting: _Waiting) -> _Answer:
     future, change = waiting
     before = commit.writes
     try:
-        return _Outcome(future, change(commit))
+        return _Answer(future, change(commit))
     except RoomkeyError as error:
         if commit.writes == before:
-            return _Outcome(future, None, error)
+            return _Answer(future, None, error)
         raise _Spoiled(waiting, error) from error
     except lmdb.BadValsizeError as error:
         raise _Spoiled(waiting, Storage("a key is longer than LMDB allows")) from error

@@ -28,6 +28,7 @@ class DocumentDamageConformance(DocumentSuite):
             calls: list[Callable[[], Awaitable[object]]] = [
                 lambda: store.find("secret plan"),
                 lambda: store.load("secret plan"),
+                lambda: store.updates("secret plan", "first", 0),
                 lambda: store.create("secret plan", "second", NOON),
                 lambda: store.append("secret plan", "first", [update(b"more")]),
                 lambda: store.compact("secret plan", "first", snapshot=b"", upto=1, authorship=b""),
@@ -41,7 +42,9 @@ class DocumentDamageConformance(DocumentSuite):
                     await call()
                 assert "secret" not in str(caught.value)
                 assert caught.value.__cause__ is None
-            assert not await store.is_deleted("secret plan", "first")
+            # It is not known as deleted either, which would be `Conflict`.
+            with pytest.raises(Serialization):
+                await store.create("secret plan", "first", NOON)
 
     async def test_the_others_go_on(self) -> None:
         async with self.open() as store:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from roomkey.realtime.rooms.hub import CHUNK_BYTES, HIGH_WATER_BYTES, Hub, Outbox
+from roomkey.realtime.rooms.hub import CHUNK_BYTES, HIGH_WATER_BYTES, Channel, Hub, Outbox
 from roomkey.wire.frame import Frame
 from tests.support.sockets import FakeSocket, Turns
 
@@ -20,13 +20,13 @@ class Listener:
         self.box = Outbox(self._overflowed)
         self.box.socket = self.socket = FakeSocket()
         for document in documents:
-            house.hub.join(self.box, document)
+            house.hub.join(self.box, house.channels[document])
 
     def _overflowed(self) -> None:
         self.overflows += 1
         self.box.socket = None
-        for document in list(self.box.members or ()):
-            self._house.hub.leave(self.box, document)
+        for channel in list(self.box.members or ()):
+            self._house.hub.leave(self.box, channel)
 
     def read(self, house: "House", size: int) -> None:
         """The peer reads some of what the operating system would not take."""
@@ -43,12 +43,13 @@ class House:
     def __init__(self, max_outbox_size: int = 1024 * 1024) -> None:
         self.turns = Turns()
         self.hub = Hub(max_outbox_size=max_outbox_size, schedule=self.turns)
+        self.channels = {"d": Channel(), "e": Channel()}
 
     def publish(self, text: str, sender: Listener | None = None, document: str = "d") -> None:
-        self.hub.publish(self.hub.rooms[document], frame(text), sender and sender.box)
+        self.hub.publish(self.channels[document], frame(text), sender and sender.box)
 
     def point(self, text: str, sender: Listener, document: str = "d") -> None:
-        self.hub.point(self.hub.rooms[document], frame(text), sender.box)
+        self.hub.point(self.channels[document], frame(text), sender.box)
 
 
 def test_the_frames_of_a_turn_leave_in_one_write() -> None:
@@ -132,7 +133,7 @@ def test_who_leaves_within_a_turn_gets_what_came_before_and_nothing_after() -> N
     listener, other = Listener(house, "d"), Listener(house, "d")
 
     house.publish("before")
-    house.hub.leave(listener.box, "d")
+    house.hub.leave(listener.box, house.channels["d"])
     house.hub.send(listener.box, frame("unsubscribed"))
     house.publish("after")
     house.turns.turn()
@@ -146,10 +147,10 @@ def test_who_joins_again_within_a_turn_gets_each_message_once() -> None:
     listener, _ = Listener(house, "d"), Listener(house, "d")
 
     house.publish("1")
-    house.hub.leave(listener.box, "d")
+    house.hub.leave(listener.box, house.channels["d"])
     house.publish("2")
-    house.hub.join(listener.box, "d")
-    house.hub.join(listener.box, "d")
+    house.hub.join(listener.box, house.channels["d"])
+    house.hub.join(listener.box, house.channels["d"])
     house.publish("3")
     house.turns.settle()
 
@@ -160,10 +161,13 @@ def test_an_empty_room_is_forgotten() -> None:
     house = House()
     first, second = Listener(house, "d"), Listener(house, "d")
 
-    assert house.hub.leave(first.box, "d") is False
-    assert house.hub.leave(second.box, "d") is True
-    assert house.hub.leave(second.box, "d") is False
-    assert house.hub.rooms == {}
+    house.hub.leave(first.box, house.channels["d"])
+    still_there = list(house.channels["d"].members)
+    house.hub.leave(second.box, house.channels["d"])
+    house.hub.leave(second.box, house.channels["d"])
+
+    assert still_there == [second.box]
+    assert house.channels["d"].members == {}
 
 
 def test_the_frames_of_several_rooms_come_together() -> None:
@@ -200,7 +204,7 @@ def test_the_cursor_of_who_left_does_not_come_after_it() -> None:
     pointer, reader = Listener(house, "d"), Listener(house, "d")
 
     house.point("a", pointer)
-    house.hub.leave(pointer.box, "d")
+    house.hub.leave(pointer.box, house.channels["d"])
     house.publish("gone")
     house.turns.turn()
 
@@ -328,7 +332,7 @@ def test_closing_in_the_middle_of_a_turn_disturbs_nobody() -> None:
     stall(dead)
 
     def leave() -> None:
-        house.hub.leave(dead.box, "d")
+        house.hub.leave(dead.box, house.channels["d"])
         house.publish("one is gone")
 
     dead.box.overflowed = leave

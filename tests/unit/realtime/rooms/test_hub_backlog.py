@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from roomkey.realtime.rooms.hub import CHUNK_BYTES, HIGH_WATER_BYTES, Hub, Outbox
+from roomkey.realtime.rooms.hub import CHUNK_BYTES, HIGH_WATER_BYTES, Channel, Hub, Outbox
 from roomkey.wire.frame import Frame
 from tests.support.sockets import FakeSocket, Turns
 
@@ -50,13 +50,13 @@ class Editor:
         self.box = Outbox(self._overflowed, self.backlog)
         self.box.socket = self.socket = FakeSocket()
         for room in rooms or ("d",):
-            house.hub.join(self.box, room)
+            house.hub.join(self.box, house.channels[room])
 
     def _overflowed(self) -> None:
         self.overflows += 1
         self.box.socket = None
-        for room in list(self.box.members or ()):
-            self._house.hub.leave(self.box, room)
+        for channel in list(self.box.members or ()):
+            self._house.hub.leave(self.box, channel)
 
     def stall(self) -> None:
         """Stop to read; everything that is published now is missed, once the hub has noticed."""
@@ -77,10 +77,11 @@ class House:
     def __init__(self) -> None:
         self.turns = Turns()
         self.hub = Hub(max_outbox_size=LIMIT, schedule=self.turns)
+        self.channels = {"d": Channel(), "e": Channel()}
 
     def publish(self, text: str, room: str = "d", *, size: int = 0) -> Frame:
         published = frame(text, size)
-        self.hub.publish(self.hub.rooms[room], published)
+        self.hub.publish(self.channels[room], published)
         return published
 
     def say(self, editor: Editor, text: str) -> None:
@@ -276,7 +277,7 @@ def test_what_was_missed_in_a_room_counts_until_the_reader_leaves_it() -> None:
     slow.stall()
     missed = house.publish("in this turn", "d")
 
-    house.hub.leave(slow.box, "d")
+    house.hub.leave(slow.box, house.channels["d"])
     house.publish("not for it any more", "d")
     house.turn()
 
@@ -287,7 +288,7 @@ def test_whoever_has_no_backlog_is_given_every_frame_late() -> None:
     house = House()
     late = Outbox(lambda: None)
     late.socket = socket = FakeSocket()
-    house.hub.join(late, "d")
+    house.hub.join(late, house.channels["d"])
     Editor(house)
     socket.unread = HIGH_WATER_BYTES + 1
     for number in range(3):

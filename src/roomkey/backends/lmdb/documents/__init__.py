@@ -14,13 +14,14 @@ from roomkey.backends.document_keys import name_key, name_of, new_name_key, vers
 from roomkey.backends.lmdb.documents import commit
 from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges
 from roomkey.backends.lmdb.documents.layout import DocumentFile
-from roomkey.backends.lmdb.documents.snapshot import BacklogSearch, Loading, Snapshot
+from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
 from roomkey.backends.lmdb.file import FileSystemSettings, Transaction
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.errors import Storage
 from roomkey.ports import (
     DocumentPage,
     DocumentRecord,
+    DocumentTail,
     DocumentUpdate,
     DocumentVersion,
     NewVersion,
@@ -175,9 +176,9 @@ class FileSystemDocumentStore:
                 return loading.document
             await asyncio.sleep(0)
 
-    async def is_deleted(self, name: str, lineage: str) -> bool:
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
         with self._snapshot() as snapshot:
-            return snapshot.is_deleted(name_key(name), lineage)
+            return snapshot.tail(name_key(name), lineage, after, min(limit, SLICE_UPDATES))
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         after = None if page.cursor is None else name_of(page.cursor).encode()
@@ -185,10 +186,10 @@ class FileSystemDocumentStore:
             return snapshot.list(prefix.encode("utf-8", "surrogatepass"), after, page.limit)
 
     async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
-        search = BacklogSearch(updates=updates, size=size, limit=limit)
+        search = LongLogSearch(updates=updates, size=size, limit=limit)
         while True:
             with self._snapshot() as snapshot:
-                snapshot.backlog(search)
+                snapshot.long_logs(search)
             if search.ended:
                 return [*search.found.values()]
             await asyncio.sleep(0)

@@ -99,19 +99,8 @@ class DocumentChanges(Changes[DocumentTables]):
         return found if found is not None and found.entry.lineage == lineage else None
 
     def existing(self, name: bytes | None, lineage: str) -> Filed:
-        """
-        The document of this name and lineage, which must be there.
-
-        Raises:
-            NotFound: If there is none of this name.
-            Conflict: If it is of another lineage.
-        """
-        found = self.find(name)
-        if found is None:
-            raise DocumentNotFound("there is no such document")
-        if found.entry.lineage != lineage:
-            raise Conflict("the document is another one")
-        return found
+        """The document of this name, which must be ``checked``."""
+        return checked(self.find(name), lineage)
 
     def write(self, found: Filed, entry: DocumentEntry) -> None:
         """Make ``entry`` current in place of ``found``."""
@@ -193,6 +182,21 @@ def filed(key: bytes, record: bytes | None, name: bytes | None) -> Filed:
     if name is not None and entry.name.encode() != name:
         raise Serialization("a document record is at a wrong place")
     return Filed(DOCUMENT.unpack(key)[0], entry)
+
+
+def checked(found: Filed | None, lineage: str) -> Filed:
+    """
+    ``found``, which must be a document of this lineage.
+
+    Raises:
+        NotFound: If there is none.
+        Conflict: If it is of another lineage.
+    """
+    if found is None:
+        raise DocumentNotFound("there is no such document")
+    if found.entry.lineage != lineage:
+        raise Conflict("the document is another one")
+    return found
 
 
 def create(changes: DocumentChanges, name: bytes, lineage: str, now: datetime) -> DocumentRecord:

@@ -7,7 +7,7 @@ import structlog
 from roomkey.backends.document_keys import name_cursor, version_cursor
 from roomkey.backends.document_records import Authors, decode_batch, decode_version
 from roomkey.backends.lmdb.documents import names
-from roomkey.backends.lmdb.documents.commit import Filed, filed
+from roomkey.backends.lmdb.documents.commit import Filed, checked, filed
 from roomkey.backends.lmdb.documents.layout import (
     BACKLOG,
     DOCUMENT,
@@ -20,19 +20,26 @@ from roomkey.backends.lmdb.documents.layout import (
     DocumentTables,
     Measure,
     Part,
-    grave_key,
     size_class,
 )
-from roomkey.backends.lmdb.file import Moment, Table, step_before
+from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
 from roomkey.errors import Serialization
-from roomkey.ports import DocumentPage, DocumentRecord, DocumentUpdate, DocumentVersion, StoredDocument, VersionPage
+from roomkey.ports import (
+    DocumentPage,
+    DocumentRecord,
+    DocumentTail,
+    DocumentUpdate,
+    DocumentVersion,
+    StoredDocument,
+    VersionPage,
+)
 
 SLICE_UPDATES = 4_000
 SLICE_BYTES = 4 * 1024 * 1024
 """So much of a log is read between two turns of the event loop: some five milliseconds."""
 
 SCAN_LIMIT = 1_000
-"""The same for entries of the backlog."""
+"""The same for entries of ``backlog``."""
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -79,7 +86,7 @@ class Loading:
         )
 
 
-class BacklogSearch:
+class LongLogSearch:
     """
     A search for documents with long logs, the longest first, which may take several snapshots.
 
@@ -110,7 +117,7 @@ class BacklogSearch:
             self.found[found.number] = found.entry.record()
 
 
-class Snapshot(Moment[DocumentTables]):
+class Snapshot(ReadTransaction[DocumentTables]):
     """One moment of the documents."""
 
     __slots__ = ()
@@ -134,23 +141,32 @@ class Snapshot(Moment[DocumentTables]):
         if found is None:
             loading.ended = True
             return
-        number, entry = found
+        entry = found.entry
         if not loading.is_based_on(found):
             loading.begin(found, *self._base(found))
         more = len(loading.updates) + SLICE_UPDATES
         size = 0
-        expected = entry.upto + len(loading.updates) + 1
-        for sequence, record in self._log_from(number, expected):
-            if sequence != expected:
-                break
-            loading.updates += decode_batch(record, loading.authors)
-            expected = entry.upto + len(loading.updates) + 1
-            size += len(record)
+        for updates, bytes_read in self._appended(found, entry.upto + len(loading.updates), loading.authors):
+            loading.updates += updates
+            size += bytes_read
             if len(loading.updates) >= more or size >= SLICE_BYTES:
                 return
-        if expected != entry.sequence + 1:
-            raise Serialization("updates of a document are missing")
         loading.end(entry.record(), entry.upto)
+
+    def tail(self, name: bytes | None, lineage: str, after: int, limit: int) -> DocumentTail:
+        """What was appended behind number ``after``."""
+        found = checked(self.find(name), lineage)
+        entry = found.entry
+        if after < entry.upto:
+            return DocumentTail(entry.sequence, None)
+        tail: list[DocumentUpdate] = []
+        size = 0
+        for updates, bytes_read in self._appended(found, after, {}):
+            tail += updates
+            size += bytes_read
+            if len(tail) >= limit or size >= SLICE_BYTES:
+                break
+        return DocumentTail(entry.sequence, tail[:limit])
 
     def _base(self, found: Filed) -> tuple[bytes | None, bytes | None]:
         number, entry = found
@@ -161,14 +177,39 @@ class Snapshot(Moment[DocumentTables]):
             self._content(number, Part.AUTHORSHIP, 0, entry.authorship_bytes),
         )
 
-    def _log_from(self, number: int, sequence: int) -> Iterator[tuple[int, bytes]]:
-        document = DOCUMENT.pack(number)
+    def _appended(self, found: Filed, after: int, known: Authors) -> Iterator[tuple[list[DocumentUpdate], int]]:
+        """
+        The updates behind number ``after``, row by row, with the bytes that were read for them.
+
+        Raises:
+            Serialization: If they are not all there, when it comes to that.
+        """
+        number, last = found.number, found.entry.sequence
+        if after >= last:
+            return
+        expected = after + 1
+        for first, record in self._rows_from(number, expected):
+            updates = decode_batch(record, known)
+            if first < expected:
+                del updates[: expected - first]  # they were appended together with some that are known
+            elif first > expected:
+                break
+            expected += len(updates)
+            yield updates, len(record)
+            if not updates or expected > last:
+                break
+        if expected != last + 1:
+            raise Serialization("updates of a document are missing")
+
+    def _rows_from(self, number: int, sequence: int) -> Iterator[tuple[int, bytes]]:
+        """The rows of a log from the one on that has to have this update, with the number of the first in each."""
+        document, key = DOCUMENT.pack(number), ROW.pack(number, sequence)
         with self._transaction.cursor(self._file.tables.updates) as cursor:
-            if cursor.set_range(ROW.pack(number, sequence)):
-                for key, record in cursor.iternext():
-                    if not key.startswith(document):
+            if cursor.set_key(key) or step_before(cursor, key):
+                for row, record in cursor.iternext():
+                    if not row.startswith(document):
                         return
-                    yield ROW.unpack(key)[1], record
+                    yield ROW.unpack(row)[1], record
 
     def _content(self, number: int, part: Part, version: int, size: int) -> bytes:
         common = PIECE.pack(number, part, version, 0)[:-4]
@@ -183,10 +224,6 @@ class Snapshot(Moment[DocumentTables]):
         if len(content) != size:
             raise Serialization("a part of a document is missing")
         return content
-
-    def is_deleted(self, name: bytes | None, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
-        return name is not None and self._get(grave_key(name, lineage), None, self._file.tables.graves) is not None
 
     # --- versions -------------------------------------------------------------------------------------
 
@@ -231,7 +268,7 @@ class Snapshot(Moment[DocumentTables]):
             records.append(self._filed(key, name).entry.record())
         return DocumentPage(records)
 
-    def backlog(self, search: BacklogSearch) -> None:
+    def long_logs(self, search: LongLogSearch) -> None:
         """Take the search a turn further."""
         looked_at = 0
         while search.ranges:
@@ -250,7 +287,7 @@ class Snapshot(Moment[DocumentTables]):
             del search.ranges[0]
         search.ended = True
 
-    def _consider(self, search: BacklogSearch, entry: bytes) -> None:
+    def _consider(self, search: LongLogSearch, entry: bytes) -> None:
         document = entry[-DOCUMENT.size :]
         try:
             search.meet(self._filed(document, None))

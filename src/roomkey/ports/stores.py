@@ -1,9 +1,4 @@
-"""
-Every seam to the outside on one scroll, and the few values that exist only at a seam.
-
-A port states its guarantees once; whoever implements it does not repeat them. Backends raise
-``roomkey.errors`` and nothing else.
-"""
+"""Where sessions and documents are kept: the ports of storage, the clock, and the values that pass through them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -170,7 +165,7 @@ class SessionStorage(EventLog, Protocol):
 
     async def create(self, new: Sequence[NewSession], policy: SessionPolicy, now: datetime) -> list[Evicted]:
         """
-        Store sessions, making room under the cap in the same commit as ``policy.victims`` says.
+        Store sessions, making room under the cap in the same commit as ``domain.policy.evictions`` decides.
 
         Sessions of one user are stored together or not at all; sessions of different users may be several
         commits. Live sessions that are overdue at ``now`` do not count and are left to the janitor.
@@ -334,6 +329,18 @@ class StoredDocument(Struct, frozen=True, kw_only=True):
     updates: Sequence[DocumentUpdate]
 
 
+class DocumentTail(Struct, frozen=True):
+    """
+    What was appended to a document behind a number. ``head`` is the number of its last update.
+
+    ``updates`` are in order and without a gap. They are empty if nothing is new, and ``None`` if some of them were
+    compacted: these are only in the snapshot, so the document has to be loaded anew.
+    """
+
+    head: int
+    updates: Sequence[DocumentUpdate] | None
+
+
 class NewVersion(Struct, frozen=True, kw_only=True):
     """A state of a document that is to be kept. ``content`` is a Yjs update of the whole state (V1)."""
 
@@ -425,6 +432,19 @@ class DocumentStore(Protocol):
         """
         ...
 
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        """
+        The updates behind number ``after``. Cheap: neither the snapshot nor the log up to there is read.
+
+        An answer has at most ``limit`` updates. It may have fewer if they are large, but has at least one if there
+        is one. Whoever asks again behind the last one until ``head`` is reached meets every update exactly once.
+        If ``head`` is less than ``after``, the store has lost updates that it once acknowledged.
+
+        Raises:
+            NotFound, Conflict: As ``append``.
+        """
+        ...
+
     async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
         """
         Replace the snapshot, and drop the updates up to number ``upto``, which it contains, from the log.
@@ -441,10 +461,6 @@ class DocumentStore(Protocol):
         Raises:
             Conflict: If it is of another lineage.
         """
-        ...
-
-    async def is_deleted(self, name: str, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
         ...
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:

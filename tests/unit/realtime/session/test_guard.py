@@ -1,0 +1,106 @@
+"""The doubts of a guard, as a table."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from roomkey.domain.session import Extended, Session
+from roomkey.realtime.session.effects import Close, Verify
+from roomkey.realtime.session.guard import NEXT_TRUST, SessionGuard, Signal, Trust
+from roomkey.realtime.session.limits import LimitsOfSessions
+from roomkey.realtime.settings import RealtimeSettings
+from tests.support.sockets import NOON, FakeSessions, HandClock
+
+ALL = set(Signal)
+QUESTIONS_OUT = {Trust.CHECKING, Trust.DOUBTING, Trust.OVERTAKEN}
+
+
+def guard(**settings: Any) -> SessionGuard:
+    session, _ = FakeSessions(HandClock()).issue()
+    configured = RealtimeSettings(**settings)
+    return SessionGuard(session, LimitsOfSessions(configured).open(session.id), settings=configured, now=NOON)
+
+
+def later(session: Session, versions: int) -> Extended:
+    """An event that lies so many versions ahead."""
+    version = session.version + versions
+    return Extended(
+        session=session.id, user=session.user_id, version=version, at=NOON, expires_at=NOON + timedelta(days=2)
+    )
+
+
+def test_the_table_says_what_follows_every_signal_that_can_come() -> None:
+    for trust in Trust:
+        answers = {Signal.ANSWERED, Signal.UNANSWERED} if trust in QUESTIONS_OUT | {Trust.OVER} else set[Signal]()
+        assert set(NEXT_TRUST[trust]) == {Signal.CHECK, Signal.DOUBT} | answers
+
+
+def test_a_doubt_is_only_removed_by_an_answer_to_a_question_that_is_younger() -> None:
+    for trust in (Trust.CERTAIN, Trust.CHECKING, Trust.DOUBTING, Trust.OVERTAKEN):
+        doubted = NEXT_TRUST[trust][Signal.DOUBT]
+        assert doubted in {Trust.DOUBTING, Trust.OVERTAKEN}
+        if trust in QUESTIONS_OUT:
+            assert NEXT_TRUST[doubted][Signal.ANSWERED] is Trust.DOUBTING
+
+
+def test_nothing_passes_while_there_is_doubt_and_everything_after_the_answer() -> None:
+    watched = guard()
+
+    asked = watched.happened(later(watched.session, 2), NOON)
+    held = watched.admit(b"waits", NOON)
+    answered = watched.verified(watched.session, NOON)
+
+    assert [type(effect) for effect in asked] == [Verify]
+    assert held == ()
+    assert not any(isinstance(effect, Verify | Close) for effect in answered)
+    assert watched.can_resume
+    assert watched.resume() == b"waits"
+    assert watched.admit(b"passes", NOON) is None
+
+
+def test_a_doubt_that_is_younger_than_the_question_is_asked_about_again() -> None:
+    watched = guard()
+    watched.happened(later(watched.session, 2), NOON)
+
+    silent = watched.happened(later(watched.session, 3), NOON)
+    again = watched.verified(watched.session, NOON)
+
+    assert silent == ()
+    assert [type(effect) for effect in again] == [Verify]
+    assert watched.admit(b"waits", NOON) == ()
+
+
+@pytest.mark.parametrize("doubts", [0, 1])
+def test_without_an_answer_only_a_session_that_is_not_in_doubt_goes_on(doubts: int) -> None:
+    watched = guard()
+    for _ in range(doubts):
+        watched.doubt()
+    if not doubts:
+        watched.due(watched.deadline.next_check())
+
+    watched.unverified(NOON)
+
+    assert watched.is_over is bool(doubts)
+
+
+def test_a_message_that_is_being_carried_out_lets_the_next_ones_wait() -> None:
+    watched = guard()
+    watched.pause()
+
+    held = watched.admit(b"waits", NOON)
+    waiting = watched.can_resume
+    watched.unpause()
+
+    assert (held, waiting, watched.can_resume) == ((), False, True)
+
+
+def test_what_waits_is_bounded() -> None:
+    watched = guard(max_held_messages=3)
+    watched.pause()
+
+    effects = [watched.admit(b"waits", NOON) for _ in range(4)]
+
+    assert effects[:3] == [(), (), ()]
+    assert [type(effect) for effect in effects[3] or ()] == [Close]
+    assert watched.is_over
