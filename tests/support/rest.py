@@ -23,6 +23,7 @@ from roomkey.documents.service import DocumentService
 from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
+from roomkey.health import Health
 from roomkey.ports import Clock
 from roomkey.security.apikeys import ApiKey, ApiKeys, mint
 from roomkey.security.tickets import Tickets
@@ -137,6 +138,7 @@ class Rest:
         self.app = create_app(
             self.sessions,
             documents=None if open_documents is None else DocumentService(open_documents),
+            health=Health(self.sessions, documents=open_documents),
             settings=settings,
             keys=keys,
             tickets=self.tickets,

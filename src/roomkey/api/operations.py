@@ -26,6 +26,7 @@ from roomkey.api.schemas import parse_query
 from roomkey.documents.service import DocumentService
 from roomkey.domain.access import Access
 from roomkey.errors import RoomkeyError
+from roomkey.health import Health
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -66,6 +67,7 @@ class Services(Struct, frozen=True, kw_only=True):
 
     sessions: SessionManager
     documents: DocumentService | None
+    health: Health
     authenticator: Authenticator
     tickets: Tickets
     idempotency: Idempotency

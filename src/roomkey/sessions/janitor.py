@@ -27,7 +27,7 @@ class JanitorSettings(Struct, frozen=True, kw_only=True):
     event_retention: timedelta = timedelta(days=90)
 
 
-class BackgroundTasks(Struct, frozen=True, kw_only=True):
+class JanitorRound(Struct, frozen=True, kw_only=True):
     """What one round did, and how far behind it was when it began."""
 
     expired: int
@@ -59,13 +59,13 @@ class Janitor:
                 _log.warning("janitor_failed", code=error.code, error=str(error))
             await asyncio.sleep(self._settings.interval.total_seconds())
 
-    async def sweep(self) -> BackgroundTasks:
+    async def sweep(self) -> JanitorRound:
         """Do everything that is due now, in batches between which others get their turn."""
         now = self._sessions.clock.now()
         first = await self._sessions.storage.overdue(now, 1)
         due = deadline(first[0]) if first else None
         self.lag = now - due if due is not None else timedelta()
-        return BackgroundTasks(
+        return JanitorRound(
             expired=await self._expire(),
             deleted=await self._delete(),
             forgotten_events=await self._forget(),

@@ -5,9 +5,6 @@ from typing import Final
 
 from msgspec import Struct
 
-HIGH_WATER_BYTES: Final = 64 * 1024
-"""A socket with more than this unsent is told when it can be written to again."""
-
 
 class TransportSettings(Struct, frozen=True, kw_only=True):
     """What every WebSocket transport waits for, and how much of it at once."""

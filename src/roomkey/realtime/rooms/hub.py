@@ -13,11 +13,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Socket
 from roomkey.wire.frame import Frame
-
-HIGH_WATER_BYTES: Final = 64 * 1024
-"""When a transport has more than this unsent, it says when it is ``writable`` again; until then frames stay here."""
 
 CHUNK_BYTES: Final = 256 * 1024
 """A reader that catches up is given so much at a time, so that what is unsent stays bounded in the transport, too."""
