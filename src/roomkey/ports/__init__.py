@@ -5,6 +5,7 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 ``roomkey.errors`` and nothing else.
 """
 
+from roomkey.ports.authentication import Authenticator
 from roomkey.ports.stores import (
     Author,
     Clock,
@@ -29,6 +30,7 @@ from roomkey.ports.stores import (
 )
 
 __all__ = [
+    "Authenticator",
     "Author",
     "Clock",
     "DocumentPage",
