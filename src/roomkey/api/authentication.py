@@ -10,11 +10,18 @@ from msgspec import Struct
 from starlette.types import Scope
 
 from roomkey.api.http_messages import SAFE_METHODS
-from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending
 from roomkey.api.schemas import printable
 from roomkey.domain.access import Access, access_to, allows
 from roomkey.domain.session import Client, Session, SessionState
-from roomkey.errors import DocumentNotFound, Forbidden, Invalidated, InvalidToken
+from roomkey.errors import (
+    CredentialsMissing,
+    DocumentNotFound,
+    Forbidden,
+    Invalidated,
+    InvalidToken,
+    OriginRejected,
+    SessionPending,
+)
 from roomkey.security import apikeys, credentials
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.credentials import Credential, CredentialKind

@@ -44,14 +44,21 @@ from roomkey.api.http_messages import (
     preferred,
 )
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.problems import NotAcceptable, UnknownCursor
 from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render, text_root
 from roomkey.documents.content import roots
 from roomkey.documents.crdt.updates import read_update
-from roomkey.documents.document import DocumentTooLarge, WritesRefused
 from roomkey.documents.service import Condition, DocumentRevision, Written
 from roomkey.domain.access import Access, access_to
-from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, VersionMismatch
+from roomkey.errors import (
+    Conflict,
+    DocumentNotFound,
+    DocumentTooLarge,
+    InvalidInput,
+    NotAcceptable,
+    UnknownCursor,
+    VersionMismatch,
+    WritesRefused,
+)
 from roomkey.ports import Author, Page
 from roomkey.realtime.protocol.yjs_messages import EMPTY_STATE
 

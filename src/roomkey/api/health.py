@@ -5,9 +5,8 @@ import msgspec
 from roomkey.api.authentication import ANYONE, PUBLIC, Standing
 from roomkey.api.http_messages import HTML, Reply, json_reply, matches_etag
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.problems import Draining
 from roomkey.api.schemas import HealthBody, ProbeBody
-from roomkey.errors import Storage
+from roomkey.errors import Draining, Storage
 
 
 @operation(

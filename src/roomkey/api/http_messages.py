@@ -10,14 +10,8 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from roomkey.api import problems
-from roomkey.api.problems import (
-    BodyTooLarge,
-    MalformedRequest,
-    NotAcceptable,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from roomkey import problems
+from roomkey.errors import BodyTooLarge, MalformedRequest, NotAcceptable, RequestTimeout, UnsupportedMediaType
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -90,7 +84,8 @@ def empty_reply(status: int = 204, *extra: tuple[bytes, bytes]) -> Reply:
 def problem_reply(error: BaseException, *, instance: str | None = None) -> Reply:
     """The RFC 9457 problem that ``error`` is to the caller."""
     problem = problems.problem_of(error, instance=instance)
-    return Reply(problem.status, problems.encode(problem), [_PROBLEM, NO_STORE, *problems.headers_of(error)])
+    own = [(name.encode(), value.encode()) for name, value in problems.headers_of(error)]
+    return Reply(problem.status, problems.encode(problem), [_PROBLEM, NO_STORE, *own])
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

@@ -19,13 +19,13 @@ from roomkey.api.authentication import (
     check_access,
     check_standing,
 )
+from roomkey.api.flaws import flaw_in_body
 from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
-from roomkey.api.problems import Flaw, MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
 from roomkey.api.schemas import parse_query
 from roomkey.documents.service import DocumentService
 from roomkey.domain.access import Access
-from roomkey.errors import RoomkeyError
+from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager

@@ -29,7 +29,6 @@ from roomkey.api.http_messages import (
     websocket_url,
 )
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.problems import SessionPending, UnknownCursor
 from roomkey.api.schemas import (
     Batch,
     BatchBody,
@@ -64,6 +63,8 @@ from roomkey.errors import (
     InvalidInput,
     InvalidState,
     NotFound,
+    SessionPending,
+    UnknownCursor,
     VersionMismatch,
 )
 from roomkey.ports import Page

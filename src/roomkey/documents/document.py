@@ -17,7 +17,7 @@ from roomkey.documents.crdt.awareness import Awareness, Outcome, Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, Settled
-from roomkey.errors import InvalidInput, Storage
+from roomkey.errors import DocumentTooLarge, InvalidInput, WritesRefused
 from roomkey.ports import Author, DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import Hub, Outbox, Room
@@ -50,18 +50,6 @@ class Subscriber(Protocol):
     def unavailable(self) -> None:
         """The document cannot be used here any more; the client may come back."""
         ...
-
-
-class WritesRefused(Storage):
-    """Storage has not answered for so long that no more changes are taken; they would be lost in a crash."""
-
-    code = "storage_behind"
-
-
-class DocumentTooLarge(InvalidInput):
-    """The document has as many bytes as a document may have."""
-
-    code = "document_too_large"
 
 
 class Document:

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from roomkey import errors
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
+from roomkey.problems import presentation_of
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.registry import Deadlines, Registry
@@ -100,17 +101,9 @@ class Connections:
             self._next_sweep = now + self._sweep_every
 
 
-_REFRESH_CODES: Final[dict[type[RoomkeyError], ErrorCode]] = {
-    errors.SecurityViolation: ErrorCode.UNAUTHORIZED,
-    errors.Expired: ErrorCode.INVALID_SESSION,
-    errors.Invalidated: ErrorCode.INVALID_SESSION,
-    errors.Suspended: ErrorCode.INVALID_SESSION,
-}
-
-
 def fault_of(error: RoomkeyError) -> Fault:
     """What a client is told whose new token is not accepted because of ``error``."""
-    for kind, code in _REFRESH_CODES.items():
-        if isinstance(error, kind):
-            return Fault(code, str(error), details={"reason": error.code})
-    return Fault(ErrorCode.SERVER_ERROR, "this cannot be checked now", retry=True)
+    code = ErrorCode(presentation_of(error).refresh_fault)
+    if code is ErrorCode.SERVER_ERROR:
+        return Fault(code, "this cannot be checked now", retry=True)
+    return Fault(code, str(error), details={"reason": error.code})

@@ -21,13 +21,7 @@ from roomkey.api.http_messages import (
     read_body,
     websocket_url,
 )
-from roomkey.api.problems import (
-    BodyTooLarge,
-    MalformedRequest,
-    NotAcceptable,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from roomkey.errors import BodyTooLarge, MalformedRequest, NotAcceptable, RequestTimeout, UnsupportedMediaType
 
 LONG = timedelta(seconds=30)
 NONE: set[int] = set()
