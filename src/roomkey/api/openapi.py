@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from roomkey import errors, problems
 from roomkey.api import document_schemas, schemas
-from roomkey.api.authentication import ANYONE, KEYS, PUBLIC, SESSIONS_EVEN_PENDING, Standing
 from roomkey.api.operations import Answer, Operation, Publication
 from roomkey.domain.policy import SessionPolicy
+from roomkey.security.authorization import ANYONE, KEYS, SESSIONS_EVEN_PENDING, CallerKind
 
 Json = dict[str, Any]
 Contracts = Mapping[str, Mapping[str, Operation]]
@@ -241,14 +241,15 @@ def _input(kind: Any) -> Json:
 
 
 def _security(operation: Operation, *, dev: bool) -> list[Json]:
-    if operation.who is PUBLIC:
+    if operation.rule.is_public:
         return []
+    who = operation.rule.who
     needed: list[Json] = []
-    if operation.who is ANYONE or (dev and operation.who & KEYS):
+    if who is ANYONE or (dev and who & KEYS):
         needed.append({})
-    if operation.who & KEYS:
+    if who & KEYS:
         needed.append({"apiKey": []})
-    if operation.who & SESSIONS_EVEN_PENDING:
+    if who & SESSIONS_EVEN_PENDING:
         needed += [{"sessionToken": []}, {"sessionHeader": []}, {"sessionCookie": []}]
     return needed
 
@@ -345,16 +346,16 @@ def _links() -> Json:
 def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
     """Everything that can be wrong with a request, each once."""
     kinds: list[type[errors.RoomkeyError]] = [errors.MalformedRequest, errors.Storage]
-    who = operation.who
-    if who is not PUBLIC:
+    who = operation.rule.who
+    if not operation.rule.is_public:
         kinds += [errors.InvalidToken, errors.TokenReused, errors.Suspended, errors.Expired, errors.Invalidated]
-    if who not in (PUBLIC, ANYONE):
+    if who is not ANYONE:
         kinds += [errors.CredentialsMissing, errors.Forbidden]
-        if Standing.SESSION in who and Standing.PENDING not in who:
+        if CallerKind.SESSION in who and CallerKind.PENDING not in who:
             kinds.append(errors.SessionPending)
     if operation.body is not None or operation.contents:
         kinds += [errors.RequestTimeout, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidInput]
-    if operation.access is not None:
+    if operation.rule.access is not None:
         kinds += [errors.InvalidInput, errors.DocumentNotFound]
     if operation.query is not None:
         kinds.append(errors.InvalidInput)

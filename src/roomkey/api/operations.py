@@ -9,23 +9,14 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from roomkey.api.authentication import (
-    PUBLIC,
-    STRANGER,
-    Authenticator,
-    Caller,
-    Standing,
-    address_of,
-    check_access,
-    check_standing,
-)
+from roomkey.api.authentication import Authenticator, address_of
 from roomkey.api.flaws import flaw_in_body
 from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.schemas import parse_query
 from roomkey.documents.service import DocumentService
-from roomkey.domain.access import Access
 from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
+from roomkey.security.authorization import RULES, STRANGER, Action, Caller, Rule, check, check_document
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -81,9 +72,12 @@ class Request:
     ``media`` is the type of the body where the contract knows several.
     """
 
-    __slots__ = ("body", "caller", "headers", "media", "query", "scope", "services")
+    __slots__ = ("action", "body", "caller", "headers", "media", "query", "scope", "services")
 
-    def __init__(self, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller) -> None:
+    def __init__(
+        self, action: Action, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller
+    ) -> None:
+        self.action = action
         self.scope = scope
         self.services = services
         self.headers = headers
@@ -149,7 +143,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     """
     An operation and its contract, from which both the checks and the OpenAPI document are made.
 
-    With ``access`` it is about the document that the path calls ``name``.
+    If its ``action`` is about one document, it is the one that the path calls ``name``.
     """
 
     handler: Handler
@@ -157,8 +151,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     summary: str
     description: str
     tag: str
-    who: frozenset[Standing]
-    access: Access | None
+    action: Action
     answers: Mapping[int, Answer]
     errors: Sequence[type[RoomkeyError]]
     body: type[Struct] | None
@@ -168,6 +161,11 @@ class Operation(Struct, frozen=True, kw_only=True):
     conditional: bool
     idempotent: bool
     decoders: Mapping[str, msgspec.json.Decoder[Any]]
+
+    @property
+    def rule(self) -> Rule:
+        """Who may do it."""
+        return RULES[self.action]
 
 
 F = TypeVar("F", bound=Handler)
@@ -183,9 +181,8 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
     summary: str,
     *,
     tag: str,
-    who: frozenset[Standing],
+    action: Action,
     answers: Mapping[int, Answer],
-    access: Access | None = None,
     errors: Sequence[type[RoomkeyError]] = (),
     body: type[Struct] | None = None,
     body_required: bool = True,
@@ -198,7 +195,7 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
     Declare the contract of a function; its docstring is the description that outsiders read.
 
     Args:
-        access: What a session's grants must allow it to do with the document that the path calls ``name``.
+        action: What is done, by which it is known who may do it.
         errors: What it raises besides what the checks in front of it do.
         body: What the body is, in JSON.
         contents: What the body is instead, by media type.
@@ -213,8 +210,7 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
             summary=summary,
             description=inspect.getdoc(handler) or summary,
             tag=tag,
-            who=who,
-            access=access,
+            action=action,
             answers=answers,
             errors=errors,
             body=body,
@@ -255,15 +251,14 @@ class Resource:
     async def _perform(self, chosen: Operation, scope: Scope, receive: Receive) -> Reply:
         services = self._services
         headers = headers_of(scope)
-        if chosen.who is PUBLIC:
-            request = Request(scope, services, headers, STRANGER)
-        else:
+        caller = STRANGER
+        if not chosen.rule.is_public:
             caller = await services.authenticator.caller(headers, scope["method"], address_of(scope))
-            check_standing(caller, chosen.who)
-            request = Request(scope, services, headers, caller)
-        if chosen.access is not None:
+            check(caller, chosen.action)
+        request = Request(chosen.action, scope, services, headers, caller)
+        if chosen.rule.access is not None:
             # Before the body: whoever may not write has nothing to send.
-            check_access(request.caller, request.path("name"), chosen.access)
+            check_document(caller, chosen.action, request.path("name"))
         if chosen.query is not None:
             request.query = parse_query(scope["query_string"], chosen.query)
         if chosen.contents:

@@ -8,11 +8,11 @@ holds, or whose a new token is, messages wait in the order in which they came.
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from msgspec import UNSET
 
-from roomkey.domain.access import Access, access_to
+from roomkey.domain.access import Access, access_to, reaches
 from roomkey.domain.session import Session
 from roomkey.realtime.protocol.json_messages import (
     CloseReason,
@@ -47,9 +47,6 @@ from roomkey.realtime.session.guard import NOTHING, Effects, Watch
 from roomkey.realtime.session.limits import Published, SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security.ratelimit import Bucket, Rate
-
-_LEVEL: Final = {access: level for level, access in enumerate(Access)}
-"""Each kind of access includes the ones before it."""
 
 
 class Connection(Watch):
@@ -227,9 +224,9 @@ class Connection(Watch):
     def _check_access(self, document: str, wanted: Access) -> None:
         given = self._access.get(document)
         if given is None:
-            if _reaches(access_to(document, self.session.grants), wanted):
+            if reaches(access_to(document, self.session.grants), wanted):
                 raise Fault(ErrorCode.NOT_SUBSCRIBED, "subscribe to the document first")
-        elif _reaches(given, wanted):
+        elif reaches(given, wanted):
             return
         raise Fault(ErrorCode.FORBIDDEN, f"no grant of the session allows to {wanted} this document")
 
@@ -278,10 +275,6 @@ class Connection(Watch):
 def acknowledgement(id: str | None, document: str, position: Position | None) -> Send:
     """The answer to what was published, the first time and every other time."""
     return Send(MessageType.ACK, {"document": document, "position": position}, id)
-
-
-def _reaches(given: Access | None, wanted: Access) -> bool:
-    return given is not None and _LEVEL[given] >= _LEVEL[wanted]
 
 
 def _id(incoming: Incoming) -> str | None:

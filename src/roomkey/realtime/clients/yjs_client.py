@@ -36,6 +36,7 @@ from roomkey.realtime.session.effects import (
     Touch,
 )
 from roomkey.realtime.session.guard import NOTHING, Effects, Watch
+from roomkey.security.authorization import author_of
 from roomkey.wire.frame import Frame
 
 _REVIEW: Final[Effects] = (Review(),)
@@ -267,8 +268,3 @@ class _YjsSubscription(DocumentSubscription):
 
     def sent_away(self) -> None:
         self._client.end(closing(CloseReason.UNAVAILABLE))
-
-
-def author_of(session: Session) -> Author:
-    """As whom a session writes."""
-    return Author(f"user:{session.user_id}", session.id, session.user_id)
