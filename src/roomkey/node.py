@@ -85,9 +85,7 @@ class Node:
         self.app = create_app(
             self.sessions,
             documents=DocumentService(self.documents),
-            settings=replace(
-                config.api, allowed_origins=security.allowed_origins, max_violations=security.max_violations
-            ),
+            settings=replace(config.api, allowed_origins=security.allowed_origins, websocket_path=config.realtime.path),
             keys=ApiKeys(security.api_keys),
             tickets=self._tickets,
             handshakes=self,

@@ -244,16 +244,16 @@ async def _read_on(receive: Receive, message: Message, limit: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def websocket_url(scheme: str, host: str | None, root: str) -> str:
+def socket_address(scheme: str, host: str | None, path: str) -> str:
     """
-    Where sockets are opened, as the client that sent ``host`` sees us.
+    The URL of the sockets at ``path``, as the client that sent ``host`` sees us.
 
     Raises:
         MalformedRequest: If that is no host: it would end up in a URL.
     """
     if not host or len(host) > 255 or not _HOST_CHARACTERS.issuperset(host):
         raise MalformedRequest("the header host must name a host")
-    return f"{'wss' if scheme == 'https' else 'ws'}://{host}{root}/ws"
+    return f"{'wss' if scheme == 'https' else 'ws'}://{host}{path}"
 
 
 def etag(version: int) -> tuple[bytes, bytes]:

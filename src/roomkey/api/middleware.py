@@ -239,7 +239,7 @@ class SessionSecurityMiddleware:
         session = await self._sessions.get_session(id) if id is not None else None
         if session is None:
             raise InvalidToken("the ticket is not valid, or was used")
-        _check(session, self._config)
+        _check(session)
         return session
 
 
@@ -279,7 +279,7 @@ class _Watch:
             session = await self._sessions.get_session(self._id)
             if session is None:
                 raise Invalidated("the session was deleted")
-            _check(session, self._config)
+            _check(session)
             await self._sessions.touch(self._id)
         except RoomkeyError as end:
             self._over = True
@@ -287,9 +287,7 @@ class _Watch:
         return not self._over
 
 
-def _check(session: Session, config: SecurityConfig) -> None:
-    if session.violations >= config.max_violations:
-        raise Invalidated("the session was ended for what was done with it")
+def _check(session: Session) -> None:
     match session.state:
         case SessionState.EXPIRED:
             raise Expired("the session's time is over")

@@ -15,7 +15,7 @@ from roomkey.api.http_messages import (
     expected_versions,
     json_reply,
     matches_etag,
-    websocket_url,
+    socket_address,
 )
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.schemas import (
@@ -451,7 +451,11 @@ def _device(request: Request) -> Client | None:
 
 
 def _websocket_url(request: Request) -> str:
-    public = request.services.settings.public_url
-    if public is not None:
-        return f"ws{public.removeprefix('http').rstrip('/')}/ws"
-    return websocket_url(request.scope["scheme"], request.headers.get("host"), request.root)
+    settings = request.services.settings
+    public = settings.public_url
+    if public is None:
+        path = request.root + settings.websocket_path
+        return socket_address(request.scope["scheme"], request.headers.get("host"), path)
+    is_origin = "/" not in public.partition("://")[2]
+    place = public + request.root if is_origin else public.rstrip("/")
+    return f"ws{place.removeprefix('http')}{settings.websocket_path}"
