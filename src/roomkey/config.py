@@ -52,7 +52,7 @@ SECRETS: Final = frozenset({"security.master_key"})
 
 SHARED: Final[Mapping[str, str]] = {
     "api.allowed_origins": "security.allowed_origins",
-    "api.max_violations": "security.max_violations",
+    "api.websocket_path": "realtime.path",
     "realtime.allowed_origins": "security.allowed_origins",
 }
 """Settings of components that are not set by themselves: one setting holds for all of them."""
@@ -137,8 +137,8 @@ class SecuritySettings(Struct, frozen=True, kw_only=True):
     """
     Whom the server believes.
 
-    Pages of ``allowed_origins`` may use REST and open sockets from a browser. A session with
-    ``max_violations`` is ended. ``api_keys`` are what ``roomkey keys generate`` prints.
+    Pages of ``allowed_origins`` may use REST and open sockets from a browser. ``api_keys`` are what
+    ``roomkey keys generate`` prints.
 
     Other keys are derived from the master key. Without one, a storage in a directory gets a key file there,
     and a storage in memory a key that lasts as long.
@@ -147,7 +147,6 @@ class SecuritySettings(Struct, frozen=True, kw_only=True):
     master_key: str | None = None
     master_key_file: Path | None = None
     allowed_origins: tuple[str, ...] = ()
-    max_violations: int = 10
     api_keys: tuple[ApiKey, ...] = ()
 
     def __repr__(self) -> str:

@@ -84,9 +84,7 @@ class Node:
             self.sessions,
             documents=DocumentService(self.documents),
             health=self.health,
-            settings=replace(
-                config.api, allowed_origins=security.allowed_origins, max_violations=security.max_violations
-            ),
+            settings=replace(config.api, allowed_origins=security.allowed_origins, websocket_path=config.realtime.path),
             keys=ApiKeys(security.api_keys),
             tickets=self._tickets,
             handshake_handler=self,

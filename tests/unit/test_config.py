@@ -204,9 +204,9 @@ def test_one_key_cannot_have_two_names() -> None:
 
 
 def test_what_holds_for_all_components_is_set_in_one_place(tmp_path: Path) -> None:
-    (problem,) = problems_of("[api]\nmax_violations = 3", folder=tmp_path)
+    (problem,) = problems_of("[api]\nallowed_origins = []", folder=tmp_path)
 
-    assert "set security.max_violations" in problem
+    assert "set security.allowed_origins" in problem
 
 
 def test_the_schema_of_a_message_type_stands_in_the_file_or_in_one_of_its_own(tmp_path: Path) -> None:

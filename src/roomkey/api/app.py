@@ -97,7 +97,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         draining: Whether ``/health/ready`` should send requests elsewhere.
     """
     settings = settings or ApiSettings()
-    security = SecurityConfig(allowed_origins=settings.allowed_origins, max_violations=settings.max_violations)
+    security = SecurityConfig(allowed_origins=settings.allowed_origins)
     described = contracts(ROUTES if documents is None else EVERY_ROUTE)
     services = Services(
         sessions=sessions,

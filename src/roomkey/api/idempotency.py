@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Final
 
 from roomkey.api.http_messages import Reply
-from roomkey.api.problems import InProgress, KeyReused, MalformedRequest
+from roomkey.errors import IdempotencyKeyReused, MalformedRequest, RequestInProgress
 from roomkey.ports import Clock
 
 MAX_KEY_LENGTH: Final = 255
@@ -76,8 +76,8 @@ class Idempotency:
 
         Raises:
             MalformedRequest: If the key is not 1 to 255 visible ASCII characters.
-            KeyReused: If the key belongs to another request.
-            InProgress: If the first request is still being done.
+            IdempotencyKeyReused: If the key belongs to another request.
+            RequestInProgress: If the first request is still being done.
         """
         place = (caller, _checked(key))
         fingerprint = sha256(request).digest()
@@ -119,9 +119,9 @@ class Idempotency:
 
 def _answer(entry: _Entry, fingerprint: bytes) -> Reply:
     if entry.fingerprint != fingerprint:
-        raise KeyReused("this Idempotency-Key was used for another request")
+        raise IdempotencyKeyReused("this Idempotency-Key was used for another request")
     if entry.reply is None:
-        raise InProgress("the first request with this Idempotency-Key is still being answered")
+        raise RequestInProgress("the first request with this Idempotency-Key is still being answered")
     return Reply(entry.reply.status, entry.reply.body, [*entry.reply.headers, REPLAYED])
 
 

@@ -1,15 +1,12 @@
 """Whom to let in: a handshake becomes a client with an active session, or a refusal in plain HTTP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
 from math import ceil
-from typing import Final, TypeVar
+from typing import TypeVar
 
-import msgspec
-from msgspec import Struct
-
-from roomkey import errors
+from roomkey import errors, problems
 from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.session import Client, Session
 from roomkey.errors import RoomkeyError
@@ -25,56 +22,26 @@ from roomkey.wire.close import CloseCode
 
 ClientT = TypeVar("ClientT", bound=RealtimeClient)
 
-_CHALLENGE: Final = 'Bearer realm="roomkey"'
-
 
 class Refusal(Exception):
-    """A handshake is not welcome, for a reason that is not an error of a session."""
+    """A handshake is not welcome: what the client is told (RFC 9457), and the headers beside it."""
 
     def __init__(self, status: HTTPStatus, code: str, detail: str, *headers: tuple[str, str]) -> None:
         super().__init__(detail)
-        self.status = status
         self.code = code
-        self.headers = headers
+        self._problem = problems.plain_problem(status, code, detail)
+        self._headers = headers
 
     def answer(self) -> Refused:
-        """The problem (RFC 9457) as the transport sends it."""
-        problem = {
-            "type": f"urn:roomkey:problem:{self.code}",
-            "title": self.status.phrase,
-            "status": self.status.value,
-            "detail": str(self),
-            "code": self.code,
-        }
-        headers: Sequence[tuple[str, str]] = (("content-type", "application/problem+json"), *self.headers)
-        return Refused(status=self.status.value, body=msgspec.json.encode(problem), headers=headers)
-
-
-class _Kind(Struct, frozen=True):
-    status: HTTPStatus
-    headers: Sequence[tuple[str, str]] = ()
-    detail: str | None = None
-    """What is said instead of the error's own words, where these are none of the client's business."""
-
-
-_REJECTED: Final = (("www-authenticate", f'{_CHALLENGE}, error="invalid_token"'),)
-_LATER: Final = (("retry-after", "1"),)
-
-KINDS: Final[dict[type[RoomkeyError], _Kind]] = {
-    errors.SecurityViolation: _Kind(HTTPStatus.UNAUTHORIZED, _REJECTED),
-    errors.Suspended: _Kind(HTTPStatus.UNAUTHORIZED, _REJECTED),
-    errors.Forbidden: _Kind(HTTPStatus.FORBIDDEN),
-    errors.Expired: _Kind(HTTPStatus.GONE),
-    errors.Invalidated: _Kind(HTTPStatus.GONE),
-    RoomkeyError: _Kind(HTTPStatus.SERVICE_UNAVAILABLE, _LATER, "This cannot be checked now."),
-}
-"""How an error of a session is shown at the door; the first kind that fits."""
+        """The problem as the transport sends it."""
+        headers = (("content-type", problems.MEDIA_TYPE), *self._headers)
+        return Refused(status=self._problem.status, body=problems.encode(self._problem), headers=headers)
 
 
 def refusal_of(error: RoomkeyError) -> Refusal:
     """The refusal that ``error`` amounts to."""
-    kind = next(kind for cause, kind in KINDS.items() if isinstance(error, cause))
-    return Refusal(kind.status, error.code, kind.detail or str(error), *kind.headers)
+    problem, headers = problems.at_handshake(error)
+    return Refusal(HTTPStatus(problem.status), problem.code, problem.detail, *headers)
 
 
 def too_many(code: str, detail: str, *, wait: float = 1.0) -> Refusal:
@@ -84,7 +51,7 @@ def too_many(code: str, detail: str, *, wait: float = 1.0) -> Refusal:
 
 def unavailable(code: str, detail: str) -> Refusal:
     """The node cannot take anyone now."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, *_LATER)
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, ("retry-after", "1"))
 
 
 class Admission:
@@ -119,8 +86,8 @@ class Admission:
         """
         credential = self._find(handshake)
         if credential is None:
-            challenge = ("www-authenticate", _CHALLENGE)
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "credentials_missing", "A credential is needed here.", challenge)
+            detail = "A credential is needed here."
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "credentials_missing", detail, *problems.CHALLENGE)
         self._check_origin(handshake, credential)
         session = await self._session(handshake, credential)
         check_usable(session)

@@ -3,9 +3,9 @@
 import asyncio
 from http import HTTPStatus
 
-import msgspec
 import structlog
 
+from roomkey import problems
 from roomkey.realtime.transport import Accepted, Handshake, HandshakeHandler, Refused
 from roomkey.transports import TransportSettings
 
@@ -14,15 +14,8 @@ log = structlog.get_logger()
 
 def refusal(status: HTTPStatus, code: str, detail: str, *headers: tuple[str, str]) -> Refused:
     """A refusal in the form of all our errors (RFC 9457)."""
-    problem = {
-        "type": f"urn:roomkey:problem:{code}",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": detail,
-        "code": code,
-    }
-    content_type = ("content-type", "application/problem+json")
-    return Refused(status=status.value, body=msgspec.json.encode(problem), headers=(content_type, *headers))
+    body = problems.encode(problems.plain_problem(status, code, detail))
+    return Refused(status=status.value, body=body, headers=(("content-type", problems.MEDIA_TYPE), *headers))
 
 
 UNAVAILABLE = refusal(

@@ -6,7 +6,7 @@ import pytest
 
 from roomkey.api.http_messages import Reply
 from roomkey.api.idempotency import ENTRY_OVERHEAD_BYTES, Idempotency
-from roomkey.api.problems import InProgress, KeyReused, MalformedRequest
+from roomkey.errors import IdempotencyKeyReused, MalformedRequest, RequestInProgress
 from roomkey.testing.clock import ManualClock
 from tests.support.rest import START
 
@@ -51,7 +51,7 @@ def test_a_key_belongs_to_one_request() -> None:
     kept, _ = store()
     ask(kept, "k", b"one")
 
-    with pytest.raises(KeyReused):
+    with pytest.raises(IdempotencyKeyReused):
         ask(kept, "k", b"other")
 
 
@@ -67,7 +67,7 @@ def test_callers_do_not_see_each_others_answers() -> None:
 def test_while_the_first_is_being_answered_the_second_is_told_to_wait() -> None:
     kept, _ = store()
 
-    with kept.attempt("key:a", "k", b"body"), pytest.raises(InProgress):
+    with kept.attempt("key:a", "k", b"body"), pytest.raises(RequestInProgress):
         ask(kept, "k")
 
 
@@ -116,7 +116,7 @@ def test_what_is_being_answered_is_not_pushed_out() -> None:
     with kept.attempt("key:a", "slow", b"body") as attempt:
         for number in range(10):
             ask(kept, f"k{number}")
-        with pytest.raises(InProgress):
+        with pytest.raises(RequestInProgress):
             ask(kept, "slow")
         attempt.reply = Reply(201, b"", [])
 

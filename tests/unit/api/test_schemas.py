@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from roomkey.api.problems import SchemaViolation
 from roomkey.api.schemas import (
     MAX_METADATA_DEPTH,
     Batch,
@@ -21,6 +20,7 @@ from roomkey.api.schemas import (
 )
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.session import Client, SessionState
+from roomkey.errors import SchemaViolation
 from tests.support.sessions import Desk
 
 
