@@ -180,3 +180,22 @@ async def test_who_hangs_up_while_it_joins_leaves_nothing_behind() -> None:
         await settle(node)
 
         assert node.remembered() == {"peers": 0, "ledgers": 1, "rooms": 0, "presence": 0}
+
+
+@in_no_time
+async def test_whoever_joins_again_while_others_write_hears_everything_once() -> None:
+    node = Node(broker=SlowBroker([3]))
+    async with node.at_work():
+        writer, reader = await node.client(), await node.client("bob")
+        for caller in (writer, reader):
+            caller.whisper("subscribe", {"document": "d"})
+        await settle(node)
+
+        reader.whisper("subscribe", {"document": "d"})
+        for number in range(8):
+            writer.whisper("realtime_edit", {"document": "d", "text": str(number)})
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await settle(node)
+
+        assert texts(reader) == [str(number) for number in range(8)]
