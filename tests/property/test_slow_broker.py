@@ -258,7 +258,7 @@ async def test_an_answer_that_was_overtaken_by_what_was_published_does_not_set_t
 
         writer.whisper("realtime_edit", {"document": "d", "text": "x"})
         joiner.whisper("subscribe", {"document": "d"})
-        for _ in range(9):
+        for _ in range(11):
             await asyncio.sleep(0)
         for number in range(2):
             await broker.inner.publish("d", b'"payload":{"text":"%d"' % number, origin="elsewhere")
