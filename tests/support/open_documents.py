@@ -363,9 +363,9 @@ class House:
             await self.settle()
             return document
 
-    def attend(self, document: Document) -> "Listener":
+    def attend(self, document: Document, address: bytes = b"") -> "Listener":
         """Somebody in the document who only listens."""
-        return Listener(self, document)
+        return Listener(self, document, address)
 
     # --- editors --------------------------------------------------------------------------------------
 
@@ -404,9 +404,8 @@ class House:
 class Listener:
     """An ``Subscriber`` that notes what it is told."""
 
-    address = b""
-
-    def __init__(self, house: House, document: Document) -> None:
+    def __init__(self, house: House, document: Document, address: bytes) -> None:
+        self.address = address
         self.box = Outbox(lambda: None)
         self.box.socket = self.socket = FakeSocket()
         self.told: list[str] = []

@@ -210,9 +210,9 @@ class Hub:
             socket = box.socket
             if socket is None or box.behind or socket.buffered() > HIGH_WATER_BYTES:
                 self._write(box)
-            else:
+            elif frames := box.frames:
                 # What _write would do, without the call: this is the loop that all deliveries go through.
-                frames, box.frames, box.size = box.frames, (), 0
+                box.frames, box.size = (), 0
                 socket.send(frames)
 
     def flush_box(self, box: Outbox) -> None:
