@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from msgspec import Struct
 
@@ -39,6 +40,62 @@ class SystemClock:
 
     # A partial of a built-in, because every read of a session asks what time it is.
     now = staticmethod(partial(datetime.now, UTC))
+
+
+# --- records ------------------------------------------------------------------------------------------
+
+
+class RecordKind(StrEnum):
+    """What a record is about. ``CONTENT`` is a piece of a snapshot, of authorship, or of a version."""
+
+    SESSION = "session"
+    EVENT = "event"
+    DOCUMENT = "document"
+    UPDATES = "updates"
+    CONTENT = "content"
+    VERSION = "version"
+
+
+class RecordCodec(Protocol):
+    """
+    What the bytes of a record go through on their way into a backend and back, such as encryption.
+
+    ``kind``, ``id`` and ``version`` say where the record lies; both ways are given the same. A codec that
+    authenticates them refuses a record that was moved to another place. ``version`` is known from outside the
+    record, so one that was replaced by an older one is refused, too; it is 0 where nothing outside says it.
+    Ids are bytes that are unique within their kind and store.
+
+    Keys are not encoded: whoever has the file can read the ids of sessions and users, the names of documents,
+    and times. Both methods are called on several threads at once, one of which the event loop may wait for.
+    """
+
+    def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:
+        """What is stored in place of ``record``."""
+        ...
+
+    def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:
+        """
+        The record that ``stored`` stands for.
+
+        Raises:
+            Serialization: If ``encode`` did not return it for this place. The message shows nothing of it.
+        """
+        ...
+
+
+class PlainRecords:
+    """The codec that stores records as they are."""
+
+    def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:  # noqa: ARG002
+        """The record itself."""
+        return record
+
+    def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:  # noqa: ARG002
+        """The record itself."""
+        return stored
+
+
+PLAIN_RECORDS: Final = PlainRecords()
 
 
 # --- sessions -----------------------------------------------------------------------------------------
