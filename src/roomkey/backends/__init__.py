@@ -7,6 +7,9 @@ from typing import Final, NamedTuple
 from roomkey.errors import ConfigurationError
 from roomkey.ports import DocumentStore, SessionStorage
 
+DOCUMENTS_FOLDER: Final = "documents"
+"""The folder of the documents in the directory of an LMDB storage."""
+
 
 def open_storage(url: str) -> SessionStorage:
     """
@@ -79,7 +82,7 @@ def _lmdb_sessions(rest: str) -> SessionStorage:
 def _lmdb_documents(rest: str) -> DocumentStore:
     from roomkey.backends.lmdb.documents import FileSystemDocumentStore  # noqa: PLC0415
 
-    return FileSystemDocumentStore(_directory(rest) / "documents")
+    return FileSystemDocumentStore(_directory(rest) / DOCUMENTS_FOLDER)
 
 
 _BACKENDS: Final[Mapping[str, _Backend]] = {
