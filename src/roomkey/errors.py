@@ -129,3 +129,9 @@ class Forbidden(SessionError):
     """The caller is known and may not do this."""
 
     code = "forbidden"
+
+
+class SessionPending(Forbidden):
+    """The session was not activated yet; until then it can do little."""
+
+    code = "session_pending"

@@ -10,11 +10,10 @@ from msgspec import Struct
 from starlette.types import Scope
 
 from roomkey.api.http_messages import SAFE_METHODS
-from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending
-from roomkey.api.schemas import printable
+from roomkey.api.problems import CredentialsMissing, OriginRejected
 from roomkey.domain.access import Access, access_to, allows
-from roomkey.domain.session import Client, Session, SessionState
-from roomkey.errors import DocumentNotFound, Forbidden, Invalidated, InvalidToken
+from roomkey.domain.session import Session, SessionState
+from roomkey.errors import DocumentNotFound, Forbidden, Invalidated, InvalidToken, SessionPending
 from roomkey.security import apikeys, credentials
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.credentials import Credential, CredentialKind
@@ -144,7 +143,7 @@ class Authenticator:
 
     async def session(self, credential: Credential, headers: Mapping[str, str], ip: str | None) -> Session:
         """The pending or active session that ``credential`` opens, which it must. Raises as ``caller``."""
-        session = await self._sessions.authenticate(credential.secret, client=client_of(headers, ip))
+        session = await self._sessions.authenticate(credential.secret, client=credentials.client_of(headers, ip))
         if session.violations >= self._security.max_violations:
             await self._sessions.invalidate_session(session.id, reason="violations")
             raise Invalidated("the session was ended for what was done with it")
@@ -182,11 +181,6 @@ def presented(
     if credential is None and "x-session-id" in headers:
         raise InvalidToken("the credential is empty")
     return credential
-
-
-def client_of(headers: Mapping[str, str], ip: str | None) -> Client:
-    """What a request says about the device that it came from."""
-    return Client(ip=ip, user_agent=printable(headers.get("user-agent"), 512))
 
 
 def address_of(scope: Scope) -> str | None:

@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.authentication import Authenticator, SecurityConfig, address_of, presented
 from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
-from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending, kind_of
-from roomkey.domain.session import Session, SessionState
+from roomkey.api.problems import CredentialsMissing, OriginRejected, kind_of
+from roomkey.domain.lifecycle import check_usable
+from roomkey.domain.session import Session
 from roomkey.errors import Expired, Invalidated, InvalidToken, RoomkeyError, SecurityViolation, Storage, Suspended
 from roomkey.security.credentials import Credential, CredentialKind
 from roomkey.security.tickets import Tickets
@@ -223,8 +224,7 @@ class SessionSecurityMiddleware:
             if required or credential.kind is not CredentialKind.COOKIE:
                 raise
             return None
-        if session.state is not SessionState.ACTIVE:
-            raise SessionPending("activate the session first")
+        check_usable(session)
         return session
 
     async def _opened_by(self, credential: Credential, scope: Scope) -> Session:
@@ -285,15 +285,7 @@ class _Watch:
 def _check(session: Session, config: SecurityConfig) -> None:
     if session.violations >= config.max_violations:
         raise Invalidated("the session was ended for what was done with it")
-    match session.state:
-        case SessionState.EXPIRED:
-            raise Expired("the session's time is over")
-        case SessionState.INVALIDATED:
-            raise Invalidated("the session was ended")
-        case SessionState.SUSPENDED:
-            raise Suspended("the session is suspended")
-        case _:
-            return
+    check_usable(session)
 
 
 def _close_code(error: RoomkeyError) -> int:

@@ -351,7 +351,7 @@ def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
     if who not in (PUBLIC, ANYONE):
         kinds += [problems.CredentialsMissing, errors.Forbidden]
         if Standing.SESSION in who and Standing.PENDING not in who:
-            kinds.append(problems.SessionPending)
+            kinds.append(errors.SessionPending)
     if operation.body is not None or operation.contents:
         kinds += [problems.RequestTimeout, problems.BodyTooLarge, problems.UnsupportedMediaType, errors.InvalidInput]
     if operation.access is not None:

@@ -35,12 +35,6 @@ class OriginRejected(errors.Forbidden):
     code = "origin_rejected"
 
 
-class SessionPending(errors.Forbidden):
-    """The session was not activated yet; until then it can do little."""
-
-    code = "session_pending"
-
-
 class UnknownCursor(errors.NotFound):
     """There is no such page: the cursor was not issued for this list."""
 
@@ -171,7 +165,7 @@ KINDS: Final[dict[type[RoomkeyError], Kind]] = {
     errors.Forbidden: Kind(403, "Not allowed"),
     errors.SecurityViolation: Kind(403, "Not allowed"),
     OriginRejected: Kind(403, "The request came from a foreign origin"),
-    SessionPending: Kind(403, "The session is not active yet"),
+    errors.SessionPending: Kind(403, "The session is not active yet"),
     errors.NotFound: Kind(404, "Not found"),
     errors.DocumentNotFound: Kind(404, "There is no such document"),
     UnknownCursor: Kind(404, "There is no such page"),

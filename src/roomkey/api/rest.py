@@ -16,7 +16,6 @@ from roomkey.api.authentication import (
     SESSIONS_EVEN_PENDING,
     Standing,
     address_of,
-    client_of,
 )
 from roomkey.api.http_messages import (
     NO_STORE,
@@ -29,7 +28,7 @@ from roomkey.api.http_messages import (
     websocket_url,
 )
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.problems import SessionPending, UnknownCursor
+from roomkey.api.problems import UnknownCursor
 from roomkey.api.schemas import (
     Batch,
     BatchBody,
@@ -64,9 +63,11 @@ from roomkey.errors import (
     InvalidInput,
     InvalidState,
     NotFound,
+    SessionPending,
     VersionMismatch,
 )
 from roomkey.ports import Page
+from roomkey.security.credentials import client_of
 
 EVERY_SESSION: Final = KEYS | SESSIONS
 """Keys see all sessions, a session those of its user."""

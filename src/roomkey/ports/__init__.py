@@ -5,6 +5,7 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 ``roomkey.errors`` and nothing else.
 """
 
+from roomkey.ports.authentication import Authenticator
 from roomkey.ports.rooms import (
     Broker,
     MessageKey,
@@ -39,6 +40,7 @@ from roomkey.ports.stores import (
 )
 
 __all__ = [
+    "Authenticator",
     "Author",
     "Broker",
     "Clock",

@@ -1,45 +1,31 @@
-"""Whom to let in: a handshake becomes an active session, or a refusal in plain HTTP."""
+"""Whom to let in: a handshake becomes a client with an active session, or a refusal in plain HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from math import ceil
-from typing import Final, Protocol
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.domain.session import Client, Session, SessionId, SessionState
+from roomkey.domain.lifecycle import check_usable
+from roomkey.domain.session import Client, Session
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Clock
+from roomkey.ports import Authenticator, Clock
+from roomkey.realtime.clients.client import RealtimeClient
+from roomkey.realtime.connections import Connections
+from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Handshake, Refused
-from roomkey.security.credentials import Credential, CredentialKind, find, origin_allowed
+from roomkey.security.credentials import Credential, CredentialKind, client_of, find, origin_allowed
 from roomkey.security.tickets import Tickets
+from roomkey.wire.close import CloseCode
 
-MAX_USER_AGENT_CHARS: Final = 512
+ClientT = TypeVar("ClientT", bound=RealtimeClient)
 
 _CHALLENGE: Final = 'Bearer realm="roomkey"'
-
-
-class Sessions(Protocol):
-    """
-    What sockets need to know of sessions.
-
-    All raise ``roomkey.errors``; whoever implements it tells ``SessionWebSocketHandler.on_events`` what changes.
-    """
-
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
-        """The pending or active session that ``token`` opens; raises for every other."""
-        ...
-
-    async def get_session(self, id: SessionId) -> Session | None:
-        """The session as it stands now; one whose time is over is ended first."""
-        ...
-
-    async def touch(self, id: SessionId) -> None:
-        """The user was active just now."""
-        ...
 
 
 class Refusal(Exception):
@@ -101,16 +87,29 @@ def unavailable(code: str, detail: str) -> Refusal:
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, *_LATER)
 
 
-class Door:
-    """Finds the credential of a handshake, and whom it opens for."""
+class Admission:
+    """Who is let in, by whatever way they come: from a handshake to a session, from a session to a client."""
 
-    def __init__(self, sessions: Sessions, *, settings: RealtimeSettings, clock: Clock, tickets: Tickets) -> None:
+    def __init__(
+        self,
+        sessions: Authenticator,
+        connections: Connections,
+        *,
+        settings: RealtimeSettings,
+        clock: Clock,
+        tickets: Tickets,
+    ) -> None:
         self._sessions = sessions
+        self._connections = connections
         self._settings = settings
         self._clock = clock
         self._tickets = tickets
+        self.is_draining = False
+        """Whether nobody is let in any more."""
 
-    async def admit(self, handshake: Handshake) -> Session:
+    # --- from a handshake to a session ----------------------------------------------------------------
+
+    async def authenticate_handshake(self, handshake: Handshake) -> Session:
         """
         The active session that the handshake's credential opens.
 
@@ -124,6 +123,17 @@ class Door:
             raise Refusal(HTTPStatus.UNAUTHORIZED, "credentials_missing", "A credential is needed here.", challenge)
         self._check_origin(handshake, credential)
         session = await self._session(handshake, credential)
+        check_usable(session)
+        return session
+
+    async def authenticate_token(self, token: str, client: Client) -> Session:
+        """
+        The active session that ``token`` opens.
+
+        Raises:
+            RoomkeyError: If it opens nothing, or nothing that may be used.
+        """
+        session = await self._sessions.authenticate(token, client=client)
         check_usable(session)
         return session
 
@@ -152,7 +162,8 @@ class Door:
 
     async def _session(self, handshake: Handshake, credential: Credential) -> Session:
         if credential.kind is not CredentialKind.TICKET:
-            return await self._sessions.authenticate(credential.secret, client=client_of(handshake))
+            client = client_of(handshake.headers, handshake.client_ip)
+            return await self._sessions.authenticate(credential.secret, client=client)
         id = self._tickets.redeem(credential.secret, self._clock.now())
         session = None if id is None else await self._sessions.get_session(id)
         if session is None:
@@ -168,32 +179,43 @@ class Door:
         ):
             raise _foreign_page()
 
+    # --- from a session to a client -------------------------------------------------------------------
+
+    async def admit(self, session: Session, make: Callable[[SessionLimits, datetime], ClientT]) -> ClientT:
+        """
+        The client of ``session`` that ``make`` makes: counted, registered, and its session looked at once more.
+
+        Raises:
+            Refusal, RoomkeyError: If there is no room for it, or the session ended at this moment.
+        """
+        connections = self._connections
+        if len(connections.registry.of_session(session.id)) >= self._settings.max_connections_per_session:
+            raise too_many("too_many_connections", "The session has as many connections as it may.")
+        now = connections.now()
+        client = make(connections.limits.open(session.id), now)
+        connections.registry.enter(client, session)
+        connections.deadlines.set(client, now + self._settings.opening_timeout)
+        try:
+            await self._check_again(client, session)
+        except BaseException:
+            client.closed(CloseCode.NO_CLOSE)
+            raise
+        return client
+
+    async def _check_again(self, client: RealtimeClient, session: Session) -> None:
+        # The session was read before its events were listened to: it may have ended in between.
+        # And who was let in before the drain, but is not among those who are drained, must go, too.
+        current = await self._sessions.get_session(session.id)
+        if current is None:
+            raise errors.InvalidToken("the session was deleted")
+        check_usable(current)
+        if client.guard.is_over:
+            raise errors.Invalidated("the session was ended")
+        if self.is_draining:
+            raise unavailable("draining", "The server is about to stop.")
+        # Its grants may be other ones than those with which it was made.
+        client.carry_out(client.guard.learn(current), self._connections.now())
+
 
 def _foreign_page() -> Refusal:
     return Refusal(HTTPStatus.FORBIDDEN, "origin_rejected", "Pages of this origin may not connect.")
-
-
-def check_usable(session: Session) -> None:
-    """
-    Raise unless the session is active.
-
-    Raises:
-        Refusal, RoomkeyError: As ``Door.admit``.
-    """
-    match session.state:
-        case SessionState.ACTIVE:
-            return
-        case SessionState.PENDING:
-            raise Refusal(HTTPStatus.FORBIDDEN, "session_pending", "Activate the session first.")
-        case SessionState.SUSPENDED:
-            raise errors.Suspended("the session is suspended")
-        case SessionState.EXPIRED:
-            raise errors.Expired("the session's time is over")
-        case SessionState.INVALIDATED:
-            raise errors.Invalidated("the session was ended")
-
-
-def client_of(handshake: Handshake) -> Client:
-    """What a handshake says about the device that it came from."""
-    agent = handshake.headers.get("user-agent", "")[:MAX_USER_AGENT_CHARS]
-    return Client(ip=handshake.client_ip, user_agent=agent if agent and agent.isprintable() else None)

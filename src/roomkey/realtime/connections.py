@@ -36,8 +36,7 @@ class Connections:
         self.deadlines: Deadlines[RealtimeClient] = Deadlines()
         self.limits = LimitsOfSessions(settings, documents)
         self.questions: asyncio.Queue[tuple[RealtimeClient, Question]] = asyncio.Queue(settings.max_questions)
-        self.group: asyncio.TaskGroup | None = None
-        """Where the work of ``spawn`` is done, while the node runs."""
+        self._group: asyncio.TaskGroup | None = None
         self._departed_messages = 0
         self._departed_bytes = 0
         self._sweep_every = settings.repeat_window / 4
@@ -62,10 +61,14 @@ class Connections:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done in the background; nothing, if the node does not run any more."""
-        if self.group is None:
+        if self._group is None:
             work.close()
         else:
-            self.group.create_task(_safely(work))
+            self._group.create_task(_safely(work))
+
+    def work_in(self, group: asyncio.TaskGroup | None) -> None:
+        """Let ``group`` do what is spawned; ``None`` when it ends."""
+        self._group = group
 
     def ask(self, client: RealtimeClient, question: Question) -> None:
         """Put a question to storage, unless too many wait already: then it fails at once."""

@@ -16,9 +16,8 @@ from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, UserRevoked
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Broker, Clock
-from roomkey.realtime.admission import Door, Refusal, Sessions, client_of, refusal_of, too_many, unavailable
-from roomkey.realtime.arrivals import Arrivals
+from roomkey.ports import Authenticator, Broker, Clock
+from roomkey.realtime.admission import Admission, Refusal, refusal_of, too_many, unavailable
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.clients.json_rules import JsonRules
@@ -34,7 +33,7 @@ from roomkey.realtime.session.effects import Question, Verify
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Handshake, Refused
-from roomkey.security.credentials import select_subprotocol
+from roomkey.security.credentials import client_of, select_subprotocol
 from roomkey.security.ratelimit import Limiter, Rate
 from roomkey.security.tickets import Tickets
 from roomkey.wire.close import CloseReason
@@ -80,7 +79,7 @@ class SessionWebSocketHandler:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: Authenticator,
         *,
         settings: RealtimeSettings | None = None,
         clock: Clock,
@@ -102,12 +101,11 @@ class SessionWebSocketHandler:
         self._sessions = sessions
         self._clock = clock
         self._types = compile_types(settings.message_types)
-        self._door = Door(sessions, settings=settings, clock=clock, tickets=tickets)
         hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
         self._rooms = Rooms(settings, hub, broker or LocalBroker(settings, clock))
         documents = DocumentSettings() if open_documents is None else open_documents.settings
         self._connections = Connections(settings, documents, clock, self._rooms)
-        self._arrivals = Arrivals(self._connections, sessions, settings)
+        self._admission = Admission(sessions, self._connections, settings=settings, clock=clock, tickets=tickets)
         self._open_documents = open_documents
         self._document_endpoint = None if open_documents is None else self._new_document_endpoint(open_documents)
         self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
@@ -119,9 +117,7 @@ class SessionWebSocketHandler:
         return DocumentEndpoint(
             open_documents,
             self._connections,
-            arrivals=self._arrivals,
-            door=self._door,
-            sessions=self._sessions,
+            admission=self._admission,
             settings=self._settings,
         )
 
@@ -152,7 +148,7 @@ class SessionWebSocketHandler:
         settings = self._settings
         if handshake.path != settings.path and not self._is_for_editors(handshake):
             raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "There is no socket at this address.")
-        if self._arrivals.is_draining:
+        if self._admission.is_draining:
             raise unavailable("draining", "The server is about to stop.")
         if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
             raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
@@ -165,8 +161,8 @@ class SessionWebSocketHandler:
     async def _let_in(self, handshake: Handshake) -> Accepted:
         if self._document_endpoint is not None and handshake.path != self._settings.path:
             return await self._document_endpoint.accept(handshake)
-        session = await self._door.admit(handshake)
-        client = await self._arrivals.settle(
+        session = await self._admission.authenticate_handshake(handshake)
+        client = await self._admission.admit(
             session,
             lambda limits, now: JsonClient(
                 JsonRules(
@@ -175,7 +171,7 @@ class SessionWebSocketHandler:
                     types=self._types,
                 ),
                 self._connections,
-                client_of(handshake),
+                client_of(handshake.headers, handshake.client_ip),
                 self._rooms,
             ),
         )
@@ -209,12 +205,15 @@ class SessionWebSocketHandler:
 
     async def run(self) -> None:
         """Watch deadlines, ask storage what connections want to know, and record activity, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._connections.group = group
-            group.create_task(self._keep_ticking())
-            group.create_task(self._keep_touching())
-            for _ in range(QUESTIONS_AT_A_TIME):
-                group.create_task(self._keep_answering())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._connections.work_in(group)
+                group.create_task(self._keep_ticking())
+                group.create_task(self._keep_touching())
+                for _ in range(QUESTIONS_AT_A_TIME):
+                    group.create_task(self._keep_answering())
+        finally:
+            self._connections.work_in(None)
 
     def tick(self) -> None:
         """Do what is due now. ``run`` calls this every ``settings.tick``."""
@@ -299,7 +298,7 @@ class SessionWebSocketHandler:
 
         Clients reconnect when they are told to, without jitter of their own; so everyone is told another time.
         """
-        self._arrivals.is_draining = True
+        self._admission.is_draining = True
         if self._document_endpoint is not None:
             self._document_endpoint.drain()
         clients = list(self._connections.registry)

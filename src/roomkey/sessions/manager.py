@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from roomkey import errors
 from roomkey.domain.access import Grant, Grants, check_grants
-from roomkey.domain.lifecycle import apply, holds, overdue
+from roomkey.domain.lifecycle import apply, check_usable, holds, overdue
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
     Activated,
@@ -205,16 +205,9 @@ class SessionManager:
         now = self._now()
         await self._refuse_unless_genuine(session, self._rotation.standing(token, secret, now))
         session = await self._settle(session, now)
-        match session.state:
-            case SessionState.EXPIRED:
-                raise errors.Expired("the session's time is over")
-            case SessionState.INVALIDATED:
-                raise errors.Invalidated("the session was ended")
-            case SessionState.SUSPENDED:
-                raise errors.Suspended("the session is suspended")
-            case _:
-                await self._note_activity(session, now)
-                return session
+        check_usable(session, even_pending=True)
+        await self._note_activity(session, now)
+        return session
 
     async def touch(self, id: SessionId) -> None:
         """Record activity now. Written at most once per tenth of the idle limit; a missing session is ignored."""

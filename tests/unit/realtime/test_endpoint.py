@@ -44,8 +44,8 @@ async def test_what_was_published_before_the_drain_still_leaves() -> None:
 async def test_who_was_let_in_while_the_drain_began_goes_too() -> None:
     node = Node()
     _, token = node.sessions.issue()
-    arrivals = node.handler._arrivals  # pyright: ignore[reportPrivateUsage]  # nothing else can happen in between
-    node.sessions.before_returning = lambda: setattr(arrivals, "is_draining", True)
+    admission = node.handler._admission  # pyright: ignore[reportPrivateUsage]  # nothing else can happen in between
+    node.sessions.before_returning = lambda: setattr(admission, "is_draining", True)
 
     answer: Any = await node.knock(token)
 
