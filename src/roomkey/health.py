@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
 
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.errors import Storage
-from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.sessions.manager import SessionManager
 from roomkey.sessions.queries import HealthStatus, SessionMetrics
+
+if TYPE_CHECKING:
+    # The configuration loads this module for the settings of the API, and has no use for the sockets.
+    from roomkey.realtime.endpoint import SessionWebSocketHandler
 
 PING_SECONDS: Final = 5.0
 """Time in which all storages together must answer a readiness probe. Probes rarely wait longer."""
@@ -36,7 +39,7 @@ class Health:
         sessions: SessionManager,
         *,
         documents: OpenDocuments | None = None,
-        sockets: Callable[[], SessionWebSocketHandler] | None = None,
+        sockets: "Callable[[], SessionWebSocketHandler] | None" = None,
         background: Part | None = None,
     ) -> None:
         """``sockets`` returns the handler of the sockets that are open now: each run of a node has another one."""

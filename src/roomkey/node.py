@@ -66,7 +66,7 @@ class Node:
             degraded_from=config.health.degraded_from,
         )
         self.documents = OpenDocuments(
-            open_documents(config.storage.location),
+            open_documents(config.storage.documents_location),
             settings=config.documents,
             clock=self.sessions.clock,
             seed=seed or (welcome if config.server.dev else None),

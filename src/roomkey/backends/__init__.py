@@ -7,6 +7,9 @@ from typing import Final, NamedTuple
 from roomkey.errors import ConfigurationError
 from roomkey.ports import PLAIN_RECORDS, DocumentStore, RecordCodec, SessionStorage
 
+DOCUMENTS_FOLDER: Final = "documents"
+"""The folder of the documents in the directory of an LMDB storage."""
+
 
 def open_storage(url: str, codec: RecordCodec = PLAIN_RECORDS) -> SessionStorage:
     """
@@ -79,7 +82,7 @@ def _lmdb_sessions(rest: str, codec: RecordCodec) -> SessionStorage:
 def _lmdb_documents(rest: str, codec: RecordCodec) -> DocumentStore:
     from roomkey.backends.lmdb.documents import FileSystemDocumentStore  # noqa: PLC0415
 
-    return FileSystemDocumentStore(_directory(rest) / "documents", codec=codec)
+    return FileSystemDocumentStore(_directory(rest) / DOCUMENTS_FOLDER, codec=codec)
 
 
 _BACKENDS: Final[Mapping[str, _Backend]] = {
