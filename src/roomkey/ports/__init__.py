@@ -6,6 +6,8 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 """
 
 from roomkey.ports.authentication import Authenticator
+from roomkey.ports.following import Checkpoints, EventConsumer
+from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate
 from roomkey.ports.stores import (
     Author,
     Clock,
@@ -32,17 +34,24 @@ from roomkey.ports.stores import (
 __all__ = [
     "Authenticator",
     "Author",
+    "Checkpoints",
     "Clock",
+    "Counters",
     "DocumentPage",
     "DocumentRecord",
     "DocumentStore",
     "DocumentUpdate",
     "DocumentVersion",
+    "EventConsumer",
     "EventLog",
+    "Leases",
     "LoggedEvent",
     "NewSession",
     "NewVersion",
+    "OneTime",
+    "OneTimeLimits",
     "Page",
+    "Rate",
     "Revocation",
     "Secret",
     "SessionPage",

@@ -18,7 +18,7 @@ from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, UserRevoked
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Authenticator, Clock
+from roomkey.ports import Authenticator, Clock, Counters, Rate
 from roomkey.realtime.admission import Admission, Refusal, refusal_of, too_many, unavailable
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.clients.json_rules import Connection
@@ -34,7 +34,6 @@ from roomkey.realtime.session.guard import Effects
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security.credentials import client_of, select_subprotocol
-from roomkey.security.ratelimit import Limiter, Rate
 from roomkey.security.tickets import Tickets
 
 QUESTIONS_AT_A_TIME: Final = 16
@@ -83,11 +82,13 @@ class SessionWebSocketHandler:
         settings: RealtimeSettings | None = None,
         clock: Clock,
         tickets: Tickets,
+        counters: Counters,
         open_documents: OpenDocuments | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         """
         Args:
+            counters: Counts the handshakes of each address.
             library: The documents that Yjs editors may open; without one there are no sockets for them.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
 
@@ -101,10 +102,11 @@ class SessionWebSocketHandler:
         self._rooms = Rooms(settings, new_epoch=_new_epoch, schedule=schedule)
         documents = DocumentSettings() if open_documents is None else open_documents.settings
         self._connections = Connections(settings, documents, clock, self._rooms)
-        self._admission = Admission(sessions, self._connections, settings=settings, clock=clock, tickets=tickets)
+        self._admission = Admission(sessions, self._connections, settings=settings, tickets=tickets)
         self._open_documents = open_documents
         self._document_door = None if open_documents is None else self._document_door_of(open_documents)
-        self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
+        self._counters = counters
+        self._handshake_rate = Rate(settings.handshakes_per_second, settings.handshake_burst)
         self._entering = 0
         self._refused = 0
         self._revoked = 0
@@ -122,13 +124,14 @@ class SessionWebSocketHandler:
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
         """Answer a handshake: a session is let in, everything else gets a problem in plain HTTP."""
         try:
-            self._check_capacity(handshake)
-            self._entering += 1
-            try:
-                async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+            async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                await self._check_capacity(handshake)
+                # No await between the check and this.
+                self._entering += 1
+                try:
                     return await self._let_in(handshake)
-            finally:
-                self._entering -= 1
+                finally:
+                    self._entering -= 1
         except Refusal as refusal:
             return self._refuse(refusal)
         except RoomkeyError as error:
@@ -140,13 +143,13 @@ class SessionWebSocketHandler:
         self._refused += 1
         return refusal.answer()
 
-    def _check_capacity(self, handshake: Handshake) -> None:
+    async def _check_capacity(self, handshake: Handshake) -> None:
         settings = self._settings
         if handshake.path != settings.path and not self._is_for_editors(handshake):
             raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "There is no socket at this address.")
         if self._admission.is_draining:
             raise unavailable("draining", "The server is about to stop.")
-        if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
+        if wait := await self._counters.take(handshake.client_ip or "", self._handshake_rate):
             raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
         if len(self._connections.registry) + self._entering >= settings.max_connections:
             raise unavailable("overloaded", "The server has as many connections as it may.")
