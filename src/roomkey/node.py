@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from roomkey.api.app import create_app
 from roomkey.backends import open_documents, open_storage
+from roomkey.backends.memory.counters import MemoryCounters
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.config import Config
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, Seed
@@ -21,7 +23,7 @@ from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKeys
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.sessions.event_follower import EventFollower
 from roomkey.sessions.janitor import Janitor
 from roomkey.sessions.manager import SessionManager, SystemClock
@@ -71,7 +73,9 @@ class Node:
             clock=self.sessions.clock,
             seed=seed or (welcome if config.server.dev else None),
         )
-        self._tickets = Tickets()
+        # Of this process alone: there is no storage yet that several machines could share.
+        self._tickets = Tickets(MemoryOneTime(self.sessions.clock, TICKET_LIMITS))
+        self._handshakes = MemoryCounters(self.sessions.clock)
         self._sockets = self._new_sockets()
         self.health = Health(
             self.sessions,
@@ -148,6 +152,7 @@ class Node:
             settings=settings,
             clock=self.sessions.clock,
             tickets=self._tickets,
+            counters=self._handshakes,
             open_documents=self.documents,
         )
 

@@ -14,13 +14,15 @@ from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHe
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
 from roomkey.api.pages import BUILT, BuiltPage
 from roomkey.api.routing import SegmentRoute
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.documents.service import DocumentService
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
 from roomkey.health import Health
+from roomkey.ports import OneTimeLimits
 from roomkey.realtime.transport import HandshakeHandler
 from roomkey.security.apikeys import ApiKeys
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.sessions.manager import SessionManager
 from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.asgi import WebSocketEndpoint
@@ -104,9 +106,10 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         documents=documents,
         health=health or Health(sessions),
         authenticator=Authenticator(sessions, keys=keys, security=security, dev=dev),
-        tickets=Tickets() if tickets is None else tickets,
+        tickets=Tickets(MemoryOneTime(sessions.clock, TICKET_LIMITS)) if tickets is None else tickets,
         idempotency=Idempotency(
-            sessions.clock, window=settings.idempotency_window, max_bytes=settings.idempotency_max_bytes
+            MemoryOneTime(sessions.clock, OneTimeLimits(bytes=settings.idempotency_max_bytes)),
+            window=settings.idempotency_window,
         ),
         settings=settings,
         publication=openapi.publication(openapi.describe(described, sessions.policy, dev=dev)),

@@ -235,10 +235,9 @@ class SessionSecurityMiddleware:
     async def _opened_by(self, credential: Credential, scope: Scope) -> Session:
         if credential.kind is not CredentialKind.TICKET:
             return await self._authenticator.session(credential, headers_of(scope), address_of(scope))
-        id = self._tickets.redeem(credential.secret, self._sessions.clock.now()) if self._tickets is not None else None
-        session = await self._sessions.get_session(id) if id is not None else None
-        if session is None:
-            raise InvalidToken("the ticket is not valid, or was used")
+        if self._tickets is None:
+            raise InvalidToken("tickets are not redeemed here")
+        session = await self._tickets.session_of(credential.secret, self._sessions)
         check_usable(session)
         return session
 

@@ -309,7 +309,7 @@ class Resource:
         session = request.caller.session
         owner = request.caller.actor if session is None else f"session:{session.id}"
         place = "\n".join((chosen.name, *request.scope["path_params"].values()))
-        with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
+        async with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
             if attempt.earlier is not None:
                 return attempt.earlier
             attempt.reply = await chosen.handler(request)

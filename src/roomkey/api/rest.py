@@ -343,7 +343,7 @@ async def create_ticket(request: Request) -> Reply:
     It opens one socket, soon. Unlike a token it may stand in a URL, because it is worthless afterwards.
     """
     tickets = request.services.tickets
-    ticket = tickets.issue(authorization.own_session(request.caller).id, request.sessions.clock.now())
+    ticket = await tickets.issue(authorization.own_session(request.caller).id)
     return json_reply(TicketBody(ticket, int(tickets.lifetime.total_seconds())))
 
 

@@ -6,6 +6,7 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 """
 
 from roomkey.ports.authentication import Authenticator
+from roomkey.ports.following import Checkpoints, EventConsumer
 from roomkey.ports.rooms import (
     Broker,
     MessageKey,
@@ -15,7 +16,9 @@ from roomkey.ports.rooms import (
     Receiver,
     Recovered,
 )
+from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate
 from roomkey.ports.stores import (
+    PLAIN_RECORDS,
     Author,
     Clock,
     DocumentPage,
@@ -29,6 +32,9 @@ from roomkey.ports.stores import (
     NewSession,
     NewVersion,
     Page,
+    PlainRecords,
+    RecordCodec,
+    RecordKind,
     Revocation,
     Secret,
     SessionPage,
@@ -40,26 +46,37 @@ from roomkey.ports.stores import (
 )
 
 __all__ = [
+    "PLAIN_RECORDS",
     "Authenticator",
     "Author",
     "Broker",
+    "Checkpoints",
     "Clock",
+    "Counters",
     "DocumentPage",
     "DocumentRecord",
     "DocumentStore",
     "DocumentTail",
     "DocumentUpdate",
     "DocumentVersion",
+    "EventConsumer",
     "EventLog",
+    "Leases",
     "LoggedEvent",
     "MessageKey",
     "NewSession",
     "NewVersion",
+    "OneTime",
+    "OneTimeLimits",
     "Page",
+    "PlainRecords",
     "Position",
     "Publication",
     "Published",
+    "Rate",
     "Receiver",
+    "RecordCodec",
+    "RecordKind",
     "Recovered",
     "Revocation",
     "Secret",

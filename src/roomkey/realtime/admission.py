@@ -10,7 +10,7 @@ from roomkey import errors, problems
 from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.session import Client, Session
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Authenticator, Clock
+from roomkey.ports import Authenticator
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.connections import Connections
 from roomkey.realtime.session.limits import SessionLimits
@@ -63,13 +63,11 @@ class Admission:
         connections: Connections,
         *,
         settings: RealtimeSettings,
-        clock: Clock,
         tickets: Tickets,
     ) -> None:
         self._sessions = sessions
         self._connections = connections
         self._settings = settings
-        self._clock = clock
         self._tickets = tickets
         self.is_draining = False
         """Whether nobody is let in any more."""
@@ -131,11 +129,7 @@ class Admission:
         if credential.kind is not CredentialKind.TICKET:
             client = client_of(handshake.headers, handshake.client_ip)
             return await self._sessions.authenticate(credential.secret, client=client)
-        id = self._tickets.redeem(credential.secret, self._clock.now())
-        session = None if id is None else await self._sessions.get_session(id)
-        if session is None:
-            raise errors.InvalidToken("the ticket is unknown, used, or too old")
-        return session
+        return await self._tickets.session_of(credential.secret, self._sessions)
 
     def _check_origin(self, handshake: Handshake, credential: Credential) -> None:
         """Cookies come along whoever asks for it, so they count on our pages only (ASVS 4.4.2, RFC 6455, 10.2)."""

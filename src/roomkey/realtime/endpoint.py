@@ -16,7 +16,7 @@ from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, UserRevoked
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Authenticator, Broker, Clock
+from roomkey.ports import Authenticator, Broker, Clock, Counters, Rate
 from roomkey.realtime.admission import Admission, Refusal, refusal_of, too_many, unavailable
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.clients.json_client import JsonClient
@@ -34,7 +34,6 @@ from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security.credentials import client_of, select_subprotocol
-from roomkey.security.ratelimit import Limiter, Rate
 from roomkey.security.tickets import Tickets
 from roomkey.wire.close import CloseReason
 
@@ -84,6 +83,7 @@ class SessionWebSocketHandler:
         settings: RealtimeSettings | None = None,
         clock: Clock,
         tickets: Tickets,
+        counters: Counters,
         open_documents: OpenDocuments | None = None,
         broker: Broker | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
@@ -91,6 +91,7 @@ class SessionWebSocketHandler:
         """
         Args:
             broker: Carries what is published in rooms; by default to this node alone.
+            counters: Counts the handshakes of each address.
             open_documents: The documents that Yjs editors may open; without one there are no sockets for them.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
 
@@ -105,10 +106,11 @@ class SessionWebSocketHandler:
         self._rooms = Rooms(settings, hub, broker or LocalBroker(settings, clock))
         documents = DocumentSettings() if open_documents is None else open_documents.settings
         self._connections = Connections(settings, documents, clock, self._rooms)
-        self._admission = Admission(sessions, self._connections, settings=settings, clock=clock, tickets=tickets)
+        self._admission = Admission(sessions, self._connections, settings=settings, tickets=tickets)
         self._open_documents = open_documents
         self._document_endpoint = None if open_documents is None else self._new_document_endpoint(open_documents)
-        self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
+        self._counters = counters
+        self._handshake_rate = Rate(settings.handshakes_per_second, settings.handshake_burst)
         self._entering = 0
         self._refused = 0
         self._revoked = 0
@@ -126,13 +128,14 @@ class SessionWebSocketHandler:
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
         """Answer a handshake: a session is let in, everything else gets a problem in plain HTTP."""
         try:
-            self._check_capacity(handshake)
-            self._entering += 1
-            try:
-                async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+            async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                await self._check_capacity(handshake)
+                # No await between the check and this.
+                self._entering += 1
+                try:
                     return await self._let_in(handshake)
-            finally:
-                self._entering -= 1
+                finally:
+                    self._entering -= 1
         except Refusal as refusal:
             return self._refuse(refusal)
         except RoomkeyError as error:
@@ -144,13 +147,13 @@ class SessionWebSocketHandler:
         self._refused += 1
         return refusal.answer()
 
-    def _check_capacity(self, handshake: Handshake) -> None:
+    async def _check_capacity(self, handshake: Handshake) -> None:
         settings = self._settings
         if handshake.path != settings.path and not self._is_for_editors(handshake):
             raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "There is no socket at this address.")
         if self._admission.is_draining:
             raise unavailable("draining", "The server is about to stop.")
-        if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
+        if wait := await self._counters.take(handshake.client_ip or "", self._handshake_rate):
             raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
         if len(self._connections.registry) + self._entering >= settings.max_connections:
             raise unavailable("overloaded", "The server has as many connections as it may.")

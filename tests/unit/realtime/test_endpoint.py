@@ -125,7 +125,9 @@ async def test_it_runs_on_a_loop_until_it_is_cancelled() -> None:
 
 async def test_frames_leave_in_the_next_turn_of_the_running_loop() -> None:
     node = Node()
-    node.handler = SessionWebSocketHandler(node.sessions, clock=node.clock, tickets=node.tickets)
+    node.handler = SessionWebSocketHandler(
+        node.sessions, clock=node.clock, tickets=node.tickets, counters=node.counters
+    )
     node.sessions.listener = node.handler.on_events
     session, token = node.sessions.issue()
     accepted: Any = await node.knock(token)
