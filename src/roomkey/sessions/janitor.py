@@ -14,17 +14,16 @@ _log = structlog.get_logger("roomkey.janitor")
 
 
 class JanitorSettings(Struct, frozen=True, kw_only=True):
-    """
-    How often the janitor comes, how much it takes at a time, and how long ended things are kept.
-
-    Ended sessions stay readable for ``keep_ended``, then their records are deleted; events stay in the log for
-    ``event_retention``.
-    """
+    """Pace of the janitor, and how long ended sessions and events are kept."""
 
     interval: timedelta = timedelta(seconds=5)
+    """Time between two rounds."""
     batch: int = 500
+    """Maximum number of sessions that are loaded at a time."""
     keep_ended: timedelta = timedelta(days=7)
+    """Time that ended sessions stay readable before their records are deleted."""
     event_retention: timedelta = timedelta(days=90)
+    """Time that events stay in the log."""
 
 
 class JanitorRound(Struct, frozen=True, kw_only=True):
