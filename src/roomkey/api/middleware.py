@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.authentication import Authenticator, SecurityConfig, address_of, presented
 from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
+from roomkey.api.socket_guard import SocketGuard, SocketGuards, check_not_ended, usable
 from roomkey.domain.session import Session, SessionState
 from roomkey.errors import (
     CredentialsMissing,
@@ -22,7 +23,7 @@ from roomkey.errors import (
     SessionPending,
     Suspended,
 )
-from roomkey.problems import UNAUTHENTICATED, presentation_of
+from roomkey.problems import presentation_of
 from roomkey.security.credentials import Credential, CredentialKind
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -169,9 +170,10 @@ class SessionSecurityMiddleware:
     """
     Lets only holders of an active session reach an application, and shows it the session as ``scope["session"]``.
 
-    Over HTTP whoever has none gets a 401 or 410 problem. A WebSocket is refused before it is accepted, and
-    closed with 4401 or 4423 when its session ends later: at the first message after
-    ``violation_check_interval`` at the latest. With ``tickets`` a handshake may also bring ``?ticket=``.
+    Over HTTP whoever has none gets a 401 or 410 problem. A WebSocket is refused before it is accepted, and closed
+    with 4401 or 4423 when its session ends later: at once if this process ended it or its deadline passed, and at
+    the first message after ``violation_check_interval`` if another process did. With ``tickets`` a handshake may
+    also bring ``?ticket=``.
     """
 
     def __init__(
@@ -187,6 +189,7 @@ class SessionSecurityMiddleware:
         self._config = config or SecurityConfig()
         self._tickets = tickets
         self._authenticator = Authenticator(sessions, security=self._config)
+        self._guards = SocketGuards(sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the connection on if its session is good."""
@@ -202,8 +205,20 @@ class SessionSecurityMiddleware:
         if session is None or scope["type"] == "http":
             await self.app(inner, receive, send)
         else:
-            watch = _Watch(self._sessions, self._config, session, send)
-            await self.app(inner, watch.guarded(receive), watch.send)
+            await self._serve_socket(inner, session, receive, send)
+
+    async def _serve_socket(self, scope: Scope, session: Session, receive: Receive, send: Send) -> None:
+        interval = self._config.violation_check_interval
+        guard = SocketGuard(self._sessions, session, receive, send, interval=interval)
+        with self._guards.entered(guard):
+            try:
+                # It was read before its events were listened to: it may have ended in between.
+                await usable(self._sessions, session)
+            except RoomkeyError as refusal:
+                await _refuse(refusal, scope, send)
+                return
+            async with guard.watching():
+                await self.app(scope, guard.receive, guard.send)
 
     async def _session(self, scope: Scope) -> Session | None:
         headers = headers_of(scope)
@@ -239,64 +254,8 @@ class SessionSecurityMiddleware:
         session = await self._sessions.get_session(id) if id is not None else None
         if session is None:
             raise InvalidToken("the ticket is not valid, or was used")
-        _check(session)
+        check_not_ended(session)
         return session
-
-
-class _Watch:
-    """Looks at the session behind an open WebSocket again, and closes the socket when it has ended."""
-
-    def __init__(self, sessions: SessionManager, config: SecurityConfig, session: Session, send: Send) -> None:
-        self._sessions = sessions
-        self._config = config
-        self._id = session.id
-        self._send = send
-        self._looked_at = sessions.clock.now()
-        self._over = False
-
-    def guarded(self, receive: Receive) -> Receive:
-        """``receive``, which says that the client has gone once the session has ended."""
-
-        async def receive_while_good() -> Message:
-            message = await receive()
-            if message["type"] == "websocket.receive" and not await self._is_good():
-                return {"type": "websocket.disconnect", "code": UNAUTHENTICATED}
-            return message
-
-        return receive_while_good
-
-    async def send(self, message: Message) -> None:
-        """Send what the application says while the session is good, and nothing afterwards."""
-        if await self._is_good():
-            await self._send(message)
-
-    async def _is_good(self) -> bool:
-        now = self._sessions.clock.now()
-        if self._over or now - self._looked_at < self._config.violation_check_interval:
-            return not self._over
-        self._looked_at = now
-        try:
-            session = await self._sessions.get_session(self._id)
-            if session is None:
-                raise Invalidated("the session was deleted")
-            _check(session)
-            await self._sessions.touch(self._id)
-        except RoomkeyError as end:
-            self._over = True
-            await self._send({"type": "websocket.close", "code": presentation_of(end).close_code, "reason": end.code})
-        return not self._over
-
-
-def _check(session: Session) -> None:
-    match session.state:
-        case SessionState.EXPIRED:
-            raise Expired("the session's time is over")
-        case SessionState.INVALIDATED:
-            raise Invalidated("the session was ended")
-        case SessionState.SUSPENDED:
-            raise Suspended("the session is suspended")
-        case _:
-            return
 
 
 async def _refuse(refusal: RoomkeyError, scope: Scope, send: Send) -> None:
