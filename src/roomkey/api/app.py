@@ -119,7 +119,8 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     # From the inside out. A limit on requests belongs between the problems and the routes: behind it nothing
     # has been spent on a caller, in front of it a refusal becomes a problem.
     app = ProblemMiddleware(app)
-    app = CorsMiddleware(app, settings.allowed_origins)
+    if settings.allowed_origins:
+        app = CorsMiddleware(app, settings.allowed_origins)
     return SecurityHeadersMiddleware(app)
 
 

@@ -6,15 +6,19 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 import structlog
+from starlette.datastructures import Headers as RequestHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.authentication import Authenticator, SecurityConfig, address_of, presented
-from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
+from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, headers_of, problem_reply
 from roomkey.api.socket_guard import SocketGuard, SocketGuards, check_not_ended, usable
 from roomkey.domain.session import Session, SessionState
 from roomkey.errors import (
     CredentialsMissing,
     Expired,
+    Forbidden,
     Invalidated,
     InvalidToken,
     OriginRejected,
@@ -99,71 +103,52 @@ class SecurityHeadersMiddleware:
         await self.app(scope, receive, harden)
 
 
-class CorsMiddleware:
+class CorsMiddleware(CORSMiddleware):
     """
-    Which pages of other origins may use the interface from a browser: those of ``allowed_origins``, no others.
+    Starlette's, for pages of ``allowed_origins`` and no others; what it refuses is told as a problem.
 
-    Requests are not refused here: a browser that is not told it may keeps the response from the page, and
-    what a cookie could do is guarded where cookies are read.
+    Only preflights are refused. From all other requests a browser that is not told it may keeps the response from
+    the page, and what a cookie could do is guarded where cookies are read.
     """
 
     def __init__(self, app: ASGIApp, allowed_origins: Sequence[str]) -> None:
-        self.app = app
-        self._allowed = frozenset(origin.encode("latin-1") for origin in allowed_origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer preflights of allowed origins; tell the browser about all other requests of theirs."""
-        if not self._allowed or scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        if origin not in self._allowed:
-            await self.app(scope, receive, _varying(send))
-            return
-        asked = any(name == b"access-control-request-method" for name, _ in scope["headers"])
-        if asked and scope["method"] == "OPTIONS":
-            await Reply(204, b"", [*_permission(origin), *_PREFLIGHT]).send(send)
-            return
-
-        async def permit(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] += [*_permission(origin), _EXPOSED]
-            await send(message)
-
-        await self.app(scope, receive, permit)
-
-
-_VARY: Final = (b"vary", b"origin")
-_EXPOSED: Final = (
-    b"access-control-expose-headers",
-    b", ".join(
-        (
-            *(b"etag", b"location", b"retry-after", b"idempotent-replayed", b"www-authenticate"),
-            *(b"content-disposition", b"roomkey-lineage", b"roomkey-sequence"),
+        super().__init__(
+            app,
+            allow_origins=allowed_origins,
+            allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=_ALLOWED_HEADERS,
+            expose_headers=_EXPOSED_HEADERS,
+            allow_credentials=True,
         )
-    ),
+
+    def preflight_response(self, request_headers: RequestHeaders) -> Response:
+        """Whether the page may send what it wants to send."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        reply = problem_reply(Forbidden(bytes(answer.body).decode()))
+        vary = {"vary": answer.headers["vary"]}
+        return Response(reply.body, reply.status, vary | {key.decode(): value.decode() for key, value in reply.headers})
+
+
+_ALLOWED_HEADERS: Final = (
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "if-none-match",
+    "x-session-id",
 )
-_PREFLIGHT: Final[Headers] = [
-    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-    (
-        b"access-control-allow-headers",
-        b"authorization, content-type, idempotency-key, if-match, if-none-match, x-session-id",
-    ),
-    (b"access-control-max-age", b"600"),
-]
-
-
-def _permission(origin: bytes) -> Headers:
-    return [(b"access-control-allow-origin", origin), (b"access-control-allow-credentials", b"true"), _VARY]
-
-
-def _varying(send: Send) -> Send:
-    async def vary(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"].append(_VARY)
-        await send(message)
-
-    return vary
+_EXPOSED_HEADERS: Final = (
+    "etag",
+    "location",
+    "retry-after",
+    "idempotent-replayed",
+    "www-authenticate",
+    "content-disposition",
+    "roomkey-lineage",
+    "roomkey-sequence",
+)
 
 
 class SessionSecurityMiddleware:
