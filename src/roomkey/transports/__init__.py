@@ -5,6 +5,9 @@ from typing import Final
 
 from msgspec import Struct
 
+BODY_DEADLINE: Final = "roomkey.body_deadline"
+"""An extension in the scope of a request: its server drops a body that does not arrive in time."""
+
 HIGH_WATER_BYTES: Final = 64 * 1024
 """A socket with more than this unsent is told when it can be written to again."""
 
