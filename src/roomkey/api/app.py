@@ -14,7 +14,7 @@ from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHe
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
 from roomkey.api.pages import BUILT, BuiltPage
 from roomkey.api.routing import SegmentRoute
-from roomkey.documents.service import DocumentService
+from roomkey.documents import DocumentService
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
 from roomkey.realtime.transport import HandshakeHandler

@@ -14,7 +14,7 @@ from roomkey.api.flaws import flaw_in_body
 from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.schemas import parse_query
-from roomkey.documents.service import DocumentService
+from roomkey.documents import MAX_VALUE_DEPTH, DocumentService
 from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
 from roomkey.security.authorization import RULES, STRANGER, Action, Caller, Rule, check, check_document
 from roomkey.security.inspection import is_deeper
@@ -136,9 +136,6 @@ What a body may be, by its media type: ``bytes`` as they come, ``str`` in UTF-8,
 
 Such bodies go into documents, and may be as large.
 """
-
-MAX_CONTENT_DEPTH: Final = 64
-"""Of JSON that goes into a document."""
 
 
 class Operation(Struct, frozen=True, kw_only=True):
@@ -345,5 +342,5 @@ def _text(raw: bytes) -> str:
 
 
 def _check_depth(value: Any) -> None:
-    if is_deeper(value, MAX_CONTENT_DEPTH):
-        raise SchemaViolation(Flaw(detail=f"nested more than {MAX_CONTENT_DEPTH} deep", pointer="#"))
+    if is_deeper(value, MAX_VALUE_DEPTH):
+        raise SchemaViolation(Flaw(detail=f"nested more than {MAX_VALUE_DEPTH} deep", pointer="#"))

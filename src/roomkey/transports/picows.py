@@ -22,7 +22,7 @@ from roomkey.realtime.transport import Accepted, Conversation, Handshake, Handsh
 from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
-from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
+from roomkey.transports.handshake import Unacceptable, UpgradeRequest, accepted, read_request, refused
 from roomkey.transports.handshake_gate import UNAVAILABLE, HandshakeGate
 from roomkey.transports.messages import CLOSE, PING, PONG, MessageAssembler, close_code
 from roomkey.transports.timers import TimerWheel
@@ -190,7 +190,7 @@ class HandshakeProtocol(asyncio.Protocol):
         self._transport.write(response)
         self._transport.close()
 
-    def _open(self, request: Request, answer: Accepted) -> None:
+    def _open(self, request: UpgradeRequest, answer: Accepted) -> None:
         agreed = negotiate(request.extensions) if self.context.compression else None
         try:
             response = accepted(
