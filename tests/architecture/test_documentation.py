@@ -14,12 +14,26 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUNNABLE = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+MUST_SHOW = {"README.md", "docs/documents.md", "docs/sessions.md"}
+"""Pages without which a newcomer would have to guess: each has an example."""
 
 
 def blocks(page: Path) -> list[str]:
     return RUNNABLE.findall(page.read_text(encoding="utf-8"))
+
+
+PAGES = {
+    str(page.relative_to(ROOT)): page
+    for page in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    if blocks(page)
+}
+"""Those with an example."""
+
+
+def test_the_pages_from_which_one_learns_have_examples() -> None:
+    assert set(PAGES) >= MUST_SHOW
 
 
 async def run(block: str, page: Path, names: dict[str, Any]) -> None:
@@ -29,7 +43,7 @@ async def run(block: str, page: Path, names: dict[str, Any]) -> None:
         await result
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
 async def test_the_python_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
