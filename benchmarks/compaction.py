@@ -20,7 +20,6 @@ from roomkey.backends import open_documents
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, assemble
 from roomkey.ports import Author, DocumentRecord, DocumentStore, DocumentUpdate, SystemClock
-from roomkey.realtime.rooms.hub import Hub
 
 NAME: Final = "typed"
 
@@ -111,7 +110,7 @@ async def _measure(edits: int, rounds: int) -> dict[str, dict[str, Figure]]:
     with tempfile.TemporaryDirectory(prefix="roomkey-benchmark-") as folder:
         async with open_documents(f"lmdb://{folder}") as store:
             await _write(store, edits)
-            maintenance = Maintenance(OpenDocuments(store, Hub(max_outbox_size=1 << 20), clock=SystemClock()))
+            maintenance = Maintenance(OpenDocuments(store, clock=SystemClock()))
             for moment in (BEFORE, AFTER):
                 record = await _record(store)
                 found[moment] = {

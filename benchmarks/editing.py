@@ -18,6 +18,7 @@ from benchmarks.httpload import Api, Unexpected
 from benchmarks.node import Missing
 from benchmarks.processes import HOST, Started, roomkey
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 
 ROOT: Final = "content"
 
@@ -75,12 +76,12 @@ class Side(Struct, frozen=True):
     def greeting(self, document: str, client: int = 0) -> list[bytes]:
         """What clients say first: who they are, that they have nothing, and that they have nothing to add."""
         messages = [
-            yjs.sync_step1(yjs.EMPTY_STATE),
-            yjs.sync_step2(yjs.EMPTY_UPDATE),
+            yjs.sync_step1(lib0.EMPTY_STATE),
+            yjs.sync_step2(lib0.EMPTY_UPDATE),
         ]
         if self.addressed:
             token = self.tokens[client] if self.tokens else ""
-            messages.insert(0, bytes((yjs.MessageKind.AUTH, 0)) + yjs.text(token))
+            messages.insert(0, bytes((yjs.MessageKind.AUTH, 0)) + lib0.text(token))
         return [self.prefix(document) + message for message in messages]
 
     def greet(self, connection: socket.socket, document: str, client: int = 0) -> None:
@@ -109,12 +110,12 @@ class Side(Struct, frozen=True):
     def state_in(self, message: bytes, document: str) -> bytes | None:
         """The update in the answer to a step 1, or ``None`` if ``message`` is something else."""
         prefix = self.prefix(document) + STEP_2
-        return yjs.read_bytes(message, len(prefix))[0] if message.startswith(prefix) else None
+        return lib0.read_bytes(message, len(prefix))[0] if message.startswith(prefix) else None
 
     def update_in(self, message: bytes, document: str) -> bytes | None:
         """What has changed, or ``None`` if ``message`` is something else."""
         prefix = self.prefix(document) + UPDATE
-        return yjs.read_bytes(message, len(prefix))[0] if message.startswith(prefix) else None
+        return lib0.read_bytes(message, len(prefix))[0] if message.startswith(prefix) else None
 
     def text(self, document: str) -> str:
         """What a client that comes now reads in the document."""
@@ -191,7 +192,7 @@ _FIRST_CLIENT: Final = 3_000_000_000  # as large as most, for they are random nu
 
 
 def _type(letter: str, times: int, client: int) -> list[bytes]:
-    assert ANY_LETTER not in yjs.number(client)
+    assert ANY_LETTER not in lib0.number(client)
     document: Doc[Any] = Doc(client_id=client)
     text = document.get(ROOT, type=Text)
     updates: list[bytes] = []

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from roomkey import errors
 from roomkey.errors import Flaw, RoomkeyError
+from roomkey.wire.close import CloseCode
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -24,11 +25,6 @@ CHALLENGE: Final[Headers] = (("www-authenticate", 'Bearer realm="roomkey"'),)
 _REJECTED: Final[Headers] = (("www-authenticate", 'Bearer realm="roomkey", error="invalid_token"'),)
 _SOON: Final[Headers] = (("retry-after", "1"),)
 _LAST: Final[Headers] = (("connection", "close"),)
-
-UNAUTHENTICATED: Final = 4401
-SUSPENDED: Final = 4423
-TRY_AGAIN_LATER: Final = 1013
-"""Close codes of WebSockets; the reason beside them is the error's code."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,7 +56,7 @@ class Presentation(Struct, frozen=True):
     title: str
     headers: Headers = ()
     hides_detail: bool = False
-    close_code: int = UNAUTHENTICATED
+    close_code: CloseCode = CloseCode.UNAUTHENTICATED
     refresh_fault: str = "SERVER_ERROR"
 
 
@@ -72,7 +68,7 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
         401, "The token was replaced by a newer one", _REJECTED, refresh_fault="UNAUTHORIZED"
     ),
     errors.Suspended: Presentation(
-        401, "The session is suspended", _REJECTED, close_code=SUSPENDED, refresh_fault="INVALID_SESSION"
+        401, "The session is suspended", _REJECTED, close_code=CloseCode.SUSPENDED, refresh_fault="INVALID_SESSION"
     ),
     errors.Forbidden: Presentation(403, "Not allowed"),
     errors.SecurityViolation: Presentation(403, "Not allowed", refresh_fault="UNAUTHORIZED"),
@@ -99,9 +95,9 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.Internal: Presentation(500, "Internal error", hides_detail=True),
     errors.Serialization: Presentation(500, "A stored record cannot be read", hides_detail=True),
     errors.Storage: Presentation(
-        503, "The storage is not available", _SOON, hides_detail=True, close_code=TRY_AGAIN_LATER
+        503, "The storage is not available", _SOON, hides_detail=True, close_code=CloseCode.OVERLOADED
     ),
-    errors.WritesRefused: Presentation(503, "The storage does not keep up", _SOON, close_code=TRY_AGAIN_LATER),
+    errors.WritesRefused: Presentation(503, "The storage does not keep up", _SOON, close_code=CloseCode.OVERLOADED),
     errors.Draining: Presentation(503, "The server is about to stop", _SOON),
 }
 """The only place where an error becomes a status."""

@@ -17,10 +17,11 @@ from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.errors import Storage
 from roomkey.ports import DocumentStore
-from roomkey.testing.documents.suite import loaded, log_of, make, names_in, update, updates
+from roomkey.testing.documents.suite import loaded, log_of, make, names_in, update, updates, was_deleted
 from tests.support.document_file import document_faults
+from tests.support.effort import repeats
 
-KILLS = 8
+KILLS = repeats(3, nightly=8)
 
 
 class Acknowledged(NamedTuple):
@@ -72,7 +73,7 @@ async def lost(store: DocumentStore, reports: Sequence[Acknowledged]) -> list[Ac
     for report in reports:
         known = words.get((report.document, report.lineage))
         if report.number == 0 or known is None:
-            is_there = await store.is_deleted(report.document, report.lineage)
+            is_there = await was_deleted(store, report.document, report.lineage)
         else:
             is_there = known[report.number - 1 : report.number] == [report.word]
         if not is_there:

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from roomkey.documents.service import DocumentService
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from tests.integration.test_crash_full_disk import small_disk
 from tests.integration.test_faults import dialled, resident
 from tests.support.calls import Caller, calling
@@ -27,7 +28,7 @@ from tests.support.documents import (
     STEP1,
     STEP2,
     UPDATE,
-    FaultyStore,
+    FailingStore,
     a_site,
     connected_to,
     content_of,
@@ -191,12 +192,12 @@ async def test_stopped_in_mid_sentence_it_has_saved_everything_that_anybody_saw(
 
 @both
 async def test_while_storage_is_away_editing_goes_on_and_is_saved_once_afterwards(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store = faulty(site)
         async with y_client(site, await site.token(), status="1") as alice, y_client(site, await site.token()) as bob:
             store.appends = False
             words = [typed(f"{number};") for number in range(20)]
-            await alice.send(*[UPDATE + yjs.sized(update) for update in words])
+            await alice.send(*[UPDATE + lib0.sized(update) for update in words])
             heard = [content_of(await bob.next(UPDATE)) for _ in words]
             early = [message for message in await alice.heard() if message.startswith(STATUS)]
             store.appends = True
@@ -210,7 +211,7 @@ async def test_while_storage_is_away_editing_goes_on_and_is_saved_once_afterward
 
 @both
 async def test_a_node_that_stops_waits_until_storage_has_taken_what_was_typed(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store = faulty(site)
         async with y_client(site, await site.token()) as alice:
             store.failures = 5  # a second or so
@@ -224,7 +225,7 @@ async def test_a_node_that_stops_waits_until_storage_has_taken_what_was_typed(tr
 
 @both
 async def test_what_storage_cannot_take_for_too_long_is_refused_and_asked_for_afterwards(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore, documents={"max_unsaved_bytes": 1_000}) as site:
+    async with a_site(transport, store=FailingStore, documents={"max_unsaved_bytes": 1_000}) as site:
         store = faulty(site)
         async with y_client(site, await site.token(), status="1") as alice:
             await alice.next(STEP1)
@@ -233,7 +234,7 @@ async def test_what_storage_cannot_take_for_too_long_is_refused_and_asked_for_af
             reason = reason_of(await alice.next(DENIED))
             store.appends = True
             await alice.next(STEP1)  # what was refused meanwhile?
-            await alice.send(STEP2 + yjs.sized(typed("refused")))
+            await alice.send(STEP2 + lib0.sized(typed("refused")))
             await alice.next(STATUS)
             text = text_of(await alice.missing())
 
@@ -243,7 +244,7 @@ async def test_what_storage_cannot_take_for_too_long_is_refused_and_asked_for_af
 
 @both
 async def test_a_document_that_cannot_be_loaded_is_not_overwritten_by_an_empty_one(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store, token = faulty(site), await site.token()
         async with y_client(site, token) as alice:
             await alice.send(edit("precious"))
@@ -252,7 +253,7 @@ async def test_a_document_that_cannot_be_loaded_is_not_overwritten_by_an_empty_o
             assert document is not None
             assert document.writer is not None
             await document.writer.settle()
-        document.used_at = document.used_at.replace(year=2000)
+        document.touch(document.used_at.replace(year=2000))
         site.node.documents.evict(site.node.documents.clock.now())
         assert site.node.documents.find("plan") is None
 
@@ -307,17 +308,17 @@ async def test_on_a_full_disk_editing_goes_on_and_is_saved_when_there_is_room(tm
 
 def block(info: int, content: bytes, *, client: int = 5) -> bytes:
     """The blocks of one client: one, in the root ``content``."""
-    return b"\x01" + yjs.number(client) + b"\x00" + bytes((info,)) + b"\x01" + yjs.text("content") + content
+    return b"\x01" + lib0.number(client) + b"\x00" + bytes((info,)) + b"\x01" + lib0.text("content") + content
 
 
 def poison() -> dict[str, bytes]:
-    word = block(4, yjs.text("x"))
+    word = block(4, lib0.text("x"))
     nested = b"\x75\x01" * 100_000 + b"\x7e"
     return {
         "a value of 100,000 lists in one another": b"\x01" + block(8, b"\x01" + nested) + b"\x00",
-        "a document within, with such options": b"\x01" + block(9, yjs.text("guid") + nested) + b"\x00",
+        "a document within, with such options": b"\x01" + block(9, lib0.text("guid") + nested) + b"\x00",
         "a client that is listed twice": b"\x02" + word + word + b"\x00",
-        "a text without a character": b"\x01" + block(4, yjs.text("")) + b"\x00",
+        "a text without a character": b"\x01" + block(4, lib0.text("")) + b"\x00",
         "a gap of no length": b"\x01\x01\x05\x00\x00\x00\x00",
         "nothing deleted": b"\x01" + block(1, b"\x00") + b"\x00",
         "a value of no values": b"\x01" + block(8, b"\x00") + b"\x00",
@@ -343,7 +344,7 @@ async def test_poison_closes_its_sender_and_the_room_and_the_server_live_on() ->
             for what, update in poison().items():
                 for kind in (STEP2, UPDATE):
                     async with connected_to(base_of(server), mallory) as sender:
-                        await sender.send(kind + yjs.sized(update))
+                        await sender.send(kind + lib0.sized(update))
 
                         assert (await sender.end())[0] == 4400, what
             heard = [message for message in await room.heard() if not message.startswith(STEP1)]
@@ -359,7 +360,7 @@ async def test_poison_in_one_document_closes_the_hocuspocus_socket_that_brought_
         await alice.show("plan", await site.token())
         for what, update in poison().items():
             async with hocuspocus_client(site) as sender:
-                await sender.say("plan", token_message(await site.token("mallory")), UPDATE + yjs.sized(update))
+                await sender.say("plan", token_message(await site.token("mallory")), UPDATE + lib0.sized(update))
 
                 assert (await sender.end())[0] == 4400, what
         await alice.say("plan", edit("alive"))
@@ -404,7 +405,7 @@ async def test_readers_that_do_not_read_cost_little_and_keep_nobody_waiting() ->
         before = resident(server)
 
         for update in many_updates("x" * 16_000, times=500):
-            await writer.send(UPDATE + yjs.sized(update))
+            await writer.send(UPDATE + lib0.sized(update))
             assert content_of(await reader.next(UPDATE)) == content_of(await writer.next(UPDATE)) == update
         grown = resident(server) - before
 
@@ -481,7 +482,7 @@ async def test_a_client_with_the_history_of_a_deleted_document_does_not_bring_it
 
             async with y_client(site, token, lineage=lineage) as alice:
                 with suppress(ConnectionClosed):
-                    await alice.send(STEP2 + yjs.sized(old))
+                    await alice.send(STEP2 + lib0.sized(old))
                 reset = await alice.end()
             async with y_client(site, token) as alice:
                 await alice.send(EMPTY_STEP2)
@@ -507,11 +508,11 @@ async def test_a_client_that_cannot_say_which_history_it_has_does_not_bring_it_b
                 await carol.next(UPDATE)
 
             async with y_client(site, token) as bob_again:
-                await bob_again.send(STEP2 + yjs.sized(old))
+                await bob_again.send(STEP2 + lib0.sized(old))
                 ended = await bob_again.end()
             await alice.heard()
             await alice.show("plan", token)
-            await alice.say("plan", STEP2 + yjs.sized(old))
+            await alice.say("plan", STEP2 + lib0.sized(old))
             await alice.hear("plan", yjs.permission_denied("document_deleted"))
             async with y_client(site, token) as dora:
                 await dora.send(EMPTY_STEP2)

@@ -8,6 +8,7 @@ from websockets.exceptions import ConnectionClosed
 
 from roomkey.documents.service import DocumentService
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from tests.support.documents import (
     APPLIED,
     ASK,
@@ -20,7 +21,7 @@ from tests.support.documents import (
     STEP2,
     TOKEN_WANTED,
     UPDATE,
-    FaultyStore,
+    FailingStore,
     HocuspocusClient,
     Site,
     a_site,
@@ -49,7 +50,7 @@ async def a_writer(transport: str) -> AsyncGenerator[tuple[Site, HocuspocusClien
     """A client of alice in the document ``plan``, synchronised."""
     async with a_site(transport) as site, hocuspocus_client(site) as client:
         await client.show("plan", await site.token())
-        assert await client.missing("plan") == yjs.EMPTY_UPDATE
+        assert await client.missing("plan") == lib0.EMPTY_UPDATE
         await client.hear("plan", STEP1)
         yield site, client
 
@@ -79,7 +80,7 @@ async def test_a_question_may_come_before_the_token(transport: str) -> None:
 
         assert unanswered == []
         assert reason_of(await client.hear("plan", SCOPE)) == "read-write"
-        assert await client.hear("plan", STEP2) == yjs.sized(yjs.EMPTY_UPDATE)
+        assert await client.hear("plan", STEP2) == lib0.sized(lib0.EMPTY_UPDATE)
         assert text_of(content_of(await client.hear("plan", UPDATE))) == "first"
 
 
@@ -127,7 +128,7 @@ async def test_after_a_wrong_token_the_socket_is_open_and_the_next_one_works(tra
 
         assert reason == "invalid_token"
         assert scope == "read-write"
-        assert await client.missing("plan") == yjs.EMPTY_UPDATE
+        assert await client.missing("plan") == lib0.EMPTY_UPDATE
 
 
 @both
@@ -224,7 +225,7 @@ async def test_documents_that_are_not_granted_or_cannot_be_are_refused_one_by_on
 @both
 async def test_each_change_of_a_writer_is_answered_with_one_status(transport: str) -> None:
     async with a_writer(transport) as (_, client):
-        await client.say("plan", edit("a"), edit("b"), STEP2 + yjs.sized(typed("c")), EMPTY_STEP2)
+        await client.say("plan", edit("a"), edit("b"), STEP2 + lib0.sized(typed("c")), EMPTY_STEP2)
 
         for _ in range(4):
             assert await client.hear("plan", APPLIED) == b""
@@ -241,7 +242,7 @@ async def test_a_reader_is_told_so_and_its_changes_are_not_applied(transport: st
         await writer.say("plan", edit("theirs"))
         known = await reader.hear("plan", UPDATE)
 
-        await reader.say("plan", edit("mine"), STEP2 + yjs.sized(typed("mine too")), EMPTY_STEP2, STEP2 + known)
+        await reader.say("plan", edit("mine"), STEP2 + lib0.sized(typed("mine too")), EMPTY_STEP2, STEP2 + known)
 
         statuses = [await reader.hear("plan", b"\x08") for _ in range(4)]
         assert scope == "readonly"
@@ -261,7 +262,7 @@ async def test_grants_change_under_an_open_document(transport: str) -> None:
         await site.change_grants(id, ("plan", "write"))
         writing = reason_of(await client.hear("plan", SCOPE))
         await client.hear("plan", STEP1)
-        await client.say("plan", STEP2 + yjs.sized(typed("late")))
+        await client.say("plan", STEP2 + lib0.sized(typed("late")))
         balanced = [await client.hear("plan", b"\x08") for _ in range(2)]
         await site.change_grants(id, ("elsewhere", "write"))
         reason = reason_of(await client.hear("plan", REFUSED))
@@ -275,7 +276,7 @@ async def test_grants_change_under_an_open_document(transport: str) -> None:
 @both
 async def test_nothing_is_called_applied_before_it_is_durable(transport: str) -> None:
     """Not what was refused before, and not what the server has of an earlier connection but has not saved."""
-    async with a_site(transport, store=FaultyStore) as site, hocuspocus_client(site) as client:
+    async with a_site(transport, store=FailingStore) as site, hocuspocus_client(site) as client:
         id, token = await site.session("alice", ("plan", "write"))
         await client.show("plan", token)
         await site.change_grants(id, ("plan", "read"))
@@ -284,7 +285,7 @@ async def test_nothing_is_called_applied_before_it_is_durable(transport: str) ->
         await site.change_grants(id, ("plan", "write"))
         await client.hear("plan", STEP1)
         faulty(site).appends = False
-        late = STEP2 + yjs.sized(typed("late"))
+        late = STEP2 + lib0.sized(typed("late"))
         await client.say("plan", late, late)
         too_early = [frame for frame in await client.heard() if frame == yjs.address("plan") + APPLIED]
         faulty(site).appends = True
@@ -345,10 +346,10 @@ async def test_a_closed_document_is_left_and_can_be_opened_again(transport: str)
 async def test_clients_do_not_broadcast(transport: str) -> None:
     async with a_writer(transport) as (site, client), hocuspocus_client(site) as other:
         await other.show("plan", await site.token("bob"))
-        await client.say("plan", STATELESS + yjs.text("for the application"))
+        await client.say("plan", STATELESS + lib0.text("for the application"))
         await client.heard()
 
-        await client.say("plan", BROADCAST + yjs.text("for everyone"))
+        await client.say("plan", BROADCAST + lib0.text("for everyone"))
 
         assert (await client.end())[0] == 4400
         assert not [frame for frame in await other.heard() if b"everyone" in frame or b"application" in frame]
@@ -406,13 +407,13 @@ async def test_shortly_before_the_end_the_token_is_asked_for_again(transport: st
             assert await client.show("plan", longer) == "read-write"
 
 
-# --- strangers ----------------------------------------------------------------------------------------------
+# --- unauthenticated ------------------------------------------------------------------------------------
 
 
 @both
 async def test_what_waits_for_a_token_is_bounded(transport: str) -> None:
     excesses = {
-        "bytes": [yjs.address("plan") + UPDATE + yjs.sized(bytes(MEBIBYTE - 64))] * 6,
+        "bytes": [yjs.address("plan") + UPDATE + lib0.sized(bytes(MEBIBYTE - 64))] * 6,
         "messages": [yjs.address("plan") + ASK] * 1_001,
         "documents": [yjs.address(f"plan-{number}") + ASK for number in range(101)],
     }
@@ -461,8 +462,11 @@ async def test_a_stranger_that_only_pings_is_sent_away_in_time(transport: str) -
 
 
 @both
-async def test_there_are_only_so_many_strangers(transport: str) -> None:
-    async with a_site(transport, documents={"max_strangers": 1}) as site, hocuspocus_client(site) as first:
+async def test_unauthenticated_sockets_are_bounded(transport: str) -> None:
+    async with (
+        a_site(transport, documents={"max_unauthenticated_sockets": 1}) as site,
+        hocuspocus_client(site) as first,
+    ):
         async with connected(site.port) as second:
             full = await second.upgrade("/hocuspocus")
         await first.show("plan", await site.token())
@@ -473,7 +477,7 @@ async def test_there_are_only_so_many_strangers(transport: str) -> None:
 
 
 @both
-async def test_a_drain_sends_strangers_away_too(transport: str) -> None:
+async def test_a_drain_sends_unauthenticated_sockets_away_too(transport: str) -> None:
     async with a_writer(transport) as (site, client), hocuspocus_client(site) as stranger:
         await site.node.drain()
 

@@ -11,12 +11,12 @@ from starlette.applications import Starlette
 import roomkey
 from roomkey.config import Config
 from roomkey.errors import ConfigurationError
-from roomkey.mount import Rooms
+from roomkey.mount import RoomkeyApp
 
 PATIENCE_SECONDS = 5
 
 
-def rooms_in(folder: Path) -> Rooms:
+def rooms_in(folder: Path) -> RoomkeyApp:
     return roomkey.asgi(storage={"url": f"lmdb://{folder}"}, server={"dev": True})
 
 

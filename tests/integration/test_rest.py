@@ -396,7 +396,7 @@ async def test_a_ticket_opens_one_handshake() -> None:
     answer = await rest.call("POST", "/sessions/me/tickets", token=issued.token)
 
     assert (answer.status, answer.json["expires_in"]) == (200, 30)
-    redeemed = [rest.tickets.redeem(answer.json["ticket"], rest.clock.now()) for _ in range(2)]
+    redeemed = [await rest.tickets.redeem(answer.json["ticket"]) for _ in range(2)]
     assert redeemed == [issued.id, None]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from roomkey.documents.service import DocumentService
-from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from tests.support.documents import (
     ASK,
     AWARENESS,
@@ -19,7 +19,7 @@ from tests.support.documents import (
     STEP1,
     STEP2,
     UPDATE,
-    FaultyStore,
+    FailingStore,
     Site,
     YClient,
     a_site,
@@ -171,7 +171,7 @@ async def test_percent_encoding_makes_no_other_document_of_a_name(transport: str
 
 @both
 async def test_a_document_that_cannot_be_loaded_lets_nobody_in_until_it_can(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store = faulty(site)
         store.loads = False
         token = await site.token()
@@ -183,7 +183,7 @@ async def test_a_document_that_cannot_be_loaded_lets_nobody_in_until_it_can(tran
     assert response.status == 503
     assert int(response.headers["retry-after"]) > 0
     assert "away" not in json.dumps(problem)
-    assert document == yjs.EMPTY_UPDATE
+    assert document == lib0.EMPTY_UPDATE
 
 
 @both
@@ -213,7 +213,7 @@ async def test_the_server_asks_first_and_answers_every_question(transport: str) 
         await client.send(ASK, ASK)
         answers = [await client.receive(), await client.receive()]
 
-    assert first == STEP1 + yjs.sized(yjs.EMPTY_STATE)
+    assert first == STEP1 + lib0.sized(lib0.EMPTY_STATE)
     assert answers == [EMPTY_STEP2, EMPTY_STEP2]
 
 
@@ -232,7 +232,7 @@ async def test_an_update_comes_back_to_its_sender_and_to_the_others_as_it_was_on
 async def test_an_answer_brings_what_is_missing_and_nothing_else(transport: str) -> None:
     async with a_site(transport) as site, two_clients(site) as (alice, bob):
         old, new = typed("old"), typed("new")
-        await alice.send(UPDATE + yjs.sized(old), UPDATE + yjs.sized(new))
+        await alice.send(UPDATE + lib0.sized(old), UPDATE + lib0.sized(new))
         await alice.next(UPDATE)
         await alice.next(UPDATE)
 
@@ -242,7 +242,7 @@ async def test_an_answer_brings_what_is_missing_and_nothing_else(transport: str)
 
     assert sorted(text_of(whole)) == sorted("oldnew")
     assert rest == new
-    assert nothing == yjs.EMPTY_UPDATE
+    assert nothing == lib0.EMPTY_UPDATE
 
 
 @both
@@ -254,7 +254,7 @@ async def test_a_step_2_brings_the_others_only_what_they_lack(transport: str) ->
 
         news = typed("news")
         whole = document_of(known, news).get_update()
-        await alice.send(STEP2 + yjs.sized(known), STEP2 + yjs.sized(whole))
+        await alice.send(STEP2 + lib0.sized(known), STEP2 + lib0.sized(whole))
 
         assert content_of(await bob.next(UPDATE)) == news
         assert await bob.heard() == []
@@ -327,7 +327,7 @@ async def test_what_a_reader_writes_is_denied_and_reaches_nobody(transport: str)
         await alice.next(UPDATE)
         await bob.next(UPDATE)
 
-        await alice.send(edit("mine"), STEP2 + yjs.sized(typed("mine too")))
+        await alice.send(edit("mine"), STEP2 + lib0.sized(typed("mine too")))
         reasons = [reason_of(await alice.next(DENIED)) for _ in range(2)]
 
         assert told == "read-only"
@@ -343,7 +343,7 @@ async def test_a_reader_that_has_nothing_new_is_no_writer(transport: str) -> Non
         await bob.send(edit("theirs"))
         known = content_of(await alice.next(UPDATE))
 
-        await alice.send(EMPTY_STEP2, STEP2 + yjs.sized(known), UPDATE + yjs.sized(known), shown((ANA, 1, b"{}")))
+        await alice.send(EMPTY_STEP2, STEP2 + lib0.sized(known), UPDATE + lib0.sized(known), shown((ANA, 1, b"{}")))
 
         assert [frame[:1] for frame in await alice.heard()] == [AWARENESS]
         assert entries_of(await bob.next(AWARENESS)) == [(ANA, 1, b"{}")]
@@ -362,7 +362,7 @@ async def test_changed_grants_stop_a_writer_and_let_it_go_on(transport: str) -> 
             again = reason_of(await alice.next(DENIED))
             await site.change_grants(id, ("plan", "write"))
             await alice.next(STEP1)  # what was refused meanwhile?
-            await alice.send(STEP2 + yjs.sized(typed("late")))
+            await alice.send(STEP2 + lib0.sized(typed("late")))
 
             assert told == again == "read-only"
             assert text_of(content_of(await bob.next(UPDATE))) == "late"
@@ -377,7 +377,7 @@ async def test_changed_grants_stop_a_writer_and_let_it_go_on(transport: str) -> 
 
 @both
 async def test_status_counts_what_is_durable_and_only_for_who_asked(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         faulty(site).appends = False
         token = await site.token()
         async with y_client(site, token, status="1") as alice, y_client(site, token) as quiet:
@@ -396,7 +396,7 @@ async def test_status_counts_what_is_durable_and_only_for_who_asked(transport: s
 @both
 async def test_an_empty_answer_does_not_make_what_waits_durable(transport: str) -> None:
     """The first n messages are durable: an empty step 2 behind an update that waits is not one of the first."""
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         faulty(site).appends = False
         async with y_client(site, await site.token(), status="1") as alice:
             await alice.next(STEP1)
@@ -413,14 +413,14 @@ async def test_an_empty_answer_does_not_make_what_waits_durable(transport: str) 
 @both
 async def test_what_was_brought_again_is_not_durable_before_it_is_stored(transport: str) -> None:
     """A client that reconnects while storage is away brings what the server has, and has not saved."""
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         faulty(site).appends = False
         token, update = await site.token(), typed("waits")
         async with y_client(site, token, status="1") as alice:
-            await alice.send(UPDATE + yjs.sized(update))
+            await alice.send(UPDATE + lib0.sized(update))
             await alice.next(UPDATE)
         async with y_client(site, token, status="1") as alice:
-            await alice.send(STEP2 + yjs.sized(update))
+            await alice.send(STEP2 + lib0.sized(update))
 
             too_early = [frame for frame in await alice.heard() if frame.startswith(STATUS)]
             faulty(site).appends = True
@@ -457,7 +457,7 @@ async def test_a_reader_who_came_first_and_is_let_write_can(transport: str) -> N
             await alice.next(STEP1)
             await alice.send(edit("at last"))
 
-            assert UPDATE + yjs.sized(await alice.missing()) in await alice.heard()
+            assert UPDATE + lib0.sized(await alice.missing()) in await alice.heard()
 
 
 # --- how it ends --------------------------------------------------------------------------------------------
@@ -470,12 +470,12 @@ NO_MESSAGES: dict[str | bytes, int] = {
     b"\x00\x07\x00": 4400,  # no such step
     ASK + b"\x00": 4400,  # two in a frame
     b"\x00\x02\x05\x01": 4400,  # cut off
-    UPDATE + yjs.sized(b"\x01\x01\x01"): 4400,  # no update
-    STEP1 + yjs.sized(b"\xff"): 4400,  # no state vector
-    b"\x01" + yjs.sized(b"\x01\x01\x01\x01{"): 4400,  # no JSON
+    UPDATE + lib0.sized(b"\x01\x01\x01"): 4400,  # no update
+    STEP1 + lib0.sized(b"\xff"): 4400,  # no state vector
+    b"\x01" + lib0.sized(b"\x01\x01\x01\x01{"): 4400,  # no JSON
     b"\x02\x00\x00": 4400,  # only servers say so
     STATUS + b"\x01": 4400,
-    UPDATE + yjs.sized(bytes(2 * 1024 * 1024)): 1009,
+    UPDATE + lib0.sized(bytes(2 * 1024 * 1024)): 1009,
 }
 
 
@@ -550,7 +550,7 @@ async def test_whoever_brings_another_history_is_told_to_begin_anew(transport: s
 
     assert end == (4205, "lineage_mismatch")
     assert stranger.unread == []
-    assert document == yjs.EMPTY_UPDATE
+    assert document == lib0.EMPTY_UPDATE
 
 
 @both
@@ -565,7 +565,7 @@ async def test_a_deleted_document_closes_its_sockets_and_is_another_one_afterwar
 
         assert await alice.end() == await bob.end() == (4410, "document_deleted")
         async with y_client(site, await site.token()) as again:
-            assert await again.missing() == yjs.EMPTY_UPDATE
+            assert await again.missing() == lib0.EMPTY_UPDATE
             assert again.socket.response is not None
             assert again.socket.response.headers["roomkey-lineage"] != before
 
@@ -579,4 +579,4 @@ async def test_a_client_that_says_nothing_is_not_closed(transport: str) -> None:
     ):
         questions = [await alice.next(STEP1) for _ in range(5)]
 
-    assert questions == [yjs.sized(yjs.EMPTY_STATE)] * 5
+    assert questions == [lib0.sized(lib0.EMPTY_STATE)] * 5

@@ -17,7 +17,7 @@ from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.errors import Conflict, NotFound
-from roomkey.ports import DocumentStore, DocumentUpdate, DocumentVersion
+from roomkey.ports import DocumentStore, DocumentTail, DocumentUpdate, DocumentVersion
 from roomkey.testing.documents.suite import (
     ALICE,
     KEY,
@@ -29,8 +29,10 @@ from roomkey.testing.documents.suite import (
     update,
     version,
     versions_of,
+    was_deleted,
 )
 from tests.support.document_file import document_faults
+from tests.support.effort import examples
 
 LONG = "x" * 500
 T = TypeVar("T")
@@ -130,6 +132,21 @@ class DocumentStoreMachine(RuleBasedStateMachine):
         if name in self.model:
             self.append(name, self.model[name].lineage, updates)
 
+    @rule(name=names, lineage=st.none() | lineages, after=st.integers(0, 60), limit=st.integers(1, 25))
+    def catch_up(self, name: str, lineage: str | None, after: int, limit: int) -> None:
+        lineage = lineage or (self.model[name].lineage if name in self.model else "first")
+
+        tail = self.outcome(self.store.updates(name, lineage, after, limit))
+
+        refusal = self.refusal(name, lineage)
+        if refusal is not None:
+            assert tail is refusal
+            return
+        document = self.model[name]
+        behind = document.log[after - document.upto :][:limit] if after >= document.upto else None
+        assert isinstance(tail, DocumentTail)
+        assert tail == DocumentTail(document.upto + len(document.log), behind)
+
     @rule(name=names, lineage=st.none() | lineages, upto=st.integers(-1, 40), snapshot=data)
     def compact(self, name: str, lineage: str | None, upto: int, snapshot: bytes) -> None:
         document = self.model.get(name) or Model("none", NOON)
@@ -213,9 +230,9 @@ class DocumentStoreMachine(RuleBasedStateMachine):
     def check_everything(self) -> None:
         assert self.run(names_in(self.store)) == sorted(self.model)
         for name, lineage in self.graves:
-            assert self.run(self.store.is_deleted(name, lineage))
+            assert self.run(was_deleted(self.store, name, lineage))
         for name, document in self.model.items():
-            assert not self.run(self.store.is_deleted(name, document.lineage))
+            assert not self.run(was_deleted(self.store, name, document.lineage))
             kept = self.run(versions_of(self.store, name))
             assert kept == [version for version, _ in reversed(document.versions.values())]
             for number, (known, content) in document.versions.items():
@@ -247,8 +264,8 @@ class FileSystemMachine(DocumentStoreMachine):
         shutil.rmtree(self.path)
 
 
-MemoryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-FileSystemMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+MemoryMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40)
+FileSystemMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=40)
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestFileSystemMachine = FileSystemMachine.TestCase

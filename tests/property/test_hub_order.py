@@ -2,8 +2,9 @@
 
 from hypothesis import given, settings
 
-from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub, Outbox
+from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Channel, Hub, Outbox
 from roomkey.wire.frame import Frame
+from tests.support.effort import examples
 from tests.support.sockets import FakeSocket, Turns
 from tests.support.steps import History, Pick, histories, live
 
@@ -31,12 +32,13 @@ class Person:
         return [text for text in self.expected if text[0] in kinds]
 
 
-class House:
+class TwoRooms:
     """Four people and two rooms, with stalls."""
 
     def __init__(self) -> None:
         self.turns = Turns()
         self.hub = Hub(max_outbox_size=LIMIT, schedule=self.turns)
+        self.channels = {room: Channel() for room in ROOMS}
         self.people = [Person() for _ in range(4)]
         self.number = 0
 
@@ -47,20 +49,19 @@ class House:
     def join(self, pick: Pick) -> None:
         person = pick(self.people)
         if not person.closed:
-            self.hub.join(person.box, pick(ROOMS))
+            self.hub.join(person.box, self.channels[pick(ROOMS)])
 
     def leave(self, pick: Pick) -> None:
-        self.hub.leave(pick(self.people).box, pick(ROOMS))
+        self.hub.leave(pick(self.people).box, self.channels[pick(ROOMS)])
 
     def publish(self, pick: Pick) -> None:
         sender, room, size = pick(self.people), pick(ROOMS), pick((0, 0, 0, 100, 1500))
-        if room not in self.hub.rooms:
-            return
+        members = self.channels[room].members
         text = self._text(room)
         for person in self.people:
-            if person is not sender and person.box.member(room) is not None:
+            if person is not sender and person.box in members:
                 person.expected.append(text)
-        self.hub.publish(self.hub.rooms[room], Frame((text + " " * size).encode()), sender.box)
+        self.hub.publish(self.channels[room], Frame((text + " " * size).encode()), sender.box)
 
     def send(self, pick: Pick) -> None:
         person = pick(self.people)
@@ -71,15 +72,15 @@ class House:
 
     def point(self, pick: Pick) -> None:
         person, room = pick(self.people), pick(ROOMS)
-        if person.box.member(room) is not None:
-            self.hub.point(self.hub.rooms[room], Frame(self._text("^").encode()), person.box)
+        if person.box in self.channels[room].members:
+            self.hub.point(self.channels[room], Frame(self._text("^").encode()), person.box)
 
     def turn(self, _: Pick) -> None:
         self.turns.turn()
         for person in self.people:
             if person.closed:
                 for room in ROOMS:
-                    self.hub.leave(person.box, room)
+                    self.hub.leave(person.box, self.channels[room])
         if not self.turns.waiting:
             assert all(person.box.size <= LIMIT for person in self.people if not person.closed)
 
@@ -117,19 +118,19 @@ STEPS = (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(histories(*STEPS))
 def test_everyone_gets_everything_in_the_order_of_each_room_or_is_closed(history: History) -> None:
-    house = House()
-    live(house, history)
+    rooms = TwoRooms()
+    live(rooms, history)
 
     for _ in range(3):
-        house.turns.settle()
-        for person in house.people:
+        rooms.turns.settle()
+        for person in rooms.people:
             person.socket.unread = 0
-            house.hub.writable(person.box)
+            rooms.hub.writable(person.box)
 
-    for person in house.people:
+    for person in rooms.people:
         if not person.closed:
             for kinds in ("d!", "e!"):
                 assert person.got(kinds) == person.should_have(kinds)

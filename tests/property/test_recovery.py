@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import examples
 from tests.support.sockets import Caller, Node
 from tests.support.steps import History, Pick, histories, live
 
@@ -53,7 +54,7 @@ class Reader:
         self.texts.append(text)
 
 
-class DocumentService:
+class Documents:
     """Readers come, write, leave, fall silent and return, on a node that forgets as early as it can."""
 
     def __init__(self, publications: int, documents: int) -> None:
@@ -79,7 +80,7 @@ class DocumentService:
 
     def write(self, pick: Pick) -> None:
         user, document, size = pick(USERS), pick(DOCUMENTS), pick((1, 400))
-        if user in self.live and self.live[user].peer.box.member(document) is not None:
+        if user in self.live and document in self.live[user].peer.documents():
             self.written += 1
             text = f"{self.written:0{size // 4 + 1}d}"
             self.published[document].append(text)
@@ -121,7 +122,7 @@ class DocumentService:
         for user, caller in self.live.items():
             self._catch_up(user)
             for document in DOCUMENTS:
-                if caller.closed_with is None and caller.peer.box.member(document) is not None:
+                if caller.closed_with is None and document in caller.peer.documents():
                     reader = self.readers[user, document]
                     assert reader.texts == self.published[document][reader.loaded :]
 
@@ -159,10 +160,10 @@ STEPS = (
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(publications=st.integers(1, 6), documents=st.integers(1, 2), history=histories(*STEPS, max_size=100))
 def test_every_publication_once_and_in_order_or_a_reload(publications: int, documents: int, history: History) -> None:
-    world = DocumentService(publications, documents)
+    world = Documents(publications, documents)
 
     with world.runner:
         live(world, history)
@@ -178,7 +179,7 @@ def test_recovered_means_that_everything_is_there(kept: int, before: int, missed
     async def scenario() -> None:
         node = Node(history_publications=kept)
         writer = await node.member()
-        epoch = node.rooms.histories["d"].epoch
+        epoch = (await node.rooms.broker.since("d", None)).position.epoch
         for number in range(before + missed):
             writer.edit(str(number))
 

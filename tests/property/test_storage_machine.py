@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.domain.lifecycle import NEXT_STATE, apply, deadline
-from roomkey.domain.policy import OnCap, SessionPolicy, victims
+from roomkey.domain.policy import OnCap, SessionPolicy, evictions
 from roomkey.domain.session import (
     Deleted,
     Event,
@@ -30,6 +30,7 @@ from roomkey.domain.session import (
 from roomkey.errors import CapReached, Conflict, InvalidState, NotFound
 from roomkey.ports import SessionStorage
 from roomkey.testing.storage.suite import NOON, details, disagreements, everything, fact, issue, whole_log
+from tests.support.effort import examples
 
 USERS = ("a", "ab", "\N{GRINNING FACE}" * 64)
 T = TypeVar("T")
@@ -91,14 +92,13 @@ class StorageMachine(RuleBasedStateMachine):
     def create(self, user: str, number: int, cap: int, on_cap: OnCap) -> Any:
         policy = SessionPolicy(cap=cap, on_cap=on_cap)
         new = [issue(user, self.now, policy=policy) for _ in range(number)]
-        counting = [each for each in self.live(user) if (deadline(each) or self.now) > self.now]
         try:
-            leaving = victims(counting, number, policy)
+            leaving = evictions(self.live(user), number, policy, self.now)
         except CapReached:
             assert isinstance(self.outcome(self.storage.create(new, policy, self.now)), CapReached)
             return multiple()  # pyright: ignore[reportUnknownVariableType]
         evicted = self.run(self.storage.create(new, policy, self.now))
-        assert [event.session for event in evicted] == leaving
+        assert evicted == leaving
         for event in evicted:
             self.model[event.session] = apply(self.model[event.session], event)
         self.model |= {each.session.id: each.session for each in new}
@@ -253,8 +253,8 @@ class FileSystemMachine(StorageMachine):
         shutil.rmtree(self.path)
 
 
-MemoryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-FileSystemMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+MemoryMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40)
+FileSystemMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=40)
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestFileSystemMachine = FileSystemMachine.TestCase

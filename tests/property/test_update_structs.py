@@ -14,7 +14,7 @@ from roomkey.documents.crdt.integration_order import in_order
 from roomkey.documents.crdt.updates import BlockKind, MalformedUpdate, Places, clients_of, read_update, validate
 from roomkey.errors import Serialization
 from roomkey.ports import Author, DocumentUpdate
-from roomkey.realtime.protocol.yjs_messages import number, read_state, text
+from roomkey.wire.lib0 import number, read_state, text
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 AUTHORS = [Author(f"user:{name}", user=name) for name in ("alice", "bob", "carol")]

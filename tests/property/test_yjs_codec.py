@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from pycrdt import Doc, Map, Text
 
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.yjs_messages import AddressedMessage, AwarenessEntry, MalformedFrame, Message
+from roomkey.realtime.protocol.yjs_messages import AddressedMessage, Message
+from roomkey.wire import lib0
+from roomkey.wire.lib0 import AwarenessEntry, Malformed
 
-NUMBERS = st.integers(0, yjs.MAX_NUMBER) | st.integers(0, 300)
+NUMBERS = st.integers(0, lib0.MAX_NUMBER) | st.integers(0, 300)
 TEXTS = st.text(max_size=20)
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200)
 JSON: st.SearchStrategy[Any] = st.recursive(
@@ -31,7 +33,8 @@ ENTRIES = st.lists(
 )
 STATES = st.dictionaries(NUMBERS, NUMBERS, max_size=5).map(
     lambda clocks: (
-        yjs.number(len(clocks)) + b"".join(yjs.number(client) + yjs.number(clock) for client, clock in clocks.items())
+        lib0.number(len(clocks))
+        + b"".join(lib0.number(client) + lib0.number(clock) for client, clock in clocks.items())
     )
 )
 UPDATES = st.binary(max_size=300)
@@ -52,18 +55,18 @@ COMMON: Frames = st.one_of(
 )
 HOCUSPOCUS: Frames = st.one_of(
     COMMON,
-    spoken(yjs.Stateless, yjs.stateless, TEXTS),
-    spoken(yjs.Token, lambda token: b"\x02\x00" + yjs.text(token), TEXTS),
-    st.tuples(TEXTS, TEXTS).map(lambda both: (yjs.Token(*both), b"\x02\x00" + yjs.text(both[0]) + yjs.text(both[1]))),
+    spoken(yjs.Stateless, lambda payload: b"\x05" + lib0.text(payload), TEXTS),
+    spoken(yjs.Token, lambda token: b"\x02\x00" + lib0.text(token), TEXTS),
+    st.tuples(TEXTS, TEXTS).map(lambda both: (yjs.Token(*both), b"\x02\x00" + lib0.text(both[0]) + lib0.text(both[1]))),
     st.sampled_from([(yjs.Detach(), b"\x07"), (yjs.Detach(), b"\x07\x03bye")]),
 )
 
 
 @given(NUMBERS, st.binary(max_size=3), st.binary(max_size=3))
 def test_numbers_survive(value: int, before: bytes, behind: bytes) -> None:
-    encoded = yjs.number(value)
+    encoded = lib0.number(value)
 
-    assert yjs.read_number(before + encoded + behind, len(before)) == (value, len(before) + len(encoded))
+    assert lib0.read_number(before + encoded + behind, len(before)) == (value, len(before) + len(encoded))
     assert len(encoded) == max(1, (value.bit_length() + 6) // 7)
 
 
@@ -71,10 +74,10 @@ def test_numbers_survive(value: int, before: bytes, behind: bytes) -> None:
 @example("\0")
 @example("zoë😀")
 def test_texts_survive_and_count_their_bytes(value: str) -> None:
-    encoded = yjs.text(value)
+    encoded = lib0.text(value)
 
-    assert yjs.read_text(encoded, 0) == (value, len(encoded))
-    assert yjs.read_number(encoded, 0)[0] == len(value.encode())
+    assert lib0.read_text(encoded, 0) == (value, len(encoded))
+    assert lib0.read_number(encoded, 0)[0] == len(value.encode())
 
 
 @given(COMMON)
@@ -131,10 +134,10 @@ def test_whatever_arrives_is_a_message_or_malformed(frame: bytes) -> None:
 
 @given(STATES)
 def test_what_is_understood_says_the_same_when_it_is_written_again(state: bytes) -> None:
-    clocks = yjs.read_state(state)
+    clocks = lib0.read_state(state)
 
     assert yjs.decode(yjs.sync_step1(state)) == yjs.SyncStep1(state)
-    assert state == yjs.number(len(clocks)) + b"".join(yjs.number(c) + yjs.number(n) for c, n in clocks.items())
+    assert state == lib0.number(len(clocks)) + b"".join(lib0.number(c) + lib0.number(n) for c, n in clocks.items())
 
 
 @given(st.lists(st.tuples(st.sampled_from(["text", "key"]), TEXTS), max_size=20))
@@ -147,7 +150,7 @@ def test_state_vectors_of_the_native_library_are_read_as_what_they_say(edits: li
         else:
             keys[value] = value
 
-    clocks = yjs.read_state(doc.get_state())
+    clocks = lib0.read_state(doc.get_state())
 
     typed = sum(len(value.encode("utf-16-le")) // 2 for kind, value in edits if kind == "text")
     assert sum(clocks.values()) == typed + sum(kind == "key" for kind, _ in edits)
@@ -158,5 +161,5 @@ def outcome(decode: Callable[[bytes], object], frame: bytes) -> object | None:
     """What it is taken for; ``None`` if it is malformed. Anything else that is raised fails the test."""
     try:
         return decode(frame)
-    except MalformedFrame:
+    except Malformed:
         return None

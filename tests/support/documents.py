@@ -18,6 +18,7 @@ from roomkey.node import Node
 from roomkey.ports import DocumentStore, DocumentUpdate, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.settings import SourcedValue
+from roomkey.wire import lib0
 from tests.support.calls import Caller
 from tests.support.rawsocket import serving
 
@@ -30,10 +31,10 @@ AWARENESS, AUTH, DENIED, QUERY_AWARENESS, STATUS = b"\x01", b"\x02", b"\x02\x00"
 SCOPE, REFUSED, TOKEN_WANTED, APPLIED, NOT_APPLIED = b"\x02\x02", b"\x02\x01", b"\x02\x00", b"\x08\x01", b"\x08\x00"
 """Of Hocuspocus."""
 
-ASK = STEP1 + yjs.sized(yjs.EMPTY_STATE)
+ASK = STEP1 + lib0.sized(lib0.EMPTY_STATE)
 """The step 1 of a client that has nothing."""
 
-EMPTY_STEP2 = STEP2 + yjs.sized(yjs.EMPTY_UPDATE)
+EMPTY_STEP2 = STEP2 + lib0.sized(lib0.EMPTY_UPDATE)
 
 Headers = Mapping[str, str]
 
@@ -97,7 +98,7 @@ async def a_site(
         yield Site(port, node, Caller(http))
 
 
-class FaultyStore:
+class FailingStore:
     """
     A store that a test has fail: until it is told otherwise, or the next ``failures`` times.
 
@@ -137,10 +138,10 @@ class FaultyStore:
         return await self._store.append(name, lineage, updates)
 
 
-def faulty(site: Site) -> FaultyStore:
+def faulty(site: Site) -> FailingStore:
     """The store of a site that was given a faulty one."""
     store: Any = site.node.documents.store
-    assert isinstance(store, FaultyStore)
+    assert isinstance(store, FailingStore)
     return store
 
 
@@ -201,7 +202,7 @@ class YClient(FrameClient):
 
     async def missing(self, *updates: bytes) -> bytes:
         """What the server has beyond these updates; all of it, if there are none."""
-        await self.send(STEP1 + yjs.sized(document_of(*updates).get_state()))
+        await self.send(STEP1 + lib0.sized(document_of(*updates).get_state()))
         return content_of(await self.next(STEP2))
 
     async def heard(self) -> list[bytes]:
@@ -243,7 +244,7 @@ class HocuspocusClient(FrameClient):
 
     async def missing(self, address: str, *updates: bytes) -> bytes:
         """What the server has of a document beyond these updates."""
-        await self.say(address, STEP1 + yjs.sized(document_of(*updates).get_state()))
+        await self.say(address, STEP1 + lib0.sized(document_of(*updates).get_state()))
         return content_of(await self.hear(address, STEP2))
 
     async def heard(self) -> list[bytes]:
@@ -260,12 +261,12 @@ async def hocuspocus_client(site: Site, *, headers: Headers | None = None) -> As
 
 
 def token_message(token: str) -> bytes:
-    return b"\x02\x00" + yjs.text(token) + yjs.text("4.8.0")
+    return b"\x02\x00" + lib0.text(token) + lib0.text("4.8.0")
 
 
 def content_of(field: bytes) -> bytes:
     """The bytes behind their length."""
-    content, end = yjs.read_bytes(field, 0)
+    content, end = lib0.read_bytes(field, 0)
     assert end == len(field)
     return content
 
@@ -281,7 +282,7 @@ def entries_of(field: bytes) -> list[tuple[int, int, bytes]]:
 
 def shown(*entries: tuple[int, int, bytes]) -> bytes:
     """An awareness message of a client."""
-    return yjs.awareness(yjs.AwarenessEntry(*entry) for entry in entries)
+    return yjs.awareness(lib0.AwarenessEntry(*entry) for entry in entries)
 
 
 # --- Yjs ------------------------------------------------------------------------------------------------
@@ -308,4 +309,4 @@ def document_of(*updates: bytes) -> Doc[Any]:
 
 def edit(words: str) -> bytes:
     """The message of somebody who types these words."""
-    return UPDATE + yjs.sized(typed(words))
+    return UPDATE + lib0.sized(typed(words))

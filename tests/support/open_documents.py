@@ -9,7 +9,9 @@ from typing import Any, Self
 
 from pycrdt import Doc, Map, Text, TransactionEvent
 
+from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
 from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
@@ -18,11 +20,13 @@ from roomkey.errors import Storage
 from roomkey.ports import Author, DocumentUpdate, StoredDocument
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.rooms.hub import Hub, Outbox
+from roomkey.realtime.rooms.hub import Outbox
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
-from roomkey.security.tickets import Tickets
-from tests.support.sockets import NOON, FakeSessions, FakeSocket, HandClock, Turns
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
+from roomkey.testing.clock import ManualClock
+from roomkey.wire import lib0
+from tests.support.sockets import NOON, FakeSessions, FakeSocket, Turns
 
 ALICE, BOB = Author("user:alice", None, "alice"), Author("user:bob", None, "bob")
 
@@ -208,7 +212,7 @@ class Editor:
         for message in delivered:
             if self.peer is not None and self.socket.closed_with is None:
                 if message[:2] in (b"\x00\x01", b"\x00\x02"):
-                    self.sent.append(yjs.read_bytes(message, 2)[0])
+                    self.sent.append(lib0.read_bytes(message, 2)[0])
                 self.peer.binary(message)
 
     def read(self) -> None:
@@ -220,7 +224,7 @@ class Editor:
 
     def _hear(self, frame: bytes) -> None:
         if frame[0] == yjs.MessageKind.AUTH:
-            self.denials.append(yjs.read_text(frame, 2)[0])
+            self.denials.append(lib0.read_text(frame, 2)[0])
         elif frame[0] != yjs.MessageKind.SYNC_STATUS:
             self._take(yjs.decode(frame))
 
@@ -247,7 +251,7 @@ class Editor:
         """The changes of this connection that the server has said are durable."""
         counts = [
             0,
-            *(yjs.read_number(frame, 1)[0] for frame in self.frames if frame[0] == yjs.MessageKind.SYNC_STATUS),
+            *(lib0.read_number(frame, 1)[0] for frame in self.frames if frame[0] == yjs.MessageKind.SYNC_STATUS),
         ]
         assert counts == sorted(set(counts)), "acknowledged backwards"
         assert counts[-1] <= len(self.sent), "more was acknowledged than was sent"
@@ -270,29 +274,35 @@ class House:
         self,
         store: FaultyStore | None = None,
         *,
-        clock: HandClock | None = None,
+        clock: ManualClock | None = None,
         seed: Seed | None = None,
         sessions: FakeSessions | None = None,
         max_outbox_bytes: int = 1024 * 1024,
         **settings: Any,
     ) -> None:
         self.store = store or FaultyStore()
-        self.clock = clock or HandClock()
+        self.clock = clock or ManualClock(NOON)
         self.turns = Turns()
         self.sessions = sessions or FakeSessions(self.clock)
-        self.hub = Hub(max_outbox_size=max_outbox_bytes, schedule=self.turns)
         settings.setdefault("save_interval", timedelta())
         self.settings = DocumentSettings(**settings)
-        self.open_documents = OpenDocuments(self.store, self.hub, settings=self.settings, clock=self.clock, seed=seed)
+        self.open_documents = OpenDocuments(self.store, settings=self.settings, clock=self.clock, seed=seed)
         self.handler = SessionWebSocketHandler(
             self.sessions,
-            settings=RealtimeSettings(handshake_burst=1_000_000, max_connections_per_session=1_000),
+            settings=RealtimeSettings(
+                handshake_burst=1_000_000, max_connections_per_session=1_000, max_outbox_bytes=max_outbox_bytes
+            ),
             clock=self.clock,
-            tickets=Tickets(),
+            tickets=Tickets(MemoryOneTime(self.clock, TICKET_LIMITS)),
+            counters=MemoryCounters(self.clock),
             open_documents=self.open_documents,
             schedule=self.turns,
         )
         self.sessions.listener = self.handler.on_events
+        endpoint = self.handler._document_endpoint  # pyright: ignore[reportPrivateUsage]  # tests look inside
+        assert endpoint is not None
+        self.audiences = endpoint._audiences  # pyright: ignore[reportPrivateUsage]
+        self.hub = self.audiences.hub
         self._stop = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
 
@@ -357,9 +367,9 @@ class House:
             await self.settle()
             return document
 
-    def attend(self, document: Document) -> "Listener":
+    def attend(self, document: Document, address: bytes = b"") -> "Listener":
         """Somebody in the document who only listens."""
-        return Listener(self, document)
+        return Listener(self, document, address)
 
     # --- editors --------------------------------------------------------------------------------------
 
@@ -398,15 +408,14 @@ class House:
 class Listener:
     """An ``Subscriber`` that notes what it is told."""
 
-    address = b""
-
-    def __init__(self, house: House, document: Document) -> None:
+    def __init__(self, house: House, document: Document, address: bytes) -> None:
+        self.address = address
         self.box = Outbox(lambda: None)
         self.box.socket = self.socket = FakeSocket()
         self.told: list[str] = []
         self._document = document
-        self._clock = house.clock
-        document.join(self)
+        self._house = house
+        house.audiences.join(document, self, house.clock.now())
 
     def document_deleted(self) -> None:
         self._part("deleted")
@@ -423,7 +432,7 @@ class Listener:
 
     def leave(self) -> None:
         """Be gone."""
-        self._document.leave(self, self._clock.now())
+        self._house.audiences.leave(self._document, self, self._house.clock.now())
 
     @property
     def heard(self) -> list[yjs.Message]:

@@ -1,13 +1,16 @@
 """Sockets, sessions and a loop that tests hold in their hands, around the real realtime services."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from roomkey.backends.memory.counters import MemoryCounters
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Grants
 from roomkey.domain.lifecycle import NEXT_STATE, apply, overdue
 from roomkey.domain.session import (
@@ -25,30 +28,18 @@ from roomkey.errors import Expired as ExpiredError
 from roomkey.errors import Invalidated as InvalidatedError
 from roomkey.errors import InvalidToken, RoomkeyError
 from roomkey.errors import Suspended as SuspendedError
+from roomkey.ports import Broker, Counters
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
+from roomkey.testing.clock import ManualClock
 from roomkey.wire.frame import Frame
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 READ_ONLY: Grants = (Grant("**", Access.READ),)
-
-
-class HandClock:
-    """``ports.Clock`` that stands still."""
-
-    def __init__(self, now: datetime = NOON) -> None:
-        self.time = now
-
-    def now(self) -> datetime:
-        return self.time
-
-    def advance(self, **duration: float) -> datetime:
-        self.time += timedelta(**duration)
-        return self.time
 
 
 class Turns:
@@ -120,7 +111,7 @@ class FakeSocket:
 class FakeSessions:
     """``door.Sessions`` in a dictionary; commands tell the listener at once, as the manager does."""
 
-    def __init__(self, clock: HandClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self._sessions: dict[SessionId, Session] = {}
         self._tokens: dict[str, SessionId] = {}
@@ -243,17 +234,35 @@ class FakeSessions:
 class Node:
     """A ``SessionWebSocketHandler`` on a loop, a clock and sessions in the hands of the test."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.clock = HandClock()
+    def __init__(self, *, broker: Broker | None = None, counters: Counters | None = None, **settings: Any) -> None:
+        self.clock = ManualClock(NOON)
         self.turns = Turns()
         self.sessions = FakeSessions(self.clock)
-        self.tickets = Tickets()
+        self.tickets = Tickets(MemoryOneTime(self.clock, TICKET_LIMITS))
+        self.counters = MemoryCounters(self.clock) if counters is None else counters
         self.settings = RealtimeSettings(**settings)
         self.handler = SessionWebSocketHandler(
-            self.sessions, settings=self.settings, clock=self.clock, tickets=self.tickets, schedule=self.turns
+            self.sessions,
+            settings=self.settings,
+            clock=self.clock,
+            tickets=self.tickets,
+            broker=broker,
+            counters=self.counters,
+            schedule=self.turns,
         )
         self.sessions.listener = self.handler.on_events
         self._connections = self.handler._connections  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncGenerator[None]:
+        """The handler runs, with everything that it does in the background, until the block is left."""
+        running = asyncio.create_task(self.handler.run())
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
 
     @property
     def rooms(self) -> Rooms:
@@ -272,8 +281,8 @@ class Node:
         return {
             "peers": len(host.registry),
             "ledgers": len(host.limits),
-            "rooms": len(host.rooms.hub.rooms),
-            "presence": len(host.rooms.presence),
+            "rooms": len(host.rooms),
+            "presence": host.rooms.present(),
         }
 
     async def knock(self, token: str | None = None, **fields: Any) -> Accepted | Refused:
@@ -315,7 +324,7 @@ class Node:
 
     def pass_time(self, **duration: float) -> None:
         """Time passes, and the handler notices."""
-        self.clock.advance(**duration)
+        self.clock.advance(timedelta(**duration))
         self.handler.tick()
         self.turns.settle()
 
@@ -328,7 +337,7 @@ class Caller:
         self.node = node
         self.peer = peer = conversation
         self.socket = FakeSocket()
-        self.session = peer.connection.session
+        self.session = peer.guard.session
         self._number = 0
 
     def open(self) -> None:

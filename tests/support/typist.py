@@ -9,7 +9,7 @@ from pycrdt import Doc, Text, TransactionEvent
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from tests.support.documents import AWARENESS, DENIED, LIMIT, STATUS, STEP1, STEP2, UPDATE, content_of
 
 PATIENCE_SECONDS = 30
@@ -94,7 +94,7 @@ class Typist:
         self.connections += 1
         self._sent = []
         self._outgoing = asyncio.Queue()
-        self._outgoing.put_nowait(STEP1 + yjs.sized(self.doc.get_state()))
+        self._outgoing.put_nowait(STEP1 + lib0.sized(self.doc.get_state()))
         writer = asyncio.ensure_future(self._write(socket, self._outgoing))
         try:
             while True:
@@ -114,14 +114,14 @@ class Typist:
     def _take(self, frame: bytes, outgoing: "asyncio.Queue[bytes]") -> None:
         if frame.startswith(STEP1):
             missing = self.doc.get_update(content_of(frame[2:]))
-            outgoing.put_nowait(STEP2 + yjs.sized(missing))
+            outgoing.put_nowait(STEP2 + lib0.sized(missing))
             self._sent.append(list(self.typed))
         elif frame.startswith((STEP2, UPDATE)):
             self._applying = True
             self.doc.apply_update(content_of(frame[2:]))
             self._applying = False
         elif frame.startswith(STATUS):
-            count = yjs.read_number(frame, 1)[0]
+            count = lib0.read_number(frame, 1)[0]
             for marks in self._sent[:count]:
                 self.saved.update(marks)
         elif frame.startswith(DENIED):
@@ -131,7 +131,7 @@ class Typist:
 
     def _on_change(self, event: TransactionEvent) -> None:
         if not self._applying and self._outgoing is not None:
-            self._outgoing.put_nowait(UPDATE + yjs.sized(event.update))
+            self._outgoing.put_nowait(UPDATE + lib0.sized(event.update))
             self._sent.append(self.typed[-1:])
 
 

@@ -9,12 +9,8 @@ from msgspec import Struct
 from starlette.types import Scope
 
 from roomkey.api.http_messages import SAFE_METHODS
-from roomkey.api.schemas import printable
-from roomkey.domain.session import Client, Session
-from roomkey.errors import (
-    InvalidToken,
-    OriginRejected,
-)
+from roomkey.domain.session import Session
+from roomkey.errors import InvalidToken, OriginRejected
 from roomkey.security import apikeys, credentials
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.authorization import DEVELOPER, STRANGER, Caller
@@ -85,7 +81,7 @@ class Authenticator:
 
     async def session(self, credential: Credential, headers: Mapping[str, str], ip: str | None) -> Session:
         """The pending or active session that ``credential`` opens, which it must. Raises as ``caller``."""
-        return await self._sessions.authenticate(credential.secret, client=client_of(headers, ip))
+        return await self._sessions.authenticate(credential.secret, client=credentials.client_of(headers, ip))
 
     def check_origin(self, headers: Mapping[str, str]) -> None:
         """
@@ -119,11 +115,6 @@ def presented(
     if credential is None and "x-session-id" in headers:
         raise InvalidToken("the credential is empty")
     return credential
-
-
-def client_of(headers: Mapping[str, str], ip: str | None) -> Client:
-    """What a request says about the device that it came from."""
-    return Client(ip=ip, user_agent=printable(headers.get("user-agent"), 512))
 
 
 def address_of(scope: Scope) -> str | None:

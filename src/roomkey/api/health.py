@@ -20,7 +20,7 @@ from roomkey.security.authorization import Action, permits
 )
 async def health(request: Request) -> Reply:
     """How the service is doing. Figures and the state of its parts are shown to administrators only."""
-    status = await request.sessions.health_check()
+    status = await request.services.health.status()
     body = HealthBody(status=status.status, timestamp=status.timestamp)
     if permits(request.caller, Action.SEE_FIGURES):
         body = HealthBody(
@@ -52,7 +52,7 @@ async def ready(request: Request) -> Reply:
     """Whether requests should be sent here: the storage answers, and the server is not about to stop."""
     if request.services.draining():
         raise Draining("the server is about to stop")
-    await request.sessions.storage.ping()
+    await request.services.health.check_readiness()
     return json_reply(ProbeBody("ready"))
 
 

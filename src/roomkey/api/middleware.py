@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.authentication import Authenticator, SecurityConfig, address_of, presented
 from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, headers_of, problem_reply
-from roomkey.api.socket_guard import SocketGuard, SocketGuards, check_not_ended, usable
-from roomkey.domain.session import Session, SessionState
+from roomkey.api.socket_guard import SocketGuard, SocketGuards, usable
+from roomkey.domain.lifecycle import check_usable
+from roomkey.domain.session import Session
 from roomkey.errors import (
     CredentialsMissing,
     Expired,
@@ -24,7 +25,6 @@ from roomkey.errors import (
     OriginRejected,
     RoomkeyError,
     SecurityViolation,
-    SessionPending,
     Suspended,
 )
 from roomkey.problems import presentation_of
@@ -228,18 +228,16 @@ class SessionSecurityMiddleware:
             if required or credential.kind is not CredentialKind.COOKIE:
                 raise
             return None
-        if session.state is not SessionState.ACTIVE:
-            raise SessionPending("activate the session first")
+        check_usable(session)
         return session
 
     async def _opened_by(self, credential: Credential, scope: Scope) -> Session:
         if credential.kind is not CredentialKind.TICKET:
             return await self._authenticator.session(credential, headers_of(scope), address_of(scope))
-        id = self._tickets.redeem(credential.secret, self._sessions.clock.now()) if self._tickets is not None else None
-        session = await self._sessions.get_session(id) if id is not None else None
-        if session is None:
-            raise InvalidToken("the ticket is not valid, or was used")
-        check_not_ended(session)
+        if self._tickets is None:
+            raise InvalidToken("tickets are not redeemed here")
+        session = await self._tickets.session_of(credential.secret, self._sessions)
+        check_usable(session)
         return session
 
 

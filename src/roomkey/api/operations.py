@@ -16,6 +16,7 @@ from roomkey.api.idempotency import Idempotency
 from roomkey.api.schemas import parse_query
 from roomkey.documents import MAX_VALUE_DEPTH, DocumentService
 from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
+from roomkey.health import Health
 from roomkey.security.authorization import RULES, STRANGER, Action, Caller, Rule, check, check_document
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
@@ -59,6 +60,7 @@ class Services(Struct, frozen=True, kw_only=True):
 
     sessions: SessionManager
     documents: DocumentService | None
+    health: Health
     authenticator: Authenticator
     tickets: Tickets
     idempotency: Idempotency
@@ -310,7 +312,7 @@ class Resource:
         session = request.caller.session
         owner = request.caller.actor if session is None else f"session:{session.id}"
         place = "\n".join((chosen.name, *request.scope["path_params"].values()))
-        with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
+        async with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
             if attempt.earlier is not None:
                 return attempt.earlier
             attempt.reply = await chosen.handler(request)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final, cast
 
-from roomkey.api.authentication import address_of, client_of
+from roomkey.api.authentication import address_of
 from roomkey.api.http_messages import (
     NO_STORE,
     Reply,
@@ -57,7 +57,7 @@ from roomkey.errors import (
 from roomkey.ports import Page
 from roomkey.security import authorization
 from roomkey.security.authorization import Action
-from roomkey.security.credentials import DROPPED_COOKIE
+from roomkey.security.credentials import DROPPED_COOKIE, client_of
 
 ONE_SESSION: Final = {200: Answer("The session as it is now.", SessionBody, etag=True)}
 CHANGE: Final = (NotFound, Conflict, InvalidState, VersionMismatch)
@@ -343,7 +343,7 @@ async def create_ticket(request: Request) -> Reply:
     It opens one socket, soon. Unlike a token it may stand in a URL, because it is worthless afterwards.
     """
     tickets = request.services.tickets
-    ticket = tickets.issue(authorization.own_session(request.caller).id, request.sessions.clock.now())
+    ticket = await tickets.issue(authorization.own_session(request.caller).id)
     return json_reply(TicketBody(ticket, int(tickets.lifetime.total_seconds())))
 
 

@@ -403,11 +403,6 @@ def is_address(text: str) -> bool:
     return True
 
 
-def printable(text: str | None, most: int) -> str | None:
-    """``text`` cut at ``most`` characters, or ``None`` if it cannot be shown: for what headers say."""
-    return text[:most] if text and text.isprintable() else None
-
-
 def check_printable(field: str, text: str | None) -> None:
     """
     Raise if there is something in ``text`` that cannot be shown.

@@ -9,10 +9,11 @@ from datetime import timedelta
 from starlette.types import Message, Receive, Send
 
 from roomkey.domain import lifecycle
-from roomkey.domain.session import AnyEvent, Session, SessionState
-from roomkey.errors import Expired, Invalidated, RoomkeyError, Suspended
-from roomkey.problems import UNAUTHENTICATED, presentation_of
+from roomkey.domain.session import AnyEvent, Session
+from roomkey.errors import Invalidated, RoomkeyError
+from roomkey.problems import presentation_of
 from roomkey.sessions.manager import SessionManager
+from roomkey.wire.close import CloseCode
 
 
 class SocketGuards:
@@ -172,33 +173,15 @@ async def usable(sessions: SessionManager, session: Session) -> Session:
     The session as it is now.
 
     Raises:
-        Expired, Invalidated, Suspended: If it cannot be used any more.
+        SessionPending, Expired, Invalidated, Suspended: If it cannot be used.
         RoomkeyError: If that cannot be found out.
     """
     now = await sessions.get_session(session.id)
     if now is None:
         raise Invalidated("the session was deleted")
-    check_not_ended(now)
+    lifecycle.check_usable(now)
     return now
 
 
-def check_not_ended(session: Session) -> None:
-    """
-    Raise unless the session is pending or active.
-
-    Raises:
-        Expired, Invalidated, Suspended: As they say.
-    """
-    match session.state:
-        case SessionState.EXPIRED:
-            raise Expired("the session's time is over")
-        case SessionState.INVALIDATED:
-            raise Invalidated("the session was ended")
-        case SessionState.SUSPENDED:
-            raise Suspended("the session is suspended")
-        case _:
-            return
-
-
 def _gone() -> Message:
-    return {"type": "websocket.disconnect", "code": UNAUTHENTICATED}
+    return {"type": "websocket.disconnect", "code": CloseCode.UNAUTHENTICATED}

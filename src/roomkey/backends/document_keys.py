@@ -1,14 +1,12 @@
 """What finds documents and versions in every backend: names as bytes, and the cursors of lists."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from typing import Final
 
+from roomkey.backends.cursors import decode_cursor, encode_cursor, not_ours
 from roomkey.errors import InvalidInput
 
 MAX_NAME_BYTES: Final = 1024
 
-_MAX_CURSOR_LENGTH: Final = 4 * MAX_NAME_BYTES
 _MAX_DIGITS: Final = 20
 
 _NAME: Final = b"n"
@@ -39,7 +37,7 @@ def new_name_key(name: str) -> bytes:
 
 def name_cursor(name: str) -> str:
     """The cursor of a page of documents that ends with ``name``."""
-    return _cursor(_NAME, name.encode())
+    return encode_cursor(_NAME, name.encode())
 
 
 def name_of(cursor: str) -> str:
@@ -50,17 +48,17 @@ def name_of(cursor: str) -> str:
         InvalidInput: If the cursor is not one of ours.
     """
     try:
-        name = _position(cursor, _NAME).decode()
+        name = decode_cursor(cursor, _NAME, max_bytes=MAX_NAME_BYTES).decode()
     except UnicodeDecodeError:
-        raise _not_ours() from None
+        raise not_ours() from None
     if name_key(name) is None:
-        raise _not_ours()
+        raise not_ours()
     return name
 
 
 def version_cursor(number: int) -> str:
     """The cursor of a page of versions that ends with ``number``."""
-    return _cursor(_VERSION, str(number).encode())
+    return encode_cursor(_VERSION, str(number).encode())
 
 
 def version_of(cursor: str) -> int:
@@ -70,27 +68,7 @@ def version_of(cursor: str) -> int:
     Raises:
         InvalidInput: If the cursor is not one of ours.
     """
-    digits = _position(cursor, _VERSION)
-    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
-        raise _not_ours()
+    digits = decode_cursor(cursor, _VERSION, max_bytes=_MAX_DIGITS)
+    if not digits.isdigit():
+        raise not_ours()
     return int(digits)
-
-
-def _cursor(kind: bytes, position: bytes) -> str:
-    return urlsafe_b64encode(kind + position).decode().rstrip("=")
-
-
-def _position(cursor: str, kind: bytes) -> bytes:
-    if len(cursor) > _MAX_CURSOR_LENGTH:
-        raise _not_ours()
-    try:
-        value = urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
-    except (Base64Error, UnicodeEncodeError):
-        raise _not_ours() from None
-    if not value.startswith(kind):
-        raise _not_ours()
-    return value[len(kind) :]
-
-
-def _not_ours() -> InvalidInput:
-    return InvalidInput("the cursor is not one of ours")

@@ -1,70 +1,90 @@
 """
-One document that is open on this node: its replica, who is in it, and the way of every change through it.
+One document that is open on this node: its replica, and the way of every change through it.
 
-A change is applied, given to everyone as one prepared frame, and handed to the saver, in one turn of the loop;
-whoever brought it is told when it is durable. Nothing here waits, so there is nothing to lock: joining means to
-be registered for everything that comes, and to be given what was there, with no change in between.
+A change is applied, given to the audience, and handed to the writer, in one turn of the loop; whoever brought it
+is told when it is durable. Nothing here waits, so there is nothing to lock: joining means to be registered for
+everything that comes, and to be given what was there, with no change in between.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 import structlog
 from pycrdt import Doc
 
-from roomkey.documents.crdt.awareness import Awareness, Outcome, Owner
+from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, Settled
 from roomkey.errors import DocumentTooLarge, InvalidInput, WritesRefused
-from roomkey.ports import Author, DocumentUpdate
-from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.rooms.hub import Hub, Outbox, Room
-from roomkey.wire.frame import Frame
+from roomkey.ports import Author, DocumentRecord, DocumentUpdate
+from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 
 T = TypeVar("T")
 
 _log = structlog.get_logger("roomkey.documents")
 
 
-class Subscriber(Protocol):
-    """
-    One connection in one document.
+class Audience(Protocol):
+    """Whoever is in a document, told of what happens to it. Nothing here waits, nothing here raises."""
 
-    ``address`` stands in front of every message for it: empty for y-websocket, the document's encoded name for
-    Hocuspocus. All who have the same address are sent the same frames.
-    """
+    def changed(self, update: bytes, message: bytes | None, now: datetime) -> None:
+        """
+        Something in the document is new.
 
-    box: Outbox
-    address: bytes
-
-    def document_deleted(self) -> None:
-        """The document is no more: what the client has of it must not come back."""
+        ``message`` is the whole message that brought it, if one did: what is passed on need not be encoded again.
+        """
         ...
 
-    def ask_for_missing(self) -> None:
-        """The client is to send what is missing here."""
+    def shown(self, entries: Sequence[AwarenessEntry], now: datetime) -> None:
+        """Somebody shows something else, or has left."""
         ...
 
-    def unavailable(self) -> None:
-        """The document cannot be used here any more; the client may come back."""
+    def deleted(self) -> None:
+        """The document is no more: what clients have of it must not come back."""
         ...
+
+    def lost(self) -> None:
+        """The document cannot be used here any more; clients may come back."""
+        ...
+
+
+class Pin:
+    """Keeps a document open until it is released, once."""
+
+    __slots__ = ("_release",)
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release: Callable[[], None] | None = release
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let go. Repetitions do not matter."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
 
 class Document:
     """
-    An open document. ``pins`` counts those who are about to use it without being in it. One that ``is_gone`` was
-    deleted or lost. ``remote_changes_seen`` counts how often it was noticed that others have stored something, too, and
-    ``remote_changes_merged`` how many of these were made good.
+    An open document: what is in it, who listens to it, and whether it is stored.
 
-    ``lineage`` is empty as long as the document is not stored: nobody who may write has come yet.
+    It is open as long as it has an audience, is pinned, or has something to store. One that ``is_gone`` was deleted,
+    lost or evicted, and takes nothing any more. ``lineage`` is empty as long as the document is not stored: nobody
+    who may write has come yet.
     """
 
     def __init__(
         self,
         name: str,
-        hub: Hub,
         settings: DocumentSettings,
         *,
         now: datetime,
@@ -73,110 +93,156 @@ class Document:
     ) -> None:
         """
         Args:
-            founder: Has the document stored, later, because somebody wants to write to it.
-            dead_clients: The Yjs clients who wrote in a document of this name that was deleted.
+            creator: Has the document stored, later, because somebody wants to write to it.
+            tombstones: The Yjs clients who wrote in a document of this name that was deleted.
         """
         self.name = name
-        self._tombstones = tombstones
-        self.lineage = ""
-        self.replica = Replica()
         self.awareness = Awareness(
             max_state=settings.max_awareness_bytes,
             max_size=settings.max_document_awareness_bytes,
             max_clients=settings.max_clients_per_socket,
         )
-        self.writer: DocumentWriter | None = None
-        self.subscribers: dict[Subscriber, None] = {}
-        self.pins = 0
-        self.used_at = now
-        self.size = 0
-        self.pristine_version = -1
-        self.kept_sequence = 0
-        self.kept_at = now
-        self.is_gone = False
-        self.is_deleted = False
-        self.remote_changes_seen = 0
-        self.remote_changes_merged = 0
-        self._hub = hub
         self._settings = settings
-        self._rooms: dict[bytes, Room] = {}
-        self._said_at = now
-        self._to_ask: dict[Subscriber, None] = {}
-        self._whole: tuple[int, bytes, Frame] | None = None
         self._creator = creator
+        self._tombstones = tombstones
+        self._replica = Replica()
+        self._lineage = ""
+        self._writer: DocumentWriter | None = None
+        self._audience: Audience | None = None
+        self._pins = 0
+        self._used_at = now
+        self._size = 0
+        self._pristine_version = -1
+        self._version_sequence = 0
+        self._version_at = now
+        self._is_gone = False
+        self._is_deleted = False
         self._is_wanted = False
         self._is_full = False
 
-    # --- who is in it ---------------------------------------------------------------------------------
+    # --- how it stands --------------------------------------------------------------------------------
+
+    @property
+    def lineage(self) -> str:
+        """The id of its history."""
+        return self._lineage
+
+    @property
+    def replica(self) -> Replica:
+        """What is in it, for reading."""
+        return self._replica
+
+    @property
+    def size(self) -> int:
+        """Bytes of the updates that came in, as far as they are not known to be fewer."""
+        return self._size
+
+    @property
+    def used_at(self) -> datetime:
+        """When somebody used it last."""
+        return self._used_at
+
+    @property
+    def has_audience(self) -> bool:
+        """Whether somebody is in it."""
+        return self._audience is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._is_gone
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it is gone because it was deleted."""
+        return self._is_deleted
 
     @property
     def is_idle(self) -> bool:
         """Whether nobody uses it, and everything in it is stored."""
-        return not self.subscribers and not self.pins and self.is_saved
-
-    @property
-    def sequence(self) -> int:
-        """The number of the last update that is stored."""
-        return 0 if self.writer is None else self.writer.sequence
-
-    @property
-    def has_unmerged_changes(self) -> bool:
-        """Whether something is stored that is not known to be here."""
-        return self.remote_changes_merged < self.remote_changes_seen
+        return self._audience is None and not self._pins and self.is_saved
 
     @property
     def is_saved(self) -> bool:
         """Whether everything in it is stored."""
-        return self.writer is None or self.writer.is_idle
+        return self._writer is None or self._writer.is_idle
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last stored update up to which everything is here."""
+        return 0 if self._writer is None else self._writer.sequence
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether others are known to have stored something that is not here yet."""
+        return self._writer is not None and self._writer.has_gap
 
     @property
     def version(self) -> int:
-        """How many updates it was ever given, those that are not stored yet included."""
-        return 0 if self.writer is None else self.writer.sequence + self.writer.unsaved
+        """
+        How many updates are in it, those that are not stored yet included.
+
+        What others have stored counts when it is here, not when it is noticed: two states that differ never have
+        the same number on one node.
+        """
+        return 0 if self._writer is None else self._writer.sequence + self._writer.beyond
 
     @property
     def is_pristine(self) -> bool:
         """Whether it was made here just now, and nobody has changed it since."""
-        return self.version == self.pristine_version
+        return self.version == self._pristine_version
 
-    def join(self, subscriber: Subscriber) -> None:
-        """Give ``subscriber`` everything that is said from now on; what was there before it asks for."""
-        if subscriber in self.subscribers:
-            return
-        self.subscribers[subscriber] = None
-        self._rooms[subscriber.address] = self._hub.join(subscriber.box, self._room_name(subscriber.address)).room
+    # --- who uses it ----------------------------------------------------------------------------------
 
-    def leave(self, subscriber: Subscriber, now: datetime) -> None:
-        """``subscriber`` is gone, and whom it showed with it."""
-        if subscriber not in self.subscribers:
-            return
-        del self.subscribers[subscriber]
-        self._to_ask.pop(subscriber, None)
-        self.used_at = now
-        if self._hub.leave(subscriber.box, self._room_name(subscriber.address)):
-            del self._rooms[subscriber.address]
-        if entries := self.awareness.leave(subscriber):
-            self._say(yjs.awareness(entries), now)
+    def pin(self) -> Pin:
+        """Keep the document open, for who is about to use it without being in it."""
+        self._pins += 1
+        return Pin(self._unpin)
 
-    def _room_name(self, address: bytes) -> str:
-        # Those who are sent the same. No name of a document begins with NUL.
-        return address.decode("latin-1") or f"\0{self.name}"
+    def _unpin(self) -> None:
+        self._pins -= 1
+
+    def touch(self, now: datetime) -> None:
+        """Somebody uses it."""
+        self._used_at = now
+
+    def attract(self, audience: Audience) -> None:
+        """Tell ``audience`` of everything from now on; what was there before it asks for."""
+        self._audience = audience
+
+    def dismiss(self, now: datetime) -> None:
+        """Nobody is in it any more."""
+        self._audience = None
+        self._used_at = now
 
     # --- what is said ---------------------------------------------------------------------------------
 
-    def take_update(self, update: bytes, author: Author, now: datetime, *, settled: Settled | None = None) -> bool:
+    def take_update(
+        self,
+        update: bytes,
+        author: Author,
+        now: datetime,
+        *,
+        settled: Settled | None = None,
+        message: bytes | None = None,
+    ) -> bool:
         """
         Apply a change that was made just now, and let everyone have it, its author too: that is how it is told
-        that the change has arrived. Always ``True``.
+        that the change has arrived. Always ``True``. ``message`` is what brought it, for ``Audience.changed``.
 
         Raises:
             PoisonUpdate: If it cannot be applied; nobody else is concerned.
             WritesRefused, DocumentTooLarge: As they say; it was not applied.
         """
         self._check_writable(len(update), now)
-        self._apply(self.replica.apply, update)
+        try:
+            self._replica.apply(update)
+        except ReplicaLost as error:
+            self._lose()
+            raise PoisonUpdate("the update broke the replica") from error
         self._keep(update, author, now, settled)
-        self._say(yjs.update(update), now)
+        if self._audience is not None:
+            self._audience.changed(update, message, now)
         return True
 
     def take_missing(self, update: bytes, author: Author, now: datetime, *, settled: Settled | None = None) -> bool:
@@ -188,11 +254,15 @@ class Document:
         if self.contains(update):
             return False
         self._check_writable(len(update), now)
-        news = self._apply(self.replica.apply_and_tell, update)
-        if news is None or update in self.replica.waiting:
+        try:
+            news = self._replica.apply_and_tell(update)
+        except ReplicaLost as error:
+            self._lose()
+            raise PoisonUpdate("the update broke the replica") from error
+        if news is None or update in self._replica.waiting:
             news = update  # a part of it waits
         self._keep(news, author, now, settled)
-        self._say(yjs.update(news), now)
+        self._tell(news, now)
         return True
 
     def contains(self, update: bytes) -> bool:
@@ -202,7 +272,7 @@ class Document:
         Raises:
             PoisonUpdate: If it cannot be read.
         """
-        return update == yjs.EMPTY_UPDATE or self.replica.contains(update)
+        return update == EMPTY_UPDATE or self._replica.contains(update)
 
     def is_of_the_deleted(self, update: bytes) -> bool:
         """
@@ -211,28 +281,14 @@ class Document:
         Clients that cannot say which history they have come back with all of it. Yjs ids are not used twice.
         """
         return bool(self._tombstones) and any(
-            units.client in self._tombstones for units in self.replica.clients_of(update)
+            units.client in self._tombstones for units in self._replica.clients_of(update)
         )
 
-    def answer(self, state: bytes, address: bytes) -> Frame:
-        """
-        The answer to a step 1 with ``state``, for those who have ``address``.
-
-        Who has nothing is given everything, and often many come at the same time: they get the same frame.
-        """
-        if state != yjs.EMPTY_STATE:
-            return Frame(address + yjs.sync_step2(self.replica.since(state)), binary=True)
-        whole = self._whole
-        if whole is None or whole[:2] != (self.replica.revision, address):
-            frame = Frame(address + yjs.sync_step2(self.replica.since()), binary=True)
-            whole = self._whole = (self.replica.revision, address, frame)
-        return whole[2]
-
-    def take_awareness(self, update: yjs.AwarenessUpdate, owner: Owner, now: datetime) -> Outcome:
+    def take_awareness(self, entries: Iterable[AwarenessEntry], owner: Owner, now: datetime) -> AwarenessOutcome:
         """Take in what a connection shows, and pass on as much of it as is news."""
-        outcome = self.awareness.apply(update.entries, owner)
-        if outcome.news:
-            self._say(yjs.awareness(outcome.news), now)
+        outcome = self.awareness.apply(entries, owner)
+        if outcome.news and self._audience is not None:
+            self._audience.shown(outcome.news, now)
         return outcome
 
     def edit(
@@ -254,7 +310,7 @@ class Document:
         self._check_writable(0, now)
         made: list[bytes] = []
         try:
-            self.replica.edit(change, made.append)
+            self._replica.edit(change, made.append)
         except ReplicaLost:
             made.clear()
             self._lose()
@@ -262,48 +318,41 @@ class Document:
         finally:
             for update in made:
                 self._keep(update, author, now, settled)
-                self._say(yjs.update(update), now)
+                self._tell(update, now)
         return bool(made)
 
     def when_saved(self, settled: Settled) -> None:
         """Call ``settled`` when everything that is in the document now is durable."""
-        if self.writer is None:
+        if self._writer is None:
             settled(True)
         else:
-            self.writer.when_saved(settled)
-
-    def learn(self, updates: Iterable[DocumentUpdate], now: datetime) -> None:
-        """Take in what others have stored; it is passed on, but not stored again."""
-        for update in updates:
-            if update.data not in self.replica.waiting and not self.contains(update.data):
-                news = self.replica.apply_and_tell(update.data)
-                self.size += len(update.data)
-                self._say(yjs.update(news or update.data), now)
-
-    def _apply(self, apply: Callable[[bytes], T], update: bytes) -> T:
-        try:
-            return apply(update)
-        except ReplicaLost:
-            # What is stored is whole: whoever comes back gets it in a fresh replica.
-            self._lose()
-            raise PoisonUpdate("the update broke the replica") from None
+            self._writer.when_saved(settled)
 
     def _keep(self, update: bytes, author: Author, now: datetime, settled: Settled | None) -> None:
-        self.size += len(update)
-        self.used_at = now
-        if self.writer is not None:
-            self.writer.add(DocumentUpdate(update, author, now), settled)
+        self._size += len(update)
+        self._used_at = now
+        if self._writer is not None:
+            self._writer.add(DocumentUpdate(update, author, now), settled)
 
-    def _say(self, message: bytes, now: datetime) -> None:
-        self._said_at = now
-        for address, room in self._rooms.items():
-            self._hub.publish(room, Frame(address + message, binary=True))
+    def _tell(self, update: bytes, now: datetime) -> None:
+        if self._audience is not None:
+            self._audience.changed(update, None, now)
 
     # --- what may be written --------------------------------------------------------------------------
 
+    def takes_writes(self, now: datetime) -> bool:
+        """Whether storage keeps up, so that a change would be taken."""
+        return self._writer is not None and not self._is_behind(self._writer, now)
+
+    def want(self) -> None:
+        """Have the document stored, because somebody may write to it."""
+        if self._writer is None and not self._is_wanted:
+            self._is_wanted = True
+            self._creator()
+
     def _check_writable(self, size: int, now: datetime) -> None:
-        writer = self.writer
-        if self.size + size > self._settings.max_document_bytes:
+        writer = self._writer
+        if self._size + size > self._settings.max_document_bytes:
             self._check_room(size)
         if writer is None:
             self.want()
@@ -316,8 +365,8 @@ class Document:
         # takes long for a document of such a size, so do not look again for each that follows.
         most = self._settings.max_document_bytes
         if not self._is_full:
-            self.size = len(self.replica.since())
-            self._is_full = self.size + size > most
+            self._size = len(self._replica.since())
+            self._is_full = self._size + size > most
         if self._is_full:
             raise DocumentTooLarge(f"a document has at most {most} bytes")
 
@@ -327,61 +376,97 @@ class Document:
         too_old = since is not None and now - since > settings.max_unsaved_age
         return too_old or writer.unsaved_bytes > settings.max_unsaved_bytes
 
-    # --- time -----------------------------------------------------------------------------------------
+    # --- storage --------------------------------------------------------------------------------------
 
-    def tick(self, now: datetime) -> None:
-        """Say something if nothing was said for long, and ask for changes that had to be refused."""
+    def adopt(self, record: DocumentRecord, writer: DocumentWriter, replica: Replica | None = None) -> None:
+        """Be the stored document that ``record`` describes; ``replica`` is everything in it, if it is not here yet."""
+        if replica is not None:
+            self._replica = replica
+        self._lineage = record.lineage
+        self._size = record.snapshot_bytes + record.log_bytes
+        self._writer = writer
+
+    def begin_pristine(self) -> None:
+        """It was made here just now; what it begins with is in it."""
+        self._pristine_version = self.version
+
+    def learn(self, updates: Iterable[DocumentUpdate], now: datetime) -> None:
+        """Take in what others have stored; it is passed on, but not stored again."""
+        for update in updates:
+            if update.data not in self._replica.waiting and not self.contains(update.data):
+                news = self._replica.apply_and_tell(update.data)
+                self._size += len(update.data)
+                self._tell(news or update.data, now)
+
+    def learned(self, sequence: int) -> None:
+        """Everything that is stored up to number ``sequence`` is here now."""
+        if self._writer is not None:
+            self._writer.merged(sequence)
+
+    def appended(self, count: int, head: int) -> None:
+        """``count`` updates that were here already were stored once more, the last one with the number ``head``."""
+        if self._writer is not None:
+            self._writer.appended(count, head)
+
+    def unsaved_updates(self) -> list[DocumentUpdate]:
+        """What is not stored yet, in order."""
+        return [] if self._writer is None else self._writer.unsaved_updates()
+
+    async def settle(self) -> None:
+        """Wait until everything is stored, or nothing can be."""
+        if self._writer is not None:
+            await self._writer.settle()
+
+    @property
+    def writer(self) -> DocumentWriter | None:
+        """What it still has to store, for statistics."""
+        return self._writer
+
+    # --- versions -------------------------------------------------------------------------------------
+
+    @property
+    def version_at(self) -> datetime:
+        """When the last version was kept, or it was opened."""
+        return self._version_at
+
+    @property
+    def has_changed_since_version(self) -> bool:
+        """Whether something was stored since the last version was kept."""
+        return self.sequence > self._version_sequence
+
+    def version_kept(self, sequence: int, at: datetime) -> None:
+        """A version is kept that contains everything up to number ``sequence``."""
+        self._version_sequence, self._version_at = sequence, at
+
+    # --- time, and the end ----------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """A moment has passed: what could not be had may be asked for again."""
         self._is_wanted = self._is_full = False
-        self._whole = None  # whoever comes with others comes within a second
-        if not self.subscribers:
-            return
-        if self._to_ask and self.writer is not None and not self._is_behind(self.writer, now):
-            to_ask, self._to_ask = self._to_ask, {}
-            for subscriber in to_ask:
-                subscriber.ask_for_missing()
-        if now - self._said_at >= self._settings.keep_alive:
-            self._keep_alive(now)
-
-    def want(self) -> None:
-        """Have the document stored, because somebody may write to it."""
-        if self.writer is None and not self._is_wanted:
-            self._is_wanted = True
-            self._creator()
-
-    def ask_later(self, subscriber: Subscriber) -> None:
-        """Storage could not take what ``subscriber`` brought: ask for it when it can."""
-        self._to_ask[subscriber] = None
-
-    def _keep_alive(self, now: datetime) -> None:
-        # A step 1 would be answered by everyone, so it is only for when nobody shows anything.
-        self._said_at = now
-        shown = self.awareness.entries()
-        quiet = yjs.awareness(shown) if shown else yjs.sync_step1(self.replica.state())
-        for address, room in self._rooms.items():
-            # Hocuspocus counts the answers to its changes, and would take the one to a step 1 for one of them.
-            message = yjs.PING if address and not shown else address + quiet
-            self._hub.publish(room, Frame(message, binary=True))
-
-    # --- the end --------------------------------------------------------------------------------------
 
     def end(self) -> None:
         """The document was deleted: nobody can use it any more."""
-        self.is_gone = self.is_deleted = True
-        for subscriber in tuple(self.subscribers):
-            subscriber.document_deleted()
+        self._is_gone = self._is_deleted = True
+        if self._audience is not None:
+            self._audience.deleted()
+
+    def close(self) -> None:
+        """The node stops."""
+        self._is_gone = True
 
     def evict(self) -> None:
         """Nobody uses it any more. It goes at once, instead of when the collector of cycles comes by."""
-        self.is_gone = True
-        self.writer = None
+        self._is_gone = True
+        self._writer = None
         self._creator = _nothing
 
     def _lose(self) -> None:
         _log.error("replica_lost", document=self.name)
-        self.is_gone = True
-        for subscriber in tuple(self.subscribers):
-            subscriber.unavailable()
+        # What is stored is whole: whoever comes back gets it in a fresh replica.
+        self._is_gone = True
+        if self._audience is not None:
+            self._audience.lost()
 
 
 def _nothing() -> None:
-    """What a document that is not open any more asks for."""
+    """Stands for the creator of a document that is not open any more."""

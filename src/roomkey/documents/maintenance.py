@@ -104,25 +104,22 @@ class Maintenance:
         updates = [update for update in stored.updates if update.data in waiting]
         head = await self._open_documents.store.append(stored.record.name, stored.record.lineage, updates)
         document = self._open_documents.find(stored.record.name)
-        writer = None if document is None else document.writer
-        if writer is not None and writer.is_idle and head == writer.sequence + len(updates):
-            writer.sequence = head
+        if document is not None and document.lineage == stored.record.lineage:
+            document.appended(len(updates), head)
 
     def _live_replica(self, stored: StoredDocument) -> Replica | None:
         """The replica that is open here, if everything that is stored is in it: it may have more."""
         document = self._open_documents.find(stored.record.name)
         if document is None or document.is_gone or document.lineage != stored.record.lineage:
             return None
-        if document.has_unmerged_changes:
-            return None
         return document.replica if document.sequence >= stored.record.sequence else None
 
     # --- open documents -------------------------------------------------------------------------------
 
     async def _look_after(self, document: Document, now: datetime) -> None:
-        if document.has_unmerged_changes:
+        if document.has_gap:
             await self._open_documents.catch_up(document)
-        elif self._open_documents.store.shared and document.subscribers:
+        elif self._open_documents.store.shared and document.has_audience:
             await self._follow(document)
         if self._wants_version(document, now):
             await keep_version(self._open_documents, document, None, now)
@@ -135,10 +132,10 @@ class Maintenance:
             await self._open_documents.catch_up(document)
 
     def _wants_version(self, document: Document, now: datetime) -> bool:
-        if document.sequence <= document.kept_sequence or not document.is_saved:
+        if not document.has_changed_since_version or not document.is_saved:
             return False
-        is_quiet = not document.subscribers and now - document.used_at >= QUIET_BEFORE_VERSION
-        return is_quiet or now - document.kept_at >= self._settings.version_interval
+        is_quiet = not document.has_audience and now - document.used_at >= QUIET_BEFORE_VERSION
+        return is_quiet or now - document.version_at >= self._settings.version_interval
 
     async def _forget_old_versions(self, document: Document) -> None:
         store = self._open_documents.store
@@ -167,5 +164,5 @@ async def keep_version(
         at=now, author=author, label=label, sequence=document.sequence, content=document.replica.since()
     )
     kept = await open_documents.store.keep_version(document.name, document.lineage, version)
-    document.kept_sequence, document.kept_at = version.sequence, now
+    document.version_kept(version.sequence, now)
     return kept

@@ -26,10 +26,9 @@ from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter
-from roomkey.errors import RoomkeyError, Serialization, Storage
-from roomkey.ports import Author, Clock, DocumentStore, DocumentUpdate, Page, StoredDocument
-from roomkey.realtime.protocol.yjs_messages import read_state
-from roomkey.realtime.rooms.hub import Hub
+from roomkey.errors import Conflict, NotFound, RoomkeyError, Serialization, Storage
+from roomkey.ports import Author, Clock, DocumentRecord, DocumentStore, DocumentUpdate, Page, StoredDocument
+from roomkey.wire.lib0 import read_state
 
 LINEAGE_BYTES: Final = 12
 
@@ -75,14 +74,12 @@ class OpenDocuments:
     def __init__(
         self,
         store: DocumentStore,
-        hub: Hub,
         *,
         settings: DocumentSettings | None = None,
         clock: Clock,
         seed: Seed | None = None,
     ) -> None:
         self.store = store
-        self.hub = hub
         self.settings = settings or DocumentSettings()
         self.clock = clock
         self._seed = seed
@@ -151,16 +148,15 @@ class OpenDocuments:
         while document is None or document.is_gone:
             await self._once(self._loading, name, partial(self._load, name))
             document = self._open.get(name)
-        document.pins += 1  # without an await since it was found
-        try:
+        with document.pin():  # without an await since it was found
             if create and not document.lineage:
                 await self._create(document)
             if document.is_gone:
                 raise Storage("the document was replaced at this moment")
-            yield document
-        finally:
-            document.pins -= 1
-            document.used_at = self.clock.now()
+            try:
+                yield document
+            finally:
+                document.touch(self.clock.now())
 
     async def _once(
         self, running: dict[str, asyncio.Future[None]], name: str, work: Callable[[], Coroutine[Any, Any, None]]
@@ -198,13 +194,12 @@ class OpenDocuments:
             del running[name]
 
     async def _load(self, name: str) -> None:
-        if (lost := self._open.get(name)) is not None and lost.writer is not None:
-            await lost.writer.settle()  # what it took must be in what is loaded
+        if (lost := self._open.get(name)) is not None:
+            await lost.settle()  # what it took must be in what is loaded
         if len(self._open) >= self.settings.max_open_documents and not self._evict_oldest():
             raise Storage("as many documents are open as may be")
         document = Document(
             name,
-            self.hub,
             self.settings,
             now=self.clock.now(),
             creator=lambda: self.spawn(self._create(document)),
@@ -212,29 +207,25 @@ class OpenDocuments:
         )
         stored = await self.store.load(name)
         if stored is not None:
-            document.replica = await assemble(stored)
-            self._adopt(document, stored)
+            document.adopt(stored.record, self._writer(document, stored.record), await assemble(stored))
             if not document.version:  # whoever made it did not come so far
                 self._seed_document(document, self._seed_of(name), self.clock.now())
             newest = await self.store.versions(name, Page(limit=1))
             for version in newest.versions:
-                document.kept_sequence, document.kept_at = version.sequence, version.at
+                document.version_kept(version.sequence, version.at)
         self._loads += 1
         self._open[name] = document
 
-    def _adopt(self, document: Document, stored: StoredDocument) -> None:
-        record = stored.record
-        document.lineage = record.lineage
-        document.size = record.snapshot_bytes + record.log_bytes
-        document.writer = DocumentWriter(
+    def _writer(self, document: Document, record: DocumentRecord) -> DocumentWriter:
+        return DocumentWriter(
             self.store,
             document.name,
             lineage=record.lineage,
             sequence=record.sequence,
             interval=self.settings.save_interval,
             spawn=self.spawn,
-            lost=partial(self.forget, document),
-            overtaken=partial(self._remote_change_seen, document),
+            lost=lambda: self.forget(document),
+            overtaken=lambda: self.spawn(self.catch_up(document)),
         )
 
     async def _create(self, document: Document) -> None:
@@ -251,9 +242,9 @@ class OpenDocuments:
         if stored is None or stored.record.lineage != record.lineage:
             raise Storage("the document was replaced at this moment")
         document.learn(_everything(stored), now)
-        self._adopt(document, stored)
+        document.adopt(stored.record, self._writer(document, stored.record))
         self._seed_document(document, roots, now)
-        document.pristine_version = document.version
+        document.begin_pristine()
 
     def _seed_of(self, name: str) -> Mapping[str, Any] | None:
         return None if self._seed is None else self._seed(name)
@@ -265,23 +256,38 @@ class OpenDocuments:
 
     # --- others write, too ----------------------------------------------------------------------------
 
-    def _remote_change_seen(self, document: Document) -> None:
-        document.remote_changes_seen += 1
-        self.spawn(self.catch_up(document))
-
     async def catch_up(self, document: Document) -> None:
-        """Take in what other processes have stored since the document was loaded here."""
-        noticed = document.remote_changes_seen
+        """Take in what other processes have stored since the document was loaded here: just that, if it is there."""
+        try:
+            while not await self._learn_more(document):
+                pass
+        except (NotFound, Conflict):
+            if not document.is_gone and document.lineage:
+                self.forget(document)
+
+    async def _learn_more(self, document: Document) -> bool:
+        """Whether that was all."""
+        after = document.sequence
+        tail = await self.store.updates(document.name, document.lineage, after)
+        if document.is_gone or not document.lineage:
+            return True
+        if tail.updates is None:
+            await self._learn_everything(document)
+            return True
+        # In one turn, or somebody could see a state under the number of another.
+        document.learn(tail.updates, self.clock.now())
+        document.learned(after + len(tail.updates))
+        return not tail.updates or after + len(tail.updates) >= tail.head
+
+    async def _learn_everything(self, document: Document) -> None:
+        """What is new was merged into the snapshot already."""
         stored = await self.store.load(document.name)
-        if document.is_gone or document.writer is None:
+        if document.is_gone or not document.lineage:
             return
         if stored is None or stored.record.lineage != document.lineage:
-            self.forget(document)
-            return
+            raise NotFound("there is no such document any more")
         document.learn(_everything(stored), self.clock.now())
-        document.remote_changes_merged = max(document.remote_changes_merged, noticed)
-        if document.writer.is_idle:
-            document.writer.sequence = max(document.writer.sequence, stored.record.sequence)
+        document.learned(stored.record.sequence)
 
     def forget(self, document: Document) -> None:
         """The document was deleted, here or elsewhere: nothing of it may get into another one of its name."""
@@ -299,14 +305,14 @@ class OpenDocuments:
 
     # --- putting away ---------------------------------------------------------------------------------
 
-    def tick(self, now: datetime) -> None:
-        """Keep what is quiet alive, and put away what nobody uses any more. Called several times a second."""
+    def tick(self) -> None:
+        """Let go of documents that are gone. Called several times a second."""
         for document in tuple(self._open.values()):
             if document.is_gone:
                 if document.is_saved:
                     del self._open[document.name]
             else:
-                document.tick(now)
+                document.tick()
 
     def evict(self, now: datetime) -> None:
         """Close documents that were idle for long, and the longest idle ones beyond the bytes that they may take."""
@@ -365,15 +371,14 @@ class OpenDocuments:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 for document in tuple(self._open.values()):
-                    if document.writer is not None:
-                        await document.writer.settle()
+                    await document.settle()
         except TimeoutError:
             statistics = self.statistics()
             _log.error("documents_not_saved", documents=statistics.dirty, updates=statistics.unsaved_updates)
 
     def _close(self) -> None:
         for document in self._open.values():
-            document.is_gone = True
+            document.close()
         self._open.clear()
         for task in tuple(self._at_work):
             task.cancel()

@@ -33,8 +33,8 @@ from roomkey.ports import (
     Page,
     VersionPage,
 )
-from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.yjs_messages import MalformedFrame
+from roomkey.wire import lib0
+from roomkey.wire.lib0 import Malformed
 
 BUNDLE_FORMAT: Final = 1
 
@@ -93,7 +93,7 @@ class DocumentService:
         """What storage knows of the document."""
         return await self._store.find(name)
 
-    async def read(self, name: str, since: bytes = yjs.EMPTY_STATE) -> Reading:
+    async def read(self, name: str, since: bytes = lib0.EMPTY_STATE) -> Reading:
         """
         The document as it is now, or what is missing in it where the state vector is ``since``.
 
@@ -102,8 +102,8 @@ class DocumentService:
             InvalidInput: If ``since`` is no state vector.
         """
         try:
-            yjs.check_state(since)
-        except MalformedFrame as error:
+            lib0.check_state(since)
+        except Malformed as error:
             raise InvalidInput(f"the state vector cannot be read: {error}") from None
         async with self._open_documents.using(name, create=False) as document:
             return Reading(_revision(document), document.replica.since(since))
@@ -162,17 +162,17 @@ class DocumentService:
                 is_new = is_new and document.is_pristine
                 if condition is not None:
                     condition(None if is_new else _revision(document))
-                outcome = _Outcome()
-                changed = change(document, self._open_documents.clock.now(), outcome.settle)
+                durability = _Durability()
+                changed = change(document, self._open_documents.clock.now(), durability.settle)
                 revision = _revision(document)
                 if changed:
-                    await self._durable(outcome)
+                    await self._durable(durability)
                 return Written(revision, is_new, changed)
 
-    async def _durable(self, outcome: "_Outcome") -> None:
+    async def _durable(self, durability: "_Durability") -> None:
         try:
             async with asyncio.timeout(self._open_documents.settings.load_timeout.total_seconds()):
-                stored = await outcome.wait()
+                stored = await durability.wait()
         except TimeoutError:
             raise Storage("the change is made, and will be stored as soon as storage answers") from None
         if not stored:
@@ -258,8 +258,8 @@ class DocumentService:
         """
         async with self._open_documents.using(name, create=False) as document:
             _revision(document)
-            authorship, unsaved = await self._authorship(name), document.writer
-            for update in () if unsaved is None else unsaved.unsaved_updates():
+            authorship = await self._authorship(name)
+            for update in document.unsaved_updates():
                 authorship.record(update)
             return await asyncio.to_thread(blame, document.replica.since(), root, authorship)
 
@@ -354,7 +354,7 @@ def _check(update: bytes) -> None:
         InvalidInput: If it is none, or would do harm.
     """
     try:
-        Nesting().admit(update, lambda: yjs.EMPTY_UPDATE)
+        Nesting().admit(update, lambda: lib0.EMPTY_UPDATE)
         validate(update)
     except MalformedUpdate as error:
         raise InvalidInput(f"there is something in it that is no Yjs update: {error}") from None
@@ -365,7 +365,7 @@ def _as_new(version: DocumentVersion, old: bytes) -> NewVersion:
     return NewVersion(at=version.at, author=version.author, label=version.label, sequence=version.sequence, content=old)
 
 
-class _Outcome:
+class _Durability:
     """What became of a change, for one who waits for it."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What documents may cost, how often they are saved and tidied up, and how long things are waited for."""
+"""Settings of documents and of the sockets that edit them, with their defaults."""
 
 from datetime import timedelta
 
@@ -6,66 +6,78 @@ from msgspec import Struct
 
 
 class DocumentSettings(Struct, frozen=True, kw_only=True):
-    """The bounds of documents and of the sockets that edit them. Sizes are bytes of Yjs updates."""
+    """Bounds and intervals of documents and of the sockets that edit them. Sizes are bytes of Yjs updates."""
 
     path: str = "/yjs"
-    """Where y-websocket clients connect: the document's name follows, percent-encoded."""
+    """Path at which y-websocket clients connect; the document's name follows it, percent-encoded."""
     hocuspocus_path: str = "/hocuspocus"
+    """Path at which Hocuspocus clients connect."""
 
     # --- what one client may send ---------------------------------------------------------------------
     max_update_bytes: int = 1024 * 1024
-    """Longer messages are not even buffered: 1009. What is larger comes in over REST."""
+    """Maximum size of an update over a socket; a longer one closes it with 1009. REST takes larger ones."""
     messages_per_second: float = 1_000.0
-    """Of one session, over all its sockets of documents; as the three that follow. Beyond it: 1013."""
+    """Messages per second of one session, over all its document sockets; beyond it: 1013."""
     message_burst: int = 2_000
+    """Messages that one session may send at once, over all its document sockets."""
     traffic_per_second_bytes: int = 2 * 1024 * 1024
+    """Bytes per second of one session, over all its document sockets."""
     traffic_burst_bytes: int = 16 * 1024 * 1024
+    """Bytes that one session may send at once, over all its document sockets."""
     max_documents_per_socket: int = 100
-    """Only Hocuspocus has more than one."""
+    """Maximum number of documents on one Hocuspocus socket."""
 
-    # --- before it is known who it is -----------------------------------------------------------------
+    # --- before authentication ------------------------------------------------------------------------
     max_unauthenticated_bytes: int = 5 * 1024 * 1024
-    """Messages that may wait for a token, on one socket, as the two that follow. Only Hocuspocus has them."""
+    """Bytes that may wait for a token on one Hocuspocus socket."""
     max_unauthenticated_messages: int = 1_000
+    """Messages that may wait for a token on one Hocuspocus socket."""
     authentication_deadline: timedelta = timedelta(seconds=60)
-    """How long a Hocuspocus socket may be open before it has opened a document. Traffic does not move it."""
+    """Maximum time until a Hocuspocus socket has shown a valid token. Traffic does not extend it."""
     max_unauthenticated_sockets: int = 1_000
-    """Sockets of which it is not known yet whose they are."""
+    """Maximum number of Hocuspocus sockets that have not shown a valid token."""
 
     # --- who is here ----------------------------------------------------------------------------------
     max_awareness_bytes: int = 16 * 1024
-    """What one Yjs client may show of itself."""
+    """Maximum size of the awareness state of one Yjs client."""
     max_clients_per_socket: int = 32
-    """Yjs clients that one connection may show in one document."""
+    """Maximum number of Yjs clients that one connection may show in one document."""
     max_document_awareness_bytes: int = 2 * 1024 * 1024
+    """Maximum size of the awareness of one document."""
     keep_alive: timedelta = timedelta(seconds=20)
-    """So long nothing is said in a document, then something is: clients hang up after 30 s of silence."""
+    """Idle time of a document after which a keep-alive is sent; clients disconnect after 30 s of silence."""
 
     # --- what a document may be -----------------------------------------------------------------------
     max_document_bytes: int = 64 * 1024 * 1024
+    """Maximum size of a document."""
     max_unsaved_bytes: int = 16 * 1024 * 1024
-    """Of one document: when so much waits for storage, writes are refused until it answers again."""
+    """Bytes of one document that may wait for storage; beyond it writes are refused."""
     max_unsaved_age: timedelta = timedelta(minutes=5)
-    """The same, for the oldest change that waits."""
+    """Age of the oldest change that waits for storage beyond which writes are refused."""
     load_timeout: timedelta = timedelta(seconds=20)
+    """Maximum time to load a document, or to wait for a change to be stored."""
 
     # --- what is kept in memory -----------------------------------------------------------------------
     max_open_documents: int = 20_000
+    """Maximum number of documents in memory."""
     max_idle_bytes: int = 64 * 1024 * 1024
-    """Documents that nobody uses and that are saved stay so long as they have room, the latest used longest."""
+    """Memory for saved documents that nobody uses; the least recently used are evicted first."""
     idle_timeout: timedelta = timedelta(minutes=5)
+    """How long a saved document that nobody uses stays in memory."""
 
     # --- what is kept in storage ----------------------------------------------------------------------
     save_interval: timedelta = timedelta(milliseconds=25)
-    """Between two writes of one document, while it changes all the time; 0 writes as often as storage can."""
+    """Minimum time between two writes of one document; 0 writes as often as storage can."""
     sweep_interval: timedelta = timedelta(seconds=5)
+    """How often maintenance runs: compaction, versions, eviction, and a look at what other processes have stored."""
     compact_updates: int = 5_000
-    """A log longer than this is merged into the snapshot, as is one with more bytes than the next."""
+    """Number of updates in a log above which it is merged into the snapshot."""
     compact_bytes: int = 2 * 1024 * 1024
+    """Size of a log above which it is merged into the snapshot."""
     version_interval: timedelta = timedelta(minutes=10)
-    """While a document changes, a version of it is kept so often, and one when everybody has gone."""
+    """How often a version is kept of a document that changes; another one is kept when everybody has left."""
     max_automatic_versions: int = 100
-    """Of one document; the oldest go first. Those with a label stay."""
+    """Maximum number of automatic versions per document; the oldest are forgotten first, labelled ones stay."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -44,12 +44,14 @@ class DocumentWriter:
     The way of one document to storage.
 
     ``interval`` lies between the end of a write and the beginning of the next one, which collects meanwhile: each
-    costs a commit, however much is in it. ``sequence`` is the number of the last update in the log, as far as it
-    is known here. ``lost`` is called once if the document is not there any more, or is another one: nothing can
-    be saved then. ``overtaken`` is called when others have appended to the log, too.
+    costs a commit, however much is in it. ``sequence`` is the number up to which every update of the log is in the
+    document here. ``lost`` is called once if the document is not there any more, or is another one: nothing can
+    be saved then. ``overtaken`` is called when others are found to have appended to the log, too: then there is a
+    gap, and what was stored behind it does not count until ``merged`` says that the gap is filled.
     """
 
     __slots__ = (
+        "_ahead",
         "_interval",
         "_lineage",
         "_lost",
@@ -86,6 +88,8 @@ class DocumentWriter:
         self._spawn = spawn
         self._lost = lost
         self._overtaken = overtaken
+        self._ahead: list[tuple[int, int]] = []
+        """Numbers (first, last) of updates of ours in the log that lie behind a gap, in order."""
         self._waiting: list[Waiting] = []
         self._writing: Sequence[Waiting] = ()
         self._working = False
@@ -105,6 +109,16 @@ class DocumentWriter:
     def unsaved(self) -> int:
         """How many updates are not stored yet."""
         return len(self._waiting) + len(self._writing)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether others have stored something in between that is not known to be here."""
+        return bool(self._ahead)
+
+    @property
+    def beyond(self) -> int:
+        """How many updates are in the document that ``sequence`` does not count: unsaved, or behind a gap."""
+        return self.unsaved + sum(last - first + 1 for first, last in self._ahead)
 
     @property
     def unsaved_since(self) -> datetime | None:
@@ -137,6 +151,20 @@ class DocumentWriter:
             self._working = True
             self._settled.clear()
             self._spawn(self._work())
+
+    def merged(self, sequence: int) -> None:
+        """Everything in the log up to number ``sequence`` is in the document."""
+        self.sequence = max(self.sequence, sequence)
+        known = self.sequence
+        ahead = sorted((max(first, known + 1), last) for first, last in self._ahead if last > known)
+        while ahead and ahead[0][0] == self.sequence + 1:
+            self.sequence = ahead.pop(0)[1]
+        self._ahead = ahead
+
+    def appended(self, count: int, head: int) -> None:
+        """``count`` updates that are in the document were appended to the log; the last one has number ``head``."""
+        self._ahead.append((head - count + 1, head))
+        self.merged(self.sequence)
 
     async def settle(self) -> None:
         """Wait until everything is stored, or nothing can be."""
@@ -186,9 +214,10 @@ class DocumentWriter:
                 self._note_trouble(error)
             else:
                 self.trouble = None
-                if head != self.sequence + len(updates):
+                last = self._ahead[-1][1] if self._ahead else self.sequence
+                self.appended(len(updates), head)
+                if head - len(updates) > last:
                     self._overtaken()
-                self.sequence = head
                 return True
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

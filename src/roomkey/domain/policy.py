@@ -1,21 +1,15 @@
-"""How long sessions live, how many a user may have, and what happens then: settings and pure questions."""
+"""How long sessions live, how many a user may have, and who makes room then: settings and pure decisions."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct
 
-from roomkey.domain.session import Session, SessionId
+from roomkey.domain.lifecycle import OnIdle, deadline
+from roomkey.domain.session import Evicted, Session
 from roomkey.errors import CapReached
-
-
-class OnIdle(StrEnum):
-    """What idleness does to an active session."""
-
-    EXPIRE = "expire"
-    SUSPEND = "suspend"
 
 
 class OnCap(StrEnum):
@@ -43,6 +37,10 @@ class SessionPolicy(Struct, frozen=True, kw_only=True):
     rotation_grace: timedelta = timedelta(seconds=30)
     max_metadata_bytes: int = 4096
 
+    def has_room(self, live: int, newcomers: int) -> bool:
+        """Whether ``newcomers`` sessions fit beside ``live`` ones, so that no backend has to look at these."""
+        return live + newcomers <= self.cap
+
 
 PRESETS: Final[dict[str, SessionPolicy]] = {
     "default": SessionPolicy(),
@@ -53,20 +51,25 @@ PRESETS: Final[dict[str, SessionPolicy]] = {
 }
 
 
-def victims(live: Sequence[Session], newcomers: int, policy: SessionPolicy) -> list[SessionId]:
+def evictions(live: Iterable[Session], newcomers: int, policy: SessionPolicy, now: datetime) -> list[Evicted]:
     """
-    Who must go so that ``newcomers`` sessions fit under the cap: the oldest first.
+    What must happen so that ``newcomers`` sessions of a user fit under the cap: the oldest sessions go first.
 
-    Args:
-        live: The user's sessions that count: neither ended nor overdue.
+    ``live`` are the live sessions of that user, in any order. Those that are overdue at ``now`` neither count
+    nor go; the janitor has them. Of sessions that were issued at the same moment, the one with the smaller id
+    is the older one. A backend carries out the events, in this order, in the commit that creates the newcomers.
 
     Raises:
         CapReached: If the policy is to refuse, or if more come at once than the cap allows.
     """
-    surplus = len(live) + newcomers - policy.cap
-    if surplus <= 0:
+    counting = [session for session in live if (due := deadline(session)) is not None and due > now]
+    if policy.has_room(len(counting), newcomers):
         return []
     if policy.on_cap is OnCap.REFUSE or newcomers > policy.cap:
         raise CapReached(f"a user has at most {policy.cap} live sessions")
-    oldest_first = sorted(live, key=lambda session: (session.created_at, session.id))
-    return [session.id for session in oldest_first[:surplus]]
+    oldest_first = sorted(counting, key=lambda session: (session.created_at, session.id))
+    surplus = len(counting) + newcomers - policy.cap
+    return [
+        Evicted(session=session.id, user=session.user_id, version=session.version + 1, at=now, cause="cap")
+        for session in oldest_first[:surplus]
+    ]

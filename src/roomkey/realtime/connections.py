@@ -1,9 +1,13 @@
-"""What the sockets of a node share: who is connected, when they are looked at, and what they ask of storage."""
+"""The connections of this node: which there are, when they are looked at, and what they ask of storage."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from heapq import heapify, heappop, heappush
+from itertools import chain, count
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
 
 from roomkey import errors
 from roomkey.documents.settings import DocumentSettings
@@ -13,47 +17,70 @@ from roomkey.ports import Clock
 from roomkey.problems import presentation_of
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
-from roomkey.realtime.registry import Deadlines, Registry
-from roomkey.realtime.rooms.rooms import Rooms
-from roomkey.realtime.session.effects import Authenticate, Verify
+from roomkey.realtime.rooms.hub import Outbox
+from roomkey.realtime.rooms.rooms import Participant, Rooms
+from roomkey.realtime.session.effects import Question, Verify
 from roomkey.realtime.session.limits import LimitsOfSessions, SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 
-AnyClient = RealtimeClient[Any]
-"""A peer of whatever protocol."""
+_log = structlog.get_logger("roomkey.realtime")
 
 
 class Connections:
-    """The ``ClientHost`` of all peers of this node."""
+    """The ``ClientHost`` of all clients of this node."""
 
     def __init__(self, settings: RealtimeSettings, documents: DocumentSettings, clock: Clock, rooms: Rooms) -> None:
         self.rooms = rooms
+        self.hub = rooms.hub
         self.now = clock.now
-        self.registry: Registry[AnyClient] = Registry()
-        self.deadlines: Deadlines[AnyClient] = Deadlines()
+        self.registry: Registry[RealtimeClient] = Registry()
+        self.deadlines: Deadlines[RealtimeClient] = Deadlines()
         self.limits = LimitsOfSessions(settings, documents)
-        self.questions: asyncio.Queue[tuple[AnyClient, Authenticate | Verify]] = asyncio.Queue(settings.max_questions)
-        self.messages_in = 0
-        self.bytes_in = 0
+        self.questions: asyncio.Queue[tuple[RealtimeClient, Question]] = asyncio.Queue(settings.max_questions)
+        self._group: asyncio.TaskGroup | None = None
+        self._departed_messages = 0
+        self._departed_bytes = 0
         self._sweep_every = settings.repeat_window / 4
         self._next_sweep: datetime | None = None
         self._touched: dict[SessionId, None] = {}
 
-    def received(self, size: int) -> None:
-        """A message came in."""
-        self.messages_in += 1
-        self.bytes_in += size
+    @property
+    def messages_in(self) -> int:
+        """Messages that came in since the node started."""
+        return self._departed_messages + sum(client.messages_in for client in self.registry)
 
-    def ask(self, client: AnyClient, question: Authenticate | Verify) -> None:
+    @property
+    def bytes_in(self) -> int:
+        """Their bytes."""
+        return self._departed_bytes + sum(client.bytes_in for client in self.registry)
+
+    # --- what clients need ----------------------------------------------------------------------------
+
+    def participant(self, box: Outbox, session: Session) -> Participant:
+        """The connection behind ``box`` as others see it."""
+        return self.rooms.participant(box, session)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done in the background; nothing, if the node does not run any more."""
+        if self._group is None:
+            work.close()
+        else:
+            self._group.create_task(_safely(work))
+
+    def work_in(self, group: asyncio.TaskGroup | None) -> None:
+        """Let ``group`` do what is spawned; ``None`` when it ends."""
+        self._group = group
+
+    def ask(self, client: RealtimeClient, question: Question) -> None:
         """Put a question to storage, unless too many wait already: then it fails at once."""
         try:
             self.questions.put_nowait((client, question))
         except asyncio.QueueFull:
             now = self.now()
             if isinstance(question, Verify):
-                effects = client.connection.unverified(now)
+                effects = client.guard.unverified(now)
             else:
-                effects = client.connection.not_refreshed(fault_of(errors.Storage("too many ask")), now)
+                effects = client.guard.not_refreshed(fault_of(errors.Storage("too many ask")), now)
             client.carry_out(effects, now)
 
     def touch(self, id: SessionId) -> None:
@@ -65,40 +92,162 @@ class Connections:
         touched, self._touched = self._touched, {}
         return tuple(touched)
 
-    def rebound(self, client: AnyClient, former: Session) -> SessionLimits:
-        """The peer belongs to another session than before; returns that one's ledger."""
-        session = client.connection.session
+    def rebound(self, client: RealtimeClient, former: Session) -> SessionLimits:
+        """The client belongs to another session than before; returns that one's limits."""
+        session = client.guard.session
         self.registry.leave(client, former)
         self.registry.enter(client, session)
         self.limits.release(former.id)
         return self.limits.open(session.id)
 
-    def watch(self, client: AnyClient) -> None:
-        """Look at the peer when its connection wants it."""
-        if not client.connection.is_over and client.is_open:
-            self.deadlines.set(client, client.connection.next_check())
+    def watch(self, client: RealtimeClient) -> None:
+        """Look at the client when its guard wants it."""
+        if not client.guard.is_over and client.is_open:
+            self.deadlines.set(client, client.guard.next_check())
 
-    def departed(self, client: AnyClient) -> None:
-        """The peer is no more."""
-        session = client.connection.session
+    def departed(self, client: RealtimeClient) -> None:
+        """The client is no more."""
+        session = client.guard.session
+        self._departed_messages += client.messages_in
+        self._departed_bytes += client.bytes_in
         self.registry.leave(client, session)
         self.limits.release(session.id)
         self.deadlines.cancel(client)
 
-    def appeared(self, client: AnyClient, document: str) -> None:
-        """The peer edits a document now."""
+    def appeared(self, client: RealtimeClient, document: str) -> None:
+        """The client edits a document now."""
         self.rooms.appear(client.who, document, self.now())
 
-    def disappeared(self, client: AnyClient, document: str) -> None:
-        """The peer edits it no more."""
+    def disappeared(self, client: RealtimeClient, document: str) -> None:
+        """The client edits it no more."""
         self.rooms.disappear(client.who, document, self.now())
+
+    # --- time -----------------------------------------------------------------------------------------
 
     def sweep(self, now: datetime) -> None:
         """Forget what is too old, and let the rooms do what is due."""
         self.rooms.sweep(now, ((client.who, client.documents()) for client in self.registry))
         if self._next_sweep is None or now >= self._next_sweep:
-            self.limits.sweep(now)
+            self.limits.sweep(now.timestamp())
             self._next_sweep = now + self._sweep_every
+
+
+async def _safely(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001  # what one connection wanted must not end the work for all others
+        _log.exception("work_failed")
+
+
+class Scheduled(Protocol):
+    """What ``Deadlines`` needs of what it keeps; nobody else touches ``due_at``."""
+
+    due_at: datetime | None
+
+
+P = TypeVar("P")
+S = TypeVar("S", bound=Scheduled)
+
+
+class Registry(Generic[P]):
+    """The connections of this node."""
+
+    def __init__(self) -> None:
+        # Lists, because most sessions have one connection and most users one session: a set of one is large.
+        self._of_session: dict[SessionId, list[P]] = {}
+        self._of_user: dict[str, list[SessionId]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[P]:
+        return chain.from_iterable(self._of_session.values())
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions have a connection."""
+        return len(self._of_session)
+
+    def enter(self, connection: P, session: Session) -> None:
+        """Note a connection of ``session``."""
+        connections = self._of_session.get(session.id)
+        if connections is None:
+            connections = self._of_session[session.id] = []
+            self._of_user.setdefault(session.user_id, []).append(session.id)
+        connections.append(connection)
+        self._count += 1
+
+    def leave(self, connection: P, session: Session) -> None:
+        """Forget a connection of ``session``."""
+        connections = self._of_session[session.id]
+        connections.remove(connection)
+        self._count -= 1
+        if connections:
+            return
+        del self._of_session[session.id]
+        sessions = self._of_user[session.user_id]
+        sessions.remove(session.id)
+        if not sessions:
+            del self._of_user[session.user_id]
+
+    def of_session(self, id: SessionId) -> Sequence[P]:
+        """The connections of a session, as they are now."""
+        connections = self._of_session.get(id)
+        return () if connections is None else tuple(connections)
+
+    def of_user(self, user_id: str) -> Sequence[P]:
+        """The connections of all sessions of a user, as they are now."""
+        return tuple(chain.from_iterable(self._of_session[id] for id in self._of_user.get(user_id, ())))
+
+
+class Deadlines(Generic[S]):
+    """
+    When which connection is to be looked at: one time for each.
+
+    A time that moves away costs nothing until the old one comes, and memory is linear in what is scheduled.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[datetime, int, S]] = []
+        self._numbers = count()
+        self._stale = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def set(self, connection: S, at: datetime) -> None:
+        """Look at ``connection`` at ``at``, or a bit before that."""
+        if connection.due_at is not None:
+            if connection.due_at <= at:
+                return
+            self.cancel(connection)
+        connection.due_at = at
+        heappush(self._heap, (at, next(self._numbers), connection))
+
+    def cancel(self, connection: S) -> None:
+        """Look at ``connection`` no more."""
+        if connection.due_at is None:
+            return
+        connection.due_at = None
+        self._stale += 1
+        if self._stale > 100 and self._stale > len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if entry[2].due_at is entry[0]]
+            heapify(self._heap)
+            self._stale = 0
+
+    def pop_due(self, now: datetime) -> list[S]:
+        """What is to be looked at now; it is not scheduled any more."""
+        due: list[S] = []
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            at, _, connection = heappop(heap)
+            if connection.due_at is at:
+                connection.due_at = None
+                due.append(connection)
+            else:
+                self._stale -= 1
+        return due
 
 
 def fault_of(error: RoomkeyError) -> Fault:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from math import ceil
-from secrets import choice
-from string import ascii_lowercase
 from typing import Final
 
 import structlog
@@ -18,25 +16,26 @@ from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, UserRevoked
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Clock
-from roomkey.realtime.admission import Door, Refusal, Sessions, client_of, refusal_of, too_many, unavailable
-from roomkey.realtime.arrivals import Arrivals
+from roomkey.ports import Authenticator, Broker, Clock, Counters, Rate
+from roomkey.realtime.admission import Admission, Refusal, refusal_of, too_many, unavailable
+from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.clients.json_client import JsonClient
-from roomkey.realtime.clients.json_rules import Connection
-from roomkey.realtime.connections import AnyClient, Connections, fault_of
-from roomkey.realtime.document_endpoint import DocumentDoor
-from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault
+from roomkey.realtime.clients.json_rules import JsonRules
+from roomkey.realtime.connections import Connections, fault_of
+from roomkey.realtime.document_endpoint import DocumentEndpoint
+from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.protocol.message_types import compile_types
-from roomkey.realtime.rooms.history import EPOCH_LETTERS
+from roomkey.realtime.rooms.broker import LocalBroker
+from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.session.closing import closing, draining
-from roomkey.realtime.session.effects import Authenticate, Verify
-from roomkey.realtime.session.guard import Effects
+from roomkey.realtime.session.effects import Question, Verify
+from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Handshake, Refused
-from roomkey.security.credentials import select_subprotocol
-from roomkey.security.ratelimit import Limiter, Rate
+from roomkey.security.credentials import client_of, select_subprotocol
 from roomkey.security.tickets import Tickets
+from roomkey.wire.close import CloseReason
 
 QUESTIONS_AT_A_TIME: Final = 16
 """So many checks of sessions are on their way to storage at once."""
@@ -79,17 +78,21 @@ class SessionWebSocketHandler:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: Authenticator,
         *,
         settings: RealtimeSettings | None = None,
         clock: Clock,
         tickets: Tickets,
+        counters: Counters,
         open_documents: OpenDocuments | None = None,
+        broker: Broker | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         """
         Args:
-            library: The documents that Yjs editors may open; without one there are no sockets for them.
+            broker: Carries what is published in rooms; by default to this node alone.
+            counters: Counts the handshakes of each address.
+            open_documents: The documents that Yjs editors may open; without one there are no sockets for them.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
 
         Raises:
@@ -99,25 +102,24 @@ class SessionWebSocketHandler:
         self._sessions = sessions
         self._clock = clock
         self._types = compile_types(settings.message_types)
-        self._door = Door(sessions, settings=settings, clock=clock, tickets=tickets)
-        self._rooms = Rooms(settings, new_epoch=_new_epoch, schedule=schedule)
+        hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
+        self._rooms = Rooms(settings, hub, broker or LocalBroker(settings, clock))
         documents = DocumentSettings() if open_documents is None else open_documents.settings
         self._connections = Connections(settings, documents, clock, self._rooms)
-        self._arrivals = Arrivals(self._connections, sessions, settings)
+        self._admission = Admission(sessions, self._connections, settings=settings, tickets=tickets)
         self._open_documents = open_documents
-        self._document_door = None if open_documents is None else self._document_door_of(open_documents)
-        self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
+        self._document_endpoint = None if open_documents is None else self._new_document_endpoint(open_documents)
+        self._counters = counters
+        self._handshake_rate = Rate(settings.handshakes_per_second, settings.handshake_burst)
         self._entering = 0
         self._refused = 0
         self._revoked = 0
 
-    def _document_door_of(self, open_documents: OpenDocuments) -> DocumentDoor:
-        return DocumentDoor(
+    def _new_document_endpoint(self, open_documents: OpenDocuments) -> DocumentEndpoint:
+        return DocumentEndpoint(
             open_documents,
             self._connections,
-            arrivals=self._arrivals,
-            door=self._door,
-            sessions=self._sessions,
+            admission=self._admission,
             settings=self._settings,
         )
 
@@ -126,13 +128,14 @@ class SessionWebSocketHandler:
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
         """Answer a handshake: a session is let in, everything else gets a problem in plain HTTP."""
         try:
-            self._check_capacity(handshake)
-            self._entering += 1
-            try:
-                async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+            async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                await self._check_capacity(handshake)
+                # No await between the check and this.
+                self._entering += 1
+                try:
                     return await self._let_in(handshake)
-            finally:
-                self._entering -= 1
+                finally:
+                    self._entering -= 1
         except Refusal as refusal:
             return self._refuse(refusal)
         except RoomkeyError as error:
@@ -144,30 +147,34 @@ class SessionWebSocketHandler:
         self._refused += 1
         return refusal.answer()
 
-    def _check_capacity(self, handshake: Handshake) -> None:
+    async def _check_capacity(self, handshake: Handshake) -> None:
         settings = self._settings
         if handshake.path != settings.path and not self._is_for_editors(handshake):
             raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "There is no socket at this address.")
-        if self._arrivals.is_draining:
+        if self._admission.is_draining:
             raise unavailable("draining", "The server is about to stop.")
-        if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
+        if wait := await self._counters.take(handshake.client_ip or "", self._handshake_rate):
             raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
         if len(self._connections.registry) + self._entering >= settings.max_connections:
             raise unavailable("overloaded", "The server has as many connections as it may.")
 
     def _is_for_editors(self, handshake: Handshake) -> bool:
-        return self._document_door is not None and self._document_door.leads_to(handshake.path)
+        return self._document_endpoint is not None and self._document_endpoint.leads_to(handshake.path)
 
     async def _let_in(self, handshake: Handshake) -> Accepted:
-        if self._document_door is not None and handshake.path != self._settings.path:
-            return await self._document_door.accept(handshake)
-        session = await self._door.admit(handshake)
-        client = await self._arrivals.settle(
+        if self._document_endpoint is not None and handshake.path != self._settings.path:
+            return await self._document_endpoint.accept(handshake)
+        session = await self._admission.authenticate_handshake(handshake)
+        client = await self._admission.admit(
             session,
             lambda limits, now: JsonClient(
-                Connection(session, limits, settings=self._settings, types=self._types, now=now),
+                JsonRules(
+                    SessionGuard(session, limits, settings=self._settings, now=now),
+                    settings=self._settings,
+                    types=self._types,
+                ),
                 self._connections,
-                client_of(handshake),
+                client_of(handshake.headers, handshake.client_ip),
                 self._rooms,
             ),
         )
@@ -190,10 +197,10 @@ class SessionWebSocketHandler:
                 for client in registry.of_session(event.session):
                     self._tell(client, event)
 
-    def _tell(self, client: AnyClient, event: AnyEvent) -> None:
-        was_over = client.connection.is_over
-        client.carry_out_safely(lambda now: client.connection.happened(event, now))
-        if client.connection.is_over and not was_over:
+    def _tell(self, client: RealtimeClient, event: AnyEvent) -> None:
+        was_over = client.guard.is_over
+        client.carry_out_safely(lambda now: client.guard.happened(event, now))
+        if client.guard.is_over and not was_over:
             self._revoked += 1
         self._connections.watch(client)
 
@@ -201,11 +208,15 @@ class SessionWebSocketHandler:
 
     async def run(self) -> None:
         """Watch deadlines, ask storage what connections want to know, and record activity, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_ticking())
-            group.create_task(self._keep_touching())
-            for _ in range(QUESTIONS_AT_A_TIME):
-                group.create_task(self._keep_answering())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._connections.work_in(group)
+                group.create_task(self._keep_ticking())
+                group.create_task(self._keep_touching())
+                for _ in range(QUESTIONS_AT_A_TIME):
+                    group.create_task(self._keep_answering())
+        finally:
+            self._connections.work_in(None)
 
     def tick(self) -> None:
         """Do what is due now. ``run`` calls this every ``settings.tick``."""
@@ -213,13 +224,13 @@ class SessionWebSocketHandler:
         connections = self._connections
         for client in connections.deadlines.pop_due(now):
             if client.is_open:
-                client.carry_out_safely(client.connection.due)
+                client.carry_out_safely(client.guard.due)
                 connections.watch(client)
             else:
                 client.end(closing(CloseReason.NOT_OPENED))
         connections.sweep(now)
-        if self._document_door is not None:
-            self._document_door.tick(now)
+        if self._document_endpoint is not None:
+            self._document_endpoint.tick(now)
 
     async def _keep_ticking(self) -> None:
         while True:
@@ -248,7 +259,7 @@ class SessionWebSocketHandler:
     async def answer_next(self) -> None:
         """Wait for a question of a connection, and have it answered. ``run`` calls this."""
         client, question = await self._connections.questions.get()
-        if client.connection.is_over:
+        if client.guard.is_over:
             return
         try:
             async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
@@ -258,29 +269,29 @@ class SessionWebSocketHandler:
         except RoomkeyError as error:
             effects = self._no_answer(client, question, error)
         except Exception:  # noqa: BLE001  # one question may not end the answering of all others
-            _log.exception("question_failed", session=client.connection.session.id)
-            effects = client.connection.close(closing(CloseReason.UNAVAILABLE))
+            _log.exception("question_failed", session=client.guard.session.id)
+            effects = client.guard.close(closing(CloseReason.UNAVAILABLE))
         client.carry_out_safely(lambda _: effects)
         client.resume()
         self._connections.watch(client)
 
-    async def _answer(self, client: AnyClient, question: Authenticate | Verify) -> Effects:
-        connection = client.connection
+    async def _answer(self, client: RealtimeClient, question: Question) -> GuardEffects:
+        connection = client.guard
         if isinstance(question, Verify):
             session = await self._sessions.get_session(connection.session.id)
             return connection.verified(session, self._clock.now())
-        session = await self._sessions.authenticate(question.token, client=client.client)
+        session = await self._sessions.authenticate(question.token, client=client.device)
         others = len(self._connections.registry.of_session(session.id))
         if session.id != connection.session.id and others >= self._settings.max_connections_per_session:
             fault = Fault(ErrorCode.RATE_LIMITED, "the session has as many connections as it may")
             return connection.not_refreshed(fault, self._clock.now())
         return connection.refreshed(session, self._clock.now())
 
-    def _no_answer(self, client: AnyClient, question: Authenticate | Verify, error: RoomkeyError) -> Effects:
+    def _no_answer(self, client: RealtimeClient, question: Question, error: RoomkeyError) -> GuardEffects:
         now = self._clock.now()
         if isinstance(question, Verify):
-            return client.connection.unverified(now)
-        return client.connection.not_refreshed(fault_of(error), now)
+            return client.guard.unverified(now)
+        return client.guard.not_refreshed(fault_of(error), now)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -290,9 +301,9 @@ class SessionWebSocketHandler:
 
         Clients reconnect when they are told to, without jitter of their own; so everyone is told another time.
         """
-        self._arrivals.is_draining = True
-        if self._document_door is not None:
-            self._document_door.drain()
+        self._admission.is_draining = True
+        if self._document_endpoint is not None:
+            self._document_endpoint.drain()
         clients = list(self._connections.registry)
         random.shuffle(clients)
         steps = max(1, int(within.total_seconds() / DRAIN_STEP_SECONDS))
@@ -308,26 +319,20 @@ class SessionWebSocketHandler:
     def statistics(self) -> RealtimeStatistics:
         """The figures now; reading them costs nothing."""
         connections, rooms = self._connections, self._rooms
-        traffic = [rooms.hub.traffic]
-        if self._open_documents is not None:
-            traffic.append(self._open_documents.hub.traffic)
+        traffic = rooms.hub.traffic
         return RealtimeStatistics(
             connections=len(connections.registry),
             sessions=connections.registry.sessions,
-            documents=len(rooms.hub.rooms),
-            histories_bytes=rooms.histories.size,
+            documents=len(rooms),
+            histories_bytes=rooms.broker.kept_bytes(),
             messages_in=connections.messages_in,
             bytes_in=connections.bytes_in,
-            messages_out=sum(each.messages for each in traffic),
-            bytes_out=sum(each.bytes for each in traffic),
+            messages_out=traffic.messages,
+            bytes_out=traffic.bytes,
             publications=rooms.publications,
-            cursors_collapsed=rooms.hub.traffic.cursors_collapsed,
-            dropped=sum(each.dropped for each in traffic),
-            slow_closes=sum(each.slow_closes for each in traffic),
+            cursors_collapsed=traffic.cursors_collapsed,
+            dropped=traffic.dropped,
+            slow_closes=traffic.slow_closes,
             refused=self._refused,
             revoked=self._revoked,
         )
-
-
-def _new_epoch() -> str:
-    return "".join(choice(ascii_lowercase) for _ in range(EPOCH_LETTERS))

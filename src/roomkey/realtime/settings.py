@@ -1,4 +1,4 @@
-"""What the operator can set about sockets, and the numbers if he sets nothing."""
+"""Settings of the WebSocket endpoints, with their defaults."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -8,98 +8,106 @@ from msgspec import Struct
 
 
 class RealtimeSettings(Struct, frozen=True, kw_only=True):
-    """The bounds of every queue, table and patience on ``/ws``. Sizes are bytes of JSON, before compression."""
+    """Bounds of every queue, table and tolerance of ``/ws``. Sizes are bytes of JSON, before compression."""
 
     path: str = "/ws"
 
     # --- who is let in --------------------------------------------------------------------------------
     allowed_origins: tuple[str, ...] = ()
-    """Origins whose pages may connect, besides our own. If there are any, they count for every credential;
-    cookies are taken from no other page in any case."""
+    """Origins whose pages may connect, besides the server's own. If any are listed, the list applies to every
+    credential; cookies are only accepted from these pages in any case."""
     query_tokens: bool = False
-    """Whether ``?token=`` is a credential. Addresses reach logs, so tickets are the better way."""
+    """Whether ``?token=`` is accepted as a credential. URLs reach logs, so prefer tickets."""
     max_connections: int = 25_000
     max_connections_per_session: int = 16
     handshakes_per_second: float = 200.0
-    """From one address; behind a NAT or a proxy many people share one."""
+    """Handshakes per second from one IP address. Behind a NAT or a proxy many people share an address."""
     handshake_burst: int = 2_000
     authentication_timeout: timedelta = timedelta(seconds=5)
     opening_timeout: timedelta = timedelta(seconds=10)
-    """How long an accepted handshake may take to become a socket before its place is given away."""
+    """Maximum time between an accepted handshake and its open socket; then the connection is dropped."""
 
     # --- what one client may send ---------------------------------------------------------------------
     max_message_bytes: int = 10 * 1024
-    """Longer messages are answered with MESSAGE_TOO_LARGE."""
+    """Maximum size of a message; a longer one is answered with MESSAGE_TOO_LARGE."""
     max_frame_bytes: int = 64 * 1024
-    """Longer messages are not even buffered: 1009."""
+    """Maximum size of a message that is buffered; a longer one closes the socket with 1009."""
     max_depth: int = 32
-    """How deep objects and arrays may nest in a payload."""
+    """Maximum nesting depth of objects and arrays in a payload."""
     messages_per_second: float = 200.0
-    """Of one session, over all its connections; as the three that follow."""
+    """Messages per second of one session, over all its connections."""
     message_burst: int = 400
+    """Messages that one session may send at once, over all its connections."""
     traffic_per_second_bytes: int = 512 * 1024
+    """Bytes per second of one session, over all its connections."""
     traffic_burst_bytes: int = 1024 * 1024
+    """Bytes that one session may send at once, over all its connections."""
     rate_patience: int = 50
-    """So many messages are refused in a row, one per second forgiven, before 4429."""
+    """Messages refused for their rate before the socket is closed with 4429. One per second is forgiven."""
     malformed_patience: int = 10
-    """So many malformed messages, one per ten seconds forgiven, before 4400."""
+    """Malformed messages before the socket is closed with 4400. One per ten seconds is forgiven."""
     forbidden_patience: int = 100
-    """So many messages without the right to send them, one per second forgiven, before 4403."""
+    """Forbidden messages before the socket is closed with 4403. One per second is forgiven."""
     max_subscriptions: int = 100
-    """Documents that one connection follows at a time."""
+    """Maximum number of documents that one connection follows."""
     message_types: Mapping[str, Mapping[str, Any]] = {}
-    """Messages of the application: their names, and the JSON Schemas of their payloads (see ``vocabulary``)."""
+    """The application's message types: their names, and the JSON Schemas of their payloads (see ``message_types``)."""
 
     # --- what waits for one client --------------------------------------------------------------------
     max_outbox_bytes: int = 1024 * 1024
-    """What may wait for a slow reader, beyond what the transport holds, before 1013."""
+    """Bytes that may wait for a slow reader, besides what the transport holds; beyond it: 1013."""
     max_held_messages: int = 1_000
-    """Messages of a client that wait while storage is asked whether its session still holds."""
+    """Messages of one client that may wait while storage is asked about its session."""
     max_held_bytes: int = 5 * 1024 * 1024
-    """The same, of all of them together."""
+    """Bytes of one client that may wait while storage is asked about its session."""
 
     max_questions: int = 10_000
-    """Checks of sessions that may wait for storage, of all connections; beyond it they fail at once."""
+    """Session checks of all connections that may wait for storage; further ones fail at once."""
 
     # --- what is kept ---------------------------------------------------------------------------------
     history_publications: int = 1_000
-    """Per document, as the two that follow: what a returning subscriber can be given without a reload."""
+    """Publications per document that a returning subscriber can be given without a reload."""
     history_age: timedelta = timedelta(minutes=5)
+    """Maximum age of a publication in the history of a document."""
     history_bytes: int = 1024 * 1024
+    """Maximum size of the history of one document."""
     max_history_bytes: int = 64 * 1024 * 1024
-    """Of all documents together. Those that nobody is in are forgotten first, the stalest before others."""
+    """Maximum size of all histories. Those of documents without listeners are forgotten first, oldest first."""
     max_documents: int = 10_000
-    """Documents without listeners whose position is remembered."""
+    """Maximum number of documents without listeners whose position is remembered."""
     max_recovery_bytes: int = 512 * 1024
-    """A subscriber that missed more than this is told to reload."""
+    """A subscriber that missed more than this many bytes is told to reload."""
     repeat_window: timedelta = timedelta(minutes=2)
-    """How long a message id is remembered: the same one again is acknowledged, not published again."""
+    """How long a message id is remembered. A repeated message is acknowledged and not published again."""
     max_repeats_per_session: int = 10_000
+    """Maximum number of remembered message ids per session."""
     max_repeats: int = 100_000
-    """Remembered ids of all sessions; beyond it each session keeps only its latest 64."""
+    """Maximum number of remembered message ids; beyond it each session keeps only its latest 64."""
 
     # --- who is here ----------------------------------------------------------------------------------
     presence_lease: timedelta = timedelta(seconds=60)
+    """How long a session is shown after its connection was last known to be alive."""
     max_presence_bytes: int = 1024
-    """Of one session in one document."""
+    """Maximum size of the presence of one session in one document."""
     max_document_presence_bytes: int = 256 * 1024
-    """Of everybody in one document."""
+    """Maximum size of the presence of all sessions in one document."""
 
     # --- time -----------------------------------------------------------------------------------------
     tick: timedelta = timedelta(milliseconds=250)
-    """How often deadlines are looked at on sockets that are silent. A frame is checked to the moment."""
+    """How often the deadlines of silent sockets are checked. Each frame is checked when it arrives."""
     expiry_notice: timedelta = timedelta(seconds=60)
+    """How long before its end a session is announced as expiring."""
     activity_interval: timedelta = timedelta(seconds=5)
-    """How precisely activity is recorded; never coarser than a twentieth of the idle timeout."""
+    """Precision with which activity is recorded; at most a twentieth of the idle timeout."""
     position_interval: timedelta = timedelta(seconds=40)
-    """How often subscribers learn where their documents stand, if these moved."""
+    """How often subscribers are told the position of a document that has moved."""
     heartbeat: timedelta = timedelta(seconds=25)
-    """What clients are advised to send heartbeats at, for their own sake: browsers cannot see our pings."""
+    """Interval of heartbeats that clients are advised to keep: browsers cannot see the server's pings."""
     heartbeat_timeout: timedelta | None = None
-    """Whoever sends no message at all for so long is closed with 4408. Off: the transport's pings already find
-    dead peers, and a page that only listens is not dead."""
+    """A client that sends no message for this long is closed with 4408. Off by default: the transport's pings find
+    dead peers, and a page that only listens is alive."""
     reconnect_after: timedelta = timedelta(seconds=5)
-    """The longest that a drained client is asked to wait before it comes back; jitter below it."""
+    """Maximum time after which a drained client is asked to reconnect; the actual time is drawn below it."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

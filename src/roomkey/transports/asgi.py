@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import structlog
 
-from roomkey.realtime.transport import Accepted, Conversation, Handshake, HandshakeHandler, Refused
-from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation, Handshake, HandshakeHandler, Refused
+from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.handshake import Unacceptable, describe
 from roomkey.transports.handshake_gate import HandshakeGate
-from roomkey.transports.violations import INTERNAL_ERROR, NO_CLOSE, NO_CODE, TOO_BIG, close_payload
+from roomkey.wire.close import CloseCode, close_payload
 from roomkey.wire.frame import Frame
 
 log = structlog.get_logger()
@@ -31,8 +31,8 @@ _LOW_WATER_BYTES: Final = HIGH_WATER_BYTES // 4
 class WebSocketEndpoint:
     """An ASGI application for ``scope["type"] == "websocket"``."""
 
-    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> None:
-        self._reception = HandshakeGate(handshakes, settings)
+    def __init__(self, handler: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> None:
+        self._gate = HandshakeGate(handler, settings)
         self._close_timeout = settings.close_timeout.total_seconds()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -43,7 +43,7 @@ class WebSocketEndpoint:
         except Unacceptable as error:
             await _refuse(scope, send, error.refusal)
             return
-        answer = await self._reception.ask(handshake)
+        answer = await self._gate.ask(handshake)
         if isinstance(answer, Refused):
             await _refuse(scope, send, answer)
             return
@@ -97,7 +97,7 @@ class AsgiSocket:
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Carry the conversation until the connection is gone."""
-        code = NO_CLOSE
+        code = CloseCode.NO_CLOSE
         try:
             async with asyncio.TaskGroup() as tasks, self._deadline:
                 await send(_acceptance(self._accepted))
@@ -155,13 +155,13 @@ class AsgiSocket:
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                return message.get("code") or NO_CODE
+                return message.get("code") or CloseCode.NO_CODE
             if not self._open:
                 continue  # nothing is delivered after close
             text: str | None = message.get("text")
             data: bytes = message["bytes"] if text is None else text.encode()
             if len(data) > self._limit:
-                self.close(TOO_BIG, "message too big")
+                self.close(CloseCode.TOO_BIG, "message too big")
             elif text is None:
                 self._tell(lambda conversation, data=data: conversation.binary(data))
             else:
@@ -197,7 +197,7 @@ class AsgiSocket:
             call(self._conversation)
         except Exception:
             log.exception("conversation_failed")
-            self.close(INTERNAL_ERROR)
+            self.close(CloseCode.INTERNAL_ERROR)
 
 
 def _acceptance(accepted: Accepted) -> Message:

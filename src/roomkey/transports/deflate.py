@@ -5,7 +5,7 @@ import zlib
 
 from msgspec import Struct
 
-from roomkey.transports.violations import INVALID_PAYLOAD, TOO_BIG, Violation
+from roomkey.wire.close import CloseCode, Violation
 from roomkey.wire.frame import LARGEST_WINDOW_BITS
 
 NAME = "permessage-deflate"
@@ -96,10 +96,10 @@ class Inflater:
             # One byte more than there is room for, so that a message that just fits is told from one that does not.
             data = self._stream.decompress(piece, room + 1)
         except zlib.error as error:
-            raise Violation(INVALID_PAYLOAD, "not a deflate stream") from error
+            raise Violation(CloseCode.INVALID_PAYLOAD, "not a deflate stream") from error
         if len(data) > room:
-            raise Violation(TOO_BIG, "message too big")
+            raise Violation(CloseCode.TOO_BIG, "message too big")
         # RFC 7692, 7.2.3.5: a sender may end with a final block, of which only an empty one may follow.
         if self._stream.eof and self._stream.unused_data not in {b"", b"\x00", b"\x00" + _TAIL, _TAIL}:
-            raise Violation(INVALID_PAYLOAD, "data behind the end of the deflate stream")
+            raise Violation(CloseCode.INVALID_PAYLOAD, "data behind the end of the deflate stream")
         return data

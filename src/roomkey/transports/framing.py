@@ -9,7 +9,7 @@ from picows import WSAutoPingStrategy, WSListener
 from picows.common import WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]  # not in its stubs
 
-from roomkey.transports.violations import Violation
+from roomkey.wire.close import Violation
 
 log = structlog.get_logger()
 

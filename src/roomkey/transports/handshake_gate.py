@@ -1,4 +1,4 @@
-"""Asking the doorkeeper, with bounds on how long and how many at a time, and what is answered in its place."""
+"""Asking the handshake handler, within bounds of time and number, and what is answered in its place."""
 
 import asyncio
 from http import HTTPStatus
@@ -27,21 +27,21 @@ UNAVAILABLE = refusal(
 
 
 class HandshakeGate:
-    """The way to the doorkeeper; one per server, whatever transports lead to it."""
+    """The way to the handshake handler; one per server, whatever transports lead to it."""
 
-    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings) -> None:
-        self._handshakes = handshakes
+    def __init__(self, handler: HandshakeHandler, settings: TransportSettings) -> None:
+        self._handler = handler
         self._timeout = settings.handshake_timeout.total_seconds()
         self._room = settings.max_handshakes
 
     async def ask(self, handshake: Handshake) -> Accepted | Refused:
-        """The doorkeeper's answer, or a 503 when there is none to be had: too many ask, too slow, broken."""
+        """The handler's answer, or a 503 when there is none to be had: too many ask, too slow, broken."""
         if self._room <= 0:
             return UNAVAILABLE
         self._room -= 1
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._handshakes.accept(handshake)
+                return await self._handler.accept(handshake)
         except TimeoutError:
             log.warning("handshake_timed_out")
             return UNAVAILABLE

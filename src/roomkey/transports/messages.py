@@ -2,28 +2,14 @@
 
 import codecs
 from collections.abc import Callable
-from typing import Final
 
 from roomkey.transports.deflate import Inflater
-from roomkey.transports.violations import (
-    INVALID_PAYLOAD,
-    NO_CODE,
-    PROTOCOL_ERROR,
-    TOO_BIG,
-    Violation,
-)
-
-CONTINUATION: Final = 0x0
-TEXT: Final = 0x1
-BINARY: Final = 0x2
-CLOSE: Final = 0x8
-PING: Final = 0x9
-PONG: Final = 0xA
+from roomkey.wire.close import CloseCode, Violation
+from roomkey.wire.frame import BINARY, CONTINUATION, TEXT
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
-_DECODE_AT_ONCE = (
-    64 * 1024
-)  # A longer text is checked in pieces, not decoded into a second copy up to four times its size.
+_DECODE_AT_ONCE = 64 * 1024
+"""A longer text is checked in pieces, not decoded into a second copy up to four times its size."""
 
 
 class MessageAssembler:
@@ -52,18 +38,18 @@ class MessageAssembler:
         """
         if opcode == CONTINUATION:
             if self._partial is None:
-                raise Violation(PROTOCOL_ERROR, "nothing to continue")
+                raise Violation(CloseCode.PROTOCOL_ERROR, "nothing to continue")
             if rsv1:
-                raise Violation(PROTOCOL_ERROR, "RSV1 on a continuation")  # RFC 7692, 6.1
+                raise Violation(CloseCode.PROTOCOL_ERROR, "RSV1 on a continuation")  # RFC 7692, 6.1
             return self._add(payload, final=final)
         if self._partial is not None:
-            raise Violation(PROTOCOL_ERROR, "expected a continuation")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation")
         if rsv1 and not self._compression:
-            raise Violation(PROTOCOL_ERROR, "RSV1 without an extension")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "RSV1 without an extension")
         self.binary = opcode == BINARY
         if final and not rsv1:
             if len(payload) > self._limit:
-                raise Violation(TOO_BIG, "message too big")
+                raise Violation(CloseCode.TOO_BIG, "message too big")
             if opcode == TEXT:
                 check_utf8(payload)
             return payload
@@ -79,12 +65,12 @@ class MessageAssembler:
         if self._inflater is not None:
             payload = self._inflater.inflate(payload, room=room, final=final)
         elif len(payload) > room:
-            raise Violation(TOO_BIG, "message too big")
+            raise Violation(CloseCode.TOO_BIG, "message too big")
         if self._decode is not None:
             try:
                 self._decode(payload, final)
             except UnicodeDecodeError as error:
-                raise Violation(INVALID_PAYLOAD, "invalid UTF-8") from error
+                raise Violation(CloseCode.INVALID_PAYLOAD, "invalid UTF-8") from error
         # Not a list of fragments: a peer may send any number of empty ones, which must cost nothing.
         message += payload
         if not final:
@@ -109,7 +95,7 @@ def check_utf8(text: bytes) -> None:
             decode(text[start : start + _DECODE_AT_ONCE])
         decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise Violation(INVALID_PAYLOAD, "invalid UTF-8") from error
+        raise Violation(CloseCode.INVALID_PAYLOAD, "invalid UTF-8") from error
 
 
 def close_code(payload: bytes) -> int:
@@ -120,12 +106,12 @@ def close_code(payload: bytes) -> int:
         Violation: If the payload is one byte long, the code may not be sent, or the reason is not UTF-8.
     """
     if not payload:
-        return NO_CODE
+        return CloseCode.NO_CODE
     if len(payload) == 1:
-        raise Violation(PROTOCOL_ERROR, "half a close code")
+        raise Violation(CloseCode.PROTOCOL_ERROR, "half a close code")
     code = int.from_bytes(payload[:2], "big")
     # RFC 6455, 7.4, and the codes that IANA has registered since: 1012 to 1014.
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-        raise Violation(PROTOCOL_ERROR, "invalid close code")
+        raise Violation(CloseCode.PROTOCOL_ERROR, "invalid close code")
     check_utf8(payload[2:])
     return code

@@ -1,9 +1,9 @@
 """
 WebSockets on the port of uvicorn's HTTP: authenticated before the 101, then framed by picows.
 
-uvicorn hands the connection of an upgrade request to an ``HandshakeProtocol``. It reads nothing more until the
-doorkeeper has decided, and then either answers in plain HTTP or makes an ``WebSocketConnection`` the protocol of the
-connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
+uvicorn hands the connection of an upgrade request to a ``HandshakeProtocol``. It reads nothing more until the
+handshake handler has decided, and then either answers in plain HTTP or makes a ``WebSocketConnection`` the protocol of
+the connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
 """
 
 import asyncio
@@ -18,40 +18,32 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from roomkey.realtime.transport import Accepted, Conversation, Handshake, HandshakeHandler, Refused
-from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation, Handshake, HandshakeHandler, Refused
+from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
 from roomkey.transports.handshake import Unacceptable, UpgradeRequest, accepted, read_request, refused
 from roomkey.transports.handshake_gate import UNAVAILABLE, HandshakeGate
-from roomkey.transports.messages import CLOSE, PING, PONG, MessageAssembler, close_code
+from roomkey.transports.messages import MessageAssembler, close_code
 from roomkey.transports.timers import TimerWheel
-from roomkey.transports.violations import (
-    INTERNAL_ERROR,
-    NO_CLOSE,
-    NO_CODE,
-    PROTOCOL_ERROR,
-    SERVICE_RESTART,
-    Violation,
-    close_payload,
-)
-from roomkey.wire.frame import Frame, header
+from roomkey.wire.close import CloseCode, Violation, close_payload
+from roomkey.wire.frame import CLOSE, PING, PONG, Frame, header
 
 log = structlog.get_logger()
 
 _PING_FRAME: Final = header(PING, 0)
 
 
-def websocket_protocol(handshakes: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
+def websocket_protocol(handler: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
     """The class for ``uvicorn.Config(ws=...)``; sockets of one class share their timers and bounds."""
-    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handshakes, settings)})
+    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handler, settings)})
 
 
 class ServerContext:
     """What all sockets of a server share."""
 
-    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings) -> None:
-        self.reception = HandshakeGate(handshakes, settings)
+    def __init__(self, handler: HandshakeHandler, settings: TransportSettings) -> None:
+        self.gate = HandshakeGate(handler, settings)
         self.compression = settings.compression
         self.ping_interval = settings.ping_interval.total_seconds()
         self.pong_timeout = settings.pong_timeout.total_seconds()
@@ -150,7 +142,7 @@ class HandshakeProtocol(asyncio.Protocol):
 
     async def _answer(self, head: bytes) -> None:
         request = read_request(head, client_ip=self._peer_address(), secure=self._is_secure())
-        answer = await self.context.reception.ask(await self._behind_proxies(request.handshake))
+        answer = await self.context.gate.ask(await self._behind_proxies(request.handshake))
         if isinstance(answer, Refused):
             self._refuse(answer)
         else:
@@ -202,7 +194,7 @@ class HandshakeProtocol(asyncio.Protocol):
         except ValueError:
             log.exception("acceptance_unsendable")
             self._refuse(UNAVAILABLE)
-            answer.conversation.closed(NO_CLOSE)
+            answer.conversation.closed(CloseCode.NO_CLOSE)
             return
         socket = WebSocketConnection(
             self._transport,
@@ -354,11 +346,11 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         self._connections.discard(self)
         self._context.timers.stop(self)
         del self._parser  # it holds us as we hold it
-        self._end(NO_CLOSE)
+        self._end(CloseCode.NO_CLOSE)
 
     def shutdown(self) -> None:
         """Called by uvicorn when it stops, for the sockets that nobody has drained."""
-        self.close(SERVICE_RESTART, "shutdown")
+        self.close(CloseCode.RESTART, "shutdown")
 
     def due(self) -> None:
         """A deadline in the timer wheel has passed."""
@@ -395,7 +387,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
 
     def _data(self, opcode: int, frame: WSFrame) -> None:
         if frame.rsv2 or frame.rsv3:
-            raise Violation(PROTOCOL_ERROR, "RSV2 or RSV3 without an extension")
+            raise Violation(CloseCode.PROTOCOL_ERROR, "RSV2 or RSV3 without an extension")
         payload = frame.get_payload_as_bytes()
         message = self._assembler.receive(opcode, payload, final=frame.fin, rsv1=frame.rsv1)
         conversation = self._conversation
@@ -408,18 +400,18 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
                 conversation.text(message)
         except Exception:
             log.exception("conversation_failed")
-            self.close(INTERNAL_ERROR)
+            self.close(CloseCode.INTERNAL_ERROR)
 
     def _control(self, opcode: int, frame: WSFrame) -> None:
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            raise Violation(PROTOCOL_ERROR, "RSV bits on a control frame")  # RFC 7692, 6.1
+            raise Violation(CloseCode.PROTOCOL_ERROR, "RSV bits on a control frame")  # RFC 7692, 6.1
         payload = frame.get_payload_as_bytes()
         if opcode == PING:
             self._answer_ping(payload)
         elif opcode == CLOSE:
             code = close_code(payload)
             if self._phase is _OPEN:
-                self._write_close(b"" if code == NO_CODE else close_payload(code, ""))
+                self._write_close(b"" if code == CloseCode.NO_CODE else close_payload(code, ""))
             self._finish(code)
         # An unsolicited pong is a sign of life and nothing else (RFC 6455, 5.5.3).
 
@@ -439,7 +431,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
             call(conversation)
         except Exception:
             log.exception("conversation_failed")
-            self.close(INTERNAL_ERROR)
+            self.close(CloseCode.INTERNAL_ERROR)
 
     # --- ends ---------------------------------------------------------------------------------------------
 
@@ -450,7 +442,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         if self._phase is _OPEN:
             self._write_close(close_payload(violation.code, violation.reason))
         if self._phase is not _OVER:
-            self._finish(NO_CLOSE)
+            self._finish(CloseCode.NO_CLOSE)
 
     def _finish(self, code: int) -> None:
         """

@@ -1,6 +1,7 @@
 """A message encoded once, in every form that goes over the wire, for everyone who will receive it."""
 
 import zlib
+from typing import Final
 
 DEFLATE_FROM_BYTES = 1024
 """Shorter messages are sent as they are: deflate would cost more than it saves."""
@@ -11,8 +12,13 @@ DEFLATE_UP_TO_BYTES = 1024 * 1024
 LARGEST_WINDOW_BITS = 15
 """The window of RFC 7692 that nobody has to ask for: 32 KiB."""
 
-TEXT = 0x1
-BINARY = 0x2
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+"""The opcodes of RFC 6455, 5.2."""
 
 
 class Frame:

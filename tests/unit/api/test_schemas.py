@@ -16,7 +16,6 @@ from roomkey.api.schemas import (
     RevocationQuery,
     is_address,
     parse_query,
-    printable,
     session_body,
 )
 from roomkey.domain.access import Access, Grant
@@ -198,12 +197,6 @@ def test_times_beyond_the_calendar_stay_at_its_edge() -> None:
 )
 def test_addresses_are_told_from_other_text(text: str, answer: bool) -> None:  # noqa: FBT001  # a row of the table
     assert is_address(text) is answer
-
-
-def test_headers_are_only_shown_if_they_can_be() -> None:
-    assert printable("Firefox", 4) == "Fire"
-    assert printable("a\x1b", 4) is None
-    assert printable("", 4) is None
 
 
 async def test_a_session_goes_out_with_every_field_and_no_secret() -> None:

@@ -16,9 +16,10 @@ from roomkey.api.middleware import (
     SessionSecurityMiddleware,
 )
 from roomkey.backends.memory import MemorySessionStorage
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import SessionId
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.sessions.manager import SessionManager
 from roomkey.testing.clock import ManualClock
 from tests.support.loops import in_no_time
@@ -94,7 +95,7 @@ def socket_guarded(rest: Rest, app: ASGIApp = echo, **config: Any) -> ASGIApp:
 async def test_a_socket_sees_the_session_whatever_carries_it() -> None:
     rest = Rest()
     issued = await rest.session("alice")
-    ticket = rest.tickets.issue(issued.id, rest.clock.now())
+    ticket = await rest.tickets.issue(issued.id)
     app = socket_guarded(rest)
 
     heard = [
@@ -110,7 +111,7 @@ async def test_a_socket_sees_the_session_whatever_carries_it() -> None:
 async def test_a_socket_without_a_session_is_refused_before_it_is_accepted() -> None:
     rest = Rest()
     issued = await rest.session()
-    ticket = rest.tickets.issue(issued.id, rest.clock.now())
+    ticket = await rest.tickets.issue(issued.id)
     app = socket_guarded(rest)
     await Chat(app, query=f"ticket={ticket}").run()
 
@@ -219,7 +220,7 @@ async def test_a_socket_that_is_open_to_all_sees_nobody() -> None:
 async def test_a_ticket_means_nothing_where_none_are_redeemed() -> None:
     rest = Rest()
     issued = await rest.session()
-    ticket = Tickets().issue(issued.id, rest.clock.now())
+    ticket = await Tickets(MemoryOneTime(rest.clock, TICKET_LIMITS)).issue(issued.id)
 
     heard = await Chat(SessionSecurityMiddleware(echo, rest.sessions), query=f"ticket={ticket}").run()
 

@@ -4,12 +4,12 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
+import gc
 import os
-import subprocess
-import sys
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -17,13 +17,15 @@ import pytest
 from msgspec.structs import replace
 
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
-from roomkey.backends.lmdb.commit import Commit, Stored, stored
+from roomkey.backends.lmdb.commit import Commit, Stored, stored, update
+from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.backends.lmdb.layout import FORMAT_KEY
+from roomkey.backends.lmdb.writer import Standstill
 from roomkey.domain.session import Activated, Session, SessionFilter, SessionState
 from roomkey.errors import InvalidInput, NotFound, Storage
 from roomkey.testing.storage import disagreements, issue
-from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, history, store
-from tests.support.lmdb_file import index_faults
+from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, fact, history, store
+from tests.support.lmdb_file import holding_the_lock, index_faults
 
 QUICK = FileSystemSettings(durable=False)
 
@@ -165,7 +167,7 @@ class TestTheWriter:
     async def test_one_bad_change_does_not_spoil_the_others(self, tmp_path: Path) -> None:
         def half_done(commit: Commit) -> None:
             commit.put(commit.tables.sessions, b"half", b"done")
-            commit.ledger.created(NOON)
+            commit.counters.created(NOON)
             raise NotFound("after all")
 
         def defective(commit: Commit) -> None:
@@ -233,6 +235,17 @@ class TestTheWriter:
 
             assert await storage.count(SessionFilter()) == 50
 
+    async def test_a_change_that_nobody_waits_for_may_fail_without_complaints(self, tmp_path: Path) -> None:
+        ghost = issue().session
+        complaints: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+        async with opened(tmp_path) as storage:
+            storage._writer.enqueue(partial(update, session=ghost, event=fact(ghost, Activated, NOON), secret=None))
+        gc.collect()
+
+        assert complaints == []
+
     async def test_closing_finishes_what_waits(self, tmp_path: Path) -> None:
         storage = FileSystemSessionStorage(tmp_path, QUICK)
         async with storage:
@@ -245,7 +258,7 @@ class TestTheWriter:
             assert await storage.count(SessionFilter()) == 50
 
     async def test_a_neighbour_that_does_not_let_go_is_waited_for_and_reported(self, tmp_path: Path) -> None:
-        impatient = FileSystemSettings(durable=False, timeout=timedelta(milliseconds=200))
+        impatient = FileSystemSettings(durable=False, timeout=timedelta(seconds=1))
         async with opened(tmp_path, impatient) as storage:
             session = await store(storage)
             with holding_the_lock(tmp_path):
@@ -264,6 +277,55 @@ class TestTheWriter:
             message = await refusal(tmp_path, FileSystemSettings(timeout=timedelta(milliseconds=200)))
 
         assert "another process does not let go" in message
+
+
+class TestStandingStill:
+    """What the loop may lose to its writers. ``now`` is moved by those who make it wait."""
+
+    now = 0.0
+
+    def waiting(self, seconds: float, allowed: list[float]) -> Callable[[float], None]:
+        """Somebody who needs so long, and notes how long it was allowed to take."""
+
+        def wait(most: float) -> None:
+            allowed.append(round(most, 6))
+            self.now += min(seconds, most)
+
+        return wait
+
+    async def test_writers_that_ask_one_after_the_other_share_the_time_of_one(self) -> None:
+        standstill = Standstill(clock=lambda: self.now)
+        allowed: list[float] = []
+
+        for _ in range(3):
+            standstill.spend(self.waiting(0.015, allowed))
+
+        assert allowed == [0.02, 0.005, 0]
+
+    async def test_one_that_asks_meanwhile_does_not_come_before_everybody_else(self) -> None:
+        standstill = Standstill(clock=lambda: self.now)
+        allowed: list[float] = []
+
+        standstill.spend(self.waiting(0.015, allowed))
+        asyncio.get_running_loop().call_soon(standstill.spend, self.waiting(0.001, allowed))
+        await asyncio.sleep(0)
+
+        assert allowed == [0.02, 0.005]
+
+    async def test_after_a_turn_for_everybody_the_time_is_whole_again(self) -> None:
+        standstill = Standstill(clock=lambda: self.now)
+        allowed: list[float] = []
+
+        for _ in range(3):
+            standstill.spend(self.waiting(0.5, allowed))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        assert allowed == [0.02, 0.02, 0.02]
+
+    async def test_the_stores_of_a_loop_have_one_budget(self, tmp_path: Path) -> None:
+        async with opened(tmp_path / "sessions") as storage, FileSystemDocumentStore(tmp_path / "d", QUICK) as store:
+            assert storage._writer._standstill is store._writer._standstill
 
 
 class TestTouches:
@@ -385,25 +447,6 @@ def forget_sessions_of_users(storage: FileSystemSessionStorage) -> None:
     assert file is not None
     with file.environment.begin(write=True) as transaction:
         transaction.drop(file.tables.users, delete=False)
-
-
-@contextmanager
-def holding_the_lock(path: Path) -> Generator[None]:
-    """Another process that is writing and does not come to an end."""
-    code = (
-        "import lmdb, sys; environment = lmdb.open(sys.argv[1], max_dbs=9); "
-        "transaction = environment.begin(write=True); print('held', flush=True); sys.stdin.read(); transaction.abort()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        try:
-            yield
-        finally:
-            assert child.stdin is not None
-            child.stdin.close()
 
 
 def modes(path: Path) -> dict[str, int]:

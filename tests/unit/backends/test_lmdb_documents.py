@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,10 +25,11 @@ from roomkey.backends.lmdb.documents.layout import DOCUMENT, PIECE, ROW, Documen
 from roomkey.backends.lmdb.documents.snapshot import Loading
 from roomkey.backends.lmdb.file import Table
 from roomkey.errors import DocumentNotFound, Serialization, Storage
-from roomkey.ports import Page, StoredDocument
+from roomkey.ports import PLAIN_RECORDS, DocumentTail, Page, StoredDocument
 from roomkey.testing.documents.suite import (
     NOON,
     compactable,
+    followed,
     found,
     loaded,
     log_of,
@@ -36,8 +38,11 @@ from roomkey.testing.documents.suite import (
     update,
     updates,
     version,
+    was_deleted,
 )
 from tests.support.document_file import contents_of, document_faults
+from tests.support.effort import examples
+from tests.support.lmdb_file import holding_the_lock
 
 QUICK = FileSystemSettings(durable=False)
 
@@ -87,6 +92,19 @@ class TestTheDirectory:
             with pytest.raises(Storage, match="not open"):
                 await call()
 
+    async def test_it_does_not_answer_while_writes_fail_and_does_again_once_they_can_be_made(
+        self, tmp_path: Path
+    ) -> None:
+        async with opened(tmp_path, FileSystemSettings(durable=False, timeout=timedelta(milliseconds=200))) as store:
+            await make(store)
+            with holding_the_lock(tmp_path):
+                with pytest.raises(Storage, match="does not answer"):
+                    await store.append("notes", "first", updates(1))
+                with pytest.raises(Storage, match="does not answer"):
+                    await store.ping()
+
+            await store.ping()
+
     async def test_processes_see_what_the_others_wrote_and_follow_the_map_as_it_grows(self, tmp_path: Path) -> None:
         small = FileSystemSettings(map_size=64 * 1024, durable=False)
         async with opened(tmp_path, small) as store:
@@ -98,13 +116,14 @@ class TestTheDirectory:
             assert [each.data for each in await log_of(store)] == [update.data for update in updates(2)] + [
                 bytes(2**20)
             ]
-            assert await store.is_deleted("gone", "first")
+            assert await was_deleted(store, "gone", "first")
             assert await names_in(store) == ["notes"]
+            assert [each.data for each in await followed(store, after=2)] == [bytes(2**20)]
             assert await store.append("notes", "first", updates(1)) == 4
 
 
 class TestNames:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100))
     @given(
         st.lists(st.binary(min_size=1, max_size=9).map(lambda name: bytes(b % 3 for b in name)), max_size=40),
         st.lists(st.integers(0, 39), max_size=40),
@@ -244,6 +263,70 @@ class TestLoading:
             with store._snapshot() as snapshot:
                 snapshot.load(loading)
         return loading.document
+
+
+class TestTails:
+    async def test_no_snapshot_is_read_for_one(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+            await make(store, updates=updates(5))
+            await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+
+            for part in (Part.SNAPSHOT, Part.AUTHORSHIP):
+                change(store, "pieces", PIECE.pack(1, part, 0, 0), None)
+
+            assert await store.updates("notes", "first", 4) == DocumentTail(5, updates(1, 5))
+            with pytest.raises(Serialization):
+                await store.load("notes")
+
+    async def test_one_is_read_in_slices_of_so_many_bytes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("roomkey.backends.lmdb.documents.snapshot.SLICE_BYTES", 1000)
+        async with opened(tmp_path) as store:
+            large = [update(bytes(600), number) for number in range(5)]
+            await make(store)
+            for each in large:
+                await store.append("notes", "first", [each])
+
+            assert await store.updates("notes", "first", 0) == DocumentTail(5, large[:2])
+            assert await followed(store, after=0) == large
+
+    async def test_rows_that_wait_to_be_swept_up_are_out_of_sight(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with opened(tmp_path) as store:
+            monkeypatch.setattr(store, "_sweep_soon", lambda: None)
+            await make(store, updates=updates(6))
+            await store.append("notes", "first", updates(2, 7))
+
+            await store.compact("notes", "first", snapshot=b"s", upto=4, authorship=b"a")
+
+            assert await followed(store, after=4, limit=1) == updates(4, 5)
+            assert await store.updates("notes", "first", 3) == DocumentTail(8, None)
+
+    @pytest.mark.parametrize("after", range(5))
+    async def test_a_hole_is_reported(self, tmp_path: Path, after: int) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+            await make(store, "before", updates(1))
+            await make(store)
+            for start in (1, 3, 5):
+                await store.append("notes", "first", updates(2, start))
+
+            change(store, "updates", ROW.pack(2, 5), None)
+
+            with pytest.raises(Serialization):
+                await store.updates("notes", "first", after)
+
+    async def test_rows_of_another_document_are_not_taken_for_missing_ones(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+            await make(store, "before", updates(9))
+            await make(store, updates=updates(2))
+
+            change(store, "updates", ROW.pack(2, 1), None)
+
+            for after in (0, 1):
+                with pytest.raises(Serialization):
+                    await store.updates("notes", "first", after)
 
 
 class TestSweeping:
@@ -525,10 +608,10 @@ async def swept(store: FileSystemDocumentStore) -> None:
 @contextmanager
 def empty(path: Path) -> Generator[DocumentChanges]:
     """Changes that are never committed."""
-    file = DocumentFile(path, QUICK)
+    file = DocumentFile(path, QUICK, PLAIN_RECORDS)
     transaction = file.environment.begin(write=True)
     try:
-        yield DocumentChanges(transaction, file.tables)
+        yield DocumentChanges(transaction, file)
     finally:
         transaction.abort()
         file.close()

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomkey.backends.lmdb.file import DataFile, FileSystemSettings
-from roomkey.backends.lmdb.layout import ENDED, LIVE, Ledger, Position, user_prefix
+from roomkey.backends.lmdb.layout import ENDED, LIVE, Counters, UserEntry, user_prefix
 from roomkey.backends.lmdb.log import Log
 from roomkey.backends.records import encode_event
 from roomkey.domain.session import Activated, SessionId
+from roomkey.ports import PLAIN_RECORDS
 from roomkey.testing.storage.suite import NOON, SECOND
+from tests.support.effort import examples
 
 QUICK = FileSystemSettings(durable=False)
 PARTITIONS = 5
@@ -25,10 +27,10 @@ PARTITIONS = 5
 @contextmanager
 def empty_log(path: Path) -> Generator[Log]:
     """A log in a transaction that is never committed."""
-    file = DataFile(path, QUICK)
+    file = DataFile(path, QUICK, PLAIN_RECORDS)
     transaction = file.environment.begin(write=True)
     try:
-        yield Log(transaction, file.tables, Ledger(None))
+        yield Log(transaction, file, Counters(None))
     finally:
         transaction.abort()
         file.close()
@@ -44,7 +46,7 @@ def _small_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roomkey.backends.lmdb.log.SLOT_SIZE", 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     st.lists(st.integers(0, PARTITIONS - 1), max_size=120),
     st.lists(st.integers(0, 140), max_size=3),
@@ -103,8 +105,8 @@ def test_what_was_purged_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_no_users_keys_are_within_anothers(one: bytes, other: bytes) -> None:
-    keys = [Position(0, b"id").key(user_prefix(one), part) for part in (LIVE, ENDED)]
+    keys = [UserEntry(0, b"id").key(user_prefix(one), part) for part in (LIVE, ENDED)]
 
     assert one == other or not any(key.startswith(user_prefix(other)) for key in keys)
-    assert Position.of(keys[0], user_prefix(one)) == Position(0, b"id")
-    assert Position.unpack(Position(5, b"id").pack()) == Position(5, b"id")
+    assert UserEntry.of(keys[0], user_prefix(one)) == UserEntry(0, b"id")
+    assert UserEntry.unpack(UserEntry(5, b"id").pack()) == UserEntry(5, b"id")

@@ -16,9 +16,10 @@ from roomkey.errors import RoomkeyError, Serialization, Storage
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.transport import Accepted
+from roomkey.testing.clock import ManualClock
 from tests.support.loops import in_no_time
 from tests.support.open_documents import ALICE, FaultyStore, House, Writer, outside, stored, text
-from tests.support.sockets import NOON, HandClock
+from tests.support.sockets import NOON
 
 # --- opening --------------------------------------------------------------------------------------------
 
@@ -212,7 +213,7 @@ async def test_whoever_comes_to_write_is_not_let_into_a_document_that_was_replac
 
 @in_no_time
 async def test_nobody_opens_anything_when_the_library_is_not_at_work() -> None:
-    closed = OpenDocuments(FaultyStore(), House().hub, clock=HandClock())
+    closed = OpenDocuments(FaultyStore(), clock=ManualClock(NOON))
 
     with pytest.raises(Storage):
         async with closed.using("d", create=True):
@@ -377,7 +378,7 @@ async def test_what_is_used_or_not_saved_is_never_put_away(use: str) -> None:
         if use == "attendee":
             house.attend(document)
         elif use == "pin":
-            document.pins += 1
+            document.pin()
         else:
             house.store.gate.clear()
             document.take_update(Writer().type("unsaved"), ALICE, NOON)
@@ -533,3 +534,22 @@ async def test_what_waits_for_storage_is_counted_and_after_some_seconds_somethin
         assert statistics.unsaved_bytes == document.size
         assert degradations == {"documents": "1 changes of 1 documents are not saved, the oldest for 7 s"}
         assert house.open_documents.degradations() == {}
+
+
+@in_no_time
+async def test_a_document_is_put_away_when_nobody_has_been_in_it_for_as_long_as_it_may_be_idle() -> None:
+    async with House(idle_timeout=timedelta(minutes=1)) as house:
+        editor = await house.editor()
+        opened = house.clock.now()
+
+        await house.pass_time(50)
+        editor.cut()
+        await house.pass_time(50)
+        house.open_documents.evict(house.clock.now())
+        after_100_seconds = len(house.open_documents)
+        await house.pass_time(11)
+        house.open_documents.evict(house.clock.now())
+
+        assert house.clock.now() - opened == timedelta(seconds=111)
+        assert (after_100_seconds, len(house.open_documents)) == (1, 0)
+        assert len(house.audiences) == 0

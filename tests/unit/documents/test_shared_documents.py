@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 from roomkey.documents.maintenance import Maintenance
+from roomkey.documents.service import DocumentService
 from roomkey.errors import Storage
-from roomkey.ports import StoredDocument
+from roomkey.ports import DocumentTail, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.transport import Accepted
 from tests.support.loops import in_no_time
@@ -62,18 +63,18 @@ async def test_what_could_not_be_learned_when_it_was_noticed_is_learned_later() 
 
 
 class FailingOnce:
-    """Lets the next load of a store fail."""
+    """Lets the next look at what others have stored fail."""
 
     def __init__(self, store: FaultyStore) -> None:
         self.failed = False
-        self._load = store.load
-        store.load = self  # type: ignore[method-assign]
+        self._updates = store.updates
+        store.updates = self  # type: ignore[method-assign]
 
-    async def __call__(self, name: str) -> Any:
+    async def __call__(self, name: str, lineage: str, after: int, limit: int = 1000) -> Any:
         if not self.failed:
             self.failed = True
             raise Storage("the store is away")
-        return await self._load(name)
+        return await self._updates(name, lineage, after, limit)
 
 
 @in_no_time
@@ -264,4 +265,148 @@ async def test_whoever_was_let_in_before_a_document_was_deleted_does_not_stay_in
         await house.settle()
 
         assert socket.closed_with is not None
-        assert list(document.subscribers) == []
+        assert not document.has_audience
+
+
+@in_no_time
+async def test_only_what_is_new_is_read_of_what_another_process_has_stored() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        theirs = Writer()
+        for word in ("a", "b", "c"):
+            await outside(house.store, theirs.type(word))
+        loads = house.store.loads
+
+        await house.open_documents.catch_up(document)
+
+        assert "abc" in text(document)
+        assert (document.sequence, house.store.loads) == (4, loads)
+
+
+@in_no_time
+async def test_what_was_compacted_meanwhile_is_learned_from_the_snapshot() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        await outside(house.store, Writer().type("theirs"))
+        whole = await house.store.content("d")
+        await house.store.compact("d", document.lineage, snapshot=whole.snapshot(), upto=2, authorship=b"")
+
+        await house.open_documents.catch_up(document)
+
+        assert sorted(text(document)) == sorted("hello" + "theirs")
+        assert document.sequence == 2
+
+
+# --- the version, which is the ETag ---------------------------------------------------------------------
+
+
+@in_no_time
+async def test_two_states_of_a_document_never_have_the_same_version() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        theirs = Writer().type("theirs")
+        await outside(house.store, theirs)
+        blind = FailingOnce(house.store)
+
+        document.take_update(Writer().type("ours"), ALICE, NOON)
+        await house.settle()
+        assert blind.failed
+        seen = text(document), document.version
+        await house.open_documents.catch_up(document)
+
+        assert "theirs" not in seen[0]
+        assert "theirs" in text(document)
+        assert document.version > seen[1]
+
+
+@in_no_time
+async def test_a_condition_on_what_was_seen_does_not_pass_what_another_process_has_written() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        service = DocumentService(house.open_documents)
+        await house.document()
+        await outside(house.store, Writer().type("theirs"))
+        blind = FailingOnce(house.store)
+
+        written = await service.merge("d", Writer().type("ours"), ALICE)
+        assert blind.failed
+        document = house.open_documents.find("d")
+        assert document is not None
+        await house.open_documents.catch_up(document)
+        current = await service.read("d")
+
+        assert current.revision.version == 3
+        assert written.revision.version == 2
+
+
+@in_no_time
+async def test_updates_of_ours_behind_a_gap_count_once_when_the_gap_is_filled() -> None:
+    async with House(FaultyStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        writer = Writer()
+        blind = FailingOnce(house.store)
+        await outside(house.store, Writer().type("theirs"))
+        document.take_update(writer.type("a"), ALICE, NOON)
+        await house.settle()
+
+        await outside(house.store, Writer().type("theirs too"))
+        document.take_update(writer.type("b"), ALICE, NOON)
+        house.store.gate.clear()
+        document.take_update(writer.type("c"), ALICE, NOON)
+        version = document.version
+        house.store.gate.set()
+        await house.settle()
+
+        assert blind.failed
+        assert version == 4
+        assert (document.sequence, document.version, document.has_gap) == (6, 6, False)
+
+
+class PagedStore(FaultyStore):
+    """One that tells what was appended two updates at a time, each time one turn later."""
+
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 2) -> DocumentTail:
+        await asyncio.sleep(0)
+        return await super().updates(name, lineage, after, min(limit, 2))
+
+
+@in_no_time
+async def test_much_that_another_process_has_stored_is_learned_to_its_end_and_each_state_has_its_own_version() -> None:
+    async with House(PagedStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document, theirs = await house.document(), Writer()
+        for number in range(5):
+            await outside(house.store, theirs.type(str(number)))
+        seen: dict[int, set[str]] = {}
+
+        with document.pin():
+            learning = asyncio.create_task(house.open_documents.catch_up(document))
+            while not learning.done():
+                seen.setdefault(document.version, set()).add(text(document))
+                await asyncio.sleep(0)
+
+        assert sorted(text(document)) == sorted("hello01234")
+        assert document.sequence == 6
+        assert all(len(states) == 1 for states in seen.values())
+        assert set(seen) >= {1, 3, 5}
+
+
+@in_no_time
+async def test_a_gap_that_could_not_be_filled_is_filled_later_though_nobody_is_in_the_document() -> None:
+    async with House() as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        await outside(house.store, Writer().type("theirs"))
+        load = FailingOnce(house.store)
+
+        document.take_update(Writer().type("ours"), ALICE, NOON)
+        await house.settle()
+        had_gap = document.has_gap
+        await Maintenance(house.open_documents).sweep(NOON)
+
+        assert (load.failed, had_gap, document.has_gap) == (True, True, False)
+        assert sorted(text(document)) == sorted("hello" + "theirs" + "ours")

@@ -1,4 +1,4 @@
-"""Ledgers, histories, presence and the registry: what is remembered, and that it is bounded."""
+"""Ids, limits, histories, presence and the registry: what is remembered, and that it is bounded."""
 
 from datetime import datetime, timedelta
 from itertools import count
@@ -6,60 +6,109 @@ from itertools import count
 import pytest
 
 from roomkey.domain.session import SessionId
-from roomkey.realtime.registry import Deadlines, Registry
-from roomkey.realtime.rooms.history import Histories, History, Position, Window
+from roomkey.errors import Conflict
+from roomkey.ports import MessageKey, Position, Publication
+from roomkey.realtime.connections import Deadlines, Registry
+from roomkey.realtime.rooms.deduplication import Deduplication, DeduplicationLimits
+from roomkey.realtime.rooms.history import Histories, History, Window
 from roomkey.realtime.rooms.presence import Presence
-from roomkey.realtime.session.limits import LimitsOfSessions, Published
+from roomkey.realtime.session.limits import LimitsOfSessions
 from roomkey.realtime.settings import RealtimeSettings
-from roomkey.wire.frame import Frame
-from tests.support.sockets import NOON, FakeSessions, HandClock
+from roomkey.testing.clock import ManualClock
+from tests.support.sockets import NOON, FakeSessions
 
 ALICE, BOB = SessionId("alice"), SessionId("bob")
-FRAME = Frame(b"{}")
+MESSAGE = b"{}"
 WINDOW = Window(publications=5, age=timedelta(minutes=5), size=100_000)
 
 
-def published(offset: int, at: timedelta = timedelta()) -> Published:
-    return Published("realtime_edit", "d", Position("abcdefgh", offset), NOON + at)
+# --- ids ------------------------------------------------------------------------------------------------
 
 
-# --- ledgers --------------------------------------------------------------------------------------------
+def ids(*, per_sender: int = 10_000, of_all: int = 100_000, senders: int = 1_000) -> Deduplication:
+    return Deduplication(
+        DeduplicationLimits(window=timedelta(minutes=2), ids_per_sender=per_sender, ids=of_all, senders=senders)
+    )
+
+
+def key(id: object, sender: object = ALICE, content: str = "realtime_edit d") -> MessageKey:
+    return MessageKey(str(sender), str(id), content)
+
+
+def position_of(published: Deduplication, id: object, sender: object = ALICE, at: datetime = NOON) -> int | None:
+    seen = published.find(key(id, sender), at)
+    return None if seen is None or seen.position is None else seen.position.offset
 
 
 def test_ids_of_one_session_are_bounded() -> None:
-    limits = LimitsOfSessions(RealtimeSettings(max_repeats_per_session=100)).open(ALICE)
+    published = ids(per_sender=100)
 
     for number in range(1000):
-        limits.remember(str(number), published(number))
+        published.remember(key(number), Position("abcdefgh", number), NOON)
 
-    assert limits.find("899", NOON) is None
-    assert limits.find("900", NOON) == published(900)
+    assert position_of(published, 899) is None
+    assert position_of(published, 900) == 900
 
 
 def test_ids_of_all_sessions_are_bounded_and_nobody_loses_its_latest() -> None:
-    everyone = LimitsOfSessions(RealtimeSettings(max_repeats=1000))
-    quiet = everyone.open(BOB)
-    quiet.remember("of bob", published(1))
+    published = ids(of_all=1000)
+    published.remember(key("of bob", BOB), Position("abcdefgh", 1), NOON)
 
     for session in range(100):
-        limits = everyone.open(SessionId(str(session)))
         for number in range(100):
-            limits.remember(str(number), published(number))
+            published.remember(key(number, session), Position("abcdefgh", number), NOON)
 
-    assert everyone.remembered <= 1000 + 100 * 64
-    assert quiet.find("of bob", NOON) == published(1)
+    assert len(published) <= 1000 + 100 * 64
+    assert position_of(published, "of bob", BOB) == 1
 
 
-def test_what_is_over_is_swept_away() -> None:
+def test_sessions_whose_ids_are_remembered_are_bounded_and_those_that_fell_silent_first_go_first() -> None:
+    published = ids(senders=10)
+    at = NOON
+
+    for session in range(100):
+        at = NOON + session * timedelta(seconds=10)
+        published.remember(key("x", session), Position("abcdefgh", session), at)
+        if session:
+            published.remember(key(f"y{session}", 0), Position("abcdefgh", session), at)
+
+    assert len(published) <= 10 + 100
+    assert position_of(published, "y99", 0, at) == 99
+    assert position_of(published, "x", 80, at) is None
+    assert position_of(published, "x", 99, at) == 99
+
+
+def test_an_id_may_be_used_again_when_its_time_is_over_and_is_swept_away() -> None:
+    published = ids()
+    published.remember(key("x"), Position("abcdefgh", 1), NOON)
+
+    in_time = position_of(published, "x", at=NOON + timedelta(minutes=2))
+    late = position_of(published, "x", at=NOON + timedelta(minutes=2, seconds=1))
+    published.sweep(NOON + timedelta(minutes=3))
+
+    assert (in_time, late, len(published)) == (1, None, 0)
+
+
+def test_an_id_that_was_used_for_something_else_is_a_conflict() -> None:
+    published = ids()
+    published.remember(key("x"), Position("abcdefgh", 1), NOON)
+
+    with pytest.raises(Conflict):
+        published.find(key("x", content="realtime_edit e"), NOON)
+
+
+# --- limits ---------------------------------------------------------------------------------------------
+
+
+def test_limits_that_are_as_good_as_new_are_swept_away() -> None:
     limits = LimitsOfSessions(RealtimeSettings())
-    limits.open(ALICE).remember("x", published(1))
+    limits.open(ALICE)
     limits.release(ALICE)
 
-    limits.sweep(NOON + timedelta(minutes=1))
     before = len(limits)
-    limits.sweep(NOON + timedelta(minutes=3))
+    limits.sweep(NOON.timestamp())
 
-    assert (before, len(limits), limits.remembered) == (1, 0, 0)
+    assert (before, len(limits)) == (1, 0)
 
 
 def test_a_spent_budget_is_not_swept_away() -> None:
@@ -67,20 +116,19 @@ def test_a_spent_budget_is_not_swept_away() -> None:
     limits.open(ALICE).messages.take(400, NOON.timestamp())
     limits.release(ALICE)
 
-    limits.sweep(NOON)
+    limits.sweep(NOON.timestamp())
 
     assert len(limits) == 1
 
 
-def test_ledgers_without_connections_are_bounded() -> None:
+def test_limits_without_connections_are_bounded() -> None:
     limits = LimitsOfSessions(RealtimeSettings(max_connections=10))
 
     for number in range(100):
-        limits.open(SessionId(str(number))).remember("x", published(1))
+        limits.open(SessionId(str(number)))
         limits.release(SessionId(str(number)))
 
     assert len(limits) == 10
-    assert limits.remembered == 10
 
 
 # --- histories ------------------------------------------------------------------------------------------
@@ -94,7 +142,7 @@ def histories(*, max_size: int = 1_000_000, max_idle: int = 100, window: Window 
 def filled(publications: int, window: Window = WINDOW) -> History:
     history = History("abcdefgh", window)
     for _ in range(publications):
-        history.append(FRAME, NOON)
+        history.append(MESSAGE, "c1", NOON)
     return history
 
 
@@ -121,16 +169,16 @@ def test_a_history_is_bounded_in_bytes() -> None:
 def test_a_history_is_bounded_in_time() -> None:
     history = filled(3)
 
-    history.append(FRAME, NOON + timedelta(minutes=5, seconds=1))
+    history.append(MESSAGE, "c1", NOON + timedelta(minutes=5, seconds=1))
 
     assert history.since(Position("abcdefgh", 2)) is None
-    assert history.since(Position("abcdefgh", 3)) == [FRAME]
+    assert history.since(Position("abcdefgh", 3)) == [Publication(MESSAGE, "c1", Position("abcdefgh", 4))]
 
 
 def test_all_histories_together_are_bounded_and_those_in_use_stay_longest() -> None:
     every = histories(max_size=10_000)
     every.open("idle", NOON)
-    every.append("idle", FRAME, NOON)
+    every.append("idle", MESSAGE, "c1", NOON)
     epoch = every["idle"].epoch
     every.release("idle")
     every.open("busy", NOON)
@@ -138,7 +186,7 @@ def test_all_histories_together_are_bounded_and_those_in_use_stay_longest() -> N
     for number in range(20):
         every.open(f"d{number}", NOON)
         for _ in range(5):
-            every.append(f"d{number}", FRAME, NOON)
+            every.append(f"d{number}", MESSAGE, "c1", NOON)
 
     assert every.size <= 10_000
     assert every.open("idle", NOON).epoch != epoch
@@ -162,7 +210,7 @@ def test_idle_documents_are_bounded_and_the_stalest_goes_first() -> None:
 def test_age_takes_the_entries_and_leaves_the_position() -> None:
     every = histories()
     every.open("a", NOON)
-    every.append("a", FRAME, NOON)
+    every.append("a", MESSAGE, "c1", NOON)
     position = every["a"].position
     every.release("a")
 
@@ -176,46 +224,46 @@ def test_age_takes_the_entries_and_leaves_the_position() -> None:
 
 
 def test_a_lease_that_is_not_renewed_lapses() -> None:
-    presence = Presence(lease=timedelta(seconds=60), max_document_size=1000)
-    presence.announce("d", ALICE, "first", b'{"a":1}', NOON)
-    presence.announce("d", BOB, "second", b'{"b":2}', NOON)
+    presence = Presence(lease=timedelta(seconds=60), max_size=1000)
+    presence.announce(ALICE, "first", b'{"a":1}', NOON)
+    presence.announce(BOB, "second", b'{"b":2}', NOON)
 
-    presence.renew("d", BOB, "second", NOON + timedelta(seconds=30))
-    presence.renew("d", ALICE, "unknown", NOON + timedelta(seconds=30))
+    presence.renew(BOB, "second", NOON + timedelta(seconds=30))
+    presence.renew(ALICE, "unknown", NOON + timedelta(seconds=30))
     gone = presence.lapse(NOON + timedelta(seconds=60))
 
-    assert gone == [("d", b'{"a":1}')]
-    assert [bytes(shown) for shown in presence.here("d")] == [b'{"b":2}']
+    assert gone == [b'{"a":1}']
+    assert [bytes(shown) for shown in presence.here()] == [b'{"b":2}']
 
 
 def test_the_room_of_who_left_is_free_again() -> None:
-    presence = Presence(lease=timedelta(seconds=60), max_document_size=10)
-    presence.announce("d", ALICE, "first", b"x" * 10, NOON)
+    presence = Presence(lease=timedelta(seconds=60), max_size=10)
+    presence.announce(ALICE, "first", b"x" * 10, NOON)
 
-    full = presence.announce("d", BOB, "second", b"x", NOON)
-    presence.leave("d", ALICE, "first")
+    full = presence.announce(BOB, "second", b"x", NOON)
+    presence.leave(ALICE, "first")
 
     assert full is False
-    assert presence.announce("d", BOB, "second", b"x" * 10, NOON)
-    assert presence.announce("d", BOB, "second", b"y" * 10, NOON)
-    assert presence.leave("d", ALICE, "first") is False
+    assert presence.announce(BOB, "second", b"x" * 10, NOON)
+    assert presence.announce(BOB, "second", b"y" * 10, NOON)
+    assert presence.leave(ALICE, "first") is False
     assert len(presence) == 1
 
 
 def test_nothing_is_kept_of_a_document_that_was_full() -> None:
-    presence = Presence(lease=timedelta(seconds=60), max_document_size=10)
+    presence = Presence(lease=timedelta(seconds=60), max_size=10)
 
-    presence.announce("d", ALICE, "first", b"x" * 11, NOON)
+    presence.announce(ALICE, "first", b"x" * 11, NOON)
 
     assert len(presence) == 0
-    assert presence.here("d") == []
+    assert presence.here() == []
 
 
 # --- registry -------------------------------------------------------------------------------------------
 
 
 def test_connections_are_found_by_session_and_by_user() -> None:
-    sessions = FakeSessions(HandClock())
+    sessions = FakeSessions(ManualClock(NOON))
     (first, _), (second, _), (other, _) = sessions.issue(), sessions.issue(), sessions.issue("bob")
     registry: Registry[str] = Registry()
     registry.enter("a", first)

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from roomkey import errors
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.domain.access import Access, Grant
-from roomkey.domain.policy import OnCap, OnIdle, SessionPolicy
+from roomkey.domain.lifecycle import OnIdle
+from roomkey.domain.policy import OnCap, SessionPolicy
 from roomkey.domain.session import (
     AnyEvent,
     Client,
@@ -161,7 +162,7 @@ async def test_a_token_opens_its_session_and_only_that() -> None:
         await desk.sessions.authenticate(alice.id + mallory.token[28:])
 
 
-@pytest.mark.parametrize("token", ["", "nonsense", tokens.mint(NOBODY)])
+@pytest.mark.parametrize("token", ["", "nonsense", tokens.mint(NOBODY)], ids=["empty", "nonsense", "of somebody else"])
 async def test_a_token_that_we_did_not_issue_is_never_adopted(token: str) -> None:
     desk = Desk()
 
@@ -642,6 +643,22 @@ async def test_a_session_that_vanishes_in_the_middle_of_a_command_is_not_recreat
         await desk.sessions.suspend_session(session.id)
 
     assert await desk.sessions.count_sessions() == 0
+
+
+# --- listen -------------------------------------------------------------------------------------------
+
+
+async def test_a_listener_that_was_taken_off_hears_nothing_more_and_others_do() -> None:
+    desk = Desk()
+    heard: list[AnyEvent] = []
+    unsubscribe = desk.sessions.on_events(heard.extend)
+    issued = await desk.sessions.create_session("alice")
+
+    unsubscribe()
+    await desk.sessions.activate_session(issued.id)
+
+    assert [event.tag() for event in heard] == ["created"]
+    assert [event.tag() for event in desk.announced] == ["created", "activated"]
 
 
 # --- ask ----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from roomkey.transports.deflate import Inflater, negotiate
-from roomkey.transports.violations import Violation
+from roomkey.wire.close import Violation
 from roomkey.wire.frame import Frame
 
 PLAIN = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"

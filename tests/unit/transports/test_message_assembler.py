@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from roomkey.transports.messages import BINARY, CONTINUATION, TEXT, MessageAssembler, check_utf8, close_code
-from roomkey.transports.violations import Violation, close_payload
+from roomkey.wire.close import Violation, close_payload
 
 
 def feed(

@@ -7,7 +7,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from roomkey.backends.lmdb import commit
 from roomkey.backends.lmdb.commit import Commit, Newcomer
@@ -18,7 +18,17 @@ from roomkey.backends.lmdb.writer import Writer
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import Deleted, Evicted, Session, SessionEvent, SessionFilter, SessionId
 from roomkey.errors import Storage
-from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
+from roomkey.ports import (
+    PLAIN_RECORDS,
+    LoggedEvent,
+    NewSession,
+    Page,
+    RecordCodec,
+    Revocation,
+    Secret,
+    SessionPage,
+    StorageStatistics,
+)
 
 __all__ = ["FileSystemSessionStorage", "FileSystemSettings"]
 
@@ -40,16 +50,24 @@ class FileSystemSessionStorage:
 
     shared = True
 
-    def __init__(self, path: str | PathLike[str], settings: FileSystemSettings | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        settings: FileSystemSettings | None = None,
+        *,
+        codec: RecordCodec = PLAIN_RECORDS,
+    ) -> None:
         self._directory = Path(path)
         self._settings = settings or FileSystemSettings()
+        self._codec = codec
         self._touched: dict[SessionId, datetime] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._file: DataFile | None = None
         self._writer: Writer[DataFile, Commit]
 
     async def __aenter__(self) -> Self:
-        self._writer = Writer(self._directory, self._settings, open_file=DataFile, begin=self._begin)
+        open_file = partial(DataFile, codec=self._codec)
+        self._writer = Writer(self._directory, self._settings, open_file=open_file, begin=self._begin)
         self._file = await self._writer.open()
         return self
 
@@ -110,7 +128,7 @@ class FileSystemSessionStorage:
 
     def _begin(self, transaction: Transaction, file: DataFile) -> Commit:
         # Its thread reads what was touched while ours changes it, entry by entry.
-        return Commit(transaction, file.tables, self._touched)
+        return Commit(transaction, file, self._touched)
 
     # --- touch ----------------------------------------------------------------------------------------
 
@@ -177,7 +195,7 @@ class FileSystemSessionStorage:
     async def count(self, filter: SessionFilter) -> int:
         if filter.user_id is None and filter.created_before is None and filter.created_after is None:
             with self._snapshot() as snapshot:
-                return snapshot.ledger().count(filter.state)
+                return snapshot.counters().count(filter.state)
         counted = 0
         page = Page(limit=SCAN_LIMIT)
         while True:
@@ -195,7 +213,7 @@ class FileSystemSessionStorage:
                 snapshot.overdue(search)
             if search.misplaced:
                 # Nobody waits for it, and reading goes on when the disk is full.
-                self._writer.enqueue(partial(commit.tend, ids=search.misplaced, now=now)).add_done_callback(_ignore)
+                self._writer.enqueue(partial(commit.tend, ids=search.misplaced, now=now))
                 search.misplaced = []
             await asyncio.sleep(0)
         return search.found
@@ -206,7 +224,7 @@ class FileSystemSessionStorage:
 
     async def statistics(self, now: datetime) -> StorageStatistics:
         with self._snapshot() as snapshot:
-            return snapshot.ledger().statistics(now)
+            return snapshot.counters().statistics(now)
 
     async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:
         with self._snapshot() as snapshot:
@@ -215,9 +233,3 @@ class FileSystemSessionStorage:
     async def heads(self) -> Mapping[int, int]:
         with self._snapshot() as snapshot:
             return snapshot.heads()
-
-
-def _ignore(future: "asyncio.Future[Any]") -> None:
-    """Look at what became of it, so that asyncio does not complain that nobody did."""
-    if not future.cancelled():
-        future.exception()

@@ -14,16 +14,16 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from roomkey.backends.lmdb.file import Tables, Transaction
+from roomkey.backends.lmdb.file import MappedFile, Tables, Transaction
 from roomkey.backends.lmdb.layout import (
+    COUNTERS_KEY,
     ENDED,
     EPOCH,
     HEADER,
-    LEDGER_KEY,
     LIVE,
     TIME,
-    Ledger,
-    Position,
+    Counters,
+    UserEntry,
     micros,
     session_key,
     time_key,
@@ -33,7 +33,7 @@ from roomkey.backends.lmdb.log import Log
 from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.backends.records import decode_session, encode_event, encode_session
 from roomkey.domain.lifecycle import apply, deadline
-from roomkey.domain.policy import SessionPolicy, victims
+from roomkey.domain.policy import SessionPolicy, evictions
 from roomkey.domain.session import (
     LIVE_STATES,
     AnyEvent,
@@ -47,9 +47,11 @@ from roomkey.domain.session import (
     partition_of,
 )
 from roomkey.errors import Conflict, NotFound, Serialization
-from roomkey.ports import NewSession, Revocation, Secret
+from roomkey.ports import PLAIN_RECORDS, NewSession, RecordKind, Revocation, Secret
 
 _log = structlog.get_logger("roomkey.storage")
+
+SESSION = RecordKind.SESSION
 
 _NOTHING = b""
 _FIRST_EPOCH = EPOCH.pack(0)
@@ -108,18 +110,20 @@ class Commit(Changes[Tables]):
     ``touched`` is what was seen of sessions and is not in the file yet.
     """
 
-    __slots__ = ("_touched", "_users", "ledger", "log")
+    __slots__ = ("_touched", "_users", "counters", "log")
 
-    def __init__(self, transaction: Transaction, tables: Tables, touched: Mapping[SessionId, datetime]) -> None:
-        super().__init__(transaction, tables)
-        self.ledger = Ledger(transaction.get(LEDGER_KEY, db=tables.meta))
-        self.log = Log(transaction, tables, self.ledger)
-        self._users = transaction.cursor(tables.users)
+    def __init__(
+        self, transaction: Transaction, file: MappedFile[Tables], touched: Mapping[SessionId, datetime]
+    ) -> None:
+        super().__init__(transaction, file)
+        self.counters = Counters(transaction.get(COUNTERS_KEY, db=self.tables.meta))
+        self.log = Log(transaction, file, self.counters)
+        self._users = transaction.cursor(self.tables.users)
         self._touched = touched
 
     def close(self) -> None:
         """Write down the figures."""
-        self.transaction.put(LEDGER_KEY, self.ledger.pack(), db=self.tables.meta)
+        self.transaction.put(COUNTERS_KEY, self.counters.pack(), db=self.tables.meta)
 
     def append(self, event: AnyEvent, record: bytes | None = None) -> None:
         """Give ``event`` the next place in the log of its user's partition."""
@@ -128,7 +132,7 @@ class Commit(Changes[Tables]):
 
     def load(self, key: bytes | None) -> Stored | None:
         """The session with this key as it stands now, changes of this transaction included."""
-        value = None if key is None else self.get(self.tables.sessions, key)
+        value = None if key is None else self.record(SESSION, self.tables.sessions, key)
         if value is None:
             return None
         found = stored(value)
@@ -179,7 +183,7 @@ class Commit(Changes[Tables]):
         record = encode_session(session, secret or found.secret)
         event_record = encode_event(event)
         position = self._move(found, session, event.at, key)
-        self.put(self.tables.sessions, key, HEADER.pack(found.epoch, position) + record)
+        self.put_record(SESSION, self.tables.sessions, key, HEADER.pack(found.epoch, position) + record)
         self.append(event, event_record)
 
     def rewrite(self, found: Stored, position: int) -> None:
@@ -191,21 +195,20 @@ class Commit(Changes[Tables]):
         self._write(found, epoch, found.position)
 
     def _write(self, found: Stored, epoch: int, position: int) -> None:
-        session, secret = found.session, found.secret
-        self.put(
-            self.tables.sessions, session.id.encode(), HEADER.pack(epoch, position) + encode_session(session, secret)
-        )
+        key = found.session.id.encode()
+        record = encode_session(found.session, found.secret)
+        self.put_record(SESSION, self.tables.sessions, key, HEADER.pack(epoch, position) + record)
 
     def _move(self, found: Stored, session: Session, at: datetime, key: bytes) -> int:
         """Bring the indexes and counters in line; returns the place in the time index."""
         before = found.session
         if session.state is not before.state:
-            self.ledger.moved(before.state, session.state)
+            self.counters.moved(before.state, session.state)
         due = deadline(session)
         if due is not None and before.state in LIVE_STATES:
             return self.reschedule(found, micros(due)) if micros(due) < found.position else found.position
         if due is None and before.state in LIVE_STATES:
-            self.ledger.finished(at - session.created_at)
+            self.counters.finished(at - session.created_at)
         self.forget(found)
         return self._enter(session, key, due or at)
 
@@ -222,14 +225,14 @@ class Commit(Changes[Tables]):
         key = session.id.encode()
         live = session.state in LIVE_STATES
         prefix = user_prefix(session.user_id.encode())
-        entry = Position(micros(session.created_at), key).key(prefix, LIVE if live else ENDED)
+        entry = UserEntry(micros(session.created_at), key).key(prefix, LIVE if live else ENDED)
         self.remove(self.tables.users, entry)
         self.remove(self.tables.deadlines if live else self.tables.ended, time_key(found.position, key))
 
     def _enter(self, session: Session, key: bytes, when: datetime) -> int:
         live = session.state in LIVE_STATES
         prefix = user_prefix(session.user_id.encode())
-        entry = Position(micros(session.created_at), key).key(prefix, LIVE if live else ENDED)
+        entry = UserEntry(micros(session.created_at), key).key(prefix, LIVE if live else ENDED)
         position = micros(when)
         self.put(self.tables.users, entry)
         self.put(self.tables.deadlines if live else self.tables.ended, time_key(position, key))
@@ -238,7 +241,7 @@ class Commit(Changes[Tables]):
 
 def stored(value: bytes) -> Stored:
     """
-    What lies in ``sessions``.
+    What a value of ``sessions`` says, once it has been decoded.
 
     Raises:
         Serialization: If it is damaged.
@@ -257,35 +260,33 @@ def create(commit: Commit, newcomers: Sequence[Newcomer], policy: SessionPolicy,
     evicted: list[Evicted] = []
     for prefix, count in per_user.items():
         keys = commit.live_keys(prefix)
-        if len(keys) + count > policy.cap:
-            live = _not_overdue(commit, keys, now)
-            surplus = victims([found.session for found in live.values()], count, policy)
-            evicted += [_evict(commit, live[id], now) for id in surplus]
+        if not policy.has_room(len(keys), count):
+            evicted += _make_room(commit, keys, count, policy, now)
     # The most frequent write of all, hence written out.
-    tables, put = commit.tables, commit.transaction.put
+    tables, put, codec = commit.tables, commit.transaction.put, commit.codec
     for new in newcomers:
         value = commit.epoch(new.user) + new.place + new.record
+        if codec is not PLAIN_RECORDS:
+            value = codec.encode(SESSION, new.key, 0, value)
         if not put(new.key, value, True, False, False, tables.sessions):
             raise Conflict("a session with this id exists")
         commit.writes += 1
         put(new.user_entry, _NOTHING, True, True, False, tables.users)
         put(new.deadline_entry, _NOTHING, True, True, False, tables.deadlines)
         commit.log.append(new.partition, new.event_record)
-        commit.ledger.created(new.at)
+        commit.counters.created(new.at)
     return evicted
 
 
-def _not_overdue(commit: Commit, keys: Iterable[bytes], now: datetime) -> dict[SessionId, Stored]:
-    """The sessions that count for the cap."""
-    live = (found for key in keys if (found := commit.load_readable(key)) is not None)
-    return {found.session.id: found for found in live if (due := deadline(found.session)) is not None and due > now}
-
-
-def _evict(commit: Commit, found: Stored, now: datetime) -> Evicted:
-    session = found.session
-    event = Evicted(session=session.id, user=session.user_id, version=session.version + 1, at=now, cause="cap")
-    commit.change(found, apply(session, event), event)
-    return event
+def _make_room(
+    commit: Commit, keys: Iterable[bytes], newcomers: int, policy: SessionPolicy, now: datetime
+) -> list[Evicted]:
+    live = {found.session.id: found for key in keys if (found := commit.load_readable(key)) is not None}
+    events = evictions((found.session for found in live.values()), newcomers, policy, now)
+    for event in events:
+        found = live[event.session]
+        commit.change(found, apply(found.session, event), event)
+    return events
 
 
 def update(commit: Commit, session: Session, event: SessionEvent, secret: Secret | None) -> None:
@@ -321,7 +322,7 @@ def delete(commit: Commit, event: Deleted) -> bool:
         raise Conflict(_CHANGED)
     commit.forget(found)
     commit.remove(commit.tables.sessions, key)
-    commit.ledger.removed(found.session.state)
+    commit.counters.removed(found.session.state)
     commit.append(event)
     return True
 

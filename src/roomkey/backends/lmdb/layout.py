@@ -11,7 +11,7 @@ Keys sort as bytes, so numbers are big-endian, and times are microseconds since 
 | deadlines | time, id | nothing; of live sessions, never later than their deadline |
 | ended | time of the last event, id | nothing |
 | events, slots | | see ``log`` |
-| meta | ``format``, ``ledger``, ``tails`` | see ``FORMAT``, ``Ledger`` and ``log`` |
+| meta | ``format``, ``ledger``, ``tails`` | see ``FORMAT``, ``Counters`` and ``log`` |
 """
 
 import struct
@@ -25,7 +25,7 @@ FORMAT: Final = b"roomkey 1"
 """What the whole file is; a file with another mark is not touched."""
 
 FORMAT_KEY: Final = b"format"
-LEDGER_KEY: Final = b"ledger"
+COUNTERS_KEY: Final = b"ledger"  # another word would be another format
 TAILS_KEY: Final = b"tails"
 
 MAX_KEY_BYTES: Final = 511
@@ -75,7 +75,7 @@ def time_key(micros: int, key: bytes) -> bytes:
     return TIME.pack(micros) + key
 
 
-class Ledger:
+class Counters:
     """
     The figures that every commit keeps current: counters, and where the event log ends.
 
@@ -147,8 +147,8 @@ class Ledger:
         )
 
 
-class Position(NamedTuple):
-    """A place in a user's list: sessions are listed by their creation, then by id."""
+class UserEntry(NamedTuple):
+    """An entry of ``users``. A user's sessions are listed by their creation, then by id."""
 
     created: int
     id: bytes
@@ -158,18 +158,18 @@ class Position(NamedTuple):
         return prefix + part + TIME.pack(self.created) + self.id
 
     def pack(self) -> bytes:
-        """The place as bytes, for cursors."""
+        """The entry as bytes, for cursors."""
         return TIME.pack(self.created) + self.id
 
     @classmethod
-    def unpack(cls, value: bytes) -> "Position":
-        """The place that ``pack`` wrote down."""
+    def unpack(cls, value: bytes) -> "UserEntry":
+        """The entry that ``pack`` wrote down."""
         (created,) = TIME.unpack_from(value)
         return cls(created, value[TIME.size :])
 
     @classmethod
-    def of(cls, key: bytes, prefix: bytes) -> "Position":
-        """The place that a key in ``users`` names."""
+    def of(cls, key: bytes, prefix: bytes) -> "UserEntry":
+        """The entry that has this key in ``users``."""
         start = len(prefix) + 1
         (created,) = TIME.unpack_from(key, start)
         return cls(created, key[start + TIME.size :])

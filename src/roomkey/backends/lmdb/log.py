@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from roomkey.backends.lmdb.file import Table, Tables, Transaction
-from roomkey.backends.lmdb.layout import TAILS_KEY, Ledger
+from roomkey.backends.lmdb.file import MappedFile, Table, Tables, Transaction
+from roomkey.backends.lmdb.layout import TAILS_KEY, Counters
 from roomkey.backends.records import decode_event
 from roomkey.domain.session import PARTITIONS
+from roomkey.ports import PLAIN_RECORDS, RecordKind
 
 SLOT_SIZE: Final = 256
 
+_EVENT: Final = RecordKind.EVENT
 _EVENT_KEY: Final = struct.Struct(">IBQ")
 _SLOT_KEY: Final = struct.Struct(">I")
 _NUMBER: Final = struct.Struct(">Q")
@@ -37,31 +39,35 @@ class LogEntry(NamedTuple):
 class Log:
     """The log as one transaction sees it; ``append`` and ``purge`` need one that may write."""
 
-    __slots__ = ("_events", "_ledger", "_meta", "_slots", "_transaction")
+    __slots__ = ("_codec", "_counters", "_events", "_meta", "_slots", "_transaction")
 
-    def __init__(self, transaction: Transaction, tables: Tables, ledger: Ledger) -> None:
+    def __init__(self, transaction: Transaction, file: MappedFile[Tables], counters: Counters) -> None:
+        tables = file.tables
         self._transaction = transaction
+        self._codec = file.codec
         self._events: Table = tables.events
         self._slots: Table = tables.slots
         self._meta: Table = tables.meta
-        self._ledger = ledger
+        self._counters = counters
 
     def append(self, partition: int, record: bytes) -> None:
         """Give an event the next place in its partition."""
-        ledger = self._ledger
-        if ledger.room == 0:
-            ledger.slot += 1
-            ledger.room = SLOT_SIZE
-            self._transaction.put(_SLOT_KEY.pack(ledger.slot), _NUMBERS.pack(*ledger.heads), db=self._slots)
-        ledger.room -= 1
-        ledger.heads[partition] = sequence = ledger.heads[partition] + 1
-        key = _EVENT_KEY.pack(ledger.slot, partition, sequence)
+        counters = self._counters
+        if counters.room == 0:
+            counters.slot += 1
+            counters.room = SLOT_SIZE
+            self._transaction.put(_SLOT_KEY.pack(counters.slot), _NUMBERS.pack(*counters.heads), db=self._slots)
+        counters.room -= 1
+        counters.heads[partition] = sequence = counters.heads[partition] + 1
+        key = _EVENT_KEY.pack(counters.slot, partition, sequence)
+        if self._codec is not PLAIN_RECORDS:
+            record = self._codec.encode(_EVENT, key, 0, record)
         self._transaction.put(key, record, True, True, False, self._events)  # keywords cost half a microsecond
 
     def after(self, partition: int, sequence: int) -> Iterator[LogEntry]:
         """The events of a partition behind ``sequence``, as far as they were not purged."""
         last = max(sequence, self._tails()[partition])
-        if last >= self._ledger.heads[partition]:
+        if last >= self._counters.heads[partition]:
             return
         first = self._first_slot()
         if first is None:
@@ -75,8 +81,10 @@ class Log:
                         if place[:2] != (slot, partition):
                             break
                         last = place[2]
+                        if self._codec is not PLAIN_RECORDS:
+                            record = self._codec.decode(_EVENT, key, 0, record)  # noqa: PLW2901
                         yield LogEntry(last, record, key)
-                if slot >= self._ledger.slot:
+                if slot >= self._counters.slot:
                     return
                 slot = self._slot_after(partition, last, slot + 1)
 
@@ -102,7 +110,7 @@ class Log:
 
     def _drop_empty_slots(self, tails: list[int]) -> None:
         slot = self._first_slot()
-        while slot is not None and slot < self._ledger.slot:
+        while slot is not None and slot < self._counters.slot:
             following = _NUMBERS.unpack(self._start_of(slot + 1))
             if any(start > tail for start, tail in zip(following, tails, strict=True)):
                 return
@@ -121,10 +129,10 @@ class Log:
     def _slot_after(self, partition: int, sequence: int, low: int) -> int:
         """The slot of the event behind ``sequence``, which is not before ``low``: the last that starts no later."""
         step = 1
-        while low + step <= self._ledger.slot and self._start(low + step, partition) <= sequence:
+        while low + step <= self._counters.slot and self._start(low + step, partition) <= sequence:
             low += step
             step *= 2
-        high = min(low + step, self._ledger.slot + 1)
+        high = min(low + step, self._counters.slot + 1)
         while high - low > 1:
             middle = (low + high) // 2
             if self._start(middle, partition) <= sequence:

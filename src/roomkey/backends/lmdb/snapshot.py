@@ -1,7 +1,5 @@
 """The reads: what one moment of the file contains. Nothing here awaits, so a snapshot never stays open."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from heapq import heappop, heappush, merge
@@ -11,16 +9,17 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from roomkey.backends.lmdb.file import DataFile, Moment, Tables
+from roomkey.backends.cursors import decode_cursor, encode_cursor, not_ours
+from roomkey.backends.lmdb.file import DataFile, ReadTransaction, Tables
 from roomkey.backends.lmdb.layout import (
+    COUNTERS_KEY,
     ENDED,
     EPOCH,
     HEADER,
-    LEDGER_KEY,
     LIVE,
     TIME,
-    Ledger,
-    Position,
+    Counters,
+    UserEntry,
     micros,
     user_key,
     user_prefix,
@@ -29,12 +28,19 @@ from roomkey.backends.lmdb.log import Log
 from roomkey.backends.records import decode_event, decode_session, decode_session_only
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
-from roomkey.errors import InvalidInput, Serialization
-from roomkey.ports import LoggedEvent, Page, Secret, SessionPage
+from roomkey.errors import Serialization
+from roomkey.ports import PLAIN_RECORDS, LoggedEvent, Page, RecordKind, Secret, SessionPage
 
 SCAN_LIMIT: Final = 2000
 """So many sessions are looked at between two turns of the event loop: some six milliseconds."""
 
+MAX_CURSOR_BYTES: Final = 255
+"""Far more than an id and a time take, and with what else is in a key less than LMDB allows."""
+
+_ID: Final = b"i"
+_ENTRY: Final = b"u"
+
+SESSION = RecordKind.SESSION
 EXPIRED, INVALIDATED = SessionState.EXPIRED, SessionState.INVALIDATED
 
 _log = structlog.get_logger("roomkey.storage")
@@ -77,7 +83,7 @@ class OverdueSearch:
             heappush(self._waiting, (place, session.id, session))
 
 
-class Snapshot(Moment[Tables]):
+class Snapshot(ReadTransaction[Tables]):
     """
     One moment of the sessions.
 
@@ -95,16 +101,26 @@ class Snapshot(Moment[Tables]):
 
     def session(self, key: bytes | None) -> Session | None:
         """The session with this key."""
-        value = None if key is None else self._get(key, None, self._file.tables.sessions)
+        if key is None:
+            return None
+        file = self._file
+        value = self._get(key, None, file.tables.sessions)
         if value is None:
             return None
+        if file.codec is not PLAIN_RECORDS:
+            value = file.codec.decode(SESSION, key, 0, value)
         return self._as_read(decode_session_only(value[HEADER.size :]), value)
 
     def session_with_secret(self, key: bytes | None) -> tuple[Session, Secret] | None:
         """The session with this key, and its secret."""
-        value = None if key is None else self._get(key, None, self._file.tables.sessions)
+        if key is None:
+            return None
+        file = self._file
+        value = self._get(key, None, file.tables.sessions)
         if value is None:
             return None
+        if file.codec is not PLAIN_RECORDS:
+            value = file.codec.decode(SESSION, key, 0, value)
         session, secret = decode_session(value[HEADER.size :])
         return self._as_read(session, value), secret
 
@@ -133,12 +149,12 @@ class Snapshot(Moment[Tables]):
 
     def list_all(self, filter: SessionFilter, page: Page) -> SessionPage:
         """A page in the order of the ids."""
-        after = None if page.cursor is None else _position(page.cursor, b"i")
+        after = None if page.cursor is None else _id_of(page.cursor)
         found: list[Session] = []
         last = b""
         for looked_at, key in enumerate(self._keys(self._file.tables.sessions, after or b"")):
             if len(found) == page.limit or looked_at > SCAN_LIMIT:
-                return SessionPage(found, _cursor(b"i", last))
+                return SessionPage(found, encode_cursor(_ID, last))
             if key == after:
                 continue
             last = key
@@ -149,34 +165,34 @@ class Snapshot(Moment[Tables]):
 
     def list_user(self, user_id: str, filter: SessionFilter, page: Page) -> SessionPage:
         """A page of a user's sessions, oldest first."""
-        after = None if page.cursor is None else Position.unpack(_position(page.cursor, b"u"))
+        after = None if page.cursor is None else _entry_of(page.cursor)
         found: list[Session] = []
         last = after
-        for looked_at, place in enumerate(self.places(user_id, after)):
+        for looked_at, entry in enumerate(self.entries(user_id, after)):
             if last is not None and (len(found) == page.limit or looked_at == SCAN_LIMIT):
-                return SessionPage(found, _cursor(b"u", last.pack()))
-            last = place
-            session = self.session(place.id)
+                return SessionPage(found, encode_cursor(_ENTRY, last.pack()))
+            last = entry
+            session = self.session(entry.id)
             if session is not None and filter.matches(session):
                 found.append(session)
         return SessionPage(found)
 
-    def places(self, user_id: str, after: Position | None = None) -> Iterator[Position]:
-        """Where a user's sessions stand in the list, behind ``after``."""
+    def entries(self, user_id: str, after: UserEntry | None = None) -> Iterator[UserEntry]:
+        """The entries of a user's sessions, behind ``after``."""
         key = user_key(user_id)
         if key is None:
             return
         prefix = user_prefix(key)
-        for place in merge(self._places(prefix, LIVE, after), self._places(prefix, ENDED, after)):
-            if place != after:
-                yield place
+        for entry in merge(self._entries(prefix, LIVE, after), self._entries(prefix, ENDED, after)):
+            if entry != after:
+                yield entry
 
-    def _places(self, prefix: bytes, part: bytes, after: Position | None) -> Iterator[Position]:
+    def _entries(self, prefix: bytes, part: bytes, after: UserEntry | None) -> Iterator[UserEntry]:
         common = prefix + part
         for key in self._keys(self._file.tables.users, common if after is None else after.key(prefix, part)):
             if not key.startswith(common):
                 return
-            yield Position.of(key, prefix)
+            yield UserEntry.of(key, prefix)
 
     # --- chores ---------------------------------------------------------------------------------------
 
@@ -209,30 +225,27 @@ class Snapshot(Moment[Tables]):
 
     def events(self, partition: int, after: int, limit: int) -> list[LoggedEvent]:
         """Events of a partition behind ``after``."""
-        log = Log(self._transaction, self._file.tables, self.ledger())
+        log = Log(self._transaction, self._file, self.counters())
         return [
             LoggedEvent(each.sequence, decode_event(each.record)) for each in islice(log.after(partition, after), limit)
         ]
 
     def heads(self) -> dict[int, int]:
         """The last sequence number of every partition that has one."""
-        value = self._get(LEDGER_KEY, None, self._file.tables.meta)
-        return {} if value is None else Ledger.heads_of(value)
+        value = self._get(COUNTERS_KEY, None, self._file.tables.meta)
+        return {} if value is None else Counters.heads_of(value)
 
-    def ledger(self) -> Ledger:
+    def counters(self) -> Counters:
         """The counters."""
-        return Ledger(self._get(LEDGER_KEY, None, self._file.tables.meta))
+        return Counters(self._get(COUNTERS_KEY, None, self._file.tables.meta))
 
 
-def _cursor(kind: bytes, position: bytes) -> str:
-    return urlsafe_b64encode(kind + position).decode().rstrip("=")
+def _id_of(cursor: str) -> bytes:
+    return decode_cursor(cursor, _ID, max_bytes=MAX_CURSOR_BYTES)
 
 
-def _position(cursor: str, kind: bytes) -> bytes:
-    try:
-        value = urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
-    except (Base64Error, UnicodeEncodeError):
-        value = b""
-    if not value.startswith(kind) or not TIME.size < len(value) <= 256:
-        raise InvalidInput("the cursor is not one of ours")
-    return value[len(kind) :]
+def _entry_of(cursor: str) -> UserEntry:
+    position = decode_cursor(cursor, _ENTRY, max_bytes=MAX_CURSOR_BYTES)
+    if len(position) < TIME.size:
+        raise not_ours()
+    return UserEntry.unpack(position)

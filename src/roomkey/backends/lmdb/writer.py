@@ -5,7 +5,7 @@ While one batch waits for the disk, the next one collects. Filling a transaction
 of which gives the interpreter's lock away; a busy event loop would take it every time and give it back after
 five milliseconds. So the loop stands still for the moment it takes to fill a transaction, and works while
 the writer waits for the disk. It is told what became of a batch when it is asked to stand still for the next
-one, or at once when nothing follows.
+one, or at once when nothing follows. All writers of a loop share one budget of standing still.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, Final, Generic, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import lmdb
 import structlog
@@ -33,7 +34,10 @@ READER_CHECK_SECONDS: Final = 60.0
 """How often the traces of processes that died while reading are removed; they keep old pages from being reused."""
 
 STANDSTILL_SECONDS: Final = 0.02
-"""The longest that the loop and the writer wait for each other; filling a transaction takes one or two milliseconds."""
+"""
+The longest that the loop stands still for its writers before it has a turn for everybody else, and that a writer waits
+for it. Filling a transaction takes one or two milliseconds.
+"""
 
 PING_SECONDS: Final = 1.0
 """A commit that is as recent as this shows that writing works."""
@@ -51,8 +55,8 @@ class _Waiting(NamedTuple):
     change: Callable[[Any], Any]
 
 
-class _Outcome(NamedTuple):
-    """What became of a change."""
+class _Answer(NamedTuple):
+    """What became of a change, for whoever asked for it."""
 
     future: "asyncio.Future[Any]"
     result: Any
@@ -69,6 +73,35 @@ class _Pause:
         self.over = Lock()
         self.begun.acquire()
         self.over.acquire()
+
+
+class Standstill:
+    """
+    How long a loop may still stand still. Two writers that ask one after the other get no more than one would.
+
+    Once it has begun, everything that waits for the loop has a turn before the budget is whole again.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._left = STANDSTILL_SECONDS
+
+    def spend(self, wait: Callable[[float], object]) -> None:
+        """Call ``wait``, which blocks the loop, with the seconds that are left."""
+        if self._left == STANDSTILL_SECONDS:
+            loop = asyncio.get_running_loop()
+            # Not in the next turn: in that, a writer that asks meanwhile comes before what arrives from outside.
+            loop.call_soon(loop.call_soon, self._renew)
+        began = self._clock()
+        wait(self._left)
+        self._left = max(0.0, self._left - (self._clock() - began))
+
+    def _renew(self) -> None:
+        self._left = STANDSTILL_SECONDS
+
+
+_standstills: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Standstill]] = WeakKeyDictionary()
+"""One for each loop, because its writers belong to stores that do not know each other."""
 
 
 class _Spoiled(Exception):  # nobody's error: the others of the batch start over without it
@@ -102,6 +135,7 @@ class Writer(Generic[FileT, ChangesT]):
         self._begin = begin
         self._timeout = settings.timeout.total_seconds()
         self._loop = asyncio.get_running_loop()
+        self._standstill = _standstills.setdefault(self._loop, Standstill())
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._unanswered: set[asyncio.Future[Any]] = set()
         self._answered_at = monotonic()
@@ -110,7 +144,7 @@ class Writer(Generic[FileT, ChangesT]):
         self._opened: asyncio.Future[FileT] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._closing = False
-        self._answers: list[_Outcome] = []
+        self._answers: list[_Answer] = []
         self._checked_readers_at = monotonic()
         self._thread = Thread(target=self._run, name="roomkey-lmdb-writer", daemon=True)
         self._committed_at = 0.0
@@ -145,7 +179,7 @@ class Writer(Generic[FileT, ChangesT]):
         return await self.enqueue(change)
 
     def enqueue(self, change: Callable[[ChangesT], T]) -> "asyncio.Future[T]":
-        """Like ``submit`` for a change that cannot wait for room."""
+        """Like ``submit`` for a change that cannot wait for room. Nobody needs to look at the future."""
         if self._closing:
             raise Storage("the storage is closed")
         future: asyncio.Future[T] = self._loop.create_future()
@@ -202,9 +236,9 @@ class Writer(Generic[FileT, ChangesT]):
             # They stay in the set, which bounds the queue, until the thread has got rid of them.
             for future in self._unanswered:
                 if not future.done():
-                    future.set_exception(Storage(f"{self._directory}: the disk does not answer"))
+                    _fail(future, Storage(f"{self._directory}: the disk does not answer"))
 
-    def _settle(self, answers: list[_Outcome]) -> None:
+    def _settle(self, answers: list[_Answer]) -> None:
         self._answered_at = monotonic()
         for future, result, error in answers:
             self._unanswered.discard(future)
@@ -213,13 +247,13 @@ class Writer(Generic[FileT, ChangesT]):
             if error is None:
                 future.set_result(result)
             else:
-                future.set_exception(error)
+                _fail(future, error)
         self._room.set()
 
-    def _stand_still(self, answers: list[_Outcome], pause: "_Pause") -> None:
+    def _stand_still(self, answers: list[_Answer], pause: "_Pause") -> None:
         self._settle(answers)
         pause.begun.release()
-        pause.over.acquire(timeout=STANDSTILL_SECONDS)
+        self._standstill.spend(partial(pause.over.acquire, True))  # Lock takes no keyword for it
 
     # --- on the writer's thread -----------------------------------------------------------------------
 
@@ -234,8 +268,8 @@ class Writer(Generic[FileT, ChangesT]):
         while running:
             batch, running = self._collect(wait=not self._answers)
             if batch:
-                outcomes = self._write(batch)  # replaces the list of answers
-                self._answers.extend(outcomes)
+                answers = self._write(batch)  # replaces the list of answers
+                self._answers.extend(answers)
             else:
                 self._tell()
         self._tell()
@@ -257,15 +291,15 @@ class Writer(Generic[FileT, ChangesT]):
             return batch, True
         return batch, False
 
-    def _write(self, batch: list[_Waiting]) -> list[_Outcome]:
+    def _write(self, batch: list[_Waiting]) -> list[_Answer]:
         """Commit the batch, whatever that takes; what became of each change."""
-        failed: list[_Outcome] = []
+        failed: list[_Answer] = []
         try:
             while True:
                 try:
                     return failed + self._attempt(batch)
                 except _Spoiled as spoiled:
-                    failed.append(_Outcome(spoiled.waiting.future, None, spoiled.error))
+                    failed.append(_Answer(spoiled.waiting.future, None, spoiled.error))
                     batch = [waiting for waiting in batch if waiting is not spoiled.waiting]
                 except lmdb.MapFullError:
                     self._while_nobody_reads(self._file.grow)
@@ -281,14 +315,14 @@ class Writer(Generic[FileT, ChangesT]):
             _log.exception("storage_writer_failed")
         _log.error("storage_write_failed", reason=self.trouble, changes=len(batch))
         message = f"{self._directory}: {self.trouble}"
-        return failed + [_Outcome(future, None, Storage(message)) for future, _ in batch]
+        return failed + [_Answer(future, None, Storage(message)) for future, _ in batch]
 
-    def _attempt(self, batch: list[_Waiting]) -> list[_Outcome]:
+    def _attempt(self, batch: list[_Waiting]) -> list[_Answer]:
         transaction = self._file.environment.begin(write=True)
         try:
             with self._while_the_loop_stands_still():
                 commit = self._begin(transaction, self._file)
-                outcomes = [_apply(commit, waiting) for waiting in batch]
+                answers = [_apply(commit, waiting) for waiting in batch]
                 if commit.writes:
                     commit.close()
             if commit.writes:
@@ -297,7 +331,7 @@ class Writer(Generic[FileT, ChangesT]):
         finally:
             transaction.abort()  # does nothing after a commit
         self._check_readers()
-        return outcomes
+        return answers
 
     @contextmanager
     def _while_the_loop_stands_still(self) -> Generator[None]:
@@ -350,18 +384,23 @@ class Writer(Generic[FileT, ChangesT]):
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
+def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # asyncio then does not complain if nobody else looks at it
+
+
 def _probe(commit: Changes[Any], size: int) -> None:
     commit.probe(size)
 
 
-def _apply(commit: Changes[Any], waiting: _Waiting) -> _Outcome:
+def _apply(commit: Changes[Any], waiting: _Waiting) -> _Answer:
     future, change = waiting
     before = commit.writes
     try:
-        return _Outcome(future, change(commit))
+        return _Answer(future, change(commit))
     except RoomkeyError as error:
         if commit.writes == before:
-            return _Outcome(future, None, error)
+            return _Answer(future, None, error)
         raise _Spoiled(waiting, error) from error
     except lmdb.BadValsizeError as error:
         raise _Spoiled(waiting, Storage("a key is longer than LMDB allows")) from error

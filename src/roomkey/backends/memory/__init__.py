@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from roomkey.domain.lifecycle import apply, deadline
-from roomkey.domain.policy import SessionPolicy, victims
+from roomkey.domain.policy import SessionPolicy, evictions
 from roomkey.domain.session import (
     LIVE_STATES,
     PARTITIONS,
@@ -95,7 +95,7 @@ class MemorySessionStorage:
             if each.session.id in records:
                 raise Conflict("a session with this id exists")
         live = self._live.get(user, ())
-        evicted = self._make_room(live, len(new), policy, now) if len(live) + len(new) > policy.cap else []
+        evicted = [] if policy.has_room(len(live), len(new)) else self._make_room(live, len(new), policy, now)
         epoch = self._epochs.get(user, 0)
         log = self._logs[partition_of_id(new[0].session.id)]
         for each in new:
@@ -121,13 +121,9 @@ class MemorySessionStorage:
         self, live: Iterable[SessionId], newcomers: int, policy: SessionPolicy, now: datetime
     ) -> list[Evicted]:
         sessions = [self._records[id].session for id in live]
-        counting = [session for session in sessions if (due := deadline(session)) is not None and due > now]
-        events: list[Evicted] = []
-        for id in victims(counting, newcomers, policy):
-            session = self._records[id].session
-            event = Evicted(session=id, user=session.user_id, version=session.version + 1, at=now, cause="cap")
-            self._put(apply(session, event), event)
-            events.append(event)
+        events = evictions(sessions, newcomers, policy, now)
+        for event in events:
+            self._put(apply(self._records[event.session].session, event), event)
         return events
 
     async def get(self, id: SessionId) -> Session | None:

@@ -15,6 +15,7 @@ from roomkey.errors import Conflict, DocumentNotFound
 from roomkey.ports import (
     DocumentPage,
     DocumentRecord,
+    DocumentTail,
     DocumentUpdate,
     DocumentVersion,
     NewVersion,
@@ -98,6 +99,13 @@ class MemoryDocumentStore:
         document.updated_at = max([document.updated_at, *(update.at for update in updates)])
         return document.sequence
 
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        document = self._existing(name, lineage)
+        if after < document.upto:
+            return DocumentTail(document.sequence, None)
+        start = after - document.upto
+        return DocumentTail(document.sequence, document.log[start : start + limit])
+
     async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
         document = self._of(name, lineage)
         if document is None or not document.upto < upto <= document.sequence:
@@ -117,9 +125,6 @@ class MemoryDocumentStore:
         del self._names[bisect_left(self._names, name)]
         self._deleted.add((name, lineage))
         return True
-
-    async def is_deleted(self, name: str, lineage: str) -> bool:
-        return (name, lineage) in self._deleted
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         start = bisect_left(self._names, prefix)

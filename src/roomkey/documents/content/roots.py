@@ -14,10 +14,11 @@ from pycrdt import Array, Doc, Map, Text, XmlFragment
 from roomkey.documents.content import text_edits
 from roomkey.documents.content.json_patch import is_same, merged, operations_between, patched, pointer
 from roomkey.documents.content.reconcile import reconcile
-from roomkey.documents.content.values import LARGEST_INTEGER, SharedType, plain
+from roomkey.documents.content.values import SharedType, plain
 from roomkey.documents.crdt.updates import MAX_VALUE_DEPTH, BlockKind, Places, SharedKind, Structs, read_update
 from roomkey.errors import InvalidInput
 from roomkey.security.inspection import is_deeper
+from roomkey.wire.lib0 import MAX_NUMBER
 
 MAX_EDITS: Final = 1_000
 """Of texts, in one change."""
@@ -219,7 +220,7 @@ def _check_scalars(value: Any) -> None:
         one = waiting.pop()
         if isinstance(one, str):
             _check_text(one)
-        elif isinstance(one, int) and abs(one) > LARGEST_INTEGER:
+        elif isinstance(one, int) and abs(one) > MAX_NUMBER:
             raise InvalidInput("a whole number is beyond 2^53 - 1")
         elif isinstance(one, list):
             waiting += cast("list[Any]", one)

@@ -14,15 +14,13 @@ import msgspec
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from roomkey.errors import InvalidInput
+from roomkey.wire.lib0 import MAX_NUMBER
 
 MAX_DEPTH: Final = 100
 """Of types and values within one another, where they are read."""
 
 MAX_WALKED_ITEMS: Final = 5_000
 """Longer arrays are read by the native library at once: it is quick, but has lists of numbers for bytes."""
-
-LARGEST_INTEGER: Final = 2**53 - 1
-"""What a number of JavaScript holds exactly."""
 
 SharedType = Text | Array[Any] | Map[Any] | XmlFragment | XmlElement | XmlText
 
@@ -78,7 +76,7 @@ def _scalar(value: Any) -> Any:
         # JavaScript has one kind of number, of which JSON has no infinity.
         if not isfinite(value):
             return None
-        return int(value) if value.is_integer() and abs(value) <= LARGEST_INTEGER else value
+        return int(value) if value.is_integer() and abs(value) <= MAX_NUMBER else value
     if isinstance(value, bytes | bytearray):
         return b64encode(value).decode()
     if isinstance(value, Doc):

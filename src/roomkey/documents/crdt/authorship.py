@@ -77,13 +77,6 @@ class Authorship:
         for units in clients_of(update.data):
             self._add(units.client, Contribution(units.clock, units.end, author, minute))
 
-    def merge(self, later: "Authorship") -> None:
-        """Add what ``later`` knows and this does not."""
-        for client, contributions in later._clients.items():  # noqa: SLF001  # one of us
-            for contribution in contributions:
-                author = self._authors.setdefault(contribution.author, contribution.author)
-                self._add(client, contribution._replace(author=author))
-
     def contributions(self, client: int, clock: int, end: int) -> Iterator[Contribution]:
         """What is known of the units of ``client`` from ``clock`` up to ``end``, in order, cut to these bounds."""
         known = self._clients.get(client, [])

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from roomkey.realtime.protocol.yjs_messages import GONE, MAX_NUMBER, AwarenessEntry
+from roomkey.wire.lib0 import GONE, MAX_NUMBER, AwarenessEntry
 
 MAX_REMEMBERED: Final = 1_000
 """So many clients that left are remembered in each document, the latest ones."""
@@ -28,7 +28,7 @@ class Owner(Struct, frozen=True, gc=False):
     user: str
 
 
-class Outcome(Struct, frozen=True, gc=False):
+class AwarenessOutcome(Struct, frozen=True, gc=False):
     """
     What became of an awareness update: entries that everybody is to be told, and that its sender is to be told.
 
@@ -79,7 +79,7 @@ class Awareness:
         """What everybody shows, and who has left: for those who may know somebody who is not there any more."""
         return [*self.entries(), *(AwarenessEntry(client, clock, GONE) for client, clock in self._left.items())]
 
-    def apply(self, entries: Iterable[AwarenessEntry], owner: Owner) -> Outcome:
+    def apply(self, entries: Iterable[AwarenessEntry], owner: Owner) -> AwarenessOutcome:
         """Take what a connection says about clients, as far as they are its own."""
         news: list[AwarenessEntry] = []
         reminders: list[AwarenessEntry] = []
@@ -94,7 +94,7 @@ class Awareness:
             left = self._left.get(entry.client)
             if left is not None and not entry.is_gone and entry.clock <= left:
                 reminders.append(AwarenessEntry(entry.client, left, GONE))
-        return Outcome(news, reminders, is_activity)
+        return AwarenessOutcome(news, reminders, is_activity)
 
     def leave(self, connection: Hashable) -> list[AwarenessEntry]:
         """The connection is gone. What the others must be told of its clients."""

@@ -8,8 +8,16 @@ import structlog
 from pycrdt import Doc, TransactionEvent, merge_updates
 
 from roomkey.documents.crdt.nesting import Nesting
-from roomkey.documents.crdt.updates import ClockRange, MalformedUpdate, Structs, clients_of, read_update, validate
-from roomkey.realtime.protocol.yjs_messages import EMPTY_STATE, read_state
+from roomkey.documents.crdt.updates import (
+    ClockRange,
+    Keystroke,
+    MalformedUpdate,
+    Structs,
+    clients_of,
+    read_update,
+    validate,
+)
+from roomkey.wire.lib0 import EMPTY_STATE, read_state
 
 _log = structlog.get_logger("roomkey.documents")
 
@@ -53,14 +61,14 @@ class Replica:
             PoisonUpdate, ReplicaLost: As they say.
         """
         try:
-            structs = validate(update)
+            content = validate(update)
             self._nesting.admit(update, self.since)
         except MalformedUpdate as error:
             raise PoisonUpdate(str(error)) from None
         if len(self.waiting) >= MAX_WAITING and self._would_wait(update):
             raise PoisonUpdate("too many changes wait for others")
         self._apply(update)
-        self._look_for_what_waits(update, structs)
+        self._look_for_what_waits(update, content)
 
     def load(self, update: bytes, *, whole: bool) -> None:
         """
@@ -75,15 +83,14 @@ class Replica:
         else:
             self._look_for_what_waits(update, read_update(update))
 
-    def _look_for_what_waits(self, update: bytes, structs: Structs | None) -> None:
-        """``structs`` is what is in the update, or ``None`` if that is one text, or one deletion."""
+    def _look_for_what_waits(self, update: bytes, content: Structs | Keystroke) -> None:
         before, self._state = self._state, self.doc.get_state()
         has_changed = self._state != before
         if has_changed:
-            self._clocks.passed(update if structs is None else None)
+            self._clocks.passed(update if isinstance(content, Keystroke) else None)
         # A text that moved a clock is here. A deletion may have come before what it deletes.
-        is_typed = structs is None and update[0] != 0
-        if not (is_typed and has_changed) and not self._is_here(structs or read_update(update)):
+        is_here = content is Keystroke.TYPED and has_changed
+        if not is_here and not self._is_here(read_update(update) if isinstance(content, Keystroke) else content):
             if update not in self.waiting:
                 self.waiting.append(update)
         elif has_changed and self.waiting:

@@ -14,12 +14,12 @@ nothing else.
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from roomkey.realtime.protocol.yjs_messages import MalformedFrame, read_bytes, read_number, read_text
+from roomkey.wire.lib0 import Malformed, read_bytes, read_number, read_text
 
 MAX_CLOCK: Final = 2**32 - 1
 """Clocks, lengths and counts: the native library keeps them in 32 bits and wraps silently."""
@@ -174,7 +174,7 @@ def read_update(update: bytes) -> Structs:
     try:
         blocks, at = _read_sections(update)
         deleted, at = _read_deleted(update, at)
-    except MalformedFrame as error:
+    except Malformed as error:
         raise MalformedUpdate(str(error)) from None
     except IndexError:
         raise MalformedUpdate("the update is cut off") from None
@@ -183,19 +183,26 @@ def read_update(update: bytes) -> Structs:
     return Structs(blocks, deleted)
 
 
-def validate(update: bytes) -> Structs | None:
-    """
-    Accept an update for the native library. Cheap for what typing makes: one text, or one deletion.
+class Keystroke(Enum):
+    """An update that needs no closer look, because it is what the pressing of a key makes."""
 
-    Returns what is in it, or ``None`` if it is just that.
+    TYPED = auto()
+    """One text, somewhere between others."""
+    ERASED = auto()
+    """One range of one client is deleted."""
+
+
+def validate(update: bytes) -> Structs | Keystroke:
+    """
+    Accept an update for the native library. Returns what is in it; keystrokes are recognised without being read.
 
     Raises:
         MalformedUpdate: If it is none, or would do harm.
     """
     typed = _TYPED.fullmatch(update)
     if typed is not None and typed[3][0] == len(typed[3]) - 1:
-        return None
-    return None if _ERASED.fullmatch(update) is not None else read_update(update)
+        return Keystroke.TYPED
+    return Keystroke.ERASED if _ERASED.fullmatch(update) is not None else read_update(update)
 
 
 def clients_of(update: bytes) -> list[ClockRange]:

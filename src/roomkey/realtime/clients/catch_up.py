@@ -6,29 +6,39 @@ when the socket has room for it, and only one at a time.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from roomkey.documents.document import Document
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
-Attended = Sequence[tuple[bytes, Document]]
-"""Documents that a connection is in, with its address in each."""
+
+class Place(Protocol):
+    """Where a connection is: a document, and the address that stands in front of its messages."""
+
+    address: bytes
+    document: Document
+
+    def answer(self, state: bytes) -> Frame:
+        """What is missing where the state vector is ``state``."""
+        ...
 
 
 class MergedBacklog:
     """The ``Backlog`` of one connection: of each of its documents, what it had when its socket filled up."""
 
-    __slots__ = ("_asked", "_attended", "_seen", "_size")
+    __slots__ = ("_asked", "_places", "_seen", "_size")
 
-    def __init__(self, attended: Callable[[], Attended]) -> None:
-        self._attended = attended
+    def __init__(self, places: Callable[[], Sequence[Place]]) -> None:
+        self._places = places
         self._seen: dict[bytes, bytes] = {}
         self._asked: dict[bytes, bytes] = {}
         self._size = 0
 
     def begin(self) -> None:
         """Remember what the connection has."""
-        self._seen = {address: document.replica.state() for address, document in self._attended()}
+        self._seen = {place.address: place.document.replica.state() for place in self._places()}
         self._asked = {address: state for address, state in self._asked.items() if address in self._seen}
         self._size = 0
 
@@ -49,15 +59,15 @@ class MergedBacklog:
 
     def make_up(self) -> Sequence[Frame]:
         """The answer to one question, or everything that it lacks."""
-        for address, document in self._attended():
-            if (state := self._asked.pop(address, None)) is not None:
-                self._seen[address] = document.replica.state()
-                return [document.answer(state, address)]
+        for place in self._places():
+            if (state := self._asked.pop(place.address, None)) is not None:
+                self._seen[place.address] = place.document.replica.state()
+                return [place.answer(state)]
         if not self._size:
             return ()
         frames: list[Frame] = []
         for address, document, update in self._lacking():
-            if update != yjs.EMPTY_UPDATE:
+            if update != lib0.EMPTY_UPDATE:
                 frames.append(Frame(address + yjs.update(update), binary=True))
             if news := document.awareness.news():
                 frames.append(Frame(address + yjs.awareness(news), binary=True))
@@ -67,7 +77,11 @@ class MergedBacklog:
     def _lacking(self) -> list[tuple[bytes, Document, bytes]]:
         # Who comes into a document while it is behind has nothing of it, and asks.
         return [
-            (address, document, document.replica.since(self._seen.get(address, yjs.EMPTY_STATE)))
-            for address, document in self._attended()
-            if address not in self._asked
+            (
+                place.address,
+                place.document,
+                place.document.replica.since(self._seen.get(place.address, lib0.EMPTY_STATE)),
+            )
+            for place in self._places()
+            if place.address not in self._asked
         ]

@@ -1,88 +1,101 @@
 """One client's socket and the session behind it: what is the same whatever protocol is spoken over it."""
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import structlog
 
 from roomkey.domain.session import Client, Session, SessionId
-from roomkey.realtime.protocol.json_messages import CloseReason
 from roomkey.realtime.rooms.hub import Backlog, Hub, Outbox
-from roomkey.realtime.rooms.rooms import participant
+from roomkey.realtime.rooms.rooms import Participant
 from roomkey.realtime.session.closing import closing
-from roomkey.realtime.session.effects import Authenticate, Close, Effect, Rebind, Touch, Verify
-from roomkey.realtime.session.guard import Effects, Watch
+from roomkey.realtime.session.effects import Authenticate, Close, Question, Touch, Verify
+from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.transport import Socket
+from roomkey.wire.close import CloseCode, CloseReason
 from roomkey.wire.frame import Frame
 
 _log = structlog.get_logger("roomkey.realtime")
 
 
 class ClientHost(Protocol):
-    """What a peer leaves to others: all that waits, and all that concerns more than one connection."""
+    """What a client needs from the node: asynchronous work, and state that connections share."""
+
+    hub: Hub
 
     def now(self) -> datetime:
         """What time it is."""
         ...
 
-    def received(self, size: int) -> None:
-        """A message came in."""
+    def participant(self, box: Outbox, session: Session) -> Participant:
+        """The connection behind ``box`` as others see it."""
         ...
 
-    def ask(self, client: "RealtimeClient[Any]", question: Authenticate | Verify) -> None:
-        """Put a question to storage; its answer comes to ``client.connection`` later."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done in the background. A failure is logged."""
+        ...
+
+    def ask(self, client: "RealtimeClient", question: Question) -> None:
+        """Put a question to storage; its answer comes to ``client.guard`` later."""
         ...
 
     def touch(self, id: SessionId) -> None:
         """The user of the session was active."""
         ...
 
-    def rebound(self, client: "RealtimeClient[Any]", former: Session) -> SessionLimits:
-        """The peer belongs to another session than before; returns that one's ledger."""
+    def rebound(self, client: "RealtimeClient", former: Session) -> SessionLimits:
+        """The client belongs to another session than before; returns that one's limits."""
         ...
 
-    def watch(self, client: "RealtimeClient[Any]") -> None:
-        """Look at the peer when its connection wants it."""
+    def watch(self, client: "RealtimeClient") -> None:
+        """Look at the client when its guard wants it."""
         ...
 
-    def departed(self, client: "RealtimeClient[Any]") -> None:
-        """The peer is no more. Called once."""
+    def departed(self, client: "RealtimeClient") -> None:
+        """The client is no more. Called once."""
         ...
 
-    def appeared(self, client: "RealtimeClient[Any]", document: str) -> None:
-        """The peer edits a document now."""
+    def appeared(self, client: "RealtimeClient", document: str) -> None:
+        """The client edits a document now."""
         ...
 
-    def disappeared(self, client: "RealtimeClient[Any]", document: str) -> None:
-        """The peer edits it no more."""
+    def disappeared(self, client: "RealtimeClient", document: str) -> None:
+        """The client edits it no more."""
         ...
 
 
-W = TypeVar("W", bound=Watch)
+class RealtimeClient(ABC):
+    """The ``Conversation`` of one socket, as far as it is about the session. ``guard`` decides, this carries out."""
 
-
-class RealtimeClient(Generic[W]):
-    """
-    The ``Conversation`` of one socket, as far as it is about the session.
-
-    Protocols say what is done with messages (``text``, ``binary``), with effects of their own (``_carry_out``),
-    at the beginning (``_begin``) and at the end (``_farewell``, ``_leave``).
-    """
-
-    __slots__ = ("_gone", "_host", "_hub", "_parting", "box", "client", "connection", "due_at", "who")
+    __slots__ = (
+        "_gone",
+        "_host",
+        "_hub",
+        "_parting",
+        "box",
+        "bytes_in",
+        "device",
+        "due_at",
+        "guard",
+        "messages_in",
+        "who",
+    )
 
     def __init__(
-        self, connection: W, host: ClientHost, client: Client, *, hub: Hub, backlog: Backlog | None = None
+        self, guard: SessionGuard, host: ClientHost, device: Client, *, backlog: Backlog | None = None
     ) -> None:
-        self.connection = connection
-        self.client = client
+        self.guard = guard
+        self.device = device
         self.due_at: datetime | None = None
-        self._host = host
-        self._hub = hub
+        self.messages_in = 0
+        self.bytes_in = 0
         self.box = Outbox(self._overflowed, backlog)
-        self.who = participant(self.box, connection.session)
+        self.who = host.participant(self.box, guard.session)
+        self._host = host
+        self._hub = host.hub
         self._parting: Close | None = None
         self._gone = False
 
@@ -103,13 +116,13 @@ class RealtimeClient(Generic[W]):
         self._begin(now)
         self._host.watch(self)
 
+    @abstractmethod
     def text(self, message: bytes) -> None:
         """Take a text message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def binary(self, message: bytes) -> None:
         """Take a binary message."""
-        raise NotImplementedError
 
     def writable(self) -> None:
         """Go on with what waits."""
@@ -117,79 +130,80 @@ class RealtimeClient(Generic[W]):
 
     def closed(self, code: int) -> None:  # noqa: ARG002  # why makes no difference
         """Let everybody know."""
-        self.connection.gone()
+        self.guard.gone()
         self._hub.discard(self.box)
         self.box.socket = None
         self._depart(self._host.now())
 
-    def documents(self) -> Sequence[str]:
-        """The documents that it is in."""
-        raise NotImplementedError
-
     # --- what protocols say ---------------------------------------------------------------------------
 
+    @abstractmethod
+    def documents(self) -> Sequence[str]:
+        """The documents that it is in."""
+
+    @abstractmethod
+    def carry_out(self, effects: GuardEffects, now: datetime) -> None:
+        """Do what the guard decided, in order."""
+
+    @abstractmethod
+    def _understand(self, message: bytes, now: datetime) -> None:
+        """Do what a message says that had to wait."""
+
+    @abstractmethod
     def _begin(self, now: datetime) -> None:
         """The socket is open."""
-        raise NotImplementedError
 
-    def _carry_out(self, effect: Effect, now: datetime) -> None:
-        """Do what only this protocol knows."""
-        raise NotImplementedError
-
-    def _rebind(self, former: Session, now: datetime) -> None:
-        """The connection belongs to another session than before."""
-        del now
-        self.connection.take_over(self._host.rebound(self, former))
-
+    @abstractmethod
     def _farewell(self, close: Close, now: datetime) -> Sequence[Frame]:
         """The last messages, which say why."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _leave(self, now: datetime) -> None:
         """Be nowhere any more."""
-        raise NotImplementedError
 
-    # --- what the connection decides ------------------------------------------------------------------
+    # --- what is decided ------------------------------------------------------------------------------
 
-    def carry_out(self, effects: Effects, now: datetime) -> None:
-        """Do what was decided, in order."""
-        for effect in effects:
-            match effect:
-                case Touch():
-                    self._host.touch(self.connection.session.id)
-                case Authenticate() | Verify():
-                    self._host.ask(self, effect)
-                case Rebind(former):
-                    self._rebind(former, now)
-                case Close():
-                    self._close(effect, now)
-                case _:
-                    self._carry_out(effect, now)
-
-    def carry_out_safely(self, decide: Callable[[datetime], Effects]) -> None:
+    def carry_out_safely(self, decide: Callable[[datetime], GuardEffects]) -> None:
         """
-        Do what ``decide`` decides now. Should that fail, this peer is cut off, and no other notices.
+        Do what ``decide`` decides now. Should that fail, this client is cut off, and no other notices.
 
-        For whoever goes through many peers; a transport does the same for those that it calls.
+        For whoever goes through many clients; a transport does the same for those that it calls.
         """
         now = self._host.now()
-        socket = self.box.socket
-        try:
-            self.carry_out(decide(now), now)
-        except Exception:  # noqa: BLE001  # whatever it is, the sockets behind this one must be closed
-            _log.exception("peer_failed", session=self.connection.session.id)
-            self.closed(1006)
-            if socket is not None:
-                socket.abort()
+        self._safely(lambda: self.carry_out(decide(now), now))
 
     def resume(self) -> None:
         """Go on with the messages that waited for storage, as far as they need not wait again."""
-        while self.connection.can_resume:
-            self.carry_out_safely(self.connection.resume)
+        while self.guard.can_resume:
+            now = self._host.now()
+            self._safely(lambda now=now: self._understand(self.guard.resume(), now))
 
     def end(self, end: Close) -> None:
         """Part, for a reason that the client did not bring about."""
-        self.carry_out_safely(lambda _: self.connection.close(end))
+        self.carry_out_safely(lambda _: self.guard.close(end))
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        socket = self.box.socket
+        try:
+            work()
+        except Exception:  # noqa: BLE001  # whatever it is, the sockets behind this one must be closed
+            self._fail(socket)
+
+    def _fail(self, socket: Socket | None) -> None:
+        _log.exception("client_failed", session=self.guard.session.id)
+        self.closed(CloseCode.NO_CLOSE)
+        if socket is not None:
+            socket.abort()
+
+    def _do(self, effect: Touch | Authenticate | Verify | Close, now: datetime) -> None:
+        """Carry out what means the same in every protocol."""
+        match effect:
+            case Touch():
+                self._host.touch(self.guard.session.id)
+            case Authenticate() | Verify():
+                self._host.ask(self, effect)
+            case Close():
+                self._close(effect, now)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -218,8 +232,8 @@ class RealtimeClient(Generic[W]):
             self._leave(now)
             self._host.departed(self)
             # Or each would keep the other until the collector comes.
-            self.box.overflowed, self.box.backlog = _nobody, None
+            self.box.overflowed, self.box.backlog = _nothing, None
 
 
-def _nobody() -> None:
-    """Whose outbox overflows when the peer is gone."""
+def _nothing() -> None:
+    """Replaces the callback of an outbox so that no cycle of references is left."""

@@ -4,8 +4,9 @@ One connection in one document: what its client says about the document becomes 
 What the two protocols have in common. They differ in how a client is told what became of its changes.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
 from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.document import Document, DocumentTooLarge, WritesRefused
@@ -13,39 +14,45 @@ from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access
 from roomkey.ports import Author
 from roomkey.realtime.clients.catch_up import MergedBacklog
+from roomkey.realtime.clients.document_audience import Audiences, DocumentAudience
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub, Outbox
+from roomkey.realtime.rooms.hub import Outbox
+from roomkey.realtime.transport import HIGH_WATER_BYTES
+from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
 READ_ONLY = "read-only"
 """Why a change is refused of a session that may only read."""
 
 
-class Take(Protocol):
-    """How a document takes a change."""
-
-    def __call__(self, update: bytes, author: Author, now: datetime, *, settled: Settled) -> bool:
-        """Whether there was anything in it; then ``settled`` is called later."""
-        ...
-
-
-class DocumentSubscription:
+class DocumentSubscription(ABC):
     """
     The ``Subscriber`` of a socket.
 
-    ``deliver`` raises what a message is not: ``MalformedFrame`` or ``PoisonUpdate``. Then the client is to be
+    ``deliver`` raises what a message is not: ``Malformed`` or ``PoisonUpdate``. Then the client is to be
     parted from; the document is as it was. ``missed`` is the backlog of ``box``.
     """
 
-    __slots__ = ("_hub", "_is_taking", "_missed", "_owner", "address", "author", "box", "document", "may_write")
+    __slots__ = (
+        "_audience",
+        "_audiences",
+        "_is_taking",
+        "_missed",
+        "_owner",
+        "address",
+        "author",
+        "box",
+        "document",
+        "may_write",
+    )
 
-    def __init__(  # keyword-only: where it is, and as whom
+    def __init__(
         self,
         document: Document,
         box: Outbox,
-        hub: Hub,
+        audiences: Audiences,
         *,
-        missed: MergedBacklog | None = None,
+        missed: MergedBacklog,
         address: bytes,
         author: Author,
         access: Access,
@@ -55,33 +62,35 @@ class DocumentSubscription:
         self.address = address
         self.author = author
         self.may_write = access is not Access.READ
-        self._hub = hub
+        self._audiences = audiences
+        self._audience: DocumentAudience | None = None
         self._is_taking = False
-        self._missed = missed or MergedBacklog(lambda: ((address, document),))
+        self._missed = missed
         self._owner = Owner(self, author.actor)
 
     # --- in and out -----------------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self, now: datetime) -> None:
         """Be told of everything from now on, say what is here, and ask for what is not."""
-        if not self.join():
+        if not self.join(now):
             return
         self.ask_for_missing()
         self.show_everybody()
 
-    def join(self) -> bool:
+    def join(self, now: datetime) -> bool:
         """Be in the document, unless it has gone since it was opened."""
         if self.document.is_deleted:
             self.document_deleted()
         elif self.document.is_gone:
             self.unavailable()
         else:
-            self.document.join(self)
+            self._audience = self._audiences.join(self.document, self, now)
         return not self.document.is_gone
 
-    def leave(self, now: datetime) -> None:
-        """Be gone, and everything with it that the client showed."""
-        self.document.leave(self, now)
+    def leave(self, now: datetime) -> bool:
+        """Be gone, and everything with it that the client showed. Whether it was in the document."""
+        self._audience = None
+        return self._audiences.leave(self.document, self, now)
 
     def show_everybody(self) -> None:
         """Let the client know what everybody shows."""
@@ -94,41 +103,49 @@ class DocumentSubscription:
 
     def send(self, message: bytes) -> None:
         """Tell the client."""
-        self._hub.send(self.box, Frame(self.address + message, binary=True))
+        self._audiences.hub.send(self.box, Frame(self.address + message, binary=True))
 
     # --- what the client says -------------------------------------------------------------------------
 
-    def deliver(self, message: yjs.Message, now: datetime) -> bool:
-        """Take a message; whether it is something that the user did."""
+    def deliver(self, message: yjs.Message, frame: bytes, now: datetime) -> bool:
+        """Take a message, which came as ``frame``; whether it is something that the user did."""
         match message:
             case yjs.Update(update):
-                return self._take(update, now, self.document.take_update, self._expect(brings_all=False))
-            case yjs.AwarenessUpdate():
-                return self._take_awareness(message, now)
+                return self._take(update, frame, now)
+            case yjs.AwarenessUpdate(entries):
+                return self._take_awareness(entries, now)
             case yjs.SyncStep2(update):
-                return self._take(update, now, self.document.take_missing, self._expect(brings_all=True))
+                return self._take(update, None, now)
             case yjs.SyncStep1(state):
                 self._answer(state)
             case yjs.QueryAwareness():
                 self.show_everybody()
             case _:
-                raise yjs.MalformedFrame("this is not said in a document")
+                raise lib0.Malformed("this is not said in a document")
         return False
+
+    def answer(self, state: bytes) -> Frame:
+        """The answer to a step 1 with ``state``."""
+        if self._audience is None:
+            return Frame(self.address + yjs.sync_step2(self.document.replica.since(state)), binary=True)
+        return self._audience.answer(state, self.address)
 
     def _answer(self, state: bytes) -> None:
         if self.box.behind or self.box.size > HIGH_WATER_BYTES:
             self._missed.ask(self.address, state)
-            self._hub.hold_back(self.box)
+            self._audiences.hub.hold_back(self.box)
         else:
-            self._hub.send(self.box, self.document.answer(state, self.address))
+            self._audiences.hub.send(self.box, self.answer(state))
 
-    def _take_awareness(self, update: yjs.AwarenessUpdate, now: datetime) -> bool:
-        outcome = self.document.take_awareness(update, self._owner, now)
+    def _take_awareness(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> bool:
+        outcome = self.document.take_awareness(entries, self._owner, now)
         if outcome.reminders:
             self.send(yjs.awareness(outcome.reminders))
         return outcome.is_activity
 
-    def _take(self, update: bytes, now: datetime, take: Take, settled: Settled) -> bool:
+    def _take(self, update: bytes, frame: bytes | None, now: datetime) -> bool:
+        """Take a change that came as ``frame``, or the answer to our step 1 if there is none."""
+        settled = self._expect(brings_all=frame is None)
         if self.document.is_of_the_deleted(update):
             self.document_deleted()
             return False
@@ -137,31 +154,24 @@ class DocumentSubscription:
             return False
         self._is_taking = True
         try:
-            taken = self.may_write and take(update, self.author, now, settled=settled)
+            taken = self.may_write and self._apply(update, frame, now, settled)
         except (WritesRefused, DocumentTooLarge) as error:
             self.refused(error.code)
-            if error.retry:
-                self.document.ask_later(self)
+            if error.retry and self._audience is not None:
+                self._audience.ask_later(self)
             return False
         finally:
             self._is_taking = False
-        if not taken:
+        if not taken and settled is not None:
             # There is nothing new in it. But what it repeats may not be durable yet.
             self.document.when_saved(settled)
         return taken
 
-    def _expect(self, *, brings_all: bool) -> Settled:
-        """
-        A change has come; what is returned is called when it is known what became of it.
-
-        ``brings_all`` says that everything is in it that the client had before.
-        """
-        del brings_all
-        return self._settled
-
-    def _settled(self, stored: bool) -> None:  # noqa: FBT001  # as savers call it
-        if stored:
-            self.accepted()
+    def _apply(self, update: bytes, frame: bytes | None, now: datetime, settled: Settled | None) -> bool:
+        document = self.document
+        if frame is None:
+            return document.take_missing(update, self.author, now, settled=settled)
+        return document.take_update(update, self.author, now, settled=settled, message=frame)
 
     def unavailable(self) -> None:
         """The document cannot be used any more. Whoever broke it is told so in another way, and may not come back."""
@@ -183,22 +193,26 @@ class DocumentSubscription:
 
     # --- what protocols say ---------------------------------------------------------------------------
 
-    def accepted(self) -> None:
-        """A change of the client is durable, or there was nothing in it. Must not raise."""
-        raise NotImplementedError
+    @abstractmethod
+    def _expect(self, *, brings_all: bool) -> Settled | None:
+        """
+        A change has come; what is returned is called when it is known what became of it.
 
+        ``brings_all`` says that everything is in it that the client had before.
+        """
+
+    @abstractmethod
     def refused(self, reason: str) -> None:
         """A change of the client was not taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def told_access(self) -> None:
         """The client is told whether it may write."""
-        raise NotImplementedError
 
+    @abstractmethod
     def document_deleted(self) -> None:
         """The document is no more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sent_away(self) -> None:
         """The client cannot be in the document now, and may come back."""
-        raise NotImplementedError

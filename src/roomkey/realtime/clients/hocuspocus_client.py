@@ -6,7 +6,7 @@ one, and until a document is open, messages wait, within bounds: clients send ev
 of the same user is taken as a newer credential for the whole socket.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
@@ -15,22 +15,20 @@ from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access
-from roomkey.domain.session import Client, Session
+from roomkey.domain.session import Client
 from roomkey.errors import InvalidInput
 from roomkey.realtime.clients.client import ClientHost
+from roomkey.realtime.clients.document_audience import Audiences
 from roomkey.realtime.clients.document_subscription import DocumentSubscription
-from roomkey.realtime.clients.yjs_client import DocumentClient, EditingWatch
+from roomkey.realtime.clients.pending import PendingMessages
+from roomkey.realtime.clients.yjs_client import DocumentClient
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.json_messages import CloseReason
-from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Hub
 from roomkey.realtime.session.closing import closing
-from roomkey.realtime.session.effects import Admit, AskForToken, Deliver, Effect, Reject, Review
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.session.effects import Authenticate
+from roomkey.realtime.session.guard import SessionGuard
 from roomkey.security.inspection import check_document_name
+from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
-
-MAX_REJECTIONS: Final = 10
-"""So many tokens of a stranger may be wrong before its socket is closed."""
 
 FORBIDDEN: Final = "forbidden"
 UNAVAILABLE: Final = "unavailable"
@@ -52,75 +50,34 @@ class DocumentOpener(Protocol):
         ...
 
 
-class Queue:
-    """Messages that wait until a document is open, in the order in which they came, all within one bound."""
-
-    __slots__ = ("_bytes", "_frames", "_settings")
-
-    def __init__(self, settings: DocumentSettings) -> None:
-        self._settings = settings
-        self._frames: list[tuple[str, bytes]] = []
-        self._bytes = 0
-
-    def put(self, address: str, frame: bytes) -> bool:
-        """Let a message wait; ``False`` if there is no room for it."""
-        settings = self._settings
-        self._bytes += len(frame)
-        self._frames.append((address, frame))
-        return (
-            self._bytes <= settings.max_unauthenticated_bytes
-            and len(self._frames) <= settings.max_unauthenticated_messages
-            and len({address for address, _ in self._frames}) <= settings.max_documents_per_socket
-        )
-
-    def take(self, address: str) -> list[bytes]:
-        """The messages for ``address``, which wait no longer."""
-        taken = [frame for waiting, frame in self._frames if waiting == address]
-        self._frames = [(waiting, frame) for waiting, frame in self._frames if waiting != address]
-        self._bytes -= sum(map(len, taken))
-        return taken
-
-    def drop(self, address: str) -> None:
-        """Forget the messages for ``address`` that were sent with a token that is not good, up to the next one."""
-        frames = self.take(address)
-        is_token = [isinstance(yjs.decode_addressed(frame).message, yjs.Token) for frame in frames]
-        for frame in frames[is_token.index(True) :] if any(is_token) else ():
-            self.put(address, frame)
-
-    def take_all(self) -> list[bytes]:
-        """All messages, which wait no longer."""
-        frames, self._frames, self._bytes = self._frames, [], 0
-        return [frame for _, frame in frames]
-
-
 class HocuspocusClient(DocumentClient):
     """The ``Conversation`` of a Hocuspocus client whose session is known."""
 
-    __slots__ = ("_opener", "_opening", "_queue", "_settings", "_subscriptions")
+    __slots__ = ("_opener", "_opening", "_pending", "_settings", "_subscriptions")
 
     def __init__(
         self,
-        connection: EditingWatch,
+        guard: SessionGuard,
         host: ClientHost,
-        client: Client,
+        device: Client,
+        audiences: Audiences,
         *,
-        hub: Hub,
         opener: DocumentOpener,
         settings: DocumentSettings,
     ) -> None:
-        super().__init__(connection, host, client, hub)
+        super().__init__(guard, host, device, audiences)
         self._opener = opener
         self._settings = settings
         self._subscriptions: dict[str, _HocuspocusSubscription] = {}
         self._opening: set[str] = set()
-        self._queue = Queue(settings)
+        self._pending = PendingMessages(settings)
 
     # --- messages -------------------------------------------------------------------------------------
 
     def _begin(self, now: datetime) -> None:
         """Clients begin."""
 
-    def _deliver(self, message: bytes, now: datetime) -> None:
+    def _deliver(self, message: bytes, now: datetime) -> bool:
         addressed = yjs.decode_addressed(message)
         match addressed.message:
             case yjs.Sign(is_ping):
@@ -136,21 +93,22 @@ class HocuspocusClient(DocumentClient):
             case yjs.Stateless():
                 pass  # for hooks of the application, and there are none
             case content:
-                self._hand_on(addressed.address, content, message, now)
+                return self._hand_on(addressed.address, content, message, now)
+        return False
 
-    def _hand_on(self, address: str, content: yjs.Message, frame: bytes, now: datetime) -> None:
+    def _hand_on(self, address: str, content: yjs.Message, frame: bytes, now: datetime) -> bool:
         subscription = self._subscriptions.get(address)
         if subscription is not None:
-            if subscription.deliver(content, now):
-                self.carry_out(self.connection.acted(now), now)
-        elif not self._queue.put(address, frame):
-            self.carry_out(self.connection.close(closing(CloseReason.QUEUE_FULL)), now)
+            return subscription.deliver(content, frame, now)
+        if not self._pending.put(address, frame):
+            self.carry_out(self.guard.close(closing(CloseReason.QUEUE_FULL)), now)
+        return False
 
     def _tell(self, address: str, message: bytes) -> None:
         self._hub.send(self.box, Frame(yjs.address(address) + message, binary=True))
 
     def _detach(self, address: str, now: datetime) -> None:
-        self._queue.take(address)
+        self._pending.take(address)
         self._opening.discard(address)
         subscription = self._subscriptions.pop(address, None)
         if subscription is not None:
@@ -172,7 +130,7 @@ class HocuspocusClient(DocumentClient):
             self._deny(address, BAD_NAME, now)
             return
         if token:
-            self.carry_out(self.connection.refresh(address, token), now)
+            self.carry_out(self.guard.refresh(Authenticate(address, token)), now)
         else:
             self.admit(address, now)  # the socket's own credential counts
 
@@ -183,7 +141,7 @@ class HocuspocusClient(DocumentClient):
             subscription.told_access()
             return
         document = address.partition("\0")[0]
-        access = self.connection.access(document)
+        access = self.access(document)
         if access is None:
             self._deny(address, FORBIDDEN, now)
         elif len(self._subscriptions) + len(self._opening) >= self._settings.max_documents_per_socket:
@@ -194,20 +152,22 @@ class HocuspocusClient(DocumentClient):
 
     def opened_document(self, address: str, document: Document) -> None:
         """The document that was asked for."""
-        if self.connection.is_over or address not in self._opening:
+        if self.guard.is_over or address not in self._opening:
             return
         self._opening.discard(address)
         now = self._host.now()
-        access = self.connection.access(document.name)
+        access = self.access(document.name)
         if access is None:
             self._deny(address, FORBIDDEN, now)
             return
-        subscription = _HocuspocusSubscription(self, document, self._hub, address=yjs.address(address), access=access)
+        subscription = _HocuspocusSubscription(self, document, address=yjs.address(address), access=access)
         self._subscriptions[address] = subscription
-        subscription.begin()
+        subscription.begin(now)
         if self._count(document) == 1:
             self._host.appeared(self, document.name)
-        self.carry_out([Deliver(frame) for frame in self._queue.take(address)], now)
+        for frame in self._pending.take(address):
+            if not self.guard.is_over:
+                self._understand(frame, now)
 
     def not_opened(self, address: str) -> None:
         """The document that was asked for cannot be had now."""
@@ -218,43 +178,34 @@ class HocuspocusClient(DocumentClient):
         self._detach(address, now)
         self._tell(address, yjs.permission_denied(reason))
 
-    # --- what the connection decides ------------------------------------------------------------------
+    # --- what is decided ------------------------------------------------------------------------------
 
-    def _carry_out(self, effect: Effect, now: datetime) -> None:
-        match effect:
-            case Admit(address):
-                self.admit(address, now)
-            case Reject(address, why):
-                self._deny(address, str((why.details or {}).get("reason", why.code)).lower(), now)
-            case Review():
-                self._review(now)
-            case AskForToken():
-                for subscription in self._subscriptions.values():
-                    subscription.send(yjs.token_wanted())
-            case _:  # pragma: no cover
-                raise NotImplementedError
+    def _renewed(self, address: str, now: datetime) -> None:
+        self.admit(address, now)
+
+    def _not_renewed(self, address: str, reason: str, now: datetime) -> None:
+        self._deny(address, reason, now)
+
+    def _ask_for_token(self) -> None:
+        for subscription in self._subscriptions.values():
+            subscription.send(yjs.token_wanted())
 
     def _review(self, now: datetime) -> None:
         for address, subscription in tuple(self._subscriptions.items()):
-            access = self.connection.access(subscription.document.name)
+            access = self.access(subscription.document.name)
             if access is None:
                 self._deny(address, FORBIDDEN, now)
             else:
                 subscription.allow(access)
 
-    def _rebind(self, former: Session, now: datetime) -> None:
-        super()._rebind(former, now)
-        for subscription in self._subscriptions.values():
-            subscription.author = self.author()
-
-    def _attended(self) -> Sequence[tuple[bytes, Document]]:
-        return [(subscription.address, subscription.document) for subscription in self._subscriptions.values()]
+    def _subscribed(self) -> Sequence[DocumentSubscription]:
+        return tuple(self._subscriptions.values())
 
     def _leave(self, now: datetime) -> None:
         for address in tuple(self._subscriptions):
             self._detach(address, now)
         self._opening.clear()
-        self._queue.take_all()
+        self._pending.take_all()
 
     def lose(self, subscription: "_HocuspocusSubscription", reason: str) -> None:
         """The document is no more, or not here; the socket stays open for the others."""
@@ -269,26 +220,30 @@ class _HocuspocusSubscription(DocumentSubscription):
 
     __slots__ = ("_client", "_made_up", "_refusals")
 
-    def __init__(
-        self, client: HocuspocusClient, document: Document, hub: Hub, *, address: bytes, access: Access
-    ) -> None:
+    def __init__(self, client: HocuspocusClient, document: Document, *, address: bytes, access: Access) -> None:
         super().__init__(
-            document, client.box, hub, missed=client.missed, address=address, author=client.author(), access=access
+            document,
+            client.box,
+            client.audiences,
+            missed=client.missed,
+            address=address,
+            author=client.author(),
+            access=access,
         )
         self._client = client
         self._refusals = 0
         self._made_up = 0
 
-    def begin(self) -> None:
+    def begin(self, now: datetime) -> None:
         """Clients ask first, and then are asked."""
-        if not self.join():
+        if not self.join(now):
             return
         self.told_access()
         self.show_everybody()
 
-    def deliver(self, message: yjs.Message, now: datetime) -> bool:
-        """As every attachment; who asks is asked."""
-        acted = super().deliver(message, now)
+    def deliver(self, message: yjs.Message, frame: bytes, now: datetime) -> bool:
+        """As every subscription; who asks is asked."""
+        acted = super().deliver(message, frame, now)
         if isinstance(message, yjs.SyncStep1):
             self.ask_for_missing()
         return acted
@@ -298,13 +253,10 @@ class _HocuspocusSubscription(DocumentSubscription):
         self._made_up, self._refusals = (self._refusals, 0) if brings_all else (0, self._refusals)
         return partial(self._settled_with, self._made_up)
 
-    def _settled_with(self, refusals: int, stored: bool) -> None:  # noqa: FBT001  # as savers call it
-        for _ in range(1 + refusals):
-            self._settled(stored)
-
-    def accepted(self) -> None:
-        if self.box.socket is not None:
-            self.send(yjs.sync_status(applied=True))
+    def _settled_with(self, refusals: int, stored: bool) -> None:  # noqa: FBT001  # as writers call it
+        if stored and self.box.socket is not None:
+            for _ in range(1 + refusals):
+                self.send(yjs.sync_status(applied=True))
 
     def refused(self, reason: str) -> None:
         del reason  # there is no word for it
@@ -320,115 +272,3 @@ class _HocuspocusSubscription(DocumentSubscription):
 
     def sent_away(self) -> None:
         self._client.lose(self, UNAVAILABLE)
-
-
-class UnauthenticatedConnection:
-    """
-    The ``Conversation`` of a Hocuspocus client until a token has said whose it is; from then on it passes on
-    what the transport says. ``ask`` has a token looked at, one at a time.
-    """
-
-    __slots__ = ("_ask", "_asking", "_client", "_closed", "_queue", "_rejections", "_socket")
-
-    def __init__(
-        self,
-        settings: DocumentSettings,
-        ask: Callable[["UnauthenticatedConnection", str, str], None],
-        closed: Callable[["UnauthenticatedConnection"], None],
-    ) -> None:
-        self._ask = ask
-        self._closed = closed
-        self._queue = Queue(settings)
-        self._asking = False
-        self._rejections = 0
-        self._socket: Socket | None = None
-        self._client: HocuspocusClient | None = None
-
-    # --- what the transport says ----------------------------------------------------------------------
-
-    def opened(self, socket: Socket) -> None:
-        """Wait for a token."""
-        self._socket = socket
-
-    def text(self, message: bytes) -> None:
-        """Part: this protocol is binary."""
-        if self._client is not None:
-            self._client.text(message)
-        else:
-            self.part(CloseReason.BINARY_ONLY)
-
-    def binary(self, message: bytes) -> None:
-        """Look for a token; everything else waits."""
-        if self._client is not None:
-            self._client.binary(message)
-        elif self._socket is not None:
-            self._take(message)
-
-    def writable(self) -> None:
-        """Go on."""
-        if self._client is not None:
-            self._client.writable()
-
-    def closed(self, code: int) -> None:
-        """Nobody there any more."""
-        self._socket = None
-        self._closed(self)
-        if self._client is not None:
-            self._client.closed(code)
-
-    # --- tokens ---------------------------------------------------------------------------------------
-
-    def admitted(self, client: HocuspocusClient, address: str, now: datetime) -> None:
-        """The token for ``address`` opened a session, to which everything that waits is handed on."""
-        if self._socket is None:
-            client.closed(1006)
-            return
-        self._client = client
-        self._closed(self)
-        client.opened(self._socket)
-        client.admit(address, now)
-        for frame in self._queue.take_all():
-            client.binary(frame)
-
-    def rejected(self, address: str, reason: str) -> None:
-        """The token for ``address`` opened nothing. The socket stays open; what waited for it is forgotten."""
-        self._asking = False
-        self._queue.drop(address)
-        self._say(yjs.address(address) + yjs.permission_denied(reason))
-        self._rejections += 1
-        if self._rejections >= MAX_REJECTIONS:
-            self.part(CloseReason.BAD_TOKENS)
-            return
-        for frame in self._queue.take_all():
-            self._take(frame)
-
-    def part(self, reason: CloseReason) -> None:
-        """End the connection."""
-        socket, self._socket = self._socket, None
-        self._queue.take_all()
-        if socket is not None:
-            end = closing(reason)
-            socket.close(end.code, end.reason)
-
-    def _take(self, frame: bytes) -> None:
-        try:
-            addressed = yjs.decode_addressed(frame)
-        except yjs.MalformedFrame:
-            self.part(CloseReason.MALFORMED)
-            return
-        message = addressed.message
-        if isinstance(message, yjs.Sign):
-            if message.is_ping:
-                self._say(yjs.PONG)
-        elif isinstance(message, yjs.Token) and not self._asking:
-            self._asking = True
-            self._ask(self, addressed.address, message.token)
-        elif not self._queue.put(addressed.address, frame):
-            self.part(CloseReason.QUEUE_FULL)
-
-    def _say(self, message: bytes) -> None:
-        if self._socket is None:
-            return
-        self._socket.send([Frame(message, binary=True)])
-        if self._socket.buffered() > HIGH_WATER_BYTES:
-            self.part(CloseReason.TOO_SLOW)  # it is told next to nothing, and does not even read that

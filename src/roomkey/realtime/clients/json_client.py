@@ -1,37 +1,54 @@
-"""The peers of ``/ws``: what a connection decides about messages is carried out in the rooms and on the wire."""
+"""The clients of ``/ws``: what the rules decide about messages is carried out in rooms and on the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from datetime import datetime
+from typing import Any, assert_never
 
-from roomkey.domain.session import Client, Session
+from roomkey.domain.session import Client
+from roomkey.errors import Conflict, RoomkeyError
+from roomkey.ports import Published
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
-from roomkey.realtime.clients.json_rules import Connection, acknowledgement
-from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault, MessageType, encode
-from roomkey.realtime.rooms.rooms import Rooms, participant
+from roomkey.realtime.clients.eager import Waiting, begin
+from roomkey.realtime.clients.json_rules import (
+    Announce,
+    Join,
+    JsonEffect,
+    JsonEffects,
+    JsonRules,
+    Leave,
+    Point,
+    Publish,
+    Send,
+    acknowledgement,
+)
+from roomkey.realtime.protocol.json_messages import ErrorCode, Fault, MessageType, encode
+from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.session.closing import closing
-from roomkey.realtime.session.effects import Announce, Close, Effect, Join, Leave, Point, Publish, Send
-from roomkey.realtime.session.guard import Effects
-from roomkey.realtime.session.limits import Published
+from roomkey.realtime.session.effects import Authenticate, Close, Farewell, Rebind, Touch, Verify
+from roomkey.realtime.session.guard import GuardEffects
+from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
 
 
-class JsonClient(RealtimeClient[Connection]):
+class JsonClient(RealtimeClient):
     """The ``Conversation`` of one socket that speaks JSON."""
 
-    __slots__ = ("_rooms",)
+    __slots__ = ("_rooms", "_rules")
 
-    def __init__(self, connection: Connection, host: ClientHost, client: Client, rooms: Rooms) -> None:
-        super().__init__(connection, host, client, hub=rooms.hub)
+    def __init__(self, rules: JsonRules, host: ClientHost, device: Client, rooms: Rooms) -> None:
+        super().__init__(rules.guard, host, device)
+        self._rules = rules
         self._rooms = rooms
 
     # --- what the transport says ----------------------------------------------------------------------
 
     def text(self, message: bytes) -> None:
         """Decide, and do."""
-        host = self._host
-        now = host.now()
-        host.received(len(message))
-        self.carry_out(self.connection.receive(message, now), now)
+        self.messages_in += 1
+        self.bytes_in += len(message)
+        now = self._host.now()
+        self._perform(self._rules.receive(message, now), now)
 
     def binary(self, message: bytes) -> None:  # noqa: ARG002  # whatever it is
         """Part: this protocol is text only."""
@@ -39,67 +56,140 @@ class JsonClient(RealtimeClient[Connection]):
 
     def documents(self) -> Sequence[str]:
         """The documents that it follows."""
-        return tuple(self.box.members or ())
+        return tuple(self.who.rooms or ())
 
-    # --- what the connection decides ------------------------------------------------------------------
+    # --- what is decided ------------------------------------------------------------------------------
 
-    def carry_out(self, effects: Effects, now: datetime) -> None:
-        """Do what was decided, in order."""
-        for effect in effects:
-            # The frequent ones first.
-            if type(effect) is Publish:
-                self._publish(effect, now)
-            elif type(effect) is Point:
-                self._rooms.point(self.who, effect.document, effect.payload, now)
-            elif type(effect) is Send:
-                self._send(effect, now)
-            else:
-                super().carry_out((effect,), now)
+    def carry_out(self, effects: GuardEffects, now: datetime) -> None:
+        """Do what the guard decided, in order."""
+        self._perform(self._rules.translate(effects, now), now)
 
     def _begin(self, now: datetime) -> None:
-        self.carry_out(self.connection.welcome(now), now)
+        self._perform(self._rules.welcome(now), now)
 
-    def _carry_out(self, effect: Effect, now: datetime) -> None:
+    def _understand(self, message: bytes, now: datetime) -> None:
+        self._perform(self._rules.understand(message, now), now)
+
+    def _perform(self, effects: JsonEffects, now: datetime) -> None:
+        """Do what was decided, in order. What comes behind a question to the broker waits if its answer does."""
+        for number, effect in enumerate(effects, 1):
+            # The most frequent one first.
+            waiting = self._publish(effect, now) if type(effect) is Publish else self._perform_one(effect, now)
+            if waiting is not None:
+                self.guard.pause()
+                self._host.spawn(self._go_on(waiting, effects[number:], now))
+                return
+
+    def _perform_one(self, effect: JsonEffect, now: datetime) -> Awaitable[None] | None:
+        """What is left to wait for, if the broker did not answer at once."""
         match effect:
-            case Join(id, document, since):
-                subscribed = self._rooms.join(self.who, document, since, now)
-                self._send(Send(MessageType.SUBSCRIBED, subscribed, id), now)
+            case Publish():
+                return self._publish(effect, now)
+            case Join():
+                return begin(self._join(effect, now))
             case Leave():
-                self._unsubscribe(effect, now)
+                return begin(self._unsubscribe(effect, now))
+            case Point(document, payload):
+                self._rooms.point(self.who, document, payload, now)
+            case Send():
+                self._send(effect, now)
             case Announce():
                 self._announce(effect, now)
-            case _:  # pragma: no cover
-                raise NotImplementedError
+            case Rebind(former):
+                self._rooms.change_hands(self.who, self.guard.session, now)
+                self.guard.limits = self._host.rebound(self, former)
+            case Touch() | Authenticate() | Verify() | Close():
+                self._do(effect, now)
+            case _:
+                assert_never(effect)
+        return None
+
+    async def _go_on(self, waiting: Awaitable[None], effects: JsonEffects, now: datetime) -> None:
+        """Do what follows when the answer has come, and then what the client has said meanwhile."""
+        try:
+            await waiting
+            for effect in effects:
+                if not self.guard.is_over and (more := self._perform_one(effect, now)) is not None:
+                    await more
+        except Exception:  # noqa: BLE001  # as if it had failed at once
+            self._fail(self.box.socket)
+        finally:
+            self.guard.unpause()
+        self.resume()
 
     def _send(self, send: Send, now: datetime) -> None:
         self._hub.send(self.box, self._frame(send, now))
 
-    def _frame(self, send: Send, now: datetime) -> Frame:
-        return encode(send.id or self._rooms.new_id(), send.message_type, send.payload, now)
-
-    def _publish(self, publish: Publish, now: datetime) -> None:
-        id, document, message_type = publish.id, publish.document, publish.message_type
-        position = self._rooms.publish(
-            self.who, document, message_type, publish.payload, history=publish.history, now=now
-        )
-        if id is not None:
-            self.connection.published(id, Published(message_type, document, position, now))
-        self._send(acknowledgement(id, document, position), now)
-
-    def _unsubscribe(self, leave: Leave, now: datetime) -> None:
-        self._rooms.leave(self.who, leave.document, now)
-        payload = {"document": leave.document, "error": leave.why.payload() if leave.why else None}
-        self._send(Send(MessageType.UNSUBSCRIBED, payload, leave.id), now)
+    def _frame(self, send: Send | Farewell, now: datetime) -> Frame:
+        id = send.id if isinstance(send, Send) else None
+        return encode(id or self._rooms.new_id(), send.message_type, send.payload, now)
 
     def _announce(self, announce: Announce, now: datetime) -> None:
         if not self._rooms.announce(self.who, announce.document, announce.status, announce.payload, now):
             fault = Fault(ErrorCode.RATE_LIMITED, "there is no room for so much presence in this document")
             self._send(Send(MessageType.ERROR, fault.payload(), announce.id), now)
 
-    def _rebind(self, former: Session, now: datetime) -> None:
-        before, self.who = self.who, participant(self.box, self.connection.session)
-        self._rooms.change_hands(before, self.who, now)
-        super()._rebind(former, now)
+    # --- what the broker has a part in ----------------------------------------------------------------
+
+    def _publish(self, publish: Publish, now: datetime) -> Awaitable[None] | None:
+        """Without a coroutine of its own: this is the way of every edit."""
+        try:
+            published = begin(
+                self._rooms.publish(
+                    self.who,
+                    publish.document,
+                    publish.message_type,
+                    publish.payload,
+                    keep=publish.keep,
+                    id=publish.id,
+                    now=now,
+                )
+            )
+        except RoomkeyError as error:
+            self._refuse(error, publish.id, now)
+            return None
+        if isinstance(published, Waiting):
+            return self._publish_later(published, publish, now)
+        self._published(published, publish, now)
+        return None
+
+    async def _publish_later(self, waiting: Awaitable[Published], publish: Publish, now: datetime) -> None:
+        try:
+            self._published(await waiting, publish, now)
+        except RoomkeyError as error:
+            self._refuse(error, publish.id, now)
+
+    def _published(self, published: Published, publish: Publish, now: datetime) -> None:
+        self._send(acknowledgement(publish.id, publish.document, published.position), now)
+        if not published.repeated:
+            self._rooms.publications += 1
+            # The user did something.
+            if acted := self.guard.acted(now):
+                self.carry_out(acted, now)
+
+    async def _join(self, join: Join, now: datetime) -> None:
+        def answer(payload: dict[str, Any]) -> Frame:
+            return self._frame(Send(MessageType.SUBSCRIBED, payload, join.id), now)
+
+        try:
+            await self._rooms.join(self.who, join.document, join.since, answer)
+        except RoomkeyError as error:
+            self._rules.left(join.document)
+            self._refuse(error, join.id, now)
+
+    async def _unsubscribe(self, leave: Leave, now: datetime) -> None:
+        with suppress(RoomkeyError):  # the client is out of the room, whatever the broker still sends
+            await self._rooms.leave(self.who, leave.document, now)
+        payload = {"document": leave.document, "error": leave.why.payload() if leave.why else None}
+        self._send(Send(MessageType.UNSUBSCRIBED, payload, leave.id), now)
+
+    def _refuse(self, error: RoomkeyError, id: str | None, now: datetime) -> None:
+        if isinstance(error, Conflict):
+            fault = Fault(ErrorCode.CONFLICT, str(error))
+        else:
+            fault = Fault(ErrorCode.SERVER_ERROR, "this cannot be done now", retry=True)
+        if not self.guard.is_over:
+            self._perform(self._rules.answer(fault, id, now), now)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -107,4 +197,11 @@ class JsonClient(RealtimeClient[Connection]):
         return [self._frame(close.farewell, now)]
 
     def _leave(self, now: datetime) -> None:
-        self._rooms.leave_all(self.who, now)
+        for document in self.documents():
+            leaving = begin(self._rooms.leave(self.who, document, now))
+            if leaving is not None:
+                self._host.spawn(_finish(leaving))
+
+
+async def _finish(waiting: Awaitable[None]) -> None:
+    await waiting

@@ -1,21 +1,21 @@
 """
-One client's conversation: messages, moments and events in, decisions out. Nothing here waits or reads a clock.
+One JSON client's conversation: messages, moments and events in, decisions out. Nothing here waits or reads a clock.
 
 A message is looked at in this order: is the session still good, is there budget, is it a message, is its type
 known, do the grants allow it, is the client in the document. While storage is asked whether the session still
 holds, or whose a new token is, messages wait in the order in which they came.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, assert_never
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from roomkey.domain.access import Access, access_to, reaches
 from roomkey.domain.session import Session
+from roomkey.ports import Position
 from roomkey.realtime.protocol.json_messages import (
-    CloseReason,
     ErrorCode,
     Fault,
     Incoming,
@@ -30,57 +30,117 @@ from roomkey.realtime.protocol.json_messages import (
     status_of,
 )
 from roomkey.realtime.protocol.message_types import ApplicationType
-from roomkey.realtime.rooms.history import Position
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import (
-    Announce,
     Authenticate,
-    Effect,
-    Join,
-    Leave,
-    Point,
-    Publish,
-    Send,
+    Close,
+    ExpiringSoon,
+    NotRenewed,
+    Rebind,
+    Renewed,
+    Review,
     Touch,
+    Verify,
 )
-from roomkey.realtime.session.guard import NOTHING, Effects, Watch
-from roomkey.realtime.session.limits import Published, SessionLimits
+from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security.ratelimit import Bucket, Rate
+from roomkey.wire.close import CloseReason
 
 
-class Connection(Watch):
+class Send(Struct, frozen=True, gc=False):
+    """Tell the client. ``id`` is that of the message that this answers, if it answers one."""
+
+    message_type: str
+    payload: Any
+    id: str | None = None
+
+
+class Join(Struct, frozen=True, gc=False):
+    """Let the client follow a document, and answer ``subscribed`` with what it missed."""
+
+    id: str | None
+    document: str
+    since: Position | None
+
+
+class Leave(Struct, frozen=True, gc=False):
+    """Let the client follow a document no more, and answer ``unsubscribed``; ``why`` if it did not ask for it."""
+
+    id: str | None
+    document: str
+    why: Fault | None = None
+
+
+class Publish(Struct, frozen=True, gc=False):
+    """
+    Give a message to everyone else in the document, and acknowledge it.
+
+    What is published for the first time is something that the user did: call ``SessionGuard.acted``.
+    """
+
+    id: str | None
+    document: str
+    message_type: str
+    payload: dict[str, Any]
+    keep: bool
+
+
+class Point(Struct, frozen=True, gc=False):
+    """Give a cursor to everyone else in the document."""
+
+    document: str
+    payload: dict[str, Any]
+
+
+class Announce(Struct, frozen=True, gc=False):
+    """Change how the session is shown to everyone else in the document."""
+
+    id: str | None
+    document: str
+    status: str
+    payload: dict[str, Any]
+
+
+JsonEffect = Send | Join | Leave | Publish | Point | Announce | Touch | Authenticate | Verify | Rebind | Close
+"""What a JSON client may have to do."""
+
+JsonEffects = Sequence[JsonEffect]
+
+NOTHING: Final[JsonEffects] = ()
+
+
+class JsonRules:
     """
     What one client may do, and what it has used up of it.
 
-    Everything returns what is to be done, in order; after a ``Close``, when it ``is_over``, always nothing.
+    Everything returns what is to be done, in order; when the ``guard`` is over, always nothing.
     """
 
-    __slots__ = ("_access", "_forbidden", "_malformed", "_types")
+    __slots__ = ("_access", "_forbidden", "_malformed", "_settings", "_types", "guard")
 
     def __init__(
         self,
-        session: Session,
-        limits: SessionLimits,
+        guard: SessionGuard,
         *,
         settings: RealtimeSettings,
         types: Mapping[str, ApplicationType],
-        now: datetime,
     ) -> None:
-        super().__init__(session, limits, settings=settings, now=now)
+        self.guard = guard
+        self._settings = settings
         self._types = types
         self._access: dict[str, Access] = {}
         self._malformed = Bucket(Rate(0.1, settings.malformed_patience))
         self._forbidden = Bucket(Rate(1.0, settings.forbidden_patience))
 
-    def welcome(self, now: datetime) -> Effects:
+    def welcome(self, now: datetime) -> JsonEffects:
         """The first message, once the socket is open."""
         settings = self._settings
         timeout = settings.heartbeat_timeout
-        self._heard_at = now
+        self.guard.heard(now)
         payload = {
-            **_standing(self.session),
-            "user_id": self.session.user_id,
+            **_standing(self.guard.session),
+            "user_id": self.guard.session.user_id,
             "heartbeat": {
                 "interval_ms": milliseconds(settings.heartbeat),
                 "timeout_ms": None if timeout is None else milliseconds(timeout),
@@ -98,28 +158,30 @@ class Connection(Watch):
 
     # --- what the client says -------------------------------------------------------------------------
 
-    def receive(self, message: bytes, now: datetime) -> Effects:
+    def receive(self, message: bytes, now: datetime) -> JsonEffects:
         """Decide about one text frame."""
-        if self.is_over:
+        if self.guard.is_over:
             return NOTHING
-        self._heard_at = now
+        self.guard.heard(now)
         try:
             self._check_budget(len(message), now.timestamp())
         except Fault as fault:
-            return self._answer(fault, decode_id(message), now)
-        return self._admit(message, now)
+            return self.answer(fault, decode_id(message), now)
+        waits = self.guard.admit(message, now)
+        return self.understand(message, now) if waits is None else self.translate(waits, now)
 
-    def _understand(self, message: bytes, now: datetime) -> Effects:
+    def understand(self, message: bytes, now: datetime) -> JsonEffects:
+        """Decide about a text frame of a session that is certain."""
         try:
             incoming = decode(message, max_depth=self._settings.max_depth)
         except Fault as fault:
-            return self._answer(fault, decode_id(message), now)
+            return self.answer(fault, decode_id(message), now)
         try:
             return self._decide(incoming, now)
         except Fault as fault:
-            return self._answer(fault, _id(incoming), now)
+            return self.answer(fault, _id(incoming), now)
 
-    def _decide(self, incoming: Incoming, now: datetime) -> Effects:
+    def _decide(self, incoming: Incoming, now: datetime) -> JsonEffects:
         handler = self._HANDLERS.get(incoming.message_type)
         if handler is not None:
             return handler(self, incoming, now)
@@ -127,15 +189,15 @@ class Connection(Watch):
         if kind is None:
             raise Fault(ErrorCode.UNKNOWN_TYPE, "there is no such message type here")
         kind.check(incoming.payload)
-        return self._publish(incoming, kind.options.access, now, history=kind.options.history)
+        return self._publish(incoming, kind.options.access, keep=kind.options.history)
 
-    def _heartbeat(self, incoming: Incoming, now: datetime) -> Effects:
+    def _heartbeat(self, incoming: Incoming, now: datetime) -> JsonEffects:
         return [Send(MessageType.HEARTBEAT_ACK, {"server_time": now}, _id(incoming))]
 
-    def _subscribe(self, incoming: Incoming, now: datetime) -> Effects:  # noqa: ARG002  # handlers are called alike
+    def _subscribe(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002  # handlers are called alike
         document = document_of(incoming.payload)
         subscription = read(incoming.payload, Subscription)
-        access = access_to(document, self.session.grants)
+        access = access_to(document, self.guard.session.grants)
         if access is None:
             raise Fault(ErrorCode.FORBIDDEN, "no grant of the session covers this document")
         limit = self._settings.max_subscriptions
@@ -144,53 +206,38 @@ class Connection(Watch):
         self._access[document] = access
         return [Join(_id(incoming), document, subscription.since)]
 
-    def _unsubscribe(self, incoming: Incoming, now: datetime) -> Effects:  # noqa: ARG002
+    def _unsubscribe(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002
         document = document_of(incoming.payload)
         # Who is not in the document gets what it wants, too.
         self._access.pop(document, None)
         return [Leave(_id(incoming), document)]
 
-    def _edit(self, incoming: Incoming, now: datetime) -> Effects:
-        return self._publish(incoming, Access.WRITE, now, history=True)
+    def _edit(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002
+        return self._publish(incoming, Access.WRITE, keep=True)
 
-    def _publish(self, incoming: Incoming, access: Access, now: datetime, *, history: bool) -> Effects:
+    def _publish(self, incoming: Incoming, access: Access, *, keep: bool) -> JsonEffects:
         payload = incoming.payload
         document = document_of(payload)
         self._check_access(document, access)
-        id = incoming.id
-        if id is not UNSET and (published := self._limits.find(id, now)) is not None:
-            return self._repeat(incoming, document, published)
-        publish = Publish(_id(incoming), document, incoming.message_type, payload, history)
-        return self._act(publish, now)
+        return [Publish(_id(incoming), document, incoming.message_type, payload, keep)]
 
-    def _repeat(self, incoming: Incoming, document: str, published: Published) -> Effects:
-        if (published.document, published.message_type) != (document, incoming.message_type):
-            raise Fault(ErrorCode.CONFLICT, "this id was used for another message; ids must not repeat")
-        return [acknowledgement(_id(incoming), document, published.position)]
-
-    def _point(self, incoming: Incoming, now: datetime) -> Effects:
+    def _point(self, incoming: Incoming, now: datetime) -> JsonEffects:
         document = document_of(incoming.payload)
         self._check_access(document, Access.READ)
-        return self._act(Point(document, incoming.payload), now)
+        return [Point(document, incoming.payload), *self.translate(self.guard.acted(now), now)]
 
-    def _announce(self, incoming: Incoming, now: datetime) -> Effects:  # noqa: ARG002
+    def _announce(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002
         # Not activity: programs announce "away" and "online" without anyone at the keyboard.
         document = document_of(incoming.payload)
         self._check_access(document, Access.READ)
         status = status_of(incoming.payload)
         return [Announce(_id(incoming), document, status, incoming.payload)]
 
-    def _refresh(self, incoming: Incoming, now: datetime) -> Effects:  # noqa: ARG002
+    def _refresh(self, incoming: Incoming, now: datetime) -> JsonEffects:
         renewal = read(incoming.payload, Renewal)
-        # What follows may need what the new credential allows, so it waits.
-        self._refreshing = Authenticate(_id(incoming), renewal.token)
-        return [self._refreshing]
+        return self.translate(self.guard.refresh(Authenticate(_id(incoming), renewal.token)), now)
 
-    def _act(self, effect: Effect, now: datetime) -> Effects:
-        """The effect, which is something that the user did, and so moves the idle deadline (ASVS 7.3.1)."""
-        return [effect, Touch()] if self._deadline.act(now) else [effect]
-
-    _HANDLERS: ClassVar[Mapping[str, Callable[..., Effects]]] = {
+    _HANDLERS: ClassVar[Mapping[str, Callable[..., JsonEffects]]] = {
         MessageType.HEARTBEAT: _heartbeat,
         MessageType.SUBSCRIBE: _subscribe,
         MessageType.UNSUBSCRIBE: _unsubscribe,
@@ -201,14 +248,10 @@ class Connection(Watch):
     }
     """The messages that a client may send; the application's own come after them."""
 
-    def published(self, id: str, published: Published) -> None:
-        """What became of a ``Publish``, so that a repetition is recognised."""
-        self._limits.remember(id, published)
-
     # --- what is checked ------------------------------------------------------------------------------
 
     def _check_budget(self, size: int, seconds: float) -> None:
-        limits = self._limits
+        limits = self.guard.limits
         wait = limits.messages.take(1.0, seconds) or limits.traffic.take(size, seconds)
         if wait:
             raise Fault(
@@ -224,34 +267,57 @@ class Connection(Watch):
     def _check_access(self, document: str, wanted: Access) -> None:
         given = self._access.get(document)
         if given is None:
-            if reaches(access_to(document, self.session.grants), wanted):
+            if reaches(access_to(document, self.guard.session.grants), wanted):
                 raise Fault(ErrorCode.NOT_SUBSCRIBED, "subscribe to the document first")
         elif reaches(given, wanted):
             return
         raise Fault(ErrorCode.FORBIDDEN, f"no grant of the session allows to {wanted} this document")
 
-    def _answer(self, fault: Fault, id: str | None, now: datetime) -> Effects:
+    def answer(self, fault: Fault, id: str | None, now: datetime) -> JsonEffects:
         """The error that the client is told, and the end of our patience with it."""
         answer = Send(MessageType.ERROR, fault.payload(), id)
         seconds = now.timestamp()
         match fault.code:
-            case ErrorCode.RATE_LIMITED if fault.retry and self._limits.patience.take(1.0, seconds):
-                end = self._end(closing(CloseReason.LIMITS_IGNORED))
+            case ErrorCode.RATE_LIMITED if fault.retry and self.guard.limits.patience.take(1.0, seconds):
+                end = self.guard.close(closing(CloseReason.LIMITS_IGNORED))
             case ErrorCode.INVALID_MESSAGE | ErrorCode.MESSAGE_TOO_LARGE if self._malformed.take(1.0, seconds):
-                end = self._end(closing(CloseReason.MALFORMED))
+                end = self.guard.close(closing(CloseReason.MALFORMED))
             case ErrorCode.FORBIDDEN | ErrorCode.UNAUTHORIZED if self._forbidden.take(1.0, seconds):
-                end = self._end(closing(CloseReason.FORBIDDEN))
+                end = self.guard.close(closing(CloseReason.FORBIDDEN))
             case _:
-                end = NOTHING
-        return [answer, *end]
+                end = ()
+        return [answer, *self.translate(end, now)]
 
     # --- what the client is told ----------------------------------------------------------------------
 
-    def _review(self) -> Effects:
+    def translate(self, effects: GuardEffects, now: datetime) -> JsonEffects:
+        """What a decision of the guard means for this client."""
+        if not effects:
+            return NOTHING
+        translated: list[JsonEffect] = []
+        for effect in effects:
+            match effect:
+                case Review():
+                    translated.extend(self._review())
+                case Renewed(question):
+                    translated.append(Send(MessageType.SESSION_REFRESHED, _standing(self.guard.session), question.id))
+                case NotRenewed(question, why):
+                    translated.extend(self.answer(why, question.id, now))
+                case ExpiringSoon():
+                    deadline = self.guard.deadline
+                    payload = {"expires_at": deadline.deadline, "reason": deadline.reason}
+                    translated.append(Send(MessageType.SESSION_EXPIRING, payload))
+                case Touch() | Authenticate() | Verify() | Rebind() | Close():
+                    translated.append(effect)
+                case _:
+                    assert_never(effect)
+        return translated
+
+    def _review(self) -> JsonEffects:
         """Put the client out of documents that the grants do not cover any more."""
-        effects: list[Effect] = []
+        effects: list[JsonEffect] = []
         for document in tuple(self._access):
-            access = access_to(document, self.session.grants)
+            access = access_to(document, self.guard.session.grants)
             if access is None:
                 del self._access[document]
                 why = Fault(ErrorCode.FORBIDDEN, "the session's grants do not cover this document any more")
@@ -260,16 +326,9 @@ class Connection(Watch):
                 self._access[document] = access
         return effects
 
-    def _renewal(self, renewed: Authenticate) -> Effects:
-        return [Send(MessageType.SESSION_REFRESHED, _standing(self.session), renewed.id)]
-
-    def _notice(self) -> Effects:
-        return [
-            Send(MessageType.SESSION_EXPIRING, {"expires_at": self._deadline.deadline, "reason": self._deadline.reason})
-        ]
-
-    def _refused(self, fault: Fault, refused: Authenticate, now: datetime) -> Effects:
-        return self._answer(fault, refused.id, now)
+    def left(self, document: str) -> None:
+        """The client is not in the document after all."""
+        self._access.pop(document, None)
 
 
 def acknowledgement(id: str | None, document: str, position: Position | None) -> Send:

@@ -1,14 +1,15 @@
 """
-Sockets that edit documents: what their sessions allow, and the peers of y-websocket.
+Sockets that edit documents: what both protocols have in common, and the clients of y-websocket.
 
 A message is looked at in this order: is the session still good, is there budget, is it a message, may the
 session do that in this document.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 from roomkey.documents.crdt.replica import PoisonUpdate
 from roomkey.documents.document import Document
@@ -18,198 +19,197 @@ from roomkey.domain.session import Client, Session
 from roomkey.ports import Author
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
+from roomkey.realtime.clients.document_audience import Audiences
 from roomkey.realtime.clients.document_subscription import READ_ONLY, DocumentSubscription
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.json_messages import CloseReason, Fault
-from roomkey.realtime.rooms.hub import Hub
-from roomkey.realtime.rooms.rooms import participant
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import (
-    Admit,
-    AskForToken,
     Authenticate,
     Close,
-    Deliver,
-    Effect,
-    Reject,
+    ExpiringSoon,
+    NotRenewed,
+    Rebind,
+    Renewed,
     Review,
     Touch,
+    Verify,
 )
-from roomkey.realtime.session.guard import NOTHING, Effects, Watch
+from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.security.authorization import author_of
+from roomkey.wire import lib0
+from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
-
-_REVIEW: Final[Effects] = (Review(),)
-_ASK_FOR_TOKEN: Final[Effects] = (AskForToken(),)
-_TOUCH: Final[Effects] = (Touch(),)
-
-
-class EditingWatch(Watch):
-    """The watch of a socket that edits documents: budgets, grants, and what follows when they change."""
-
-    __slots__ = ()
-
-    def receive(self, message: bytes, now: datetime) -> Effects:
-        """Decide whether a message is handed on now, later, or not at all."""
-        if self.is_over:
-            return NOTHING
-        self._heard_at = now
-        limits, seconds = self._limits, now.timestamp()
-        if limits.edits.take(1.0, seconds) or limits.edit_traffic.take(len(message), seconds):
-            # A change that was not taken would be missing under all that follow: better to begin anew.
-            exhausted = limits.patience.take(_COST_OF_HASTE, seconds)
-            return self._end(closing(CloseReason.LIMITS_IGNORED if exhausted else CloseReason.TOO_FAST))
-        return self._admit(message, now)
-
-    def access(self, document: str) -> Access | None:
-        """What the session may do in ``document``."""
-        return access_to(document, self.session.grants)
-
-    def acted(self, now: datetime) -> Effects:
-        """The user did something, which moves the idle deadline (ASVS 7.3.1)."""
-        return _TOUCH if self._deadline.act(now) else NOTHING
-
-    def refresh(self, address: str, token: str) -> Effects:
-        """Another token came, for ``address``: messages wait until it is known whose it is."""
-        self._refreshing = Authenticate(address, token)
-        return [self._refreshing]
-
-    def _understand(self, message: bytes, now: datetime) -> Effects:  # noqa: ARG002  # watches are asked alike
-        return [Deliver(message)]
-
-    def _review(self) -> Effects:
-        return _REVIEW
-
-    def _renewal(self, renewed: Authenticate) -> Effects:
-        return [Admit(renewed.id or "")]
-
-    def _notice(self) -> Effects:
-        return _ASK_FOR_TOKEN
-
-    def _refused(self, fault: Fault, refused: Authenticate, now: datetime) -> Effects:
-        del now
-        return [Reject(refused.id or "", fault)]
-
 
 _COST_OF_HASTE: Final = 10.0
 """Of the patience with a session, in messages of ``/ws`` that would be too many: each time costs a connection."""
 
 
-class DocumentClient(RealtimeClient[EditingWatch]):
-    """What the two protocols have in common: a session's socket in some documents."""
+class DocumentClient(RealtimeClient):
+    """A session's socket in some documents."""
 
-    __slots__ = ("missed",)
+    __slots__ = ("audiences", "missed")
 
-    def __init__(self, connection: EditingWatch, host: ClientHost, client: Client, hub: Hub) -> None:
-        self.missed = MergedBacklog(self._attended)
-        super().__init__(connection, host, client, hub=hub, backlog=self.missed)
+    def __init__(self, guard: SessionGuard, host: ClientHost, device: Client, audiences: Audiences) -> None:
+        self.audiences = audiences
+        self.missed = MergedBacklog(self._subscribed)
+        super().__init__(guard, host, device, backlog=self.missed)
+
+    # --- what the transport says ----------------------------------------------------------------------
 
     def text(self, message: bytes) -> None:  # noqa: ARG002  # whatever it is
         """Part: these protocols are binary."""
         self.end(closing(CloseReason.BINARY_ONLY))
 
     def binary(self, message: bytes) -> None:
-        """Decide, and do."""
-        host = self._host
-        now = host.now()
-        host.received(len(message))
-        self.carry_out(self.connection.receive(message, now), now)
+        """Take a message, unless it has to wait or is one too many."""
+        self.messages_in += 1
+        self.bytes_in += len(message)
+        guard, now = self.guard, self._host.now()
+        if guard.is_over:
+            return
+        guard.heard(now)
+        limits, seconds = guard.limits, now.timestamp()
+        if limits.edits.take(1.0, seconds) or limits.edit_traffic.take(len(message), seconds):
+            # A change that was not taken would be missing under all that follow: better to begin anew.
+            exhausted = limits.patience.take(_COST_OF_HASTE, seconds)
+            reason = CloseReason.LIMITS_IGNORED if exhausted else CloseReason.TOO_FAST
+            self.carry_out(guard.close(closing(reason)), now)
+            return
+        waits = guard.admit(message, now)
+        if waits is None:
+            self._understand(message, now)
+        else:
+            self.carry_out(waits, now)
 
-    def carry_out(self, effects: Effects, now: datetime) -> None:
-        """Do what was decided, in order."""
+    def _understand(self, message: bytes, now: datetime) -> None:
+        try:
+            acted = self._deliver(message, now)
+        except (lib0.Malformed, PoisonUpdate):
+            self.carry_out(self.guard.close(closing(CloseReason.MALFORMED)), now)
+        else:
+            if acted:
+                self.carry_out(self.guard.acted(now), now)
+
+    # --- what is decided ------------------------------------------------------------------------------
+
+    def carry_out(self, effects: GuardEffects, now: datetime) -> None:
+        """Do what the guard decided, in order."""
         for effect in effects:
-            if type(effect) is Deliver:
-                try:
-                    self._deliver(effect.message, now)
-                except (yjs.MalformedFrame, PoisonUpdate):
-                    self.carry_out(self.connection.close(closing(CloseReason.MALFORMED)), now)
-            else:
-                super().carry_out((effect,), now)
+            match effect:
+                case Touch() | Authenticate() | Verify() | Close():
+                    self._do(effect, now)
+                case Rebind(former):
+                    self._rebind(former)
+                case Review():
+                    self._review(now)
+                case Renewed(question):
+                    self._renewed(question.id or "", now)
+                case NotRenewed(question, why):
+                    self._not_renewed(question.id or "", str((why.details or {}).get("reason", why.code)).lower(), now)
+                case ExpiringSoon():
+                    self._ask_for_token()
+                case _:
+                    assert_never(effect)
 
-    def documents(self) -> Sequence[str]:
-        """The documents that it is in."""
-        return [document.name for _, document in self._attended()]
+    def access(self, document: str) -> Access | None:
+        """What the session may do in ``document``."""
+        return access_to(document, self.guard.session.grants)
 
     def author(self) -> Author:
         """As whom the client writes."""
-        return author_of(self.connection.session)
+        return author_of(self.guard.session)
 
-    def _rebind(self, former: Session, now: datetime) -> None:
+    def documents(self) -> Sequence[str]:
+        """The documents that it is in."""
+        return [subscription.document.name for subscription in self._subscribed()]
+
+    def _rebind(self, former: Session) -> None:
         names = self.documents()
         for name in names:
             self._host.disappeared(self, name)
-        self.who = participant(self.box, self.connection.session)
-        super()._rebind(former, now)
+        self.who.belong_to(self.guard.session)
+        self.guard.limits = self._host.rebound(self, former)
         for name in names:
             self._host.appeared(self, name)
-
-    def _deliver(self, message: bytes, now: datetime) -> None:
-        """Do what the client says. Raises ``MalformedFrame`` or ``PoisonUpdate`` if it is nothing."""
-        raise NotImplementedError
-
-    def _attended(self) -> Sequence[tuple[bytes, Document]]:
-        """The documents that the socket is in, with its address in each."""
-        raise NotImplementedError
+        for subscription in self._subscribed():
+            subscription.author = self.author()
 
     def _farewell(self, close: Close, now: datetime) -> Sequence[Frame]:
         del close, now
         return ()
 
+    # --- what the protocols say -----------------------------------------------------------------------
+
+    @abstractmethod
+    def _deliver(self, message: bytes, now: datetime) -> bool:
+        """
+        Do what the client says; whether the user did something.
+
+        Raises:
+            Malformed, PoisonUpdate: If it is nothing.
+        """
+
+    @abstractmethod
+    def _subscribed(self) -> Sequence[DocumentSubscription]:
+        """The documents that the socket is in, once for each address."""
+
+    @abstractmethod
+    def _review(self, now: datetime) -> None:
+        """The session's grants may have changed."""
+
+    def _renewed(self, address: str, now: datetime) -> None:
+        """The token that came for ``address`` is good."""
+
+    def _not_renewed(self, address: str, reason: str, now: datetime) -> None:
+        """The token that came for ``address`` is not good."""
+
+    def _ask_for_token(self) -> None:
+        """Let the client know that a newer token is needed soon."""
+
 
 class YjsClient(DocumentClient):
-    """The ``Conversation`` of a y-websocket client: one socket, one document."""
+    """The ``Conversation`` of a y-websocket client: one socket, one document. It has no word for tokens."""
 
-    __slots__ = ("_is_pinned", "_subscription")
+    __slots__ = ("_pin", "_subscription")
 
     def __init__(
         self,
-        connection: EditingWatch,
+        guard: SessionGuard,
         host: ClientHost,
-        client: Client,
+        device: Client,
+        audiences: Audiences,
         *,
-        hub: Hub,
         document: Document,
         access: Access,
         wants_status: bool,
     ) -> None:
-        super().__init__(connection, host, client, hub)
-        self._subscription = _YjsSubscription(self, document, hub, access=access, wants_status=wants_status)
-        document.pins += 1  # until it is joined, or will not be
-        self._is_pinned = True
+        super().__init__(guard, host, device, audiences)
+        self._subscription = _YjsSubscription(self, document, access=access, wants_status=wants_status)
+        self._pin = document.pin()  # until it is joined, or will not be
 
     def _begin(self, now: datetime) -> None:
-        del now
-        self._subscription.begin()
-        self._unpin()
-        if not self.connection.is_over:
+        self._subscription.begin(now)
+        self._pin.release()
+        if not self.guard.is_over:
             self._host.appeared(self, self._subscription.document.name)
 
-    def _unpin(self) -> None:
-        if self._is_pinned:
-            self._is_pinned = False
-            self._subscription.document.pins -= 1
+    def _deliver(self, message: bytes, now: datetime) -> bool:
+        return self._subscription.deliver(yjs.decode(message), message, now)
 
-    def _deliver(self, message: bytes, now: datetime) -> None:
-        if self._subscription.deliver(yjs.decode(message), now):
-            self.carry_out(self.connection.acted(now), now)
+    def _subscribed(self) -> Sequence[DocumentSubscription]:
+        return (self._subscription,)
 
-    def _attended(self) -> Sequence[tuple[bytes, Document]]:
-        return ((b"", self._subscription.document),)
-
-    def _carry_out(self, effect: Effect, now: datetime) -> None:
-        if isinstance(effect, Review):
-            access = self.connection.access(self._subscription.document.name)
-            if access is None:
-                self.carry_out(self.connection.close(closing(CloseReason.FORBIDDEN)), now)
-            else:
-                self._subscription.allow(access)
+    def _review(self, now: datetime) -> None:
+        access = self.access(self._subscription.document.name)
+        if access is None:
+            self.carry_out(self.guard.close(closing(CloseReason.FORBIDDEN)), now)
+        else:
+            self._subscription.allow(access)
 
     def _leave(self, now: datetime) -> None:
-        self._unpin()
-        document = self._subscription.document
-        if self._subscription in document.subscribers:
-            self._subscription.leave(now)
-            self._host.disappeared(self, document.name)
+        self._pin.release()
+        if self._subscription.leave(now):
+            self._host.disappeared(self, self._subscription.document.name)
 
 
 class _YjsSubscription(DocumentSubscription):
@@ -221,9 +221,15 @@ class _YjsSubscription(DocumentSubscription):
 
     __slots__ = ("_client", "_durable", "_gap", "_taken", "_wants_status")
 
-    def __init__(self, client: YjsClient, document: Document, hub: Hub, *, access: Access, wants_status: bool) -> None:
+    def __init__(self, client: YjsClient, document: Document, *, access: Access, wants_status: bool) -> None:
         super().__init__(
-            document, client.box, hub, missed=client.missed, address=b"", author=client.author(), access=access
+            document,
+            client.box,
+            client.audiences,
+            missed=client.missed,
+            address=b"",
+            author=client.author(),
+            access=access,
         )
         self._client = client
         self._wants_status = wants_status
@@ -231,28 +237,27 @@ class _YjsSubscription(DocumentSubscription):
         self._durable = 0
         self._gap: int | None = None
 
-    def begin(self) -> None:
-        """As every attachment; whoever may only read is told so."""
-        super().begin()
+    def begin(self, now: datetime) -> None:
+        """As every subscription; whoever may only read is told so."""
+        super().begin(now)
         if not self.may_write:
             self.told_access()
 
-    def _expect(self, *, brings_all: bool) -> Settled:
+    def _expect(self, *, brings_all: bool) -> Settled | None:
+        if not self._wants_status:
+            return None
         self._taken += 1
         return partial(self._settled_up_to, self._taken, brings_all)
 
-    def _settled_up_to(self, number: int, brings_all: bool, stored: bool) -> None:  # noqa: FBT001
+    def _settled_up_to(self, number: int, brings_all: bool, stored: bool) -> None:  # noqa: FBT001  # as writers call it
         if not stored:
             return
         if brings_all and self._gap is not None and self._gap < number:
             self._gap = None
         if number > self._durable and (self._gap is None or number < self._gap):
             self._durable = number
-            self.accepted()
-
-    def accepted(self) -> None:
-        if self._wants_status and self.box.socket is not None:
-            self.send(yjs.saved(self._durable))
+            if self.box.socket is not None:
+                self.send(yjs.saved(self._durable))
 
     def refused(self, reason: str) -> None:
         if self._gap is None:

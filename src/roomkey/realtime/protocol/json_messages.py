@@ -7,16 +7,17 @@ server's own messages have ids of its own, except answers, which repeat the id o
 """
 
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from roomkey.domain.names import check_text
 from roomkey.domain.session import SessionId
 from roomkey.errors import InvalidInput
-from roomkey.realtime.rooms.history import Position
-from roomkey.security.inspection import check_document_name, check_text, is_deeper
+from roomkey.ports import Position
+from roomkey.security.inspection import check_document_name, is_deeper
 from roomkey.wire.frame import Frame
 
 MAX_ID_CHARS: Final = 128
@@ -74,60 +75,6 @@ class ErrorCode(StrEnum):
     CONFLICT = "CONFLICT"
     """The message id was used for something else before."""
     SERVER_ERROR = "SERVER_ERROR"
-
-
-class CloseCode(IntEnum):
-    """Why a connection is closed (RFC 6455, 7.4; 4000 and above are ours)."""
-
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    UNSUPPORTED = 1003
-    NOT_TEXT = 1007
-    TOO_BIG = 1009
-    RESTART = 1012
-    OVERLOADED = 1013
-    RESET = 4205
-    """Hocuspocus: what the client has is of another history, or cannot be trusted; it may come back empty."""
-    MALFORMED = 4400
-    UNAUTHENTICATED = 4401
-    FORBIDDEN = 4403
-    TIMEOUT = 4408
-    GONE = 4410
-    """The document is not there any more: whoever came back with it would bring it to life again."""
-    SUSPENDED = 4423
-    LIMITS_IGNORED = 4429
-
-
-class CloseReason(StrEnum):
-    """The stable codes in close reasons: the one with 4401 says whether new credentials help."""
-
-    SESSION_EXPIRED = "session_expired"
-    """4401. Time was up: with a new token the client may come back at once. It could have been refreshed."""
-    SESSION_INVALIDATED = "session_invalidated"
-    """4401. Somebody ended the session: it is no use asking for another without the user."""
-    SESSION_SUSPENDED = "session_suspended"
-    MALFORMED = "malformed"
-    FORBIDDEN = "forbidden"
-    LIMITS_IGNORED = "limits_ignored"
-    TOO_SLOW = "too_slow"
-    OVERLOADED = "overloaded"
-    UNAVAILABLE = "unavailable"
-    DRAINING = "draining"
-    NO_HEARTBEAT = "no_heartbeat"
-    NOT_OPENED = "not_opened"
-    TEXT_ONLY = "text_only"
-    BINARY_ONLY = "binary_only"
-    TOO_FAST = "too_fast"
-    NOT_AUTHENTICATED = "not_authenticated"
-    """4408. A Hocuspocus socket showed no good token in time."""
-    BAD_TOKENS = "bad_tokens"
-    """4401. It showed too many that open nothing."""
-    QUEUE_FULL = "queue_full"
-    """4205. More was sent before the token than may wait for it."""
-    LINEAGE_MISMATCH = "lineage_mismatch"
-    """4205. What the client has is of another history of the document: it must not be merged."""
-    DOCUMENT_DELETED = "document_deleted"
-    """4410. The document was deleted, and may be another one by now."""
 
 
 class WebSocketMessage(Struct, frozen=True, gc=False):
@@ -266,6 +213,26 @@ def encode(id: str, message_type: str, payload: Any, now: datetime) -> Frame:
     return Frame(_encode(WebSocketMessage(id, message_type, payload, now)))
 
 
+def encode_publication(message_type: str, payload: dict[str, Any], now: datetime) -> bytes:
+    """
+    The part of a message that brokers carry: everything between its id and its position, which ``place`` adds.
+
+    ``payload`` must not be empty, and have no ``position``.
+    """
+    return _encode(_Publication(message_type, now, payload))[1:-2]
+
+
+def place(message: bytes, position: Position) -> bytes:
+    """The whole message of a publication that stands at ``position``, which is also its id."""
+    epoch, offset = position.epoch.encode(), position.offset
+    return b'{"id":"%b.%d",%b,"position":{"epoch":"%b","offset":%d}}}' % (epoch, offset, message, epoch, offset)
+
+
+def identify(message: bytes, id: str) -> bytes:
+    """The whole message of a publication that is not kept."""
+    return b'{"id":"%b",%b}}' % (id.encode(), message)
+
+
 def encode_value(value: Any) -> Raw:
     """A part of messages that is encoded once and used many times."""
     return Raw(_encode(value))
@@ -284,6 +251,14 @@ def milliseconds(duration: timedelta) -> int:
 def _said(error: Exception) -> str:
     # msgspec says where and what it expected; of what was sent it repeats nothing.
     return "this nests too deep" if isinstance(error, RecursionError) else str(error)
+
+
+class _Publication(Struct, frozen=True, gc=False):
+    """The payload comes last, so that its end is known without reading it."""
+
+    message_type: str
+    timestamp: datetime
+    payload: dict[str, Any]
 
 
 class _Identified(Struct, frozen=True):

@@ -1,12 +1,12 @@
 """
-The two Yjs protocols as values: lib0's encoding, and the messages of y-websocket and Hocuspocus.
+The two Yjs protocols as values: the messages of y-websocket and of Hocuspocus.
 
 A y-websocket frame is one message. A Hocuspocus frame has an address in front, ``document`` or
 ``document NUL session``, so that one socket carries many documents; a few kinds of message are its own.
 
 Whatever arrives is checked against the bytes that are there before anything is made of it, and what is wrong
-raises ``MalformedFrame`` and nothing else. Updates and state vectors are passed on as bytes: what is in an
-update is the business of ``documents.structs``.
+raises ``Malformed`` and nothing else. Updates and state vectors are passed on as bytes: what is in an
+update is the business of ``documents.crdt.updates``.
 """
 
 import json
@@ -18,23 +18,23 @@ import msgspec
 from msgspec import Struct
 
 from roomkey.security.inspection import is_deeper
-
-MAX_NUMBER: Final = 2**53 - 1
-"""The largest integer of lib0: what a number of JavaScript holds exactly."""
-
-MAX_NUMBER_BYTES: Final = 8
-"""Of seven bits each: 2^53 - 1 needs so many."""
+from roomkey.wire import lib0
+from roomkey.wire.lib0 import (
+    AwarenessEntry,
+    Malformed,
+    check_state,
+    number,
+    read_bytes,
+    read_number,
+    read_text,
+    sized,
+    text,
+)
 
 MAX_AWARENESS_DEPTH: Final = 32
 
 MAX_ADDRESS_BYTES: Final = 2 * 1024
 """A document's name of 1024 bytes and a session's: it stands in front of everything that is sent to the client."""
-
-EMPTY_STATE: Final = b"\x00"
-"""The state vector of a document in which nothing was ever written."""
-
-EMPTY_UPDATE: Final = b"\x00\x00"
-"""An update that brings nothing: no blocks, nothing deleted."""
 
 
 class MessageKind(IntEnum):
@@ -59,85 +59,6 @@ class _Sync(IntEnum):
     UPDATE = 2
 
 
-class MalformedFrame(Exception):
-    """What came is no message of the protocol."""
-
-
-# --- lib0 ---------------------------------------------------------------------------------------------
-
-
-def read_number(data: bytes, at: int) -> tuple[int, int]:
-    """
-    The unsigned integer at ``at`` (base 128, little-endian), and where it ends.
-
-    Raises:
-        MalformedFrame: If it is cut off, or larger than ``MAX_NUMBER``.
-    """
-    number = shift = 0
-    for end in range(at, min(at + MAX_NUMBER_BYTES, len(data))):
-        byte = data[end]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if number > MAX_NUMBER:
-                break
-            return number, end + 1
-        shift += 7
-    raise MalformedFrame("a number is cut off or too large")
-
-
-def read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
-    """
-    The bytes at ``at``, which are preceded by their number, and where they end.
-
-    Raises:
-        MalformedFrame: If there are fewer than that.
-    """
-    size, start = read_number(data, at)
-    end = start + size
-    if end > len(data):
-        raise MalformedFrame("a field is longer than the frame")
-    return data[start:end], end
-
-
-def read_text(data: bytes, at: int) -> tuple[str, int]:
-    """
-    The text at ``at``, which is preceded by its length in bytes, and where it ends.
-
-    Raises:
-        MalformedFrame: If it is cut off, or not UTF-8.
-    """
-    encoded, end = read_bytes(data, at)
-    try:
-        return encoded.decode(), end
-    except UnicodeDecodeError:
-        raise MalformedFrame("a text is not UTF-8") from None
-
-
-def number(value: int) -> bytes:
-    """An unsigned integer as lib0 writes it."""
-    if value < 0x80:
-        return _SMALL[value]
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def sized(value: bytes) -> bytes:
-    """Bytes with their number in front."""
-    return number(len(value)) + value
-
-
-def text(value: str) -> bytes:
-    """A text with its length in front, in bytes of UTF-8, not in characters."""
-    return sized(value.encode())
-
-
-_SMALL: Final = [bytes((value,)) for value in range(0x80)]
-
-
 # --- what clients say ---------------------------------------------------------------------------------
 
 
@@ -157,19 +78,6 @@ class Update(Struct, frozen=True, gc=False):
     """Something was changed just now."""
 
     update: bytes
-
-
-class AwarenessEntry(Struct, frozen=True, gc=False):
-    """What one Yjs client shows of itself, as JSON; ``null`` if it is gone. A higher ``clock`` is newer."""
-
-    client: int
-    clock: int
-    state: bytes
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the client has left."""
-        return self.state == GONE
 
 
 class AwarenessUpdate(Struct, frozen=True, gc=False):
@@ -210,8 +118,6 @@ class Sign(Struct, frozen=True, gc=False):
 
 Message = SyncStep1 | SyncStep2 | Update | AwarenessUpdate | QueryAwareness | Token | Stateless | Detach | Sign
 
-GONE: Final = b"null"
-
 
 class AddressedMessage(Struct, frozen=True, gc=False):
     """A Hocuspocus message and the document it is for: ``address`` as it was written, without the session in it."""
@@ -226,7 +132,7 @@ def decode(frame: bytes) -> Message:
     The message of a y-websocket client.
 
     Raises:
-        MalformedFrame: If it is none, or there is something behind it.
+        Malformed: If it is none, or there is something behind it.
     """
     return _decode(frame, 0, _Y_WEBSOCKET)
 
@@ -236,23 +142,23 @@ def decode_addressed(frame: bytes) -> AddressedMessage:
     The message of a Hocuspocus client. Pings and pongs have no address.
 
     Raises:
-        MalformedFrame: As ``decode``.
+        Malformed: As ``decode``.
     """
     if len(frame) == 1 and frame[0] in (MessageKind.PING, MessageKind.PONG):
         return AddressedMessage("", "", Sign(frame[0] == MessageKind.PING))
     address, at = read_text(frame, 0)
     if at > MAX_ADDRESS_BYTES:
-        raise MalformedFrame("an address is too long")
+        raise Malformed("an address is too long")
     return AddressedMessage(address, address.partition("\0")[0], _decode(frame, at, _HOCUSPOCUS))
 
 
 def _decode(frame: bytes, at: int, kinds: frozenset[int]) -> Message:
     kind, at = read_number(frame, at)
     if kind not in kinds:
-        raise MalformedFrame("there is no such message from clients")
+        raise Malformed("there is no such message from clients")
     message, at = _READERS[kind](frame, at)
     if at != len(frame):
-        raise MalformedFrame("there is something behind the message")
+        raise Malformed("there is something behind the message")
     return message
 
 
@@ -266,7 +172,7 @@ def _read_sync(frame: bytes, at: int) -> tuple[Message, int]:
     if step == _Sync.STEP1:
         check_state(content)
         return SyncStep1(content), at
-    raise MalformedFrame("there is no such step of synchronisation")
+    raise Malformed("there is no such step of synchronisation")
 
 
 def _read_awareness(frame: bytes, at: int) -> tuple[Message, int]:
@@ -277,7 +183,7 @@ def _read_awareness(frame: bytes, at: int) -> tuple[Message, int]:
 def _read_token(frame: bytes, at: int) -> tuple[Message, int]:
     kind, at = read_number(frame, at)
     if kind != 0:
-        raise MalformedFrame("of authentication, clients send the token only")
+        raise Malformed("of authentication, clients send the token only")
     token, at = read_text(frame, at)
     if at == len(frame):
         return Token(token), at
@@ -317,25 +223,12 @@ def read_awareness(content: bytes) -> list[AwarenessEntry]:
     The entries of an awareness update, in order.
 
     Raises:
-        MalformedFrame: If it is none, or a state is not JSON: every client would stumble over it.
+        Malformed: If it is none, or a state is not JSON: every client would stumble over it.
     """
-    count, at = read_number(content, 0)
-    if count * _LEAST_ENTRY_BYTES > len(content) - at:
-        raise MalformedFrame("there are fewer awareness entries than announced")
-    entries: list[AwarenessEntry] = []
-    for _ in range(count):
-        client, at = read_number(content, at)
-        clock, at = read_number(content, at)
-        state, at = read_bytes(content, at)
-        _check_json(state)
-        entries.append(AwarenessEntry(client, clock, state))
-    if at != len(content):
-        raise MalformedFrame("there is something behind the awareness entries")
+    entries = lib0.read_awareness(content)
+    for entry in entries:
+        _check_json(entry.state)
     return entries
-
-
-_LEAST_ENTRY_BYTES: Final = 4
-"""Client, clock, length, and one character of JSON."""
 
 
 def _check_json(state: bytes) -> None:
@@ -344,7 +237,7 @@ def _check_json(state: bytes) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = _decode_half_characters(state)
     if is_deeper(value, MAX_AWARENESS_DEPTH):
-        raise MalformedFrame("an awareness state nests too deep")
+        raise Malformed("an awareness state nests too deep")
 
 
 def _decode_half_characters(state: bytes) -> Any:
@@ -352,40 +245,11 @@ def _decode_half_characters(state: bytes) -> Any:
     try:
         return json.loads(state, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise MalformedFrame("an awareness state is not JSON") from None
+        raise Malformed("an awareness state is not JSON") from None
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
-
-
-def check_state(state: bytes) -> None:
-    """
-    Accept a state vector.
-
-    Raises:
-        MalformedFrame: If it is none.
-    """
-    read_state(state)
-
-
-def read_state(state: bytes) -> dict[int, int]:
-    """
-    A state vector: how many units of each Yjs client are there.
-
-    Raises:
-        MalformedFrame: If it is none.
-    """
-    count, at = read_number(state, 0)
-    if count * 2 > len(state) - at:
-        raise MalformedFrame("there are fewer clients than announced")
-    clocks: dict[int, int] = {}
-    for _ in range(count):
-        client, at = read_number(state, at)
-        clocks[client], at = read_number(state, at)
-    if at != len(state):
-        raise MalformedFrame("there is something behind the state vector")
-    return clocks
 
 
 # --- what the server says -----------------------------------------------------------------------------
@@ -415,8 +279,7 @@ def update(content: bytes) -> bytes:
 
 def awareness(entries: Iterable[AwarenessEntry]) -> bytes:
     """What clients show of themselves."""
-    parts = [number(entry.client) + number(entry.clock) + sized(entry.state) for entry in entries]
-    return b"\x01" + sized(number(len(parts)) + b"".join(parts))
+    return b"\x01" + sized(lib0.awareness(entries))
 
 
 def denied(reason: str) -> bytes:
@@ -453,11 +316,6 @@ def token_wanted() -> bytes:
 def sync_status(*, applied: bool) -> bytes:
     """Hocuspocus: what became of an update or a step 2 of the client."""
     return bytes((MessageKind.SYNC_STATUS, applied))
-
-
-def stateless(payload: str) -> bytes:
-    """Hocuspocus: a message of the application."""
-    return bytes((MessageKind.STATELESS,)) + text(payload)
 
 
 def closed(reason: str) -> bytes:

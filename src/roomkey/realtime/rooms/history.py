@@ -1,9 +1,8 @@
 """
-What a document's subscribers may have missed: positions, bounded histories, and what is left to send.
+What the subscribers of a room may have missed: positions, and histories in bounded memory.
 
 The laws: offsets of one epoch have no holes; a subscriber is given everything after its position or told that
-this cannot be had, never a part. To subscribe is to join the live publications first, then to read the
-history; here both happen in one turn of the loop, with no publication in between.
+this cannot be had, never a part.
 """
 
 from collections import deque
@@ -14,27 +13,16 @@ from typing import Final
 
 from msgspec import Struct
 
-from roomkey.wire.frame import Frame
+from roomkey.ports import Position, Publication
 
 EPOCH_LETTERS: Final = 8
 
 _OVERHEAD_BYTES: Final = 300
-"""Of a kept publication besides its bytes: a frame, its entry, the headers of Python's objects."""
-
-
-class Position(Struct, frozen=True, gc=False):
-    """
-    A place in a document's publications: the one with this ``offset``, or before the first if it is 0.
-
-    ``epoch`` is 8 random letters that change when offsets start anew.
-    """
-
-    epoch: str
-    offset: int
+"""Of a kept publication besides its bytes: its entry, its position, the headers of Python's objects."""
 
 
 class Window(Struct, frozen=True, kw_only=True):
-    """How much history one document keeps: whatever bound is reached first."""
+    """How much history one room keeps: whatever bound is reached first."""
 
     publications: int
     age: timedelta
@@ -42,7 +30,7 @@ class Window(Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The latest publications of one document, and where it stands."""
+    """The latest publications of one room, and where it stands."""
 
     __slots__ = ("_entries", "_size", "_window", "epoch", "offset")
 
@@ -50,7 +38,7 @@ class History:
         self.epoch = epoch
         self.offset = 0
         self._window = window
-        self._entries: deque[tuple[datetime, Frame]] = deque()
+        self._entries: deque[tuple[datetime, Publication]] = deque()
         self._size = 0
 
     @property
@@ -63,24 +51,22 @@ class History:
         """Bytes of memory that the entries take, nearly."""
         return self._size
 
-    def next_position(self) -> Position:
-        """Where the next publication will be, so that it can say so itself."""
-        return Position(self.epoch, self.offset + 1)
-
-    def append(self, frame: Frame, now: datetime) -> None:
-        """Keep ``frame`` as the publication at ``next_position``."""
+    def append(self, message: bytes, origin: str, now: datetime) -> Publication:
+        """Keep ``message`` as the next publication."""
         self.offset += 1
-        self._entries.append((now, frame))
-        self._size += _weight(frame)
+        publication = Publication(message, origin, Position(self.epoch, self.offset))
+        self._entries.append((now, publication))
+        self._size += _weight(publication)
         self.trim(now)
+        return publication
 
-    def since(self, position: Position) -> list[Frame] | None:
+    def since(self, position: Position) -> list[Publication] | None:
         """Every publication after ``position``, in order; ``None`` if one of them is missing or it is not of ours."""
         missed = self.offset - position.offset
         kept = len(self._entries)
         if position.epoch != self.epoch or not 0 <= missed <= kept or position.offset < 0:
             return None
-        return [frame for _, frame in islice(self._entries, kept - missed, None)]
+        return [publication for _, publication in islice(self._entries, kept - missed, None)]
 
     def trim(self, now: datetime) -> None:
         """Forget what is outside the window."""
@@ -97,16 +83,16 @@ class History:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        _, frame = self._entries.popleft()
-        self._size -= _weight(frame)
+        _, publication = self._entries.popleft()
+        self._size -= _weight(publication)
 
 
 class Histories:
     """
-    The histories of all documents of this node, in bounded memory.
+    The histories of all rooms of this node, in bounded memory.
 
     Those in use, between ``open`` and ``release``, stay; of the others the one that was released longest ago
-    goes first. A document whose history is gone starts a new epoch.
+    goes first. A room whose history is gone starts a new epoch.
     """
 
     def __init__(self, window: Window, *, max_size: int, max_idle: int, new_epoch: Callable[[], str]) -> None:
@@ -132,29 +118,34 @@ class Histories:
         """Bytes of memory that all entries take, nearly."""
         return self._size
 
-    def __getitem__(self, document: str) -> History:
-        return self._in_use[document]
+    def __getitem__(self, room: str) -> History:
+        return self._in_use[room]
 
-    def open(self, document: str, now: datetime) -> History:
-        """The history of ``document``, which stays until it is released."""
-        history = self._in_use.get(document)
+    def open(self, room: str, now: datetime) -> History:
+        """The history of ``room``, which stays until it is released."""
+        history = self._in_use.get(room)
         if history is None:
-            history = self._idle.pop(document, None) or History(self._new_epoch(), self._window)
-            self._in_use[document] = history
+            history = self._idle.pop(room, None) or History(self._new_epoch(), self._window)
+            self._in_use[room] = history
             self._trim(history, now)
         return history
 
-    def release(self, document: str) -> None:
-        """Nobody is in ``document`` any more."""
-        self._idle[document] = self._in_use.pop(document)
+    def release(self, room: str) -> None:
+        """Nobody is in ``room`` any more."""
+        self._idle[room] = self._in_use.pop(room)
         if len(self._idle) > self._max_idle:
             self._drop_stalest()
 
-    def append(self, document: str, frame: Frame, now: datetime) -> None:
-        """Keep a publication of a document that is in use."""
-        history = self._in_use[document]
+    def append(self, room: str, message: bytes, origin: str, now: datetime) -> Publication:
+        """Keep a publication."""
+        history = self._in_use.get(room)
+        if history is None:
+            self.open(room, now)
+            publication = self.append(room, message, origin, now)
+            self.release(room)
+            return publication
         before = history.size
-        history.append(frame, now)
+        publication = history.append(message, origin, now)
         self._size += history.size - before
         while self._size > self._max_size and self._idle:
             self._drop_stalest()
@@ -163,6 +154,7 @@ class Histories:
             before = history.size
             history.shrink(self._size - self._max_size)
             self._size += history.size - before
+        return publication
 
     def trim(self, now: datetime) -> None:
         """Forget what became too old; positions stay."""
@@ -179,6 +171,5 @@ class Histories:
         self._size -= self._idle.pop(next(iter(self._idle))).size
 
 
-def _weight(frame: Frame) -> int:
-    # The payload stands in memory twice: by itself and in the finished frame.
-    return 2 * frame.size + _OVERHEAD_BYTES
+def _weight(publication: Publication) -> int:
+    return len(publication.message) + _OVERHEAD_BYTES

@@ -1,9 +1,9 @@
 """
-Who listens to what on this node: rooms, bounded outboxes, and what happens when one is full.
+Who listens to what on this node: channels, bounded outboxes, and what happens when one is full.
 
-Publishing costs the same however many listen: a frame goes into its room's queue, and once per turn of the
+Publishing costs the same however many listen: a frame goes into its channel's queue, and once per turn of the
 loop every member is given what is new to it. Nothing here waits. What one outbox is given is in the order in
-which it was published in each room, and with what was sent to it alone in between at its place.
+which it was published in each channel, and with what was sent to it alone in between at its place.
 """
 
 import asyncio
@@ -13,11 +13,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Socket
 from roomkey.wire.frame import Frame
-
-HIGH_WATER_BYTES: Final = 64 * 1024
-"""When a transport has more than this unsent, it says when it is ``writable`` again; until then frames stay here."""
 
 CHUNK_BYTES: Final = 256 * 1024
 """A reader that catches up is given so much at a time, so that what is unsent stays bounded in the transport, too."""
@@ -82,15 +79,11 @@ class Outbox:
         self.backlog = backlog
         self.socket: Socket | None = None
         self.frames: Sequence[Frame] = ()
-        self.cursors: dict[tuple[Room, Outbox], Frame] | None = None
+        self.cursors: dict[tuple[Channel, Outbox], Frame] | None = None
         self.size = 0
         self.behind = False
         self.dirty = False
-        self.members: dict[str, Member] | None = None
-
-    def member(self, document: str) -> "Member | None":
-        """This connection's part in a room, if it is in it."""
-        return None if self.members is None else self.members.get(document)
+        self.members: dict[Channel, Member] | None = None
 
     def add(self, frames: Sequence[Frame], size: int) -> None:
         """Let ``frames`` of together ``size`` bytes wait behind the others."""
@@ -104,13 +97,12 @@ class Outbox:
         self.size += size
 
 
-class Room:
-    """The listeners of one document, and what was published in it in this turn of the loop."""
+class Channel:
+    """What its members are all given: who they are, and what was published in this turn of the loop."""
 
-    __slots__ = ("cursors", "document", "members", "moved", "pending", "size")
+    __slots__ = ("cursors", "members", "moved", "pending", "size")
 
-    def __init__(self, document: str) -> None:
-        self.document = document
+    def __init__(self) -> None:
         self.members: dict[Outbox, Member] = {}
         self.pending: list[Frame] = []
         self.size = 0
@@ -119,18 +111,18 @@ class Room:
 
 
 class Member:
-    """One connection in one room. ``seen`` says how much of the room's pending frames it needs no more."""
+    """One connection in one channel. ``seen`` says how much of the pending frames it needs no more."""
 
-    __slots__ = ("box", "room", "seen")
+    __slots__ = ("box", "channel", "seen")
 
-    def __init__(self, box: Outbox, room: Room, seen: int) -> None:
+    def __init__(self, box: Outbox, channel: Channel, seen: int) -> None:
         self.box = box
-        self.room = room
+        self.channel = channel
         self.seen = seen
 
 
 class Hub:
-    """Every room and every outbox of this node."""
+    """Hands out what is published in channels, and what is sent to one connection alone. One for a node."""
 
     def __init__(self, *, max_outbox_size: int, schedule: Callable[[Callable[[], None]], object] | None = None) -> None:
         """
@@ -139,67 +131,55 @@ class Hub:
             schedule: Calls a function once, soon; by default at the ``FlushScheduler`` of the running loop.
         """
         self.traffic = Traffic()
-        self.rooms: dict[str, Room] = {}
         self._max_outbox_size = max_outbox_size
         self._schedule = schedule or FlushScheduler()
         self._scheduled = False
-        self._moved: list[Room] = []
+        self._moved: list[Channel] = []
         self._dirty: list[Outbox] = []
 
     # --- in and out -----------------------------------------------------------------------------------
 
-    def join(self, box: Outbox, document: str) -> Member:
-        """Let ``box`` have everything that is published in ``document`` from now on."""
-        member = box.member(document)
-        if member is None:
-            room = self.rooms.get(document)
-            if room is None:
-                room = self.rooms[document] = Room(document)
-            member = room.members[box] = Member(box, room, len(room.pending))
-            if box.members is None:
-                box.members = {}
-            box.members[document] = member
-        return member
+    def join(self, box: Outbox, channel: Channel) -> None:
+        """Let ``box`` have everything that is published in ``channel`` from now on."""
+        if box.members is None:
+            box.members = {}
+        if channel not in box.members:
+            box.members[channel] = channel.members[box] = Member(box, channel, len(channel.pending))
 
-    def leave(self, box: Outbox, document: str) -> bool:
-        """Nothing more of ``document`` for ``box``; whether it was the last one there."""
-        if box.members is None or document not in box.members:
-            return False
-        room = box.members[document].room
-        self._catch_up(box.members.pop(document))
-        room.cursors.pop(box, None)
-        del room.members[box]
-        if room.members:
-            return False
-        del self.rooms[document]
-        return True
+    def leave(self, box: Outbox, channel: Channel) -> None:
+        """Nothing more of ``channel`` for ``box``."""
+        if box.members is None or channel not in box.members:
+            return
+        self._catch_up(box.members.pop(channel))
+        channel.cursors.pop(box, None)
+        del channel.members[box]
 
     # --- what is said ---------------------------------------------------------------------------------
 
-    def publish(self, room: Room, frame: Frame, sender: Outbox | None = None) -> None:
-        """Give ``frame`` to everyone in ``room``, except its sender."""
-        pending = room.pending
-        if sender is not None and (member := room.members.get(sender)) is not None:
+    def publish(self, channel: Channel, frame: Frame, sender: Outbox | None = None) -> None:
+        """Give ``frame`` to everyone in ``channel``, except its sender."""
+        pending = channel.pending
+        if sender is not None and (member := channel.members.get(sender)) is not None:
             self._catch_up(member)
             member.seen = len(pending) + 1
         pending.append(frame)
-        room.size += frame.size
-        if not room.moved:
-            self._mark(room)
+        channel.size += frame.size
+        if not channel.moved:
+            self._mark(channel)
 
-    def point(self, room: Room, frame: Frame, sender: Outbox) -> None:
-        """Give a cursor to everyone else in ``room``, unless the sender's next one comes in the same turn."""
-        if room.cursors.pop(sender, None) is not None:
+    def point(self, channel: Channel, frame: Frame, sender: Outbox) -> None:
+        """Give a cursor to everyone else in ``channel``, unless the sender's next one comes in the same turn."""
+        if channel.cursors.pop(sender, None) is not None:
             self.traffic.cursors_collapsed += 1
-        room.cursors[sender] = frame
-        if not room.moved:
-            self._mark(room)
+        channel.cursors[sender] = frame
+        if not channel.moved:
+            self._mark(channel)
 
     def send(self, box: Outbox, frame: Frame) -> None:
         """Give ``frame`` to one connection, behind everything that was published before."""
         if box.members is not None:
             for member in box.members.values():
-                if member.seen < len(member.room.pending):
+                if member.seen < len(member.channel.pending):
                     self._catch_up(member)
         box.add([frame], frame.size)
         self.traffic.messages += 1
@@ -222,17 +202,17 @@ class Hub:
         """Hand out what this turn has brought: to the members, then to their sockets."""
         self._scheduled = False
         moved, self._moved = self._moved, []
-        for room in moved:
-            self._spread(room)
+        for channel in moved:
+            self._spread(channel)
         dirty, self._dirty = self._dirty, []
         for box in dirty:
             box.dirty = False
             socket = box.socket
             if socket is None or box.behind or socket.buffered() > HIGH_WATER_BYTES:
                 self._write(box)
-            else:
+            elif frames := box.frames:
                 # What _write would do, without the call: this is the loop that all deliveries go through.
-                frames, box.frames, box.size = box.frames, (), 0
+                box.frames, box.size = (), 0
                 socket.send(frames)
 
     def flush_box(self, box: Outbox) -> None:
@@ -252,9 +232,9 @@ class Hub:
 
     # --- the turn of the loop -------------------------------------------------------------------------
 
-    def _mark(self, room: Room) -> None:
-        room.moved = True
-        self._moved.append(room)
+    def _mark(self, channel: Channel) -> None:
+        channel.moved = True
+        self._moved.append(channel)
         self._wake()
 
     def _touch(self, box: Outbox) -> None:
@@ -268,15 +248,15 @@ class Hub:
             self._scheduled = True
             self._schedule(self.flush)
 
-    def _spread(self, room: Room) -> None:
-        pending, cursors = room.pending, room.cursors
+    def _spread(self, channel: Channel) -> None:
+        pending, cursors = channel.pending, channel.cursors
         # One tuple for all who get the same; whoever writes it to many sockets may know it again.
         shared = (*pending, *cursors.values())
-        size = room.size + sum(frame.size for frame in cursors.values())
-        room.pending, room.cursors, room.size, room.moved = [], {}, 0, False
+        size = channel.size + sum(frame.size for frame in cursors.values())
+        channel.pending, channel.cursors, channel.size, channel.moved = [], {}, 0, False
         dirty = self._dirty
         common = 0
-        for box, member in room.members.items():
+        for box, member in channel.members.items():
             if member.seen or box.behind or (cursors and box in cursors):
                 self._spread_specially(member, pending, cursors)
                 continue
@@ -294,7 +274,7 @@ class Hub:
 
     def _spread_specially(self, member: Member, pending: list[Frame], cursors: dict[Outbox, Frame]) -> None:
         """To one who is not given what all are: it has seen a part, is the sender of a part, or is behind."""
-        box, room = member.box, member.room
+        box, channel = member.box, member.channel
         frames = pending[member.seen :]
         member.seen = 0
         if box.behind and box.backlog is not None:
@@ -307,12 +287,12 @@ class Hub:
         self._give(box, frames)
         if box.behind:
             for sender, frame in others:
-                self._keep_newest(box, room, sender, frame)
+                self._keep_newest(box, channel, sender, frame)
         if frames or others:
             self._touch(box)
 
     def _catch_up(self, member: Member) -> None:
-        pending, box = member.room.pending, member.box
+        pending, box = member.channel.pending, member.box
         if member.seen == len(pending):
             return
         if box.behind and box.backlog is not None:
@@ -329,11 +309,11 @@ class Hub:
             self.traffic.messages += len(frames)
             self.traffic.bytes += size
 
-    def _keep_newest(self, box: Outbox, room: Room, sender: Outbox, frame: Frame) -> None:
+    def _keep_newest(self, box: Outbox, channel: Channel, sender: Outbox, frame: Frame) -> None:
         if box.cursors is None:
             box.cursors = {}
-        replaced = box.cursors.pop((room, sender), None)
-        box.cursors[room, sender] = frame
+        replaced = box.cursors.pop((channel, sender), None)
+        box.cursors[channel, sender] = frame
         growth = frame.size
         if replaced is None:
             self.traffic.messages += 1

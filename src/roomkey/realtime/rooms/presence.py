@@ -1,6 +1,5 @@
-"""Who is here: what sessions say about themselves in a document, under leases, until they go."""
+"""Who is here: what sessions say about themselves in a room, under leases, until they go."""
 
-from collections.abc import Hashable
 from datetime import datetime, timedelta
 
 from msgspec import Raw
@@ -9,98 +8,94 @@ from roomkey.domain.session import SessionId
 
 
 class _Entry:
-    """One session in one document. It stays while one of its holders has a lease."""
+    """One session. It stays while one of its holders has a lease."""
 
     __slots__ = ("leases", "shown")
 
     def __init__(self, shown: bytes) -> None:
         self.shown = shown
-        self.leases: dict[Hashable, datetime] = {}
+        self.leases: dict[str, datetime] = {}
 
 
 class Presence:
     """
-    What joiners are shown, and when others must be told that someone is gone.
+    What joiners of one room are shown, and when others must be told that someone is gone.
 
-    A session is present in a document from its first ``announce`` on, through one or more holders (its
-    connections); the last thing that any of them announced is shown. A lease that is not renewed lapses,
-    so that whoever vanished without a word does not stay as a ghost.
+    A session is present from its first ``announce`` on, through one or more holders (its connections, by their
+    origin); the last thing that any of them announced is shown. A lease that is not renewed lapses, so that whoever
+    vanished without a word does not stay as a ghost.
     """
 
-    def __init__(self, *, lease: timedelta, max_document_size: int) -> None:
+    __slots__ = ("_entries", "_lease", "_max_size", "_size")
+
+    def __init__(self, *, lease: timedelta, max_size: int) -> None:
         """
         Args:
-            max_document_size: Bytes of everything that is shown in one document.
+            max_size: Bytes of everything that is shown.
         """
         self._lease = lease
-        self._max_document_size = max_document_size
-        self._documents: dict[str, dict[SessionId, _Entry]] = {}
-        self._sizes: dict[str, int] = {}
+        self._max_size = max_size
+        self._entries: dict[SessionId, _Entry] = {}
+        self._size = 0
 
     def __len__(self) -> int:
-        return sum(len(entries) for entries in self._documents.values())
+        return len(self._entries)
 
-    def announce(self, document: str, session: SessionId, holder: Hashable, shown: bytes, now: datetime) -> bool:
-        """Show ``shown`` for the session. ``False``, and nothing changed, if the document has no room for it."""
-        entries = self._documents.get(document, {})
-        entry = entries.get(session)
-        size = self._sizes.get(document, 0) + len(shown) - (len(entry.shown) if entry else 0)
-        if size > self._max_document_size:
+    def announce(self, session: SessionId, holder: str, shown: bytes, now: datetime) -> bool:
+        """Show ``shown`` for the session. ``False``, and nothing changed, if there is no room for it."""
+        entry = self._entries.get(session)
+        size = self._size + len(shown) - (len(entry.shown) if entry else 0)
+        if size > self._max_size:
             return False
         if entry is None:
-            entry = self._documents.setdefault(document, entries)[session] = _Entry(shown)
+            entry = self._entries[session] = _Entry(shown)
         entry.shown = shown
         entry.leases[holder] = now + self._lease
-        self._sizes[document] = size
+        self._size = size
         return True
 
-    def attend(self, document: str, session: SessionId, holder: Hashable, shown: bytes, now: datetime) -> bool:
+    def attend(self, session: SessionId, holder: str, shown: bytes, now: datetime) -> bool:
         """Be there, too: ``shown`` counts only if the session shows nothing yet. Whether the others must be told."""
-        entry = self._documents.get(document, {}).get(session)
+        entry = self._entries.get(session)
         if entry is None:
-            return self.announce(document, session, holder, shown, now)
+            return self.announce(session, holder, shown, now)
         entry.leases[holder] = now + self._lease
         return False
 
-    def here(self, document: str) -> list[Raw]:
+    def here(self) -> list[Raw]:
         """What a joiner is shown, the first to come first."""
-        return [Raw(entry.shown) for entry in self._documents.get(document, {}).values()]
+        return [Raw(entry.shown) for entry in self._entries.values()]
 
-    def leave(self, document: str, session: SessionId, holder: Hashable) -> bool:
+    def leave(self, session: SessionId, holder: str) -> bool:
         """The holder goes. Whether the session is gone with it, so that the others must be told."""
-        entry = self._documents.get(document, {}).get(session)
+        entry = self._entries.get(session)
         if entry is None or entry.leases.pop(holder, None) is None or entry.leases:
             return False
-        self._remove(document, session)
+        self._remove(session)
         return True
 
-    def shown(self, document: str, session: SessionId, holder: Hashable) -> bytes | None:
+    def shown(self, session: SessionId, holder: str) -> bytes | None:
         """What is shown of the session, if this holder has a part in it."""
-        entry = self._documents.get(document, {}).get(session)
+        entry = self._entries.get(session)
         return entry.shown if entry is not None and holder in entry.leases else None
 
-    def renew(self, document: str, session: SessionId, holder: Hashable, now: datetime) -> None:
+    def renew(self, session: SessionId, holder: str, now: datetime) -> None:
         """The holder is alive."""
-        entry = self._documents.get(document, {}).get(session)
+        entry = self._entries.get(session)
         if entry is not None and holder in entry.leases:
             entry.leases[holder] = now + self._lease
 
-    def lapse(self, now: datetime) -> list[tuple[str, bytes]]:
-        """End the leases that are over. Returns from where who is gone, and what was shown of it, for the others."""
-        gone: list[tuple[str, SessionId, bytes]] = []
-        for document, entries in self._documents.items():
-            for session, entry in entries.items():
-                for holder in [holder for holder, until in entry.leases.items() if until <= now]:
-                    del entry.leases[holder]
-                if not entry.leases:
-                    gone.append((document, session, entry.shown))
-        for document, session, _ in gone:
-            self._remove(document, session)
-        return [(document, shown) for document, _, shown in gone]
+    def lapse(self, now: datetime) -> list[bytes]:
+        """End the leases that are over. Returns what was shown of those who are gone, for the others."""
+        gone: list[SessionId] = []
+        for session, entry in self._entries.items():
+            for holder in [holder for holder, until in entry.leases.items() if until <= now]:
+                del entry.leases[holder]
+            if not entry.leases:
+                gone.append(session)
+        return [self._remove(session) for session in gone]
 
-    def _remove(self, document: str, session: SessionId) -> None:
-        entries = self._documents[document]
-        self._sizes[document] -= len(entries.pop(session).shown)
-        if not entries:
-            del self._documents[document]
-            del self._sizes[document]
+    def _remove(self, session: SessionId) -> bytes:
+        shown = self._entries.pop(session).shown
+        self._size -= len(shown)
+        return shown

@@ -1,6 +1,7 @@
-"""What happens in documents on this node: the hub, the histories and who is present, kept in step."""
+"""What happens in rooms on this node: who listens, what was missed, who is present. One room is one object."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from msgspec import Raw
 
 from roomkey.domain.session import Session, SessionId
+from roomkey.errors import Storage
+from roomkey.ports import Broker, MessageKey, Position, Publication, Published, Recovered
 from roomkey.realtime.protocol.json_messages import (
     OFFLINE,
     ONLINE,
@@ -15,198 +18,346 @@ from roomkey.realtime.protocol.json_messages import (
     SessionInfo,
     decode_value,
     encode,
+    encode_publication,
     encode_value,
+    identify,
+    place,
 )
-from roomkey.realtime.rooms.history import Histories, Position, Window
-from roomkey.realtime.rooms.hub import Hub, Outbox
+from roomkey.realtime.rooms.hub import Channel, Hub, Outbox
 from roomkey.realtime.rooms.presence import Presence
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.wire.frame import Frame
 
 
 class Participant:
-    """A connection as others in its documents see it: where its frames wait, and whose it is."""
+    """
+    A connection as others see it: where its frames wait, whose it is, and which rooms it is in.
 
-    __slots__ = ("box", "info", "session_id")
+    ``origin`` names it, on this node and on others. ``info`` is the encoded ``session_info`` of what it says.
+    """
 
-    def __init__(self, box: Outbox, session_id: SessionId, info: Raw) -> None:
-        """``info`` is the encoded ``session_info`` of everything that the connection says."""
+    __slots__ = ("box", "info", "origin", "rooms", "session_id")
+
+    def __init__(self, origin: str, box: Outbox, session: Session) -> None:
+        self.origin = origin
         self.box = box
-        self.session_id = session_id
-        self.info = info
+        self.rooms: dict[str, Room] | None = None
+        self.belong_to(session)
+
+    def belong_to(self, session: Session) -> None:
+        """Be a connection of ``session`` from now on."""
+        self.session_id: SessionId = session.id
+        self.info: Raw = encode_value(SessionInfo(session.id, session.user_id))
 
 
-def participant(box: Outbox, session: Session) -> Participant:
-    """The connection behind ``box`` as others see it while it belongs to ``session``."""
-    return Participant(box, session.id, encode_value(SessionInfo(session.id, session.user_id)))
+class Room:
+    """
+    One room as this node knows it: its members, who is present, and how far it has come.
+
+    It is what the broker hands publications to. A joiner that waits for the history is not a member yet: what is
+    published meanwhile is kept for it in ``_joining``.
+    """
+
+    __slots__ = ("_hub", "_joining", "_new_id", "channel", "members", "name", "position", "presence", "told_offset")
+
+    def __init__(self, name: str, hub: Hub, new_id: Callable[[], str], presence: Presence) -> None:
+        self.name = name
+        self.channel = Channel()
+        self.members: dict[str, Outbox] = {}
+        self.presence = presence
+        self.position: Position | None = None
+        self.told_offset = 0
+        """How far the members know from position checks that the room has moved."""
+        self._hub = hub
+        self._new_id = new_id
+        self._joining: dict[str, list[Publication]] = {}
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether somebody is in it, or about to be."""
+        return bool(self.members or self._joining)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody listens, and nobody is shown."""
+        return not self.has_listeners and not len(self.presence)
+
+    # --- members --------------------------------------------------------------------------------------
+
+    def begin_joining(self, who: Participant) -> None:
+        """Keep what is published from now on for ``who``."""
+        self._joining.setdefault(who.origin, [])
+
+    def give_up_joining(self, who: Participant) -> None:
+        """``who`` will not come."""
+        self._joining.pop(who.origin, None)
+
+    def join(self, who: Participant, recovered: Recovered, answer: Frame) -> None:
+        """Make ``who`` a member that has been given everything up to ``recovered.position`` with ``answer``."""
+        meanwhile = self._joining.pop(who.origin, [])
+        self.position = _later(self.position, recovered.position)
+        self._hub.send(who.box, answer)
+        for publication in meanwhile:
+            if publication.origin != who.origin and _is_behind(recovered.position, publication):
+                self._hub.send(who.box, self._frame(publication))
+        self._hub.join(who.box, self.channel)
+        self.members[who.origin] = who.box
+
+    def leave(self, who: Participant) -> None:
+        """``who`` is a member no more."""
+        self._joining.pop(who.origin, None)
+        if self.members.pop(who.origin, None) is not None:
+            self._hub.leave(who.box, self.channel)
+
+    # --- what is said ---------------------------------------------------------------------------------
+
+    def on_publication(self, publication: Publication) -> None:
+        """Give a publication to everyone but the connection that it came from."""
+        if publication.position is not None:
+            self.position = publication.position
+        for origin, meanwhile in self._joining.items():
+            if origin != publication.origin and origin not in self.members:
+                meanwhile.append(publication)
+        if self.members:
+            self._hub.publish(self.channel, self._frame(publication), self.members.get(publication.origin))
+
+    def tell(self, frame: Frame, box: Outbox | None = None) -> None:
+        """Give a frame of this node to everyone but ``box``."""
+        if self.members:
+            self._hub.publish(self.channel, frame, box)
+
+    def point(self, frame: Frame, box: Outbox) -> None:
+        """Give a cursor to everyone else."""
+        self._hub.point(self.channel, frame, box)
+
+    def _frame(self, publication: Publication) -> Frame:
+        message, position = publication.message, publication.position
+        return Frame(identify(message, self._new_id()) if position is None else place(message, position))
+
+
+def _later(one: Position | None, other: Position) -> Position:
+    if one is None or one.epoch != other.epoch:
+        return other
+    return one if one.offset > other.offset else other
+
+
+def _is_behind(position: Position, publication: Publication) -> bool:
+    """Whether ``publication`` came after ``position``."""
+    there = publication.position
+    return there is None or there.epoch != position.epoch or there.offset > position.offset
 
 
 class Rooms:
     """
-    Joins, leaves, publications, cursors and presence of all documents of this node. Nothing here waits.
+    Joins, leaves, publications, cursors and presence of all rooms of this node.
 
-    A publication has its place in the history before anyone is given it, and a joiner is given the history
-    and what follows it without anything in between.
+    A publication has its place in the history before anyone is given it, and a joiner is given the history and what
+    follows it without anything in between. What is awaited here never waits while the broker is in this process.
     """
 
-    def __init__(
-        self,
-        settings: RealtimeSettings,
-        *,
-        new_epoch: Callable[[], str],
-        schedule: Callable[[Callable[[], None]], object] | None = None,
-    ) -> None:
-        self.hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
+    def __init__(self, settings: RealtimeSettings, hub: Hub, broker: Broker) -> None:
+        self.hub = hub
+        self.broker = broker
         self.publications = 0
-        window = Window(
-            publications=settings.history_publications, age=settings.history_age, size=settings.history_bytes
-        )
-        self.histories = Histories(
-            window, max_size=settings.max_history_bytes, max_idle=settings.max_documents, new_epoch=new_epoch
-        )
-        self.presence = Presence(lease=settings.presence_lease, max_document_size=settings.max_document_presence_bytes)
         self._settings = settings
-        self._numbers: Iterator[int] = count(1)
-        self._told: dict[str, int] = {}
-        """How far the subscribers of a document know from position checks that it has moved."""
+        self._rooms: dict[str, Room] = {}
+        self._numbers = count(1)
+        self._origins = count(1)
         self._next_positions: datetime | None = None
         self._next_leases: datetime | None = None
+
+    def __len__(self) -> int:
+        """How many rooms somebody listens to."""
+        return sum(room.has_listeners for room in self._rooms.values())
 
     def new_id(self) -> str:
         """An id for a message of the server, which this node does not use again."""
         return f"s{next(self._numbers)}"
 
+    def participant(self, box: Outbox, session: Session) -> Participant:
+        """The connection behind ``box`` as others see it."""
+        return Participant(f"c{next(self._origins)}", box, session)
+
+    def present(self) -> int:
+        """How many sessions are shown, in all rooms together."""
+        return sum(len(room.presence) for room in self._rooms.values())
+
+    def _room(self, name: str) -> Room:
+        room = self._rooms.get(name)
+        if room is None:
+            settings = self._settings
+            presence = Presence(lease=settings.presence_lease, max_size=settings.max_document_presence_bytes)
+            room = self._rooms[name] = Room(name, self.hub, self.new_id, presence)
+        return room
+
+    def _drop_if_empty(self, room: Room) -> None:
+        if room.is_empty and self._rooms.get(room.name) is room:
+            del self._rooms[room.name]
+
     # --- in and out -----------------------------------------------------------------------------------
 
-    def join(self, who: Participant, document: str, since: Position | None, now: datetime) -> dict[str, Any]:
-        """Let the connection follow ``document``; returns the payload of ``subscribed``."""
-        # No publication can come in between: there is no await here.
-        self.hub.join(who.box, document)
-        history = self.histories.open(document, now)
-        missed = None if since is None else history.since(since)
-        if missed is not None and sum(frame.size for frame in missed) > self._settings.max_recovery_bytes:
+    async def join(
+        self, who: Participant, name: str, since: Position | None, answer: Callable[[dict[str, Any]], Frame]
+    ) -> None:
+        """
+        Let the connection follow the room: first comes ``answer`` of the payload of ``subscribed``, then what is new.
+
+        Raises:
+            Storage: If the broker is away; the connection is not in the room then.
+        """
+        room = self._room(name)
+        room.begin_joining(who)
+        if who.rooms is None:
+            who.rooms = {}
+        was_in = name in who.rooms
+        who.rooms[name] = room
+        try:
+            await self.broker.subscribe(name, room)
+            recovered = await self.broker.since(name, since)
+        except BaseException:
+            room.give_up_joining(who)
+            if not was_in:
+                who.rooms.pop(name, None)
+            self._drop_if_empty(room)
+            if not room.has_listeners:
+                with suppress(Storage):  # or what was subscribed would be handed to a room that nobody is in
+                    await self.broker.unsubscribe(name)
+            raise
+        if name not in who.rooms:
+            return  # it has left meanwhile
+        if room.position is not None and room.position.epoch != recovered.position.epoch:
+            room.told_offset = 0
+        room.join(who, recovered, answer(self._subscribed(room, recovered)))
+
+    def _subscribed(self, room: Room, recovered: Recovered) -> dict[str, Any]:
+        missed = recovered.publications
+        if missed is not None and sum(len(each.message) for each in missed) > self._settings.max_recovery_bytes:
             missed = None
         return {
-            "document": document,
-            "position": history.position,
+            "document": room.name,
+            "position": recovered.position,
             "recovered": missed is not None,
-            "publications": [Raw(frame.payload) for frame in missed or ()],
-            "presence": self.presence.here(document),
+            "publications": [
+                Raw(place(each.message, each.position)) for each in missed or () if each.position is not None
+            ],
+            "presence": room.presence.here(),
         }
 
-    def leave(self, who: Participant, document: str, now: datetime) -> None:
-        """Let the connection follow ``document`` no more."""
-        if who.box.member(document) is None:
+    async def leave(self, who: Participant, name: str, now: datetime) -> None:
+        """Let the connection follow the room no more."""
+        room = None if who.rooms is None else who.rooms.pop(name, None)
+        if room is None:
             return
-        if self.presence.leave(document, who.session_id, who.box):
-            self._tell_gone(document, who.info, who.box, now)
-        if self.hub.leave(who.box, document):
-            self.histories.release(document)
-            self._told.pop(document, None)
+        if room.presence.leave(who.session_id, who.origin):
+            self._tell_gone(room, who.info, who.box, now)
+        room.leave(who)
+        self._drop_if_empty(room)
+        if not room.has_listeners:
+            await self.broker.unsubscribe(name)
 
-    def leave_all(self, who: Participant, now: datetime) -> None:
-        """The connection is gone."""
-        for document in tuple(who.box.members or ()):
-            self.leave(who, document, now)
-
-    def change_hands(self, former: Participant, who: Participant, now: datetime) -> None:
-        """The connection belongs to another session from now on; ``former`` and ``who`` have the same outbox."""
-        for document in former.box.members or ():
-            shown = self.presence.shown(document, former.session_id, former.box)
+    def change_hands(self, who: Participant, session: Session, now: datetime) -> None:
+        """The connection belongs to another session from now on."""
+        former_id, former_info = who.session_id, who.info
+        who.belong_to(session)
+        for room in (who.rooms or {}).values():
+            shown = room.presence.shown(former_id, who.origin)
             if shown is None:
                 continue
-            if self.presence.leave(document, former.session_id, former.box):
-                self._tell_gone(document, former.info, former.box, now)
+            if room.presence.leave(former_id, who.origin):
+                self._tell_gone(room, former_info, who.box, now)
             payload = decode_value(shown)
-            self.announce(who, document, payload["status"], payload, now)
+            self._announce(who, room, payload["status"], payload, now)
 
     # --- what is said ---------------------------------------------------------------------------------
 
     def publish(
         self,
         who: Participant,
-        document: str,
+        name: str,
         message_type: str,
         payload: dict[str, Any],
         *,
-        history: bool,
+        keep: bool,
+        id: str | None,
         now: datetime,
-    ) -> Position | None:
+    ) -> Coroutine[Any, Any, Published]:
         """
-        Give a message to everyone else in ``document``; its position if it is kept in the history.
+        Give a message to everyone else in the room; its position if it is kept in the history.
 
-        ``session_info`` and ``position`` in the payload are ours, whatever the client wrote there.
+        ``session_info`` and ``position`` in the payload are ours, whatever the client wrote there. A message of the
+        session with the same ``id`` is not published again. Raises as ``Broker.publish``.
         """
         payload["session_info"] = who.info
-        self.publications += 1
-        if not history:
-            self._relay(who, document, encode(self.new_id(), message_type, payload, now))
-            return None
-        position = self.histories[document].next_position()
-        payload["position"] = position
-        frame = encode(f"{position.epoch}.{position.offset}", message_type, payload, now)
-        self.histories.append(document, frame, now)
-        self._relay(who, document, frame)
-        return position
+        payload.pop("position", None)
+        return self.broker.publish(
+            name,
+            encode_publication(message_type, payload, now),
+            origin=who.origin,
+            keep=keep,
+            key=None if id is None else MessageKey(who.session_id, id, f"{message_type} {name}"),
+        )
 
-    def point(self, who: Participant, document: str, payload: dict[str, Any], now: datetime) -> None:
-        """Give a cursor to everyone else in ``document``."""
-        payload["session_info"] = who.info
-        frame = encode(self.new_id(), MessageType.CURSOR_POSITION, payload, now)
-        self.hub.point(self.hub.rooms[document], frame, who.box)
+    def point(self, who: Participant, name: str, payload: dict[str, Any], now: datetime) -> None:
+        """Give a cursor to everyone else in the room."""
+        room = (who.rooms or {}).get(name)
+        if room is not None:
+            payload["session_info"] = who.info
+            room.point(encode(self.new_id(), MessageType.CURSOR_POSITION, payload, now), who.box)
 
-    def announce(self, who: Participant, document: str, status: str, payload: dict[str, Any], now: datetime) -> bool:
-        """Show how the session is, to everyone in ``document`` and those who come. ``False`` if there is no room."""
+    def announce(self, who: Participant, name: str, status: str, payload: dict[str, Any], now: datetime) -> bool:
+        """Show how the session is, to everyone in the room and those who come. ``False`` if there is no room for it."""
+        room = (who.rooms or {}).get(name)
+        return room is None or self._announce(who, room, status, payload, now)
+
+    def _announce(self, who: Participant, room: Room, status: str, payload: dict[str, Any], now: datetime) -> bool:
         payload["session_info"] = who.info
         if status == OFFLINE:
             # Whoever is here through another connection as well is still here.
-            if self.presence.leave(document, who.session_id, who.box):
-                self._relay(who, document, encode(self.new_id(), MessageType.USER_PRESENCE, payload, now))
+            if room.presence.leave(who.session_id, who.origin):
+                room.tell(encode(self.new_id(), MessageType.USER_PRESENCE, payload, now), who.box)
             return True
         shown = bytes(encode_value(payload))
         if len(shown) > self._settings.max_presence_bytes:
             return False
-        if not self.presence.announce(document, who.session_id, who.box, shown, now):
+        if not room.presence.announce(who.session_id, who.origin, shown, now):
             return False
-        self._relay(who, document, encode(self.new_id(), MessageType.USER_PRESENCE, Raw(shown), now))
+        room.tell(encode(self.new_id(), MessageType.USER_PRESENCE, Raw(shown), now), who.box)
         return True
 
-    def appear(self, who: Participant, document: str, now: datetime) -> None:
-        """Show that the session edits ``document`` as a Yjs document, if it shows nothing else there."""
-        payload = {"document": document, "status": ONLINE, "via": "yjs", "session_info": who.info}
+    def appear(self, who: Participant, name: str, now: datetime) -> None:
+        """Show that the session edits the document of this name, if it shows nothing else there."""
+        room = self._room(name)
+        payload = {"document": name, "status": ONLINE, "via": "yjs", "session_info": who.info}
         shown = encode_value(payload)
-        if self.presence.attend(document, who.session_id, who.box, bytes(shown), now):
-            self._tell(document, encode(self.new_id(), MessageType.USER_PRESENCE, shown, now))
+        if room.presence.attend(who.session_id, who.origin, bytes(shown), now):
+            room.tell(encode(self.new_id(), MessageType.USER_PRESENCE, shown, now))
+        self._drop_if_empty(room)
 
-    def disappear(self, who: Participant, document: str, now: datetime) -> None:
-        """The connection edits ``document`` no more."""
-        if self.presence.leave(document, who.session_id, who.box):
-            self._tell_gone(document, who.info, None, now)
+    def disappear(self, who: Participant, name: str, now: datetime) -> None:
+        """The connection edits the document no more."""
+        room = self._rooms.get(name)
+        if room is None:
+            return
+        if room.presence.leave(who.session_id, who.origin):
+            self._tell_gone(room, who.info, None, now)
+        self._drop_if_empty(room)
 
-    def _relay(self, who: Participant, document: str, frame: Frame) -> None:
-        self.hub.publish(self.hub.rooms[document], frame, who.box)
-
-    def _tell_gone(self, document: str, info: Any, box: Outbox | None, now: datetime) -> None:
-        payload = {"document": document, "status": OFFLINE, "session_info": info}
-        self._tell(document, encode(self.new_id(), MessageType.USER_PRESENCE, payload, now), box)
-
-    def _tell(self, document: str, frame: Frame, box: Outbox | None = None) -> None:
-        room = self.hub.rooms.get(document)
-        if room is not None:
-            self.hub.publish(room, frame, box)
+    def _tell_gone(self, room: Room, info: Any, box: Outbox | None, now: datetime) -> None:
+        payload = {"document": room.name, "status": OFFLINE, "session_info": info}
+        room.tell(encode(self.new_id(), MessageType.USER_PRESENCE, payload, now), box)
 
     # --- time -----------------------------------------------------------------------------------------
 
     def sweep(self, now: datetime, present: Iterable[tuple[Participant, Iterable[str]]]) -> None:
         """
-        Do what is due: position checks, leases, old history.
+        Do what is due: position checks, leases, and what the broker has to do.
 
-        ``present`` are the connections that live, and the documents that they are in.
+        ``present`` are the connections that live, and the rooms that they are in.
         """
+        self.broker.tick(now)
         if self._next_positions is None or now >= self._next_positions:
             if self._next_positions is not None:
                 self._tell_positions(now)
-                self.histories.trim(now)
             self._next_positions = now + self._settings.position_interval
         if self._next_leases is None or now >= self._next_leases:
             self._renew_leases(present, now)
@@ -214,18 +365,23 @@ class Rooms:
 
     def _tell_positions(self, now: datetime) -> None:
         """So that a subscriber notices if the last message before a silence did not arrive."""
-        for document, room in self.hub.rooms.items():
-            position = self.histories[document].position
-            if self._told.get(document, 0) != position.offset:
-                self._told[document] = position.offset
-                payload = {"document": document, "position": position}
-                self.hub.publish(room, encode(self.new_id(), MessageType.POSITION, payload, now))
+        for room in self._rooms.values():
+            position = room.position
+            if room.members and position is not None and room.told_offset != position.offset:
+                room.told_offset = position.offset
+                payload = {"document": room.name, "position": position}
+                room.tell(encode(self.new_id(), MessageType.POSITION, payload, now))
 
     def _renew_leases(self, present: Iterable[tuple[Participant, Iterable[str]]], now: datetime) -> None:
-        if not len(self.presence):
+        shown = [room for room in self._rooms.values() if len(room.presence)]
+        if not shown:
             return
-        for who, documents in present:
-            for document in documents:
-                self.presence.renew(document, who.session_id, who.box, now)
-        for document, shown in self.presence.lapse(now):
-            self._tell_gone(document, decode_value(shown)["session_info"], None, now)
+        for who, names in present:
+            for name in names:
+                room = self._rooms.get(name)
+                if room is not None:
+                    room.presence.renew(who.session_id, who.origin, now)
+        for room in shown:
+            for gone in room.presence.lapse(now):
+                self._tell_gone(room, decode_value(gone)["session_info"], None, now)
+            self._drop_if_empty(room)

@@ -4,32 +4,9 @@ from datetime import timedelta
 from typing import Final
 
 from roomkey.domain.session import SessionState
-from roomkey.realtime.protocol.json_messages import CloseCode, CloseReason, MessageType, milliseconds
-from roomkey.realtime.session.effects import Close, Send
-
-CODES: Final[dict[CloseReason, CloseCode]] = {
-    CloseReason.SESSION_EXPIRED: CloseCode.UNAUTHENTICATED,
-    CloseReason.SESSION_INVALIDATED: CloseCode.UNAUTHENTICATED,
-    CloseReason.SESSION_SUSPENDED: CloseCode.SUSPENDED,
-    CloseReason.MALFORMED: CloseCode.MALFORMED,
-    CloseReason.FORBIDDEN: CloseCode.FORBIDDEN,
-    CloseReason.LIMITS_IGNORED: CloseCode.LIMITS_IGNORED,
-    CloseReason.TOO_SLOW: CloseCode.OVERLOADED,
-    CloseReason.OVERLOADED: CloseCode.OVERLOADED,
-    CloseReason.UNAVAILABLE: CloseCode.OVERLOADED,
-    CloseReason.DRAINING: CloseCode.RESTART,
-    CloseReason.NO_HEARTBEAT: CloseCode.TIMEOUT,
-    CloseReason.NOT_OPENED: CloseCode.TIMEOUT,
-    CloseReason.TEXT_ONLY: CloseCode.UNSUPPORTED,
-    CloseReason.BINARY_ONLY: CloseCode.UNSUPPORTED,
-    CloseReason.TOO_FAST: CloseCode.OVERLOADED,
-    CloseReason.NOT_AUTHENTICATED: CloseCode.TIMEOUT,
-    CloseReason.BAD_TOKENS: CloseCode.UNAUTHENTICATED,
-    CloseReason.QUEUE_FULL: CloseCode.RESET,
-    CloseReason.LINEAGE_MISMATCH: CloseCode.RESET,
-    CloseReason.DOCUMENT_DELETED: CloseCode.GONE,
-}
-"""Which code a reason stands with."""
+from roomkey.realtime.protocol.json_messages import MessageType, milliseconds
+from roomkey.realtime.session.effects import Close, Farewell
+from roomkey.wire.close import CODES, CloseReason
 
 _COME_BACK: Final = frozenset(
     {CloseReason.OVERLOADED, CloseReason.UNAVAILABLE, CloseReason.TOO_SLOW, CloseReason.TOO_FAST}
@@ -41,7 +18,7 @@ _SEES_NOTHING_MORE: Final = frozenset(
 )
 
 
-def closing(reason: CloseReason, *, cause: str | None = None, farewell: Send | None = None) -> Close:
+def closing(reason: CloseReason, *, cause: str | None = None, farewell: Farewell | None = None) -> Close:
     """The end for ``reason``; without a message of its own it is announced by ``session_disconnected``."""
     code = CODES[reason]
     if farewell is None:
@@ -52,14 +29,16 @@ def closing(reason: CloseReason, *, cause: str | None = None, farewell: Send | N
             "refresh": reason is CloseReason.SESSION_EXPIRED,
             "retry": reason in _COME_BACK,
         }
-        farewell = Send(MessageType.SESSION_DISCONNECTED, payload)
+        farewell = Farewell(MessageType.SESSION_DISCONNECTED, payload)
     return Close(code, reason, farewell, flush=reason not in _SEES_NOTHING_MORE)
 
 
 def stopped(state: SessionState, cause: str | None = None) -> Close:
     """The end for a session that is not active any more."""
     if state is SessionState.SUSPENDED:
-        return closing(CloseReason.SESSION_SUSPENDED, farewell=Send(MessageType.SESSION_SUSPENDED, {"cause": cause}))
+        return closing(
+            CloseReason.SESSION_SUSPENDED, farewell=Farewell(MessageType.SESSION_SUSPENDED, {"cause": cause})
+        )
     if state is SessionState.EXPIRED:
         return closing(CloseReason.SESSION_EXPIRED, cause=cause)
     return invalidated(state, cause)
@@ -67,11 +46,11 @@ def stopped(state: SessionState, cause: str | None = None) -> Close:
 
 def invalidated(how: str, cause: str | None = None) -> Close:
     """The end for a session that was ended on purpose; ``how`` is the name of the event that did it."""
-    farewell = Send(MessageType.SESSION_INVALIDATED, {"how": how, "cause": cause})
+    farewell = Farewell(MessageType.SESSION_INVALIDATED, {"how": how, "cause": cause})
     return closing(CloseReason.SESSION_INVALIDATED, farewell=farewell)
 
 
 def draining(reconnect_after: timedelta) -> Close:
     """The end because the node is about to stop."""
     payload = {"reconnect_after_ms": milliseconds(reconnect_after)}
-    return closing(CloseReason.DRAINING, farewell=Send(MessageType.DRAINING, payload))
+    return closing(CloseReason.DRAINING, farewell=Farewell(MessageType.DRAINING, payload))

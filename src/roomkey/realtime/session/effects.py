@@ -1,62 +1,10 @@
-"""What a connection wants done: the decisions of ``connection``, carried out by ``peer``."""
-
-from typing import Any
+"""What a guard wants done, whatever protocol is spoken. Each client adds the effects of its own."""
 
 from msgspec import Struct
 
 from roomkey.domain.session import Session
-from roomkey.realtime.protocol.json_messages import CloseCode, CloseReason, Fault
-from roomkey.realtime.rooms.history import Position
-
-
-class Send(Struct, frozen=True, gc=False):
-    """Tell the client. ``id`` is that of the message that this answers, if it answers one."""
-
-    message_type: str
-    payload: Any
-    id: str | None = None
-
-
-class Join(Struct, frozen=True, gc=False):
-    """Let the client follow a document, and answer ``subscribed`` with what it missed."""
-
-    id: str | None
-    document: str
-    since: Position | None
-
-
-class Leave(Struct, frozen=True, gc=False):
-    """Let the client follow a document no more, and answer ``unsubscribed``; ``why`` if it did not ask for it."""
-
-    id: str | None
-    document: str
-    why: Fault | None = None
-
-
-class Publish(Struct, frozen=True, gc=False):
-    """Give a message to everyone else in the document, acknowledge it, and remember its id."""
-
-    id: str | None
-    document: str
-    message_type: str
-    payload: dict[str, Any]
-    history: bool
-
-
-class Point(Struct, frozen=True, gc=False):
-    """Give a cursor to everyone else in the document."""
-
-    document: str
-    payload: dict[str, Any]
-
-
-class Announce(Struct, frozen=True, gc=False):
-    """Change how the session is shown to everyone else in the document."""
-
-    id: str | None
-    document: str
-    status: str
-    payload: dict[str, Any]
+from roomkey.realtime.protocol.json_messages import Fault
+from roomkey.wire.close import CloseCode, CloseReason
 
 
 class Touch(Struct, frozen=True, gc=False):
@@ -64,7 +12,11 @@ class Touch(Struct, frozen=True, gc=False):
 
 
 class Authenticate(Struct, frozen=True, gc=False):
-    """Find out which session ``token`` opens, and call ``Connection.refreshed`` or ``not_refreshed``."""
+    """
+    Find out which session ``token`` opens, and call ``SessionGuard.refreshed`` or ``not_refreshed``.
+
+    ``id`` says what the client meant: its message, or a document's address.
+    """
 
     id: str | None
     token: str
@@ -74,40 +26,41 @@ class Authenticate(Struct, frozen=True, gc=False):
 
 
 class Verify(Struct, frozen=True, gc=False):
-    """Ask storage how the session stands now, and call ``Connection.verified`` or ``unverified``."""
+    """Ask storage how the session stands now, and call ``SessionGuard.verified`` or ``unverified``."""
 
 
 class Rebind(Struct, frozen=True, gc=False):
-    """The connection belongs to ``Connection.session`` from now on, and no more to ``former``."""
+    """The connection belongs to ``SessionGuard.session`` from now on, and no more to ``former``."""
 
     former: Session
 
 
-class Deliver(Struct, frozen=True, gc=False):
-    """Hand a message on: the session is good, and has the budget."""
-
-    message: bytes
-
-
 class Review(Struct, frozen=True, gc=False):
-    """Look again at what the session may do in the documents that it is in."""
+    """Look again at what the session may do where it is: its grants may have changed."""
 
 
-class Admit(Struct, frozen=True, gc=False):
-    """The credential that came for a document was good."""
+class Renewed(Struct, frozen=True, gc=False):
+    """Tell the client that its new token is accepted."""
 
-    address: str
+    question: Authenticate
 
 
-class Reject(Struct, frozen=True, gc=False):
-    """The credential that came for a document was not good."""
+class NotRenewed(Struct, frozen=True, gc=False):
+    """Tell the client that its new token is not accepted."""
 
-    address: str
+    question: Authenticate
     why: Fault
 
 
-class AskForToken(Struct, frozen=True, gc=False):
-    """Let the client know that a newer credential is needed soon."""
+class ExpiringSoon(Struct, frozen=True, gc=False):
+    """Tell the client that its session's time will soon be over."""
+
+
+class Farewell(Struct, frozen=True, gc=False):
+    """The last message to a client whose protocol has words for it."""
+
+    message_type: str
+    payload: object
 
 
 class Close(Struct, frozen=True, gc=False):
@@ -119,25 +72,11 @@ class Close(Struct, frozen=True, gc=False):
 
     code: CloseCode
     reason: CloseReason
-    farewell: Send
+    farewell: Farewell
     flush: bool = True
 
 
-Effect = (
-    Send
-    | Join
-    | Leave
-    | Publish
-    | Point
-    | Announce
-    | Touch
-    | Authenticate
-    | Verify
-    | Rebind
-    | Deliver
-    | Review
-    | Admit
-    | Reject
-    | AskForToken
-    | Close
-)
+Question = Authenticate | Verify
+"""What only storage can answer."""
+
+GuardEffect = Touch | Authenticate | Verify | Rebind | Review | Renewed | NotRenewed | ExpiringSoon | Close

@@ -1,13 +1,14 @@
 """
 What a connection knows of the session that it belongs to, whatever protocol it speaks.
 
-Moments, events and the answers of storage come in, decisions go out; nothing here waits or reads a clock. A
-watch is in doubt when the session may have changed without its notice: until storage has said how it stands,
-nothing that the client says may pass.
+Moments, events and the answers of storage come in, decisions go out; nothing here waits or reads a clock. While
+the session may have changed without notice, nothing that the client says may pass until storage has said how it
+stands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum, auto
 from typing import Final
 
 from roomkey.domain import lifecycle
@@ -24,152 +25,218 @@ from roomkey.domain.session import (
     UserRevoked,
 )
 from roomkey.errors import InvalidState
-from roomkey.realtime.protocol.json_messages import CloseReason, ErrorCode, Fault
+from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.session.closing import closing, invalidated, stopped
 from roomkey.realtime.session.deadline import SessionDeadline
-from roomkey.realtime.session.effects import Authenticate, Close, Effect, Rebind, Verify
+from roomkey.realtime.session.effects import (
+    Authenticate,
+    Close,
+    ExpiringSoon,
+    GuardEffect,
+    NotRenewed,
+    Rebind,
+    Renewed,
+    Review,
+    Touch,
+    Verify,
+)
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
+from roomkey.wire.close import CloseReason
 
-Effects = Sequence[Effect]
+GuardEffects = Sequence[GuardEffect]
 
-NOTHING: Final[Effects] = ()
+NOTHING: Final[GuardEffects] = ()
+_TOUCH: Final[GuardEffects] = (Touch(),)
 
 
-class Watch:
+class Trust(Enum):
+    """How far what is known of the session may be relied on."""
+
+    CERTAIN = auto()
+    CHECKING = auto()
+    """Storage is being asked, without a reason to doubt: messages pass."""
+    DOUBTING = auto()
+    """Storage is being asked, and messages wait for its answer."""
+    OVERTAKEN = auto()
+    """The doubt is younger than the question: its answer will not do, and it is asked again."""
+    OVER = auto()
+
+
+class Signal(Enum):
+    """What changes the trust."""
+
+    CHECK = auto()
+    DOUBT = auto()
+    ANSWERED = auto()
+    UNANSWERED = auto()
+
+
+NEXT_TRUST: Final[Mapping[Trust, Mapping[Signal, Trust]]] = {
+    Trust.CERTAIN: {
+        Signal.CHECK: Trust.CHECKING,
+        Signal.DOUBT: Trust.DOUBTING,
+    },
+    Trust.CHECKING: {
+        Signal.CHECK: Trust.CHECKING,
+        Signal.DOUBT: Trust.OVERTAKEN,
+        Signal.ANSWERED: Trust.CERTAIN,
+        Signal.UNANSWERED: Trust.CERTAIN,
+    },
+    Trust.DOUBTING: {
+        Signal.CHECK: Trust.DOUBTING,
+        Signal.DOUBT: Trust.OVERTAKEN,
+        Signal.ANSWERED: Trust.CERTAIN,
+        Signal.UNANSWERED: Trust.OVER,
+    },
+    Trust.OVERTAKEN: {
+        Signal.CHECK: Trust.OVERTAKEN,
+        Signal.DOUBT: Trust.OVERTAKEN,
+        Signal.ANSWERED: Trust.DOUBTING,
+        Signal.UNANSWERED: Trust.OVER,
+    },
+    Trust.OVER: dict.fromkeys(Signal, Trust.OVER),
+}
+"""What follows a signal. Storage is asked on the way into CHECKING and DOUBTING from anywhere else."""
+
+_HOLDING: Final = frozenset({Trust.DOUBTING, Trust.OVERTAKEN})
+
+
+class SessionGuard:
     """
-    The watch over one session for one connection.
+    The guard over one session for one connection.
 
     Everything returns what is to be done, in order; after a ``Close``, when it ``is_over``, always nothing.
-    Protocols say in ``_review``, ``_renewal``, ``_notice`` and ``_refused`` what their clients are told.
     """
 
     __slots__ = (
-        "_again",
         "_deadline",
-        "_doubting",
         "_heard_at",
         "_held",
         "_held_bytes",
-        "_limits",
+        "_is_paused",
         "_refreshing",
         "_renewed",
         "_settings",
-        "_verifying",
-        "is_over",
+        "_trust",
+        "limits",
     )
 
     def __init__(self, session: Session, limits: SessionLimits, *, settings: RealtimeSettings, now: datetime) -> None:
+        self.limits = limits
         self._settings = settings
-        self._limits = limits
         self._deadline = SessionDeadline(session, settings)
         self._heard_at = now
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._doubting = False
-        self._verifying = False
-        self._again = False
+        self._trust = Trust.CERTAIN
+        self._is_paused = False
         self._refreshing: Authenticate | None = None
         self._renewed: Authenticate | None = None
-        self.is_over = False
 
     @property
     def session(self) -> Session:
         """The session that the client belongs to, as far as this connection knows."""
         return self._deadline.session
 
-    # --- what the client says -------------------------------------------------------------------------
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has ended, or must."""
+        return self._trust is Trust.OVER
 
     @property
-    def is_held_up(self) -> bool:
-        """Whether messages have to wait for storage."""
-        return self._doubting or self._refreshing is not None
+    def deadline(self) -> SessionDeadline:
+        """When the session's time is over, for those who tell the client."""
+        return self._deadline
+
+    # --- what the client says -------------------------------------------------------------------------
+
+    def heard(self, now: datetime) -> None:
+        """The client has said something."""
+        self._heard_at = now
+
+    def acted(self, now: datetime) -> GuardEffects:
+        """The user did something, which moves the idle deadline (ASVS 7.3.1)."""
+        return _TOUCH if self._deadline.act(now) else NOTHING
+
+    def admit(self, message: bytes, now: datetime) -> GuardEffects | None:
+        """``None`` if the session is certain, so that the message may pass; else it waits, and this is to be done."""
+        if self._trust in _HOLDING or self._refreshing is not None or self._is_paused:
+            return self._hold(message)
+        if now >= self._deadline.deadline:
+            # Perhaps it was moved by a request, or by another connection. Storage knows, so this one waits.
+            return [*self._hold(message), *self._signal(Signal.DOUBT)]
+        return None
 
     @property
     def can_resume(self) -> bool:
         """Whether there are messages that had to wait, and need not any more."""
-        return bool(self._held) and not self.is_held_up and not self.is_over
+        return (
+            bool(self._held)
+            and self._trust not in _HOLDING
+            and self._refreshing is None
+            and not self._is_paused
+            and not self.is_over
+        )
 
-    def resume(self, now: datetime) -> Effects:
-        """Decide about the next message that had to wait. What one does must be done before the next is decided."""
+    def resume(self) -> bytes:
+        """The next message that had to wait. What one does must be done before the next is taken."""
         message = self._held.pop(0)
         self._held_bytes -= len(message)
-        return self._understand(message, now)
+        return message
 
-    def _admit(self, message: bytes, now: datetime) -> Effects:
-        """Decide about a message if the session is certain; let it wait if it is not."""
-        if self.is_held_up:
-            return self._hold(message)
-        if now >= self._deadline.deadline:
-            # Perhaps it was moved by a request, or by another connection. Storage knows, so this one waits.
-            self._hold(message)
-            return self._doubt()
-        return self._understand(message, now)
+    def pause(self) -> None:
+        """Let messages wait: one of them is still being carried out."""
+        self._is_paused = True
 
-    def _hold(self, message: bytes) -> Effects:
+    def unpause(self) -> None:
+        """It is done."""
+        self._is_paused = False
+
+    def refresh(self, question: Authenticate) -> GuardEffects:
+        """Another token came. What follows may need what it allows, so it waits until it is known whose it is."""
+        self._refreshing = question
+        return [question]
+
+    def _hold(self, message: bytes) -> GuardEffects:
         settings = self._settings
         self._held_bytes += len(message)
         if len(self._held) >= settings.max_held_messages or self._held_bytes > settings.max_held_bytes:
-            return self._end(closing(CloseReason.OVERLOADED))
+            return self.close(closing(CloseReason.OVERLOADED))
         self._held.append(message)
         return NOTHING
 
-    # --- what protocols say ---------------------------------------------------------------------------
-
-    def _understand(self, message: bytes, now: datetime) -> Effects:
-        """Decide about a message of a session that is certain."""
-        raise NotImplementedError
-
-    def _review(self) -> Effects:
-        """The session's grants may have changed."""
-        raise NotImplementedError
-
-    def _renewal(self, renewed: Authenticate) -> Effects:
-        """The client is told that its new token is accepted."""
-        raise NotImplementedError
-
-    def _notice(self) -> Effects:
-        """The client is told that its time will soon be over."""
-        raise NotImplementedError
-
-    def _refused(self, fault: Fault, refused: Authenticate, now: datetime) -> Effects:
-        """The client is told that its new token is not accepted."""
-        raise NotImplementedError
-
     # --- what storage answers -------------------------------------------------------------------------
 
-    def verified(self, session: Session | None, now: datetime) -> Effects:
+    def verified(self, session: Session | None, now: datetime) -> GuardEffects:
         """How the session stands. ``None``: it is gone."""
-        self._verifying = False
         if self.is_over:
             return NOTHING
-        if self._again:
-            # The doubt may be younger than this answer.
-            self._again = False
-            return self._verify()
+        asked_again = self._signal(Signal.ANSWERED)
+        if asked_again:
+            return asked_again
         if session is None:
-            return self._end(invalidated("deleted"))
+            return self.close(invalidated("deleted"))
         if session.state is not SessionState.ACTIVE:
-            return self._end(stopped(session.state))
+            return self.close(stopped(session.state))
         if lifecycle.overdue(session, now) is not None:
-            return self._end(stopped(SessionState.EXPIRED))
-        self._doubting = False
+            return self.close(stopped(SessionState.EXPIRED))
         effects = [*self.learn(session), *self._notify(now)]
         if self._renewed is not None:
-            effects.extend(self._renewal(self._renewed))
+            effects.append(Renewed(self._renewed))
             self._renewed = None
         return effects
 
-    def unverified(self, now: datetime) -> Effects:
+    def unverified(self, now: datetime) -> GuardEffects:
         """Storage did not answer. Unless there is reason to doubt it, the session goes on within its known time."""
-        self._verifying = False
         if self.is_over:
             return NOTHING
-        if self._doubting:
-            return self._end(closing(CloseReason.UNAVAILABLE))
+        if NEXT_TRUST[self._trust][Signal.UNANSWERED] is Trust.OVER:
+            return self.close(closing(CloseReason.UNAVAILABLE))
+        self._signal(Signal.UNANSWERED)
         return self._notify(now)
 
-    def refreshed(self, session: Session, now: datetime) -> Effects:
+    def refreshed(self, session: Session, now: datetime) -> GuardEffects:
         """
         The new token opens ``session``: this one, or another of the same user, to which the connection then belongs.
 
@@ -183,44 +250,38 @@ class Watch:
             return self.not_refreshed(Fault(ErrorCode.INVALID_SESSION, f"the session is {session.state}"), now)
         self._renewed, self._refreshing = self._refreshing, None
         if session.id == self.session.id:
-            return [*self.learn(session), *self._doubt()]
+            return [*self.learn(session), *self._signal(Signal.DOUBT)]
         former = self.session
         self._deadline.begin(session)
-        return [Rebind(former), *self._review(), *self._doubt()]
+        return [Rebind(former), Review(), *self._signal(Signal.DOUBT)]
 
-    def not_refreshed(self, fault: Fault, now: datetime) -> Effects:
+    def not_refreshed(self, fault: Fault, now: datetime) -> GuardEffects:
         """The new token opens nothing, or this cannot be found out now. The session goes on as it was."""
+        del now
         if self.is_over or self._refreshing is None:
             return NOTHING
         refused, self._refreshing = self._refreshing, None
-        return self._refused(fault, refused, now)
+        return [NotRenewed(refused, fault)]
 
-    def learn(self, session: Session) -> Effects:
+    def learn(self, session: Session) -> GuardEffects:
         """The session as storage has it, or had it some time ago."""
         if session.version < self.session.version:
             return NOTHING  # read before something that is known already
         self._deadline.learn(session)
-        return self._review()
+        return [Review()]
 
-    def take_over(self, limits: SessionLimits) -> None:
-        """Use what is remembered of the session that the connection belongs to now."""
-        self._limits = limits
-
-    def _doubt(self) -> Effects:
+    def doubt(self) -> GuardEffects:
         """Let nothing pass until storage has said how the session stands."""
-        self._doubting = True
-        self._again = self._verifying
-        return self._verify()
+        return self._signal(Signal.DOUBT)
 
-    def _verify(self) -> Effects:
-        if self._verifying:
-            return NOTHING
-        self._verifying = True
-        return [Verify()]
+    def _signal(self, signal: Signal) -> GuardEffects:
+        before, self._trust = self._trust, NEXT_TRUST[self._trust][signal]
+        asks = self._trust in (Trust.CHECKING, Trust.DOUBTING) and self._trust is not before
+        return [Verify()] if asks else NOTHING
 
     # --- what happens to the session ------------------------------------------------------------------
 
-    def happened(self, event: AnyEvent, now: datetime) -> Effects:
+    def happened(self, event: AnyEvent, now: datetime) -> GuardEffects:
         """Something happened to a session, perhaps this one, perhaps known already."""
         if isinstance(event, UserRevoked):
             return self._user_revoked(event)
@@ -228,29 +289,29 @@ class Watch:
             return NOTHING
         match event:
             case Suspended():
-                return self._end(stopped(SessionState.SUSPENDED, event.cause))
+                return self.close(stopped(SessionState.SUSPENDED, event.cause))
             case Expired():
-                return self._end(stopped(SessionState.EXPIRED, event.cause))
+                return self.close(stopped(SessionState.EXPIRED, event.cause))
             case Invalidated() | Evicted() | Deleted():
-                return self._end(invalidated(event.tag(), event.cause))
+                return self.close(invalidated(event.tag(), event.cause))
             case _:
                 return self._change(event, now)
 
-    def _change(self, event: SessionEvent, now: datetime) -> Effects:
+    def _change(self, event: SessionEvent, now: datetime) -> GuardEffects:
         if event.version > self.session.version + 1:
-            return self._doubt()  # something came in between that nobody told us
+            return self.doubt()  # something came in between that nobody told us
         try:
             session = lifecycle.apply(self.session, event)
         except InvalidState:
-            return self._doubt()
+            return self.doubt()
         return [*self.learn(session), *self._notify(now)]
 
-    def _user_revoked(self, event: UserRevoked) -> Effects:
+    def _user_revoked(self, event: UserRevoked) -> GuardEffects:
         if self.is_over or event.user != self.session.user_id or event.session == self.session.id:
             return NOTHING
         if self.session.created_at <= event.at:
-            return self._end(invalidated(event.tag(), event.cause))
-        return self._doubt()  # it looks newer, and clocks differ
+            return self.close(invalidated(event.tag(), event.cause))
+        return self.doubt()  # it looks newer, and clocks differ
 
     # --- time -----------------------------------------------------------------------------------------
 
@@ -260,38 +321,35 @@ class Watch:
         check = self._deadline.next_check()
         return check if timeout is None else min(check, self._heard_at + timeout)
 
-    def due(self, now: datetime) -> Effects:
+    def due(self, now: datetime) -> GuardEffects:
         """What time has brought about."""
         timeout = self._settings.heartbeat_timeout
         if self.is_over:
             return NOTHING
         if timeout is not None and now - self._heard_at >= timeout:
-            return self._end(closing(CloseReason.NO_HEARTBEAT))
+            return self.close(closing(CloseReason.NO_HEARTBEAT))
         if now >= self._deadline.deadline:
-            return NOTHING if self._doubting else self._doubt()
+            return NOTHING if self._trust in _HOLDING else self.doubt()
         # Storage first: the deadline may have been moved from elsewhere.
-        return self._verify() if self._deadline.wants_notice(now) else NOTHING
+        return self._signal(Signal.CHECK) if self._deadline.wants_notice(now) else NOTHING
 
-    def _notify(self, now: datetime) -> Effects:
+    def _notify(self, now: datetime) -> GuardEffects:
         deadline = self._deadline
         if not deadline.wants_notice(now):
             return NOTHING
         deadline.noticed()
-        return self._notice()
+        return [ExpiringSoon()]
 
     # --- the end --------------------------------------------------------------------------------------
 
-    def close(self, end: Close) -> Effects:
-        """End for a reason that lies outside: see ``endings``."""
-        return self._end(end)
+    def close(self, end: Close) -> GuardEffects:
+        """End the connection; see ``closing``."""
+        if self.is_over:
+            return NOTHING
+        self._trust = Trust.OVER
+        self._held.clear()
+        return [end]
 
     def gone(self) -> None:
         """The socket is closed; nothing more is decided."""
-        self.is_over = True
-
-    def _end(self, end: Close) -> Effects:
-        if self.is_over:
-            return NOTHING
-        self.is_over = True
-        self._held.clear()
-        return [end]
+        self._trust = Trust.OVER

@@ -14,7 +14,7 @@ A backend author writes, in a test module::
             return MyDocumentStore(self.path)
 
 What is said of ``roomkey.testing.storage`` about running coroutines and rewriting assertions applies here, too.
-One hook breaks the store on purpose, ``corrupt``; without it, the tests that need it are skipped.
+One hook breaks the store on purpose, ``corrupt``; without it, the suite lacks the tests that need it.
 """
 
 from roomkey.testing.documents.compaction import CompactionConformance
@@ -24,6 +24,7 @@ from roomkey.testing.documents.lineages import LineageConformance
 from roomkey.testing.documents.lists import DocumentListConformance
 from roomkey.testing.documents.races import DocumentRaceConformance
 from roomkey.testing.documents.suite import DocumentSuite
+from roomkey.testing.documents.tails import TailConformance
 from roomkey.testing.documents.versions import VersionConformance
 
 __all__ = ["DocumentStoreConformance", "DocumentSuite"]
@@ -32,6 +33,7 @@ __all__ = ["DocumentStoreConformance", "DocumentSuite"]
 class DocumentStoreConformance(
     LineageConformance,
     ContentConformance,
+    TailConformance,
     CompactionConformance,
     VersionConformance,
     DocumentListConformance,

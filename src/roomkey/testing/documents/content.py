@@ -114,6 +114,15 @@ class ContentConformance(DocumentSuite):
 
             assert await log_of(store) == updates(10_000)
 
+    async def test_a_store_that_is_open_answers(self) -> None:
+        async with self.open() as store:
+            await store.ping()
+
+            record = await make(store, updates=updates(2))
+            await store.ping()
+
+            assert await found(store) == record
+
     async def test_what_cannot_be_stored_leaves_nothing_behind(self) -> None:
         unspeakable = DocumentUpdate(b"data", Author("user:\ud800"), NOON)
 

@@ -2,10 +2,11 @@
 # ruff: noqa: S101, D102  # these are tests, and their names are sentences
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 
 from roomkey.errors import Conflict, NotFound
+from roomkey.ports import DocumentStore, StoredDocument
 from roomkey.testing.documents.suite import (
     NOON,
     DocumentSuite,
@@ -35,6 +36,69 @@ async def at_once(*actions: Callable[[], Awaitable[object]]) -> list[object]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(attempt(action)) for action in actions]
     return [task.result() for task in tasks]
+
+
+async def merge(store: DocumentStore, name: str = "notes") -> None:
+    """Compact the document, whose updates are words with a space behind them."""
+    document = await store.load(name)
+    if document is not None:
+        record = document.record
+        snapshot = (document.snapshot or b"") + b"".join(each.data for each in document.updates)
+        await store.compact(name, record.lineage, snapshot=snapshot, upto=record.sequence, authorship=b"")
+
+
+def words_of(document: StoredDocument) -> list[bytes]:
+    """What it says, in order."""
+    return ((document.snapshot or b"") + b"".join(each.data for each in document.updates)).split()
+
+
+class Replica:
+    """What another node knows of a document of words that begin with its lineage."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lineage = ""
+        self.words: list[bytes] = []
+
+    async def catch_up(self, store: DocumentStore) -> None:
+        """Read what is missing, or the whole document if it must be."""
+        try:
+            tail = await store.updates(self.name, self.lineage, len(self.words), 7)
+        except (Conflict, NotFound):
+            await self._load(store)
+            return
+        assert tail.head >= len(self.words)
+        if tail.updates is None:
+            await self._load(store)
+        else:
+            self.words += [each.data.strip() for each in tail.updates]
+            assert len(self.words) <= tail.head
+        assert all(word.startswith(self.lineage.encode() + b"/") for word in self.words)
+
+    async def _load(self, store: DocumentStore) -> None:
+        document = await store.load(self.name)
+        self.lineage = "" if document is None else document.record.lineage
+        self.words = [] if document is None else words_of(document)
+
+
+async def following(
+    store: DocumentStore, replicas: Sequence[Replica], *actions: Callable[[], Awaitable[object]]
+) -> None:
+    """Run the actions together while the replicas follow, and let these come to the end."""
+    done = asyncio.Event()
+
+    async def follow(replica: Replica) -> None:
+        while not done.is_set():
+            await replica.catch_up(store)
+            await asyncio.sleep(0)
+        for _ in range(4 * TASKS):
+            await replica.catch_up(store)
+
+    async with asyncio.TaskGroup() as group:
+        for replica in replicas:
+            group.create_task(follow(replica))
+        await at_once(*actions)
+        done.set()
 
 
 class DocumentRaceConformance(DocumentSuite):
@@ -120,18 +184,57 @@ class DocumentRaceConformance(DocumentSuite):
                 for turn in range(4):
                     await store.append("notes", "first", [update(b"%d/%d " % (task, turn))])
 
-            async def merge() -> None:
-                document = await store.load("notes")
-                assert document is not None
-                snapshot = (document.snapshot or b"") + b"".join(each.data for each in document.updates)
-                await store.compact("notes", "first", snapshot=snapshot, upto=document.record.sequence, authorship=b"")
+            await at_once(*(lambda task=task: write(task) for task in range(TASKS)), *[lambda: merge(store)] * 30)
+            await merge(store)
 
-            await at_once(*(lambda task=task: write(task) for task in range(TASKS)), *[merge] * 30)
-            await merge()
-
-            words = ((await loaded(store)).snapshot or b"").split()
-            assert sorted(words) == sorted(b"%d/%d" % (task, turn) for task in range(TASKS) for turn in range(4))
+            written = sorted(b"%d/%d" % (task, turn) for task in range(TASKS) for turn in range(4))
+            assert sorted(words_of(await loaded(store))) == written
             assert await compactable(store) == []
+
+    async def test_whoever_follows_misses_nothing_and_meets_nothing_twice(self) -> None:
+        async with self.open() as store:
+            await make(store)
+            replica = Replica("notes")
+
+            async def write(task: int) -> None:
+                for turn in range(4):
+                    await store.append("notes", "first", [update(b"first/%d/%d " % (task, turn))])
+
+            writing = [lambda task=task: write(task) for task in range(TASKS)]
+            await following(store, [replica], *writing, *[lambda: merge(store)] * 30)
+
+            assert len(replica.words) == len(set(replica.words)) == 4 * TASKS
+            assert replica.words == words_of(await loaded(store))
+
+    async def test_whoever_follows_is_not_led_from_one_document_into_the_next_of_its_name(self) -> None:
+        async with self.open() as store:
+            await make(store)
+            replicas = [Replica("notes") for _ in range(3)]
+
+            async def write(task: int) -> None:
+                for turn in range(4):
+                    record = await store.find("notes")
+                    if record is not None:
+                        word = b"%s/%d/%d " % (record.lineage.encode(), task, turn)
+                        await store.append("notes", record.lineage, [update(word)])
+
+            async def replace(number: int) -> None:
+                record = await store.find("notes")
+                if record is not None:
+                    await store.delete("notes", record.lineage, NOON)
+                await store.create("notes", f"lineage-{number}", NOON)
+
+            await following(
+                store,
+                replicas,
+                *(lambda task=task: write(task) for task in range(TASKS // 2)),
+                *(lambda number=number: replace(number) for number in range(5)),
+                *[lambda: merge(store)] * 20,
+                *(lambda task=task: write(task) for task in range(TASKS // 2, TASKS)),
+            )
+
+            for replica in replicas:
+                assert replica.words == words_of(await loaded(store))
 
     async def test_versions_have_different_numbers(self) -> None:
         async with self.open() as store:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from roomkey.domain.session import SessionId
+from roomkey.errors import Conflict
 from roomkey.ports import (
     Author,
     DocumentRecord,
@@ -16,6 +17,7 @@ from roomkey.ports import (
     Page,
     StoredDocument,
 )
+from roomkey.testing.requirements import Selective
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 """When the tests begin."""
@@ -63,7 +65,7 @@ NAMES = (
 """Different documents all of them: names are compared byte by byte."""
 
 
-class DocumentSuite:
+class DocumentSuite(Selective):
     """How a backend takes part. See the package for an example."""
 
     durable: ClassVar[bool] = False
@@ -116,6 +118,15 @@ async def found(store: DocumentStore, name: str = "notes") -> DocumentRecord:
     return record
 
 
+async def was_deleted(store: DocumentStore, name: str, lineage: str) -> bool:
+    """Whether the store refuses to make the document because it was deleted. Otherwise it exists afterwards."""
+    try:
+        await store.create(name, lineage, NOON)
+    except Conflict:
+        return True
+    return False
+
+
 async def loaded(store: DocumentStore, name: str = "notes") -> StoredDocument:
     """The whole document, which must be there and agree with its record."""
     document = await store.load(name)
@@ -133,6 +144,21 @@ async def loaded(store: DocumentStore, name: str = "notes") -> StoredDocument:
 async def log_of(store: DocumentStore, name: str = "notes") -> list[DocumentUpdate]:
     """The updates behind the snapshot."""
     return [*(await loaded(store, name)).updates]
+
+
+async def followed(
+    store: DocumentStore, name: str = "notes", lineage: str = "first", *, after: int, limit: int = 1000
+) -> list[DocumentUpdate]:
+    """Everything behind number ``after``, none of which may have been compacted, as whoever asks again gets it."""
+    updates: list[DocumentUpdate] = []
+    while True:  # each answer has something new, or is the last one
+        tail = await store.updates(name, lineage, after + len(updates), limit)
+        assert tail.updates is not None
+        assert len(tail.updates) <= limit
+        updates += tail.updates
+        if after + len(updates) == tail.head:
+            return updates
+        assert tail.updates
 
 
 async def names_in(store: DocumentStore, prefix: str = "", *, limit: int = 3) -> list[str]:

@@ -46,6 +46,14 @@ class CapConformance(StorageSuite):
             assert (await found(storage, newest.id)).state.is_live
             assert await disagreements(storage) == []
 
+    async def test_of_those_issued_at_the_same_moment_the_smallest_id_goes(self) -> None:
+        async with self.open() as storage:
+            twins = sorted([(await store(storage)).id for _ in range(3)])
+
+            evicted = await storage.create([issue(at=NOON + SECOND)], THREE, NOON + SECOND)
+
+            assert [event.session for event in evicted] == twins[:1]
+
     async def test_several_make_room_for_several(self) -> None:
         async with self.open() as storage:
             old = [await store(storage, at=NOON + number * SECOND) for number in range(3)]

@@ -135,7 +135,9 @@ class ListConformance(StorageSuite):
 
             assert listed.last_seen_at == NOON + SECOND
 
-    @pytest.mark.parametrize("cursor", ["", "x", "\N{ROCKET}", "!" * 20, "a" * 10_000, "3a", "\ud800", "AAAAAAAAAAAA"])
+    @pytest.mark.parametrize(
+        "cursor", ["", "x", "\N{ROCKET}", "!" * 20, "a" * 10_000, "3a", "\ud800", "AAAAAAAAAAAA", "dXg"]
+    )
     async def test_a_cursor_that_is_not_ours_is_refused(self, cursor: str) -> None:
         async with self.open() as storage:
             await store(storage)

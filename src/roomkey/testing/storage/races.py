@@ -3,17 +3,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from random import Random
 
 from roomkey.domain.lifecycle import replay
 from roomkey.domain.policy import OnCap, SessionPolicy
 from roomkey.domain.session import (
     Activated,
+    Created,
     Deleted,
+    Evicted,
     Extended,
     GrantsChanged,
     Invalidated,
     SessionFilter,
+    SessionId,
     SessionState,
     Suspended,
     ViolationRecorded,
@@ -33,6 +37,7 @@ from roomkey.testing.storage.suite import (
     history,
     issue,
     store,
+    whole_log,
 )
 
 TASKS = 100
@@ -163,6 +168,23 @@ class RaceConformance(StorageSuite):
             assert watcher.result() <= 7
             assert len(live) == 7
             assert await disagreements(storage) == []
+
+    async def test_whoever_makes_room_is_the_oldest_at_that_moment(self) -> None:
+        policy = SessionPolicy(cap=7)
+        new = [issue(at=NOON + number * SECOND) for number in range(TASKS)]
+        Random(5).shuffle(new)  # noqa: S311  # a test wants the same numbers each time
+
+        async with self.open() as storage:
+            await at_once(*(lambda each=each: storage.create([each], policy, NOON) for each in new))
+
+            live: dict[SessionId, datetime] = {}
+            for event in await whole_log(storage):
+                if isinstance(event, Created):
+                    live[event.session] = event.at
+                    assert len(live) <= 7
+                elif isinstance(event, Evicted):
+                    assert live.pop(event.session) < min(live.values())
+            assert len(live) == 7
 
     async def test_the_cap_refuses_exactly_the_surplus(self) -> None:
         policy = SessionPolicy(cap=7, on_cap=OnCap.REFUSE)

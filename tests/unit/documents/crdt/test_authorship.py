@@ -10,7 +10,7 @@ from pycrdt import Doc, Map, Text
 from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
 from roomkey.errors import Serialization
 from roomkey.ports import Author, DocumentUpdate
-from roomkey.realtime.protocol.yjs_messages import number, text
+from roomkey.wire.lib0 import number, text
 
 ALICE = Author("user:alice", user="alice")
 BOB = Author("user:bob", user="bob")
@@ -109,15 +109,6 @@ def test_another_minute_is_another_contribution() -> None:
     authorship = recorded(typed(0, 5), typed(5, 5, at=NOON + timedelta(minutes=3, seconds=20)))
 
     assert [found.at for found in authorship.contributions(1, 0, 10)] == [NOON, NOON + timedelta(minutes=3)]
-
-
-def test_merging_adds_what_was_not_known() -> None:
-    authorship = recorded(typed(0, 5))
-
-    authorship.merge(recorded(typed(3, 5, author=BOB), typed(0, 1, client=2, author=BOB)))
-
-    assert authors(authorship) == [(0, 5, "user:alice"), (5, 8, "user:bob")]
-    assert authors(authorship, client=2) == [(0, 1, "user:bob")]
 
 
 # --- as bytes -----------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 import pytest
 
-from roomkey.documents.crdt.awareness import MAX_REMEMBERED, Awareness, Outcome, Owner
-from roomkey.realtime.protocol.yjs_messages import MAX_NUMBER, AwarenessEntry
+from roomkey.documents.crdt.awareness import MAX_REMEMBERED, Awareness, AwarenessOutcome, Owner
+from roomkey.wire.lib0 import MAX_NUMBER, AwarenessEntry
 
 ALICE, BOB = Owner("laptop", "user:alice"), Owner("phone", "user:bob")
 ALICE_AGAIN = Owner("laptop, reconnected", "user:alice")
@@ -151,7 +151,7 @@ def test_a_client_that_comes_back_too_soon_is_told_its_clock_and_then_is_seen_ag
     too_soon = shared.apply([shows(1, 5)], ALICE_AGAIN)
     then = shared.apply([shows(1, too_soon.reminders[0].clock + 1)], ALICE_AGAIN)
 
-    assert too_soon == Outcome([], [left(1, 6)])
+    assert too_soon == AwarenessOutcome([], [left(1, 6)])
     assert then.news == [shows(1, 7)]
     assert shared.entries() == [shows(1, 7)]
 

@@ -19,7 +19,7 @@ from roomkey.documents.crdt.updates import (
     read_update,
     validate,
 )
-from roomkey.realtime.protocol.yjs_messages import number, text
+from roomkey.wire.lib0 import number, text
 
 # Written by Yjs 13.6, by hand: client 1 formats, embeds and deletes; client 2 builds XML; client 3 a map with a
 # subdocument, bytes, every kind of value, a nested text and a large integer; 4 and another one share an array.

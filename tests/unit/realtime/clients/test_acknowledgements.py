@@ -1,11 +1,11 @@
 """What editors are told of their changes: durable when they are, refused if they were, and never the wrong one."""
 
-from typing import Any
-
-from roomkey.domain.access import Access
+from roomkey.domain.access import EVERYTHING_WRITABLE
+from roomkey.domain.session import GrantsChanged
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.wire import lib0
 from tests.support.loops import in_no_time
-from tests.support.open_documents import House, Writer
+from tests.support.open_documents import Editor, House, Writer
 from tests.support.sockets import READ_ONLY
 
 
@@ -33,10 +33,10 @@ async def test_an_answer_that_brings_nothing_new_does_not_make_the_changes_befor
         alice.text += "a"
         await house.converse(alice)
 
-        alice.outgoing.append(yjs.sync_step2(yjs.EMPTY_UPDATE))
+        alice.outgoing.append(yjs.sync_step2(lib0.EMPTY_UPDATE))
         await house.converse(alice)
 
-        assert alice.sent[-2:-1] != [yjs.EMPTY_UPDATE]
+        assert alice.sent[-2:-1] != [lib0.EMPTY_UPDATE]
         assert alice.sent[-2] not in alice.durable
         house.store.gate.set()
 
@@ -86,7 +86,7 @@ async def test_changes_of_a_reader_reach_nobody_and_what_it_brings_that_is_here_
         told, reader.denials = reader.denials, []
 
         reader.outgoing += [
-            yjs.sync_step2(yjs.EMPTY_UPDATE),
+            yjs.sync_step2(lib0.EMPTY_UPDATE),
             yjs.sync_step2(reader.doc.get_update()),
         ]
         await house.converse(alice, reader)
@@ -103,12 +103,13 @@ async def test_changes_of_a_reader_reach_nobody_and_what_it_brings_that_is_here_
 @in_no_time
 async def test_whoever_reads_a_document_before_there_is_one_can_write_as_soon_as_it_may() -> None:
     async with House() as house:
-        reader = await house.editor("bob", grants=READ_ONLY)
+        reader = Editor()
+        session, token = house.sessions.issue("bob", grants=READ_ONLY)
+        await house.connect(reader, token)
         reader.text += "written too soon"
         await house.converse(reader)
 
-        (subscription,) = subscribers(house)
-        subscription.allow(Access.WRITE)
+        house.sessions.change(session.id, GrantsChanged, grants=EVERYTHING_WRITABLE)
         await house.converse(reader)
         await house.pass_time(1)
         await house.converse(reader)
@@ -116,7 +117,33 @@ async def test_whoever_reads_a_document_before_there_is_one_can_write_as_soon_as
         assert await house.store.text("d") == "written too soon"
 
 
-def subscribers(house: House) -> list[Any]:
-    document = house.open_documents.find("d")
-    assert document is not None
-    return list(document.subscribers)
+# --- relayed as it came ---------------------------------------------------------------------------------
+
+
+@in_no_time
+async def test_a_change_is_relayed_as_the_bytes_that_came() -> None:
+    async with House() as house:
+        alice, bob = await house.editor(), await house.editor("bob")
+        message = yjs.update(Writer().type("x"))
+        before = len(bob.socket.frames)
+        assert alice.peer is not None
+
+        alice.peer.binary(message)
+        await house.settle()
+
+        assert [frame.payload is message for frame in bob.socket.frames[before:]] == [True]
+
+
+@in_no_time
+async def test_a_change_that_is_written_in_an_unusual_way_is_relayed_in_the_usual_one() -> None:
+    async with House() as house:
+        alice, bob = await house.editor(), await house.editor("bob")
+        update = Writer().type("x")
+        overlong = b"\x00\x02" + bytes((len(update) | 0x80, 0)) + update
+        before = len(bob.socket.frames)
+        assert alice.peer is not None
+
+        alice.peer.binary(overlong)
+        await house.settle()
+
+        assert [frame.payload for frame in bob.socket.frames[before:]] == [yjs.update(update)]

@@ -10,6 +10,8 @@ from roomkey.documents.document import Document
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
+from roomkey.wire import lib0
+from roomkey.wire.frame import Frame
 from tests.support.loops import in_no_time
 from tests.support.open_documents import ALICE, House, Writer, text_of
 from tests.support.sockets import NOON
@@ -24,6 +26,18 @@ def doc_of(*parts: bytes) -> Doc[Any]:
     for part in parts:
         doc.apply_update(part)
     return doc
+
+
+class Alone:
+    """A place in a document of one who is alone there."""
+
+    address = b""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    def answer(self, state: bytes) -> Frame:
+        return Frame(yjs.sync_step2(self.document.replica.since(state)), binary=True)
 
 
 @in_no_time
@@ -55,7 +69,7 @@ async def test_what_is_missed_is_what_came_after_the_socket_was_full() -> None:
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = MergedBacklog(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [Alone(document)])
         document.take_update(writer.type("before" * 100), ALICE, NOON)
 
         missed.begin()
@@ -71,10 +85,10 @@ async def test_what_is_missed_is_what_came_after_the_socket_was_full() -> None:
 async def test_what_everybody_shows_now_is_part_of_what_was_missed() -> None:
     async with House() as house:
         document = await house.document()
-        missed = MergedBacklog(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [Alone(document)])
         missed.begin()
-        shown = yjs.AwarenessUpdate([yjs.AwarenessEntry(7, 1, b'"alice"')])
-        document.take_awareness(shown, Owner("laptop", "user:alice"), NOON)
+        shown = yjs.AwarenessUpdate([lib0.AwarenessEntry(7, 1, b'"alice"')])
+        document.take_awareness(shown.entries, Owner("laptop", "user:alice"), NOON)
         missed.missed(10)
 
         frames = missed.make_up()
@@ -87,7 +101,7 @@ async def test_whoever_missed_much_is_hopeless_only_if_it_is_much_when_it_is_mer
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = MergedBacklog(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [Alone(document)])
         missed.begin()
         for _ in range(100):
             missed.missed(len(document.replica.since()) + 30)
@@ -112,7 +126,7 @@ async def test_whoever_asks_while_it_is_behind_is_answered_when_it_reads_again_a
         behind = len(slow.frames)
 
         for _ in range(100):
-            slow.outgoing.append(yjs.sync_step1(yjs.EMPTY_STATE))
+            slow.outgoing.append(yjs.sync_step1(lib0.EMPTY_STATE))
         await house.converse(slow)
         waiting = len(slow.frames) - behind
         slow.unstall()
@@ -129,11 +143,11 @@ async def test_the_answer_to_a_question_comes_before_what_is_published_after_it(
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = MergedBacklog(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [Alone(document)])
         document.take_update(writer.type("before"), ALICE, NOON)
         missed.begin()
 
-        missed.ask(b"", yjs.EMPTY_STATE)
+        missed.ask(b"", lib0.EMPTY_STATE)
         document.take_update(writer.type("while"), ALICE, NOON)
         missed.missed(10)
         answer = [yjs.decode(frame.payload) for frame in missed.make_up()]
@@ -151,12 +165,12 @@ async def test_whoever_comes_into_a_large_document_while_it_is_behind_is_not_hop
     async with House() as house:
         document = await house.document()
         document.take_update(Writer().type("x" * 10_000), ALICE, NOON)
-        attended: list[tuple[bytes, Document]] = []
+        attended: list[Alone] = []
         missed = MergedBacklog(lambda: attended)
         missed.begin()
 
-        attended.append((b"", document))
-        missed.ask(b"", yjs.EMPTY_STATE)
+        attended.append(Alone(document))
+        missed.ask(b"", lib0.EMPTY_STATE)
         missed.missed(2_000)
 
         assert not missed.is_hopeless(1_000)
@@ -167,7 +181,7 @@ async def test_what_was_made_up_for_is_not_missed_again() -> None:
     async with House() as house:
         document = await house.document()
         writer = Writer()
-        missed = MergedBacklog(lambda: [(b"", document)])
+        missed = MergedBacklog(lambda: [Alone(document)])
         missed.begin()
         document.take_update(writer.type("first"), ALICE, NOON)
         missed.missed(10)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.protocol.yjs_messages import AddressedMessage, AwarenessEntry, MalformedFrame
+from roomkey.realtime.protocol.yjs_messages import AddressedMessage
+from roomkey.wire import lib0
+from roomkey.wire.lib0 import AwarenessEntry, Malformed
 
 CLIENT = 4503599627370497
 """Of 53 bits, as new clients choose them; all frames below were written by this one."""
@@ -23,9 +25,9 @@ ADDRESS = "notes/zoë\0s1"
 # yjs 13.6.33 and y-protocols 1.0.7
 FROM_Y_WEBSOCKET = {
     "00000a01818080808080800808": yjs.SyncStep1(bytes.fromhex("01818080808080800808")),
-    "00000100": yjs.SyncStep1(yjs.EMPTY_STATE),
+    "00000100": yjs.SyncStep1(lib0.EMPTY_STATE),
     "000151" + EVERYTHING.hex(): yjs.SyncStep2(EVERYTHING),
-    "0001020000": yjs.SyncStep2(yjs.EMPTY_UPDATE),
+    "0001020000": yjs.SyncStep2(lib0.EMPTY_UPDATE),
     "000221" + UPDATE.hex(): yjs.Update(UPDATE),
     "00020d00018180808080808008010001": yjs.Update(bytes.fromhex("00018180808080808008010001")),
     "014801818080808080800801" + "3d" + SHOWN.hex(): yjs.AwarenessUpdate([AwarenessEntry(CLIENT, 1, SHOWN)]),
@@ -115,7 +117,7 @@ def test_tokens_do_not_show_in_what_is_printed() -> None:
     ],
 )
 def test_what_y_websocket_clients_do_not_say_is_malformed(frame: bytes) -> None:
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(Malformed):
         yjs.decode(frame)
 
 
@@ -136,7 +138,7 @@ def test_what_y_websocket_clients_do_not_say_is_malformed(frame: bytes) -> None:
     ],
 )
 def test_what_hocuspocus_clients_do_not_say_is_malformed(frame: bytes) -> None:
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(Malformed):
         yjs.decode_addressed(frame)
 
 
@@ -163,7 +165,7 @@ def test_numbers_are_little_endian_in_base_128(value: int, encoded: str) -> None
 
 @pytest.mark.parametrize("encoded", ["", "80", "ffffffffffffff10", "ffffffffffffff8f01", "ff" * 100])
 def test_numbers_beyond_53_bits_and_those_that_are_cut_off_are_malformed(encoded: str) -> None:
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(Malformed):
         yjs.read_number(bytes.fromhex(encoded), 0)
 
 
@@ -174,7 +176,7 @@ def test_the_length_of_a_text_counts_bytes() -> None:
 
 def test_the_bytes_of_a_field_end_with_the_frame() -> None:
     assert yjs.read_bytes(b"\x03abc", 0) == (b"abc", 4)
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(Malformed):
         yjs.read_bytes(b"\x04abc", 0)
 
 
@@ -184,8 +186,8 @@ def test_the_bytes_of_a_field_end_with_the_frame() -> None:
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
-        (yjs.sync_step1(yjs.EMPTY_STATE), "00000100"),
-        (yjs.sync_step2(yjs.EMPTY_UPDATE), "0001020000"),
+        (yjs.sync_step1(lib0.EMPTY_STATE), "00000100"),
+        (yjs.sync_step2(lib0.EMPTY_UPDATE), "0001020000"),
         (yjs.sync_step2(EVERYTHING), "000151" + EVERYTHING.hex()),
         (yjs.update(UPDATE), "000221" + UPDATE.hex()),
         (yjs.awareness([AwarenessEntry(CLIENT, 2, b"null")]), "010f01818080808080800802046e756c6c"),
@@ -199,7 +201,6 @@ def test_the_bytes_of_a_field_end_with_the_frame() -> None:
         (yjs.token_wanted(), "0200"),
         (yjs.sync_status(applied=True), "0801"),
         (yjs.sync_status(applied=False), "0800"),
-        (yjs.stateless("hä"), "050368c3a4"),
         (yjs.closed("bye"), "0703627965"),
         (yjs.PING, "09"),
         (yjs.PONG, "0a"),
@@ -226,7 +227,7 @@ MANY = yjs.number(2**50)
 def test_a_small_frame_that_announces_much_costs_little(frame: bytes) -> None:
     tracemalloc.start()
 
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(Malformed):
         yjs.decode(frame)
 
     peak = tracemalloc.get_traced_memory()[1]
@@ -237,13 +238,13 @@ def test_a_small_frame_that_announces_much_costs_little(frame: bytes) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 2**20])
 def test_more_entries_than_there_are_bytes_for_are_refused_before_the_first_is_read(count: int) -> None:
-    with pytest.raises(MalformedFrame, match="announced"):
+    with pytest.raises(Malformed, match="announced"):
         yjs.read_awareness(yjs.number(count) + b"\x01\x01\x02no")
 
 
 def test_more_clients_than_there_are_bytes_for_are_refused_before_the_first_is_read() -> None:
-    with pytest.raises(MalformedFrame, match="announced"):
-        yjs.read_state(b"\x02\x01\x01\x01")
+    with pytest.raises(Malformed, match="announced"):
+        lib0.read_state(b"\x02\x01\x01\x01")
 
 
 # --- what is shown --------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def test_what_is_shown_may_nest_to_a_depth_that_every_client_bears() -> None:
 
 @pytest.mark.parametrize("depth", [yjs.MAX_AWARENESS_DEPTH + 1, 1_000, 100_000])
 def test_what_nests_deeper_is_malformed(depth: int) -> None:
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(Malformed):
         yjs.decode(yjs.awareness([AwarenessEntry(CLIENT, 1, nested(depth))]))
 
 
@@ -282,4 +283,4 @@ def test_every_value_of_json_can_be_shown() -> None:
 def test_a_state_vector_is_read_as_clocks() -> None:
     state = b"\x02" + yjs.number(CLIENT) + b"\x08\x07" + yjs.number(300)
 
-    assert yjs.read_state(state) == {CLIENT: 8, 7: 300}
+    assert lib0.read_state(state) == {CLIENT: 8, 7: 300}

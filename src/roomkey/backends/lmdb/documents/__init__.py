@@ -14,17 +14,20 @@ from roomkey.backends.document_keys import name_key, name_of, new_name_key, vers
 from roomkey.backends.lmdb.documents import commit
 from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges
 from roomkey.backends.lmdb.documents.layout import DocumentFile
-from roomkey.backends.lmdb.documents.snapshot import BacklogSearch, Loading, Snapshot
-from roomkey.backends.lmdb.file import FileSystemSettings, Transaction
+from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
+from roomkey.backends.lmdb.file import FileSystemSettings
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.errors import Storage
 from roomkey.ports import (
+    PLAIN_RECORDS,
     DocumentPage,
     DocumentRecord,
+    DocumentTail,
     DocumentUpdate,
     DocumentVersion,
     NewVersion,
     Page,
+    RecordCodec,
     StoredDocument,
     VersionPage,
 )
@@ -47,9 +50,16 @@ class FileSystemDocumentStore:
 
     shared = True
 
-    def __init__(self, path: str | PathLike[str], settings: FileSystemSettings | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        settings: FileSystemSettings | None = None,
+        *,
+        codec: RecordCodec = PLAIN_RECORDS,
+    ) -> None:
         self._directory = Path(path)
         self._settings = settings or FileSystemSettings()
+        self._codec = codec
         self._file: DocumentFile | None = None
         self._writer: Writer[DocumentFile, DocumentChanges]
         self._in_flight = 0
@@ -57,7 +67,8 @@ class FileSystemDocumentStore:
         self._sweeping = False
 
     async def __aenter__(self) -> Self:
-        self._writer = Writer(self._directory, self._settings, open_file=DocumentFile, begin=_begin)
+        open_file = partial(DocumentFile, codec=self._codec)
+        self._writer = Writer(self._directory, self._settings, open_file=open_file, begin=DocumentChanges)
         self._file = await self._writer.open()
         self._sweep_soon()
         return self
@@ -175,9 +186,9 @@ class FileSystemDocumentStore:
                 return loading.document
             await asyncio.sleep(0)
 
-    async def is_deleted(self, name: str, lineage: str) -> bool:
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
         with self._snapshot() as snapshot:
-            return snapshot.is_deleted(name_key(name), lineage)
+            return snapshot.tail(name_key(name), lineage, after, min(limit, SLICE_UPDATES))
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         after = None if page.cursor is None else name_of(page.cursor).encode()
@@ -185,10 +196,10 @@ class FileSystemDocumentStore:
             return snapshot.list(prefix.encode("utf-8", "surrogatepass"), after, page.limit)
 
     async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
-        search = BacklogSearch(updates=updates, size=size, limit=limit)
+        search = LongLogSearch(updates=updates, size=size, limit=limit)
         while True:
             with self._snapshot() as snapshot:
-                snapshot.backlog(search)
+                snapshot.long_logs(search)
             if search.ended:
                 return [*search.found.values()]
             await asyncio.sleep(0)
@@ -201,7 +212,3 @@ class FileSystemDocumentStore:
     async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
         with self._snapshot() as snapshot:
             return snapshot.version(name_key(name), number)
-
-
-def _begin(transaction: Transaction, file: DocumentFile) -> DocumentChanges:
-    return DocumentChanges(transaction, file.tables)

@@ -7,7 +7,7 @@ import structlog
 from roomkey.backends.document_keys import name_cursor, version_cursor
 from roomkey.backends.document_records import Authors, decode_batch, decode_version
 from roomkey.backends.lmdb.documents import names
-from roomkey.backends.lmdb.documents.commit import Filed, filed
+from roomkey.backends.lmdb.documents.commit import Filed, checked, filed
 from roomkey.backends.lmdb.documents.layout import (
     BACKLOG,
     DOCUMENT,
@@ -20,19 +20,28 @@ from roomkey.backends.lmdb.documents.layout import (
     DocumentTables,
     Measure,
     Part,
-    grave_key,
     size_class,
 )
-from roomkey.backends.lmdb.file import Moment, Table, step_before
+from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
 from roomkey.errors import Serialization
-from roomkey.ports import DocumentPage, DocumentRecord, DocumentUpdate, DocumentVersion, StoredDocument, VersionPage
+from roomkey.ports import (
+    PLAIN_RECORDS,
+    DocumentPage,
+    DocumentRecord,
+    DocumentTail,
+    DocumentUpdate,
+    DocumentVersion,
+    RecordKind,
+    StoredDocument,
+    VersionPage,
+)
 
 SLICE_UPDATES = 4_000
 SLICE_BYTES = 4 * 1024 * 1024
 """So much of a log is read between two turns of the event loop: some five milliseconds."""
 
 SCAN_LIMIT = 1_000
-"""The same for entries of the backlog."""
+"""The same for entries of ``backlog``."""
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -79,7 +88,7 @@ class Loading:
         )
 
 
-class BacklogSearch:
+class LongLogSearch:
     """
     A search for documents with long logs, the longest first, which may take several snapshots.
 
@@ -110,7 +119,7 @@ class BacklogSearch:
             self.found[found.number] = found.entry.record()
 
 
-class Snapshot(Moment[DocumentTables]):
+class Snapshot(ReadTransaction[DocumentTables]):
     """One moment of the documents."""
 
     __slots__ = ()
@@ -126,7 +135,11 @@ class Snapshot(Moment[DocumentTables]):
         return None if key is None else self._filed(key, name)
 
     def _filed(self, key: bytes, name: bytes | None) -> Filed:
-        return filed(key, self._get(key, None, self._file.tables.documents), name)
+        return filed(key, self._record(RecordKind.DOCUMENT, self._file.tables.documents, key), name)
+
+    def _record(self, kind: RecordKind, table: Table, key: bytes) -> bytes | None:
+        value = self._get(key, None, table)
+        return None if value is None else self._file.codec.decode(kind, key, 0, value)
 
     def load(self, loading: Loading) -> None:
         """Take the loading a turn further."""
@@ -134,59 +147,90 @@ class Snapshot(Moment[DocumentTables]):
         if found is None:
             loading.ended = True
             return
-        number, entry = found
+        entry = found.entry
         if not loading.is_based_on(found):
             loading.begin(found, *self._base(found))
         more = len(loading.updates) + SLICE_UPDATES
         size = 0
-        expected = entry.upto + len(loading.updates) + 1
-        for sequence, record in self._log_from(number, expected):
-            if sequence != expected:
-                break
-            loading.updates += decode_batch(record, loading.authors)
-            expected = entry.upto + len(loading.updates) + 1
-            size += len(record)
+        for updates, bytes_read in self._appended(found, entry.upto + len(loading.updates), loading.authors):
+            loading.updates += updates
+            size += bytes_read
             if len(loading.updates) >= more or size >= SLICE_BYTES:
                 return
-        if expected != entry.sequence + 1:
-            raise Serialization("updates of a document are missing")
         loading.end(entry.record(), entry.upto)
+
+    def tail(self, name: bytes | None, lineage: str, after: int, limit: int) -> DocumentTail:
+        """What was appended behind number ``after``."""
+        found = checked(self.find(name), lineage)
+        entry = found.entry
+        if after < entry.upto:
+            return DocumentTail(entry.sequence, None)
+        tail: list[DocumentUpdate] = []
+        size = 0
+        for updates, bytes_read in self._appended(found, after, {}):
+            tail += updates
+            size += bytes_read
+            if len(tail) >= limit or size >= SLICE_BYTES:
+                break
+        return DocumentTail(entry.sequence, tail[:limit])
 
     def _base(self, found: Filed) -> tuple[bytes | None, bytes | None]:
         number, entry = found
         if entry.authorship_bytes is None:
             return None, None
         return (
-            self._content(number, Part.SNAPSHOT, 0, entry.snapshot_bytes),
-            self._content(number, Part.AUTHORSHIP, 0, entry.authorship_bytes),
+            self._content(number, Part.SNAPSHOT, 0, entry.snapshot_bytes, upto=entry.upto),
+            self._content(number, Part.AUTHORSHIP, 0, entry.authorship_bytes, upto=entry.upto),
         )
 
-    def _log_from(self, number: int, sequence: int) -> Iterator[tuple[int, bytes]]:
-        document = DOCUMENT.pack(number)
-        with self._transaction.cursor(self._file.tables.updates) as cursor:
-            if cursor.set_range(ROW.pack(number, sequence)):
-                for key, record in cursor.iternext():
-                    if not key.startswith(document):
-                        return
-                    yield ROW.unpack(key)[1], record
+    def _appended(self, found: Filed, after: int, known: Authors) -> Iterator[tuple[list[DocumentUpdate], int]]:
+        """
+        The updates behind number ``after``, row by row, with the bytes that were read for them.
 
-    def _content(self, number: int, part: Part, version: int, size: int) -> bytes:
+        Raises:
+            Serialization: If they are not all there, when it comes to that.
+        """
+        number, last = found.number, found.entry.sequence
+        if after >= last:
+            return
+        expected = after + 1
+        for first, record in self._rows_from(number, expected):
+            updates = decode_batch(record, known)
+            if first < expected:
+                del updates[: expected - first]  # they were appended together with some that are known
+            elif first > expected:
+                break
+            expected += len(updates)
+            yield updates, len(record)
+            if not updates or expected > last:
+                break
+        if expected != last + 1:
+            raise Serialization("updates of a document are missing")
+
+    def _rows_from(self, number: int, sequence: int) -> Iterator[tuple[int, bytes]]:
+        """The rows of a log from the one on that has to have this update, with the number of the first in each."""
+        document, key, codec = DOCUMENT.pack(number), ROW.pack(number, sequence), self._file.codec
+        with self._transaction.cursor(self._file.tables.updates) as cursor:
+            if cursor.set_key(key) or step_before(cursor, key):
+                for row, value in cursor.iternext():
+                    if not row.startswith(document):
+                        return
+                    record = value if codec is PLAIN_RECORDS else codec.decode(RecordKind.UPDATES, row, 0, value)
+                    yield ROW.unpack(row)[1], record
+
+    def _content(self, number: int, part: Part, version: int, size: int, *, upto: int = 0) -> bytes:
         common = PIECE.pack(number, part, version, 0)[:-4]
         pieces: list[bytes] = []
         with self._transaction.cursor(self._file.tables.pieces) as cursor:
             if cursor.set_range(common):
-                for key, piece in cursor.iternext():
+                for key, value in cursor.iternext():
                     if not key.startswith(common):
                         break
-                    pieces.append(piece)
+                    pieces.append(self._file.codec.decode(RecordKind.CONTENT, key, upto, value))
         content = b"".join(pieces)
         if len(content) != size:
             raise Serialization("a part of a document is missing")
         return content
-
-    def is_deleted(self, name: bytes | None, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
-        return name is not None and self._get(grave_key(name, lineage), None, self._file.tables.graves) is not None
 
     # --- versions -------------------------------------------------------------------------------------
 
@@ -198,12 +242,12 @@ class Snapshot(Moment[DocumentTables]):
         document = DOCUMENT.pack(found.number)
         end = document + LAST if before is None else VERSION.pack(found.number, min(before, MAX_VERSION))
         versions: list[DocumentVersion] = []
-        for key, record in self._back_from(self._file.tables.versions, end):
+        for key, value in self._back_from(self._file.tables.versions, end):
             if not key.startswith(document):
                 break
             if len(versions) == limit:
                 return VersionPage(versions, version_cursor(versions[-1].number))
-            versions.append(decode_version(record))
+            versions.append(decode_version(self._file.codec.decode(RecordKind.VERSION, key, 0, value)))
         return VersionPage(versions)
 
     def version(self, name: bytes | None, number: int) -> tuple[DocumentVersion, bytes] | None:
@@ -211,7 +255,8 @@ class Snapshot(Moment[DocumentTables]):
         found = self.find(name)
         if found is None or not 0 < number <= MAX_VERSION:
             return None
-        record = self._get(VERSION.pack(found.number, number), None, self._file.tables.versions)
+        key = VERSION.pack(found.number, number)
+        record = self._record(RecordKind.VERSION, self._file.tables.versions, key)
         if record is None:
             return None
         version = decode_version(record)
@@ -231,7 +276,7 @@ class Snapshot(Moment[DocumentTables]):
             records.append(self._filed(key, name).entry.record())
         return DocumentPage(records)
 
-    def backlog(self, search: BacklogSearch) -> None:
+    def long_logs(self, search: LongLogSearch) -> None:
         """Take the search a turn further."""
         looked_at = 0
         while search.ranges:
@@ -250,7 +295,7 @@ class Snapshot(Moment[DocumentTables]):
             del search.ranges[0]
         search.ended = True
 
-    def _consider(self, search: BacklogSearch, entry: bytes) -> None:
+    def _consider(self, search: LongLogSearch, entry: bytes) -> None:
         document = entry[-DOCUMENT.size :]
         try:
             search.meet(self._filed(document, None))

@@ -1,15 +1,11 @@
-"""
-Every seam to the outside on one scroll, and the few values that exist only at a seam.
-
-A port states its guarantees once; whoever implements it does not repeat them. Backends raise
-``roomkey.errors`` and nothing else.
-"""
+"""Where sessions and documents are kept: the ports of storage, the clock, and the values that pass through them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from msgspec import Struct
 
@@ -44,6 +40,62 @@ class SystemClock:
 
     # A partial of a built-in, because every read of a session asks what time it is.
     now = staticmethod(partial(datetime.now, UTC))
+
+
+# --- records ------------------------------------------------------------------------------------------
+
+
+class RecordKind(StrEnum):
+    """What a record is about. ``CONTENT`` is a piece of a snapshot, of authorship, or of a version."""
+
+    SESSION = "session"
+    EVENT = "event"
+    DOCUMENT = "document"
+    UPDATES = "updates"
+    CONTENT = "content"
+    VERSION = "version"
+
+
+class RecordCodec(Protocol):
+    """
+    What the bytes of a record go through on their way into a backend and back, such as encryption.
+
+    ``kind``, ``id`` and ``version`` say where the record lies; both ways are given the same. A codec that
+    authenticates them refuses a record that was moved to another place. ``version`` is known from outside the
+    record, so one that was replaced by an older one is refused, too; it is 0 where nothing outside says it.
+    Ids are bytes that are unique within their kind and store.
+
+    Keys are not encoded: whoever has the file can read the ids of sessions and users, the names of documents,
+    and times. Both methods are called on several threads at once, one of which the event loop may wait for.
+    """
+
+    def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:
+        """What is stored in place of ``record``."""
+        ...
+
+    def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:
+        """
+        The record that ``stored`` stands for.
+
+        Raises:
+            Serialization: If ``encode`` did not return it for this place. The message shows nothing of it.
+        """
+        ...
+
+
+class PlainRecords:
+    """The codec that stores records as they are."""
+
+    def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:  # noqa: ARG002
+        """The record itself."""
+        return record
+
+    def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:  # noqa: ARG002
+        """The record itself."""
+        return stored
+
+
+PLAIN_RECORDS: Final = PlainRecords()
 
 
 # --- sessions -----------------------------------------------------------------------------------------
@@ -149,14 +201,12 @@ class SessionStorage(EventLog, Protocol):
     Where sessions live.
 
     Every write is one atomic step: record, index, cap, epoch, deadline index, counters and events change
-    together or not at all, and what was awaited is durable on a durable backend. A write never recreates
-    what is gone. Reads return what was committed; they decide no deadline. A session whose user was revoked
+    together or not at all, and a write that was awaited is durable on a durable backend. A write never recreates
+    what is gone. Reads return what was committed and decide no deadline. A session whose user was revoked
     after it was issued never comes back live, whether or not an index lists it: it is read as invalidated.
 
-    Used as an async context manager; usable after entering, closed on leaving.
-
-    All methods raise ``Storage`` when the backend is away or full and ``Serialization`` when a record
-    cannot be read.
+    A storage is used as an async context manager: it is usable after entering and closed on leaving. All methods
+    raise ``Storage`` when the backend is away or full and ``Serialization`` when a record cannot be read.
     """
 
     shared: bool
@@ -170,7 +220,7 @@ class SessionStorage(EventLog, Protocol):
 
     async def create(self, new: Sequence[NewSession], policy: SessionPolicy, now: datetime) -> list[Evicted]:
         """
-        Store sessions, making room under the cap in the same commit as ``policy.victims`` says.
+        Store sessions, making room under the cap in the same commit as ``domain.policy.evictions`` decides.
 
         Sessions of one user are stored together or not at all; sessions of different users may be several
         commits. Live sessions that are overdue at ``now`` do not count and are left to the janitor.
@@ -242,8 +292,8 @@ class SessionStorage(EventLog, Protocol):
         """
         A page of the sessions that match, in an order that does not change while they exist.
 
-        With ``filter.user_id`` the oldest come first. Whoever follows the cursors meets every session that
-        existed throughout exactly once.
+        With ``filter.user_id`` the oldest come first. Following the cursors returns every session that existed
+        throughout exactly once.
 
         Raises:
             InvalidInput: If the cursor is not one of ours.
@@ -251,7 +301,7 @@ class SessionStorage(EventLog, Protocol):
         ...
 
     async def count(self, filter: SessionFilter) -> int:
-        """How many sessions match. Costs nothing without conditions on time; with them it may look at each."""
+        """How many sessions match. Constant time without conditions on time; with them each may be looked at."""
         ...
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Session]:
@@ -334,6 +384,18 @@ class StoredDocument(Struct, frozen=True, kw_only=True):
     updates: Sequence[DocumentUpdate]
 
 
+class DocumentTail(Struct, frozen=True):
+    """
+    What was appended to a document behind a number. ``head`` is the number of its last update.
+
+    ``updates`` are in order and without a gap. They are empty if nothing is new, and ``None`` if some of them were
+    compacted: these are only in the snapshot, so the document has to be loaded anew.
+    """
+
+    head: int
+    updates: Sequence[DocumentUpdate] | None
+
+
 class NewVersion(Struct, frozen=True, kw_only=True):
     """A state of a document that is to be kept. ``content`` is a Yjs update of the whole state (V1)."""
 
@@ -377,13 +439,13 @@ class DocumentStore(Protocol):
     """
     Where documents live: a snapshot and a log of updates for each, its versions, and its lineage.
 
-    Every write is one atomic step, and what was awaited is durable on a durable backend. Names are any text of
-    1 to 1024 bytes in UTF-8, told apart byte by byte. A write never recreates what is gone: those to an
-    existing document name the lineage that they belong to.
+    Every write is one atomic step, and a write that was awaited is durable on a durable backend. A write never
+    recreates what is gone: it names the lineage of the document that it is meant for. Names are any text of 1 to
+    1024 bytes in UTF-8, compared byte by byte.
 
-    Used as an async context manager; usable after entering, closed on leaving. All methods raise ``Storage``
-    when the backend is away or full and ``Serialization`` when a record cannot be read; nothing is then taken
-    for empty.
+    A store is used as an async context manager: it is usable after entering and closed on leaving. All methods
+    raise ``Storage`` when the backend is away or full and ``Serialization`` when a record cannot be read or is
+    missing; such a document is never taken for an empty one.
     """
 
     shared: bool
@@ -397,9 +459,9 @@ class DocumentStore(Protocol):
 
     async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
         """
-        Make an empty document, or return the one that exists, whose lineage then is another one.
+        Make an empty document, or return the one of this name that exists, whatever its lineage.
 
-        Two who create the same document at the same time get the same record.
+        Calls for one name at the same time return the same record.
 
         Raises:
             Conflict: If ``lineage`` is that of a document of this name that was deleted, even if there is one now.
@@ -425,32 +487,41 @@ class DocumentStore(Protocol):
         """
         ...
 
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        """
+        The updates behind number ``after``. Cheap: neither the snapshot nor the log up to there is read.
+
+        An answer has at most ``limit`` updates. It may have fewer if they are large, but has at least one if there
+        is one. Asking again behind the last one until ``head`` is reached returns every update exactly once. If
+        ``head`` is less than ``after``, the store has lost updates that it once acknowledged.
+
+        Raises:
+            NotFound, Conflict: As ``append``.
+        """
+        ...
+
     async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
         """
         Replace the snapshot, and drop the updates up to number ``upto``, which it contains, from the log.
 
-        ``False``, and nothing changed, if the document is gone, of another lineage, or was compacted as far as
-        that or further, or has not come so far; updates behind ``upto`` stay as they are.
+        Updates behind ``upto`` stay as they are. Returns ``False`` and changes nothing if the document is gone or
+        of another lineage, if it was compacted up to ``upto`` or further, or if it has no update of that number.
         """
         ...
 
     async def delete(self, name: str, lineage: str, now: datetime) -> bool:
         """
-        Remove the document with its log and versions; its lineage stays behind. ``False`` if there is none.
+        Remove the document with its log and versions, but remember its lineage. ``False`` if there is none.
 
         Raises:
             Conflict: If it is of another lineage.
         """
         ...
 
-    async def is_deleted(self, name: str, lineage: str) -> bool:
-        """Whether a document of this name and lineage was deleted."""
-        ...
-
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         """
-        A page of the documents whose names begin with ``prefix``. Whoever follows the cursors meets every
-        document that existed throughout exactly once.
+        A page of the documents whose names begin with ``prefix``. Following the cursors returns every document
+        that existed throughout exactly once.
 
         Raises:
             InvalidInput: If the cursor is not one of ours.

@@ -1,0 +1,89 @@
+"""
+Every seam to the outside, and the few values that exist only at a seam.
+
+A port states its guarantees once; whoever implements it does not repeat them. Backends raise
+``roomkey.errors`` and nothing else.
+"""
+
+from roomkey.ports.authentication import Authenticator
+from roomkey.ports.following import Checkpoints, EventConsumer
+from roomkey.ports.rooms import (
+    Broker,
+    MessageKey,
+    Position,
+    Publication,
+    Published,
+    Receiver,
+    Recovered,
+)
+from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate
+from roomkey.ports.stores import (
+    PLAIN_RECORDS,
+    Author,
+    Clock,
+    DocumentPage,
+    DocumentRecord,
+    DocumentStore,
+    DocumentTail,
+    DocumentUpdate,
+    DocumentVersion,
+    EventLog,
+    LoggedEvent,
+    NewSession,
+    NewVersion,
+    Page,
+    PlainRecords,
+    RecordCodec,
+    RecordKind,
+    Revocation,
+    Secret,
+    SessionPage,
+    SessionStorage,
+    StorageStatistics,
+    StoredDocument,
+    SystemClock,
+    VersionPage,
+)
+
+__all__ = [
+    "PLAIN_RECORDS",
+    "Authenticator",
+    "Author",
+    "Broker",
+    "Checkpoints",
+    "Clock",
+    "Counters",
+    "DocumentPage",
+    "DocumentRecord",
+    "DocumentStore",
+    "DocumentTail",
+    "DocumentUpdate",
+    "DocumentVersion",
+    "EventConsumer",
+    "EventLog",
+    "Leases",
+    "LoggedEvent",
+    "MessageKey",
+    "NewSession",
+    "NewVersion",
+    "OneTime",
+    "OneTimeLimits",
+    "Page",
+    "PlainRecords",
+    "Position",
+    "Publication",
+    "Published",
+    "Rate",
+    "Receiver",
+    "RecordCodec",
+    "RecordKind",
+    "Recovered",
+    "Revocation",
+    "Secret",
+    "SessionPage",
+    "SessionStorage",
+    "StorageStatistics",
+    "StoredDocument",
+    "SystemClock",
+    "VersionPage",
+]

@@ -1,0 +1,190 @@
+"""The sockets that are in one document: each change goes to all of them as one prepared frame per address."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from roomkey.documents.document import Document
+from roomkey.documents.settings import DocumentSettings
+from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.rooms.hub import Channel, Hub, Outbox
+from roomkey.wire import lib0
+from roomkey.wire.frame import Frame
+
+
+class Subscriber(Protocol):
+    """
+    One connection in one document.
+
+    ``address`` stands in front of every message for it: empty for y-websocket, the document's encoded name for
+    Hocuspocus. All who have the same address are sent the same frames.
+    """
+
+    box: Outbox
+    address: bytes
+
+    def document_deleted(self) -> None:
+        """The document is no more: what the client has of it must not come back."""
+        ...
+
+    def ask_for_missing(self) -> None:
+        """The client is to send what is missing here."""
+        ...
+
+    def unavailable(self) -> None:
+        """The document cannot be used here any more; the client may come back."""
+        ...
+
+
+class DocumentAudience:
+    """The ``Audience`` of a document as long as somebody is in it."""
+
+    __slots__ = ("_channels", "_document", "_hub", "_said_at", "_subscribers", "_to_ask", "_whole")
+
+    def __init__(self, document: Document, hub: Hub, now: datetime) -> None:
+        self._document = document
+        self._hub = hub
+        self._subscribers: dict[Subscriber, None] = {}
+        self._channels: dict[bytes, Channel] = {}
+        self._said_at = now
+        self._to_ask: dict[Subscriber, None] = {}
+        self._whole: tuple[int, bytes, Frame] | None = None
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def __contains__(self, subscriber: Subscriber) -> bool:
+        return subscriber in self._subscribers
+
+    # --- who is in it ---------------------------------------------------------------------------------
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Give ``subscriber`` everything that is said from now on; what was there before it asks for."""
+        if subscriber not in self._subscribers:
+            self._subscribers[subscriber] = None
+            channel = self._channels.get(subscriber.address)
+            if channel is None:
+                channel = self._channels[subscriber.address] = Channel()
+            self._hub.join(subscriber.box, channel)
+
+    def leave(self, subscriber: Subscriber, now: datetime) -> None:
+        """``subscriber`` is gone, and whom it showed with it."""
+        del self._subscribers[subscriber]
+        self._to_ask.pop(subscriber, None)
+        channel = self._channels[subscriber.address]
+        self._hub.leave(subscriber.box, channel)
+        if not channel.members:
+            del self._channels[subscriber.address]
+        if entries := self._document.awareness.leave(subscriber):
+            self.shown(entries, now)
+
+    # --- what happens to the document -----------------------------------------------------------------
+
+    def changed(self, update: bytes, message: bytes | None, now: datetime) -> None:
+        """Pass on a change: as the bytes that came, to those who would be sent the same."""
+        self._said_at = now
+        head = b"\x00\x02" + lib0.number(len(update))
+        for address, channel in self._channels.items():
+            prefix = address + head
+            if message is None or len(message) != len(prefix) + len(update) or not message.startswith(prefix):
+                payload = prefix + update
+            else:
+                payload = message
+            self._hub.publish(channel, Frame(payload, binary=True))
+
+    def shown(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> None:
+        """Pass on what somebody shows."""
+        self._said_at = now
+        message = yjs.awareness(entries)
+        for address, channel in self._channels.items():
+            self._hub.publish(channel, Frame(address + message, binary=True))
+
+    def deleted(self) -> None:
+        """Let everyone go, with nothing to come back with."""
+        for subscriber in tuple(self._subscribers):
+            subscriber.document_deleted()
+
+    def lost(self) -> None:
+        """Let everyone go for now."""
+        for subscriber in tuple(self._subscribers):
+            subscriber.unavailable()
+
+    # --- what subscribers ask -------------------------------------------------------------------------
+
+    def answer(self, state: bytes, address: bytes) -> Frame:
+        """
+        The answer to a step 1 with ``state``, for those who have ``address``.
+
+        Who has nothing is given everything, and often many come at the same time: they get the same frame.
+        """
+        replica = self._document.replica
+        if state != lib0.EMPTY_STATE:
+            return Frame(address + yjs.sync_step2(replica.since(state)), binary=True)
+        whole = self._whole
+        if whole is None or whole[:2] != (replica.revision, address):
+            frame = Frame(address + yjs.sync_step2(replica.since()), binary=True)
+            whole = self._whole = (replica.revision, address, frame)
+        return whole[2]
+
+    def ask_later(self, subscriber: Subscriber) -> None:
+        """Storage could not take what ``subscriber`` brought: ask for it when it can."""
+        self._to_ask[subscriber] = None
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    def tick(self, now: datetime, settings: DocumentSettings) -> None:
+        """Say something if nothing was said for long, and ask for changes that had to be refused."""
+        self._whole = None  # whoever comes with others comes within a second
+        if self._to_ask and self._document.takes_writes(now):
+            to_ask, self._to_ask = self._to_ask, {}
+            for subscriber in to_ask:
+                subscriber.ask_for_missing()
+        if now - self._said_at >= settings.keep_alive:
+            self._said_at = now
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        # A step 1 would be answered by everyone, so it is only for when nobody shows anything.
+        shown = self._document.awareness.entries()
+        quiet = yjs.awareness(shown) if shown else yjs.sync_step1(self._document.replica.state())
+        for address, channel in self._channels.items():
+            # Hocuspocus counts the answers to its changes, and would take the one to a step 1 for one of them.
+            message = yjs.PING if address and not shown else address + quiet
+            self._hub.publish(channel, Frame(message, binary=True))
+
+
+class Audiences:
+    """The audiences of all documents of this node."""
+
+    def __init__(self, hub: Hub, settings: DocumentSettings) -> None:
+        self.hub = hub
+        self._settings = settings
+        self._audiences: dict[Document, DocumentAudience] = {}
+
+    def __len__(self) -> int:
+        return len(self._audiences)
+
+    def join(self, document: Document, subscriber: Subscriber, now: datetime) -> DocumentAudience:
+        """Let ``subscriber`` into the document."""
+        audience = self._audiences.get(document)
+        if audience is None:
+            audience = self._audiences[document] = DocumentAudience(document, self.hub, now)
+            document.attract(audience)
+        audience.join(subscriber)
+        return audience
+
+    def leave(self, document: Document, subscriber: Subscriber, now: datetime) -> bool:
+        """Let ``subscriber`` out of the document; whether it was in it."""
+        audience = self._audiences.get(document)
+        if audience is None or subscriber not in audience:
+            return False
+        audience.leave(subscriber, now)
+        if not audience:
+            del self._audiences[document]
+            document.dismiss(now)
+        return True
+
+    def tick(self, now: datetime) -> None:
+        """Do what is due in each of them. Called several times a second."""
+        for audience in tuple(self._audiences.values()):
+            audience.tick(now, self._settings)

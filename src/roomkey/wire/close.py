@@ -1,0 +1,104 @@
+"""How connections end: close codes, the stable reasons that stand with them, and what a peer may do wrong."""
+
+from enum import IntEnum, StrEnum
+from typing import Final
+
+
+class CloseCode(IntEnum):
+    """Why a connection is closed (RFC 6455, 7.4; 4000 and above are ours)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED = 1003
+    NO_CODE = 1005
+    """Never sent: what the end of a connection is called when the peer's close frame carried no code."""
+    NO_CLOSE = 1006
+    """Never sent: what the end of a connection is called when there was no close frame."""
+    INVALID_PAYLOAD = 1007
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    RESTART = 1012
+    OVERLOADED = 1013
+    RESET = 4205
+    """Hocuspocus: what the client has is of another history, or cannot be trusted; it may come back empty."""
+    MALFORMED = 4400
+    UNAUTHENTICATED = 4401
+    FORBIDDEN = 4403
+    TIMEOUT = 4408
+    GONE = 4410
+    """The document is not there any more: whoever came back with it would bring it to life again."""
+    SUSPENDED = 4423
+    LIMITS_IGNORED = 4429
+
+
+class CloseReason(StrEnum):
+    """The stable codes in close reasons: the one with 4401 says whether new credentials help."""
+
+    SESSION_EXPIRED = "session_expired"
+    """4401. Time was up: with a new token the client may come back at once. It could have been refreshed."""
+    SESSION_INVALIDATED = "session_invalidated"
+    """4401. Somebody ended the session: it is no use asking for another without the user."""
+    SESSION_SUSPENDED = "session_suspended"
+    MALFORMED = "malformed"
+    FORBIDDEN = "forbidden"
+    LIMITS_IGNORED = "limits_ignored"
+    TOO_SLOW = "too_slow"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    DRAINING = "draining"
+    NO_HEARTBEAT = "no_heartbeat"
+    NOT_OPENED = "not_opened"
+    TEXT_ONLY = "text_only"
+    BINARY_ONLY = "binary_only"
+    TOO_FAST = "too_fast"
+    NOT_AUTHENTICATED = "not_authenticated"
+    """4408. A Hocuspocus socket showed no good token in time."""
+    BAD_TOKENS = "bad_tokens"
+    """4401. It showed too many that open nothing."""
+    QUEUE_FULL = "queue_full"
+    """4205. More was sent before the token than may wait for it."""
+    LINEAGE_MISMATCH = "lineage_mismatch"
+    """4205. What the client has is of another history of the document: it must not be merged."""
+    DOCUMENT_DELETED = "document_deleted"
+    """4410. The document was deleted, and may be another one by now."""
+
+
+CODES: Final[dict[CloseReason, CloseCode]] = {
+    CloseReason.SESSION_EXPIRED: CloseCode.UNAUTHENTICATED,
+    CloseReason.SESSION_INVALIDATED: CloseCode.UNAUTHENTICATED,
+    CloseReason.SESSION_SUSPENDED: CloseCode.SUSPENDED,
+    CloseReason.MALFORMED: CloseCode.MALFORMED,
+    CloseReason.FORBIDDEN: CloseCode.FORBIDDEN,
+    CloseReason.LIMITS_IGNORED: CloseCode.LIMITS_IGNORED,
+    CloseReason.TOO_SLOW: CloseCode.OVERLOADED,
+    CloseReason.OVERLOADED: CloseCode.OVERLOADED,
+    CloseReason.UNAVAILABLE: CloseCode.OVERLOADED,
+    CloseReason.DRAINING: CloseCode.RESTART,
+    CloseReason.NO_HEARTBEAT: CloseCode.TIMEOUT,
+    CloseReason.NOT_OPENED: CloseCode.TIMEOUT,
+    CloseReason.TEXT_ONLY: CloseCode.UNSUPPORTED,
+    CloseReason.BINARY_ONLY: CloseCode.UNSUPPORTED,
+    CloseReason.TOO_FAST: CloseCode.OVERLOADED,
+    CloseReason.NOT_AUTHENTICATED: CloseCode.TIMEOUT,
+    CloseReason.BAD_TOKENS: CloseCode.UNAUTHENTICATED,
+    CloseReason.QUEUE_FULL: CloseCode.RESET,
+    CloseReason.LINEAGE_MISMATCH: CloseCode.RESET,
+    CloseReason.DOCUMENT_DELETED: CloseCode.GONE,
+}
+"""Which code a reason stands with."""
+
+
+class Violation(Exception):
+    """The peer broke the protocol; the connection fails with ``code``."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+def close_payload(code: int, reason: str) -> bytes:
+    """The payload of a close frame; the reason is cut to what fits, between characters."""
+    # RFC 6455, 5.5: a control frame carries at most 125 bytes, two of them the code.
+    return code.to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
