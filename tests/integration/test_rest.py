@@ -184,6 +184,24 @@ async def test_sockets_are_opened_where_the_operator_says() -> None:
     assert created.json["websocket_url"] == "wss://rooms.example.org/live/ws"
 
 
+@pytest.mark.parametrize(
+    ("public_url", "expected"),
+    [
+        ("https://rooms.example.org", "wss://rooms.example.org/mounted/ws"),
+        ("https://rooms.example.org/", "wss://rooms.example.org/ws"),
+        ("https://rooms.example.org/live", "wss://rooms.example.org/live/ws"),
+    ],
+)
+async def test_an_origin_of_the_operator_is_completed_by_the_mount_and_a_whole_address_is_not(
+    public_url: str, expected: str
+) -> None:
+    rest = Rest(settings=ApiSettings(public_url=public_url))
+
+    created = await rest.call("POST", "/sessions", token=rest.service, json={"user_id": "a"}, root="/mounted")
+
+    assert created.json["websocket_url"] == expected
+
+
 async def test_over_tls_sockets_are_opened_over_tls() -> None:
     rest = Rest()
 
@@ -376,7 +394,7 @@ async def test_a_ticket_opens_one_handshake() -> None:
     answer = await rest.call("POST", "/sessions/me/tickets", token=issued.token)
 
     assert (answer.status, answer.json["expires_in"]) == (200, 30)
-    redeemed = [rest.tickets.redeem(answer.json["ticket"], rest.clock.now()) for _ in range(2)]
+    redeemed = [await rest.tickets.redeem(answer.json["ticket"]) for _ in range(2)]
     assert redeemed == [issued.id, None]
 
 

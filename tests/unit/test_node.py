@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from roomkey import node
-from roomkey.node import ALARM, BackgroundTasks
+from roomkey.node import ALARM, BackgroundTasks, welcome
 from roomkey.testing.clock import ManualClock
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -16,7 +16,7 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Clumsy:
-    """A chore that fails so many times, and then works."""
+    """Work that fails so many times, and then works."""
 
     def __init__(self, failures: int) -> None:
         self._failures = failures
@@ -34,7 +34,7 @@ class Clumsy:
             self.stopped = True
 
 
-async def test_a_chore_that_fails_is_begun_again_and_spoken_of_for_a_while() -> None:
+async def test_a_task_that_fails_is_begun_again_and_spoken_of_for_a_while() -> None:
     clock = ManualClock(NOON)
     background, clumsy = BackgroundTasks(clock.now), Clumsy(failures=3)
 
@@ -48,7 +48,7 @@ async def test_a_chore_that_fails_is_begun_again_and_spoken_of_for_a_while() -> 
     assert later == {}
 
 
-async def test_a_chore_that_fails_disturbs_no_other() -> None:
+async def test_a_task_that_fails_disturbs_no_other() -> None:
     background = BackgroundTasks(ManualClock(NOON).now)
     clumsy, steady = Clumsy(failures=1), Clumsy(failures=0)
 
@@ -59,7 +59,7 @@ async def test_a_chore_that_fails_disturbs_no_other() -> None:
     assert undisturbed
 
 
-async def test_chores_end_with_the_block() -> None:
+async def test_tasks_end_with_the_block() -> None:
     background, steady = BackgroundTasks(ManualClock(NOON).now), Clumsy(failures=0)
 
     async with background.at_work({"dusting": steady.run}):
@@ -68,7 +68,7 @@ async def test_chores_end_with_the_block() -> None:
     assert steady.stopped
 
 
-async def test_a_chore_that_fails_while_it_is_stopped_stops() -> None:
+async def test_a_task_that_fails_while_it_is_stopped_stops() -> None:
     background, working = BackgroundTasks(ManualClock(NOON).now), asyncio.Event()
 
     async def stubborn() -> None:
@@ -96,3 +96,8 @@ async def test_what_the_block_raises_arrives_as_it_is() -> None:
         await work_and_fail()
 
     assert steady.stopped
+
+
+def test_only_the_welcome_of_the_demo_begins_with_words() -> None:
+    assert "second window" in (welcome("demo/welcome") or {})["content"]
+    assert welcome("demo/other") is None

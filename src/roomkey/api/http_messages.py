@@ -10,14 +10,8 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from roomkey.api import problems
-from roomkey.api.problems import (
-    BodyTooLarge,
-    MalformedRequest,
-    NotAcceptable,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from roomkey import problems
+from roomkey.errors import BodyTooLarge, MalformedRequest, NotAcceptable, RequestTimeout, UnsupportedMediaType
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -90,7 +84,8 @@ def empty_reply(status: int = 204, *extra: tuple[bytes, bytes]) -> Reply:
 def problem_reply(error: BaseException, *, instance: str | None = None) -> Reply:
     """The RFC 9457 problem that ``error`` is to the caller."""
     problem = problems.problem_of(error, instance=instance)
-    return Reply(problem.status, problems.encode(problem), [_PROBLEM, NO_STORE, *problems.headers_of(error)])
+    own = [(name.encode(), value.encode()) for name, value in problems.headers_of(error)]
+    return Reply(problem.status, problems.encode(problem), [_PROBLEM, NO_STORE, *own])
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -249,16 +244,16 @@ async def _read_on(receive: Receive, message: Message, limit: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def websocket_url(scheme: str, host: str | None, root: str) -> str:
+def socket_address(scheme: str, host: str | None, path: str) -> str:
     """
-    Where sockets are opened, as the client that sent ``host`` sees us.
+    The URL of the sockets at ``path``, as the client that sent ``host`` sees us.
 
     Raises:
         MalformedRequest: If that is no host: it would end up in a URL.
     """
     if not host or len(host) > 255 or not _HOST_CHARACTERS.issuperset(host):
         raise MalformedRequest("the header host must name a host")
-    return f"{'wss' if scheme == 'https' else 'ws'}://{host}{root}/ws"
+    return f"{'wss' if scheme == 'https' else 'ws'}://{host}{path}"
 
 
 def etag(version: int) -> tuple[bytes, bytes]:

@@ -10,19 +10,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.authentication import Authenticator, SecurityConfig, address_of, presented
 from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
-from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending, kind_of
-from roomkey.domain.session import Session, SessionState
-from roomkey.errors import Expired, Invalidated, InvalidToken, RoomkeyError, SecurityViolation, Storage, Suspended
+from roomkey.domain.lifecycle import check_usable
+from roomkey.domain.session import Session
+from roomkey.errors import (
+    CredentialsMissing,
+    Expired,
+    Invalidated,
+    InvalidToken,
+    OriginRejected,
+    RoomkeyError,
+    SecurityViolation,
+    Suspended,
+)
+from roomkey.problems import presentation_of
 from roomkey.security.credentials import Credential, CredentialKind
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
+from roomkey.wire.close import CloseCode
 
 _log = structlog.get_logger("roomkey.api")
-
-CLOSE_UNAUTHENTICATED: Final = 4401
-CLOSE_SUSPENDED: Final = 4423
-CLOSE_TRY_LATER: Final = 1013
-"""Close codes; the reason is a stable code in lower case."""
 
 SECURITY_HEADERS: Final[Headers] = [
     (b"x-content-type-options", b"nosniff"),
@@ -60,7 +66,7 @@ class ProblemMiddleware:
         except Disconnected:
             return
         except Exception as error:
-            instance = None if kind_of(error).status < 500 else uuid.uuid4().urn
+            instance = None if presentation_of(error).status < 500 else uuid.uuid4().urn
             if instance is not None:
                 _log.error("request_failed", instance=instance, method=scope["method"], exc_info=error)
             if started:
@@ -223,18 +229,16 @@ class SessionSecurityMiddleware:
             if required or credential.kind is not CredentialKind.COOKIE:
                 raise
             return None
-        if session.state is not SessionState.ACTIVE:
-            raise SessionPending("activate the session first")
+        check_usable(session)
         return session
 
     async def _opened_by(self, credential: Credential, scope: Scope) -> Session:
         if credential.kind is not CredentialKind.TICKET:
             return await self._authenticator.session(credential, headers_of(scope), address_of(scope))
-        id = self._tickets.redeem(credential.secret, self._sessions.clock.now()) if self._tickets is not None else None
-        session = await self._sessions.get_session(id) if id is not None else None
-        if session is None:
-            raise InvalidToken("the ticket is not valid, or was used")
-        _check(session, self._config)
+        if self._tickets is None:
+            raise InvalidToken("tickets are not redeemed here")
+        session = await self._tickets.session_of(credential.secret, self._sessions)
+        check_usable(session)
         return session
 
 
@@ -255,7 +259,7 @@ class _Watch:
         async def receive_while_good() -> Message:
             message = await receive()
             if message["type"] == "websocket.receive" and not await self._is_good():
-                return {"type": "websocket.disconnect", "code": CLOSE_UNAUTHENTICATED}
+                return {"type": "websocket.disconnect", "code": CloseCode.UNAUTHENTICATED}
             return message
 
         return receive_while_good
@@ -274,32 +278,12 @@ class _Watch:
             session = await self._sessions.get_session(self._id)
             if session is None:
                 raise Invalidated("the session was deleted")
-            _check(session, self._config)
+            check_usable(session)
             await self._sessions.touch(self._id)
         except RoomkeyError as end:
             self._over = True
-            await self._send({"type": "websocket.close", "code": _close_code(end), "reason": end.code})
+            await self._send({"type": "websocket.close", "code": presentation_of(end).close_code, "reason": end.code})
         return not self._over
-
-
-def _check(session: Session, config: SecurityConfig) -> None:
-    if session.violations >= config.max_violations:
-        raise Invalidated("the session was ended for what was done with it")
-    match session.state:
-        case SessionState.EXPIRED:
-            raise Expired("the session's time is over")
-        case SessionState.INVALIDATED:
-            raise Invalidated("the session was ended")
-        case SessionState.SUSPENDED:
-            raise Suspended("the session is suspended")
-        case _:
-            return
-
-
-def _close_code(error: RoomkeyError) -> int:
-    if isinstance(error, Storage):
-        return CLOSE_TRY_LATER
-    return CLOSE_SUSPENDED if isinstance(error, Suspended) else CLOSE_UNAUTHENTICATED
 
 
 async def _refuse(refusal: RoomkeyError, scope: Scope, send: Send) -> None:
@@ -311,7 +295,7 @@ async def _refuse(refusal: RoomkeyError, scope: Scope, send: Send) -> None:
         await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": reply.body})
     else:
-        await send({"type": "websocket.close", "code": _close_code(refusal), "reason": refusal.code})
+        await send({"type": "websocket.close", "code": presentation_of(refusal).close_code, "reason": refusal.code})
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -9,23 +9,15 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from roomkey.api.authentication import (
-    PUBLIC,
-    STRANGER,
-    Authenticator,
-    Caller,
-    Standing,
-    address_of,
-    check_access,
-    check_standing,
-)
+from roomkey.api.authentication import Authenticator, address_of
+from roomkey.api.flaws import flaw_in_body
 from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
-from roomkey.api.problems import Flaw, MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
 from roomkey.api.schemas import parse_query
 from roomkey.documents.service import DocumentService
-from roomkey.domain.access import Access
-from roomkey.errors import RoomkeyError
+from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
+from roomkey.health import Health
+from roomkey.security.authorization import RULES, STRANGER, Action, Caller, Rule, check, check_document
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
@@ -36,20 +28,21 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     The limits of the REST interface.
 
     ``public_url`` is where clients reach it, such as ``https://rooms.example.com``; without it they are told
-    the host that they asked for. Pages of ``allowed_origins`` may use it from a browser. A body has
-    ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``, and ``body_timeout`` to
-    arrive. Answers to requests with an Idempotency-Key are kept for ``idempotency_window``, at most
-    ``idempotency_max_bytes`` of them, in memory only.
+    the host that they asked for. If it has no path, not even ``/``, the place where the interface is mounted is
+    added. Sockets are opened at ``websocket_path`` below. Pages of ``allowed_origins`` may use it from a browser. A
+    body has ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``, and
+    ``body_timeout`` to arrive. Answers to requests with an Idempotency-Key are kept for ``idempotency_window``, at
+    most ``idempotency_max_bytes`` of them, in memory only.
     """
 
     public_url: str | None = None
+    websocket_path: str = "/ws"
     allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int = 64 * 1024
     max_document_bytes: int = 16 * 1024 * 1024
     body_timeout: timedelta = timedelta(seconds=20)
     idempotency_window: timedelta = timedelta(hours=24)
     idempotency_max_bytes: int = 8 * 1024 * 1024
-    max_violations: int = 10
 
 
 class Publication(Struct, frozen=True):
@@ -66,6 +59,7 @@ class Services(Struct, frozen=True, kw_only=True):
 
     sessions: SessionManager
     documents: DocumentService | None
+    health: Health
     authenticator: Authenticator
     tickets: Tickets
     idempotency: Idempotency
@@ -81,9 +75,12 @@ class Request:
     ``media`` is the type of the body where the contract knows several.
     """
 
-    __slots__ = ("body", "caller", "headers", "media", "query", "scope", "services")
+    __slots__ = ("action", "body", "caller", "headers", "media", "query", "scope", "services")
 
-    def __init__(self, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller) -> None:
+    def __init__(
+        self, action: Action, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller
+    ) -> None:
+        self.action = action
         self.scope = scope
         self.services = services
         self.headers = headers
@@ -149,7 +146,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     """
     An operation and its contract, from which both the checks and the OpenAPI document are made.
 
-    With ``access`` it is about the document that the path calls ``name``.
+    If its ``action`` is about one document, it is the one that the path calls ``name``.
     """
 
     handler: Handler
@@ -157,8 +154,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     summary: str
     description: str
     tag: str
-    who: frozenset[Standing]
-    access: Access | None
+    action: Action
     answers: Mapping[int, Answer]
     errors: Sequence[type[RoomkeyError]]
     body: type[Struct] | None
@@ -168,6 +164,11 @@ class Operation(Struct, frozen=True, kw_only=True):
     conditional: bool
     idempotent: bool
     decoders: Mapping[str, msgspec.json.Decoder[Any]]
+
+    @property
+    def rule(self) -> Rule:
+        """Who may do it."""
+        return RULES[self.action]
 
 
 F = TypeVar("F", bound=Handler)
@@ -183,9 +184,8 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
     summary: str,
     *,
     tag: str,
-    who: frozenset[Standing],
+    action: Action,
     answers: Mapping[int, Answer],
-    access: Access | None = None,
     errors: Sequence[type[RoomkeyError]] = (),
     body: type[Struct] | None = None,
     body_required: bool = True,
@@ -198,7 +198,7 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
     Declare the contract of a function; its docstring is the description that outsiders read.
 
     Args:
-        access: What a session's grants must allow it to do with the document that the path calls ``name``.
+        action: What is done, by which it is known who may do it.
         errors: What it raises besides what the checks in front of it do.
         body: What the body is, in JSON.
         contents: What the body is instead, by media type.
@@ -213,8 +213,7 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
             summary=summary,
             description=inspect.getdoc(handler) or summary,
             tag=tag,
-            who=who,
-            access=access,
+            action=action,
             answers=answers,
             errors=errors,
             body=body,
@@ -255,15 +254,14 @@ class Resource:
     async def _perform(self, chosen: Operation, scope: Scope, receive: Receive) -> Reply:
         services = self._services
         headers = headers_of(scope)
-        if chosen.who is PUBLIC:
-            request = Request(scope, services, headers, STRANGER)
-        else:
+        caller = STRANGER
+        if not chosen.rule.is_public:
             caller = await services.authenticator.caller(headers, scope["method"], address_of(scope))
-            check_standing(caller, chosen.who)
-            request = Request(scope, services, headers, caller)
-        if chosen.access is not None:
+            check(caller, chosen.action)
+        request = Request(chosen.action, scope, services, headers, caller)
+        if chosen.rule.access is not None:
             # Before the body: whoever may not write has nothing to send.
-            check_access(request.caller, request.path("name"), chosen.access)
+            check_document(caller, chosen.action, request.path("name"))
         if chosen.query is not None:
             request.query = parse_query(scope["query_string"], chosen.query)
         if chosen.contents:
@@ -311,7 +309,7 @@ class Resource:
         session = request.caller.session
         owner = request.caller.actor if session is None else f"session:{session.id}"
         place = "\n".join((chosen.name, *request.scope["path_params"].values()))
-        with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
+        async with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
             if attempt.earlier is not None:
                 return attempt.earlier
             attempt.reply = await chosen.handler(request)

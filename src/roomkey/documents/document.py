@@ -18,7 +18,7 @@ from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, Settled
-from roomkey.errors import InvalidInput, Storage
+from roomkey.errors import DocumentTooLarge, InvalidInput, WritesRefused
 from roomkey.ports import Author, DocumentRecord, DocumentUpdate
 from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 
@@ -49,18 +49,6 @@ class Audience(Protocol):
     def lost(self) -> None:
         """The document cannot be used here any more; clients may come back."""
         ...
-
-
-class WritesRefused(Storage):
-    """Storage has not answered for so long that no more changes are taken; they would be lost in a crash."""
-
-    code = "storage_behind"
-
-
-class DocumentTooLarge(InvalidInput):
-    """The document has as many bytes as a document may have."""
-
-    code = "document_too_large"
 
 
 class Pin:

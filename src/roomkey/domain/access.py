@@ -25,7 +25,7 @@ class Access(StrEnum):
 
 _PIECE = re.compile(r"\*+|.", re.DOTALL)
 
-_LEVEL = {Access.READ: 1, Access.WRITE: 2, Access.ADMIN: 3}
+_LEVEL = {access: level for level, access in enumerate(Access)}
 
 
 class Grant(Struct, frozen=True, gc=False):
@@ -61,10 +61,14 @@ def access_to(document: str, grants: Sequence[Grant]) -> Access | None:
     return None
 
 
+def reaches(given: Access | None, wanted: Access) -> bool:
+    """Whether ``given`` includes ``wanted``; ``None`` includes nothing."""
+    return given is not None and _LEVEL[given] >= _LEVEL[wanted]
+
+
 def allows(grants: Sequence[Grant], document: str, wanted: Access) -> bool:
     """Whether the first grant that matches ``document`` reaches the level ``wanted``."""
-    given = access_to(document, grants)
-    return given is not None and _LEVEL[given] >= _LEVEL[wanted]
+    return reaches(access_to(document, grants), wanted)
 
 
 def check_grants(grants: Sequence[Grant]) -> Grants:

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from roomkey import errors
 from roomkey.domain.session import (
     Activated,
     Created,
@@ -180,6 +181,29 @@ def overdue(session: Session, now: datetime, on_idle: OnIdle = OnIdle.EXPIRE) ->
         at=now,
         cause=_lateness(session, now),
     )
+
+
+def check_usable(session: Session, *, even_pending: bool = False) -> None:
+    """
+    Raise unless the session is active, or, with ``even_pending``, not activated yet.
+
+    Time is not looked at: whether a deadline has passed is for ``overdue`` to say, before.
+
+    Raises:
+        SessionPending, Suspended, Expired, Invalidated: As its state says.
+    """
+    match session.state:
+        case SessionState.ACTIVE:
+            return
+        case SessionState.PENDING:
+            if not even_pending:
+                raise errors.SessionPending("activate the session first")
+        case SessionState.SUSPENDED:
+            raise errors.Suspended("the session is suspended")
+        case SessionState.EXPIRED:
+            raise errors.Expired("the session's time is over")
+        case SessionState.INVALIDATED:
+            raise errors.Invalidated("the session was ended")
 
 
 def diagram() -> str:

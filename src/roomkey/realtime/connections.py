@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -14,6 +14,7 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
+from roomkey.problems import presentation_of
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.rooms.hub import Outbox
@@ -36,8 +37,7 @@ class Connections:
         self.deadlines: Deadlines[RealtimeClient] = Deadlines()
         self.limits = LimitsOfSessions(settings, documents)
         self.questions: asyncio.Queue[tuple[RealtimeClient, Question]] = asyncio.Queue(settings.max_questions)
-        self.group: asyncio.TaskGroup | None = None
-        """Where the work of ``spawn`` is done, while the node runs."""
+        self._group: asyncio.TaskGroup | None = None
         self._departed_messages = 0
         self._departed_bytes = 0
         self._sweep_every = settings.repeat_window / 4
@@ -62,10 +62,14 @@ class Connections:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done in the background; nothing, if the node does not run any more."""
-        if self.group is None:
+        if self._group is None:
             work.close()
         else:
-            self.group.create_task(_safely(work))
+            self._group.create_task(_safely(work))
+
+    def work_in(self, group: asyncio.TaskGroup | None) -> None:
+        """Let ``group`` do what is spawned; ``None`` when it ends."""
+        self._group = group
 
     def ask(self, client: RealtimeClient, question: Question) -> None:
         """Put a question to storage, unless too many wait already: then it fails at once."""
@@ -246,17 +250,9 @@ class Deadlines(Generic[S]):
         return due
 
 
-_REFRESH_CODES: Final[dict[type[RoomkeyError], ErrorCode]] = {
-    errors.SecurityViolation: ErrorCode.UNAUTHORIZED,
-    errors.Expired: ErrorCode.INVALID_SESSION,
-    errors.Invalidated: ErrorCode.INVALID_SESSION,
-    errors.Suspended: ErrorCode.INVALID_SESSION,
-}
-
-
 def fault_of(error: RoomkeyError) -> Fault:
     """What a client is told whose new token is not accepted because of ``error``."""
-    for kind, code in _REFRESH_CODES.items():
-        if isinstance(error, kind):
-            return Fault(code, str(error), details={"reason": error.code})
-    return Fault(ErrorCode.SERVER_ERROR, "this cannot be checked now", retry=True)
+    code = ErrorCode(presentation_of(error).refresh_fault)
+    if code is ErrorCode.SERVER_ERROR:
+        return Fault(code, "this cannot be checked now", retry=True)
+    return Fault(code, str(error), details={"reason": error.code})

@@ -5,11 +5,14 @@ Transports know RFC 6455 and nothing of sessions; conversations know sessions an
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from roomkey.wire.frame import Frame
+
+HIGH_WATER_BYTES: Final = 64 * 1024
+"""A socket with more than this unsent is given nothing more; its transport says when it is ``writable`` again."""
 
 
 class Handshake(Struct, frozen=True, kw_only=True):
@@ -96,7 +99,7 @@ class Conversation(Protocol):
         ...
 
     def writable(self) -> None:
-        """``Socket.buffered`` had passed the transport's high-water mark (64 KiB) and is low again."""
+        """``Socket.buffered`` had passed ``HIGH_WATER_BYTES`` and is low again."""
         ...
 
     def closed(self, code: int) -> None:

@@ -67,7 +67,7 @@ def describe(
     target: str, headers: Mapping[str, str], *, subprotocols: Iterable[str], client_ip: str | None, secure: bool
 ) -> Handshake:
     """
-    A request target and headers as the doorkeeper sees them.
+    A request target and headers as the handshake handler sees them.
 
     Raises:
         Unacceptable: If the target is not the address of anything.

@@ -16,16 +16,16 @@ from roomkey.transports.timers import TimerWheel
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
-    """How long and how much of a request is waited for."""
+    """Timeouts and limits of requests that are not whole yet."""
 
     head_timeout: timedelta = timedelta(seconds=10)
-    """From connecting, or from the first byte of a further request, to the end of its head."""
+    """Time from connecting, or from the first byte of a further request, to the end of its head."""
     body_timeout: timedelta = timedelta(seconds=30)
-    """From the end of the head to the end of the body."""
+    """Time from the end of the head to the end of the body."""
     max_head_bytes: int = 64 * 1024
-    """Request line and headers."""
+    """Maximum size of the request line and headers together."""
     max_waiting: int = 1000
-    """Connections that have not sent a whole request head yet. Beyond it, the one that waits longest is dropped."""
+    """Maximum number of connections without a whole request head; beyond it the one that waits longest is dropped."""
 
 
 # A chunked body in chunks of one byte is six times its size on the wire, and 64 KiB are the largest body anyone may

@@ -1,9 +1,9 @@
 """
 WebSockets on the port of uvicorn's HTTP: authenticated before the 101, then framed by picows.
 
-uvicorn hands the connection of an upgrade request to an ``HandshakeProtocol``. It reads nothing more until the
-doorkeeper has decided, and then either answers in plain HTTP or makes an ``WebSocketConnection`` the protocol of the
-connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
+uvicorn hands the connection of an upgrade request to a ``HandshakeProtocol``. It reads nothing more until the
+handshake handler has decided, and then either answers in plain HTTP or makes a ``WebSocketConnection`` the protocol of
+the connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from roomkey.realtime.transport import Accepted, Conversation, Handshake, HandshakeHandler, Refused
-from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation, Handshake, HandshakeHandler, Refused
+from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
 from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
@@ -34,16 +34,16 @@ log = structlog.get_logger()
 _PING_FRAME: Final = header(PING, 0)
 
 
-def websocket_protocol(handshakes: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
+def websocket_protocol(handler: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
     """The class for ``uvicorn.Config(ws=...)``; sockets of one class share their timers and bounds."""
-    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handshakes, settings)})
+    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handler, settings)})
 
 
 class ServerContext:
     """What all sockets of a server share."""
 
-    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings) -> None:
-        self.reception = HandshakeGate(handshakes, settings)
+    def __init__(self, handler: HandshakeHandler, settings: TransportSettings) -> None:
+        self.gate = HandshakeGate(handler, settings)
         self.compression = settings.compression
         self.ping_interval = settings.ping_interval.total_seconds()
         self.pong_timeout = settings.pong_timeout.total_seconds()
@@ -142,7 +142,7 @@ class HandshakeProtocol(asyncio.Protocol):
 
     async def _answer(self, head: bytes) -> None:
         request = read_request(head, client_ip=self._peer_address(), secure=self._is_secure())
-        answer = await self.context.reception.ask(await self._behind_proxies(request.handshake))
+        answer = await self.context.gate.ask(await self._behind_proxies(request.handshake))
         if isinstance(answer, Refused):
             self._refuse(answer)
         else:

@@ -19,15 +19,9 @@ from roomkey.api.http_messages import (
     media_type,
     preferred,
     read_body,
-    websocket_url,
+    socket_address,
 )
-from roomkey.api.problems import (
-    BodyTooLarge,
-    MalformedRequest,
-    NotAcceptable,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from roomkey.errors import BodyTooLarge, MalformedRequest, NotAcceptable, RequestTimeout, UnsupportedMediaType
 
 LONG = timedelta(seconds=30)
 NONE: set[int] = set()
@@ -205,14 +199,14 @@ def test_an_if_match_that_is_none_is_malformed(condition: str) -> None:
 
 
 def test_sockets_are_where_the_client_found_us() -> None:
-    assert websocket_url("https", "rooms.example.com", "") == "wss://rooms.example.com/ws"
-    assert websocket_url("http", "[::1]:3000", "/rooms") == "ws://[::1]:3000/rooms/ws"
+    assert socket_address("https", "rooms.example.com", "/ws") == "wss://rooms.example.com/ws"
+    assert socket_address("http", "[::1]:3000", "/rooms/ws") == "ws://[::1]:3000/rooms/ws"
 
 
 @pytest.mark.parametrize("host", [None, "", "a/b", "a@b", "a b", "a?b", "x" * 256, "a\r\nb", "hôte"])
 def test_a_host_that_is_none_does_not_get_into_urls(host: str | None) -> None:
     with pytest.raises(MalformedRequest):
-        websocket_url("http", host, "")
+        socket_address("http", host, "/ws")
 
 
 # --- forms --------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from roomkey.ports import Author
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.document_audience import Audiences, DocumentAudience
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Outbox
+from roomkey.realtime.rooms.hub import Outbox
+from roomkey.realtime.transport import HIGH_WATER_BYTES
 from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, assert_never
 
 from msgspec import UNSET, Struct
 
-from roomkey.domain.access import Access, access_to
+from roomkey.domain.access import Access, access_to, reaches
 from roomkey.domain.session import Session
 from roomkey.ports import Position
 from roomkey.realtime.protocol.json_messages import (
@@ -46,9 +46,6 @@ from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security.ratelimit import Bucket, Rate
 from roomkey.wire.close import CloseReason
-
-_LEVEL: Final = {access: level for level, access in enumerate(Access)}
-"""Each kind of access includes the ones before it."""
 
 
 class Send(Struct, frozen=True, gc=False):
@@ -270,9 +267,9 @@ class JsonRules:
     def _check_access(self, document: str, wanted: Access) -> None:
         given = self._access.get(document)
         if given is None:
-            if _reaches(access_to(document, self.guard.session.grants), wanted):
+            if reaches(access_to(document, self.guard.session.grants), wanted):
                 raise Fault(ErrorCode.NOT_SUBSCRIBED, "subscribe to the document first")
-        elif _reaches(given, wanted):
+        elif reaches(given, wanted):
             return
         raise Fault(ErrorCode.FORBIDDEN, f"no grant of the session allows to {wanted} this document")
 
@@ -337,10 +334,6 @@ class JsonRules:
 def acknowledgement(id: str | None, document: str, position: Position | None) -> Send:
     """The answer to what was published, the first time and every other time."""
     return Send(MessageType.ACK, {"document": document, "position": position}, id)
-
-
-def _reaches(given: Access | None, wanted: Access) -> bool:
-    return given is not None and _LEVEL[given] >= _LEVEL[wanted]
 
 
 def _id(incoming: Incoming) -> str | None:

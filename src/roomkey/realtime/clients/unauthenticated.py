@@ -8,9 +8,8 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient
 from roomkey.realtime.clients.pending import PendingMessages
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
 from roomkey.realtime.session.closing import closing
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Socket
 from roomkey.wire import lib0
 from roomkey.wire.close import CloseCode, CloseReason
 from roomkey.wire.frame import Frame

@@ -35,6 +35,7 @@ from roomkey.realtime.session.effects import (
     Verify,
 )
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
+from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
 from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
@@ -272,8 +273,3 @@ class _YjsSubscription(DocumentSubscription):
 
     def sent_away(self) -> None:
         self._client.end(closing(CloseReason.UNAVAILABLE))
-
-
-def author_of(session: Session) -> Author:
-    """As whom a session writes."""
-    return Author(f"user:{session.user_id}", session.id, session.user_id)

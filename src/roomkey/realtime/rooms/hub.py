@@ -13,11 +13,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Socket
 from roomkey.wire.frame import Frame
-
-HIGH_WATER_BYTES: Final = 64 * 1024
-"""When a transport has more than this unsent, it says when it is ``writable`` again; until then frames stay here."""
 
 CHUNK_BYTES: Final = 256 * 1024
 """A reader that catches up is given so much at a time, so that what is unsent stays bounded in the transport, too."""
@@ -213,9 +210,9 @@ class Hub:
             socket = box.socket
             if socket is None or box.behind or socket.buffered() > HIGH_WATER_BYTES:
                 self._write(box)
-            else:
+            elif frames := box.frames:
                 # What _write would do, without the call: this is the loop that all deliveries go through.
-                frames, box.frames, box.size = box.frames, (), 0
+                box.frames, box.size = (), 0
                 socket.send(frames)
 
     def flush_box(self, box: Outbox) -> None:

@@ -1,6 +1,7 @@
 """What happens in rooms on this node: who listens, what was missed, who is present. One room is one object."""
 
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from msgspec import Raw
 
 from roomkey.domain.session import Session, SessionId
+from roomkey.errors import Storage
 from roomkey.ports import Broker, MessageKey, Position, Publication, Published, Recovered
 from roomkey.realtime.protocol.json_messages import (
     OFFLINE,
@@ -217,6 +219,9 @@ class Rooms:
             if not was_in:
                 who.rooms.pop(name, None)
             self._drop_if_empty(room)
+            if not room.has_listeners:
+                with suppress(Storage):  # or what was subscribed would be handed to a room that nobody is in
+                    await self.broker.unsubscribe(name)
             raise
         if name not in who.rooms:
             return  # it has left meanwhile
