@@ -1,5 +1,5 @@
 """
-The examples in the documentation run.
+The examples in the documentation run, and the files that it names exist.
 
 A block that begins with ```` ```python run ```` is executed, with the blocks before it on the same page; ``await``
 may stand at its top level. The working directory is empty and temporary. Blocks that mention ``server_url`` have a
@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUNNABLE = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS_SERVER = re.compile(r"\bserver_url\b")
+
+MENTIONED = re.compile(r"[\w./-]+\.(?:py|toml|ts|json|md)\b")
+FUTURE = re.compile(r"\*`[^`]+`\*")
+"""A file that a change would add, in italics."""
 
 WITHOUT_EXAMPLE = {"ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/benchmarks.md"}
 """Pages that are not about how Roomkey is used."""
@@ -45,6 +49,20 @@ def test_every_page_about_use_has_an_example_that_runs() -> None:
     without = {name_of(page) for page in PAGES if not blocks(page)}
 
     assert without == WITHOUT_EXAMPLE
+
+
+def exists(mentioned: str) -> bool:
+    """Whether it is a path from the root, or the end of one in the package."""
+    return (ROOT / mentioned).is_file() or any((ROOT / "src" / "roomkey").rglob(mentioned))
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_the_map_names_is_there(page: str) -> None:
+    text = FUTURE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+
+    missing = [name for name in MENTIONED.findall(text) if not exists(name)]
+
+    assert missing == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
