@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -13,11 +14,32 @@ from tests.support.effort import PROFILE_VARIABLE, register_profiles
 
 TIME_LIMIT_SECONDS = 60
 
-STRICT = os.environ.get("ROOMKEY_STRICT") == "1"
+STRICT_VARIABLE = "ROOMKEY_STRICT"
+STRICT = os.environ.get(STRICT_VARIABLE) == "1"
 """In CI everything is there that a test needs: what would be skipped elsewhere fails."""
 
 register_profiles()
 settings.load_profile(os.environ.get(PROFILE_VARIABLE) or "ci")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a skipped test fail where nothing may be skipped."""
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but {STRICT_VARIABLE} is set: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for whole modules."""
+    report = yield
+    if STRICT and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but {STRICT_VARIABLE} is set: {report.longrepr}"
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)

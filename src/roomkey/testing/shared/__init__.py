@@ -16,9 +16,15 @@ What keeps time with a clock that the test moves takes ``moment`` as it is and m
 The rest is as in ``roomkey.testing.storage``.
 """
 
-from roomkey.testing.shared.checkpoints import CheckpointsConformance
+from roomkey.testing.shared.checkpoints import CheckpointsConformance, DurableCheckpointsConformance
 from roomkey.testing.shared.counters import CountersConformance
 from roomkey.testing.shared.leases import LeasesConformance
 from roomkey.testing.shared.one_time import OneTimeConformance
 
-__all__ = ["CheckpointsConformance", "CountersConformance", "LeasesConformance", "OneTimeConformance"]
+__all__ = [
+    "CheckpointsConformance",
+    "CountersConformance",
+    "DurableCheckpointsConformance",
+    "LeasesConformance",
+    "OneTimeConformance",
+]

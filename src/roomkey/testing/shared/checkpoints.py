@@ -2,18 +2,12 @@
 # ruff: noqa: D102, S101  # tests are sentences; tests assert
 
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar
-
-import pytest
 
 from roomkey.ports import Checkpoints
 
 
 class CheckpointsConformance:
     """All of it. Subclasses say how to ``open`` the implementation under test, empty at first."""
-
-    durable: ClassVar[bool] = False
-    """Whether another ``open`` within a test finds what was saved before."""
 
     def open(self) -> AbstractAsyncContextManager[Checkpoints]:
         raise NotImplementedError
@@ -54,9 +48,11 @@ class CheckpointsConformance:
 
             assert dict(loaded) == {3: 7}
 
+
+class DurableCheckpointsConformance(CheckpointsConformance):
+    """What holds besides for those that outlive their process."""
+
     async def test_what_was_saved_is_there_after_another_start(self) -> None:
-        if not self.durable:
-            pytest.skip("not durable")
         async with self.open() as checkpoints:
             await checkpoints.save("audit", 3, 7)
 
