@@ -225,10 +225,10 @@ def main(benchmark: Benchmark) -> NoReturn:
         plan=plan,
         finding=finding,
     )
+    if arguments.json != "-":
+        show(result)  # first, for it needs no file
     if arguments.json is not None:
         _write(result, arguments.json)
-    if arguments.json != "-":
-        show(result)
     missed = any(goal.reached is False for goal in finding.goals)
     sys.exit(1 if missed else 0)
 
@@ -261,6 +261,7 @@ def _write(result: Result, file: str) -> None:
     if file == "-":
         print(encoded.decode())
     else:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_bytes(encoded + b"\n")
 
 

@@ -38,8 +38,14 @@ turns, after a warm-up that does not count.
 """
 
 
+def read(file: Path) -> list[Result]:
+    """The results that ``run_all`` has kept."""
+    return msgspec.json.decode(file.read_bytes(), type=list[Result])
+
+
 def write(results: Sequence[Result], folder: Path) -> None:
-    """Write the page and its picture into ``folder``."""
+    """Write the page and its picture into ``folder``, which is made if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
     picture = draw(results)
     (folder / PAGE).write_text(render(results, with_picture=picture is not None), encoding="utf-8")
     if picture is not None:
@@ -153,4 +159,4 @@ def _text(x: int, y: int, text: str, *, weight: str = "normal", anchor: str = "s
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python -m benchmarks.report RESULTS FOLDER")
-    write(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=list[Result]), Path(sys.argv[2]))
+    write(read(Path(sys.argv[1])), Path(sys.argv[2]))

@@ -8,7 +8,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,9 @@ NAMES: Final = (
 
 LIMIT_SECONDS: Final = 900
 STOP_SECONDS: Final = 60
+
+RESORT: Final = Path("benchmark-results.json")
+"""Where results go if nobody says where, or they cannot be written there."""
 
 
 def measure(name: str, options: Sequence[str]) -> Result | None:
@@ -49,13 +52,21 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def main() -> int:
-    """Exit code 1 if a benchmark failed or a goal was missed."""
-    arguments = _parser().parse_args()
+Measure = Callable[[str, Sequence[str]], Result | None]
+
+
+def run(given: Sequence[str] | None = None, *, measure: Measure = measure) -> int:
+    """
+    Measure what the command line in ``given`` asks for, and keep each result as soon as it is there.
+
+    Exit code 1 if a benchmark failed, a goal was missed, or something could not be written.
+    """
+    arguments = _parser().parse_args(given)
     options = ["--quick"] if arguments.quick else []
     options += ["--rounds", str(arguments.rounds)] if arguments.rounds else []
     results: list[Result] = []
     failed: list[str] = []
+    unwritten: list[Path] = []
     names: list[str] = arguments.only or list(NAMES)
     for number, name in enumerate(names, 1):
         print(f"\n[{number}/{len(names)}] {name}", flush=True)
@@ -65,15 +76,38 @@ def main() -> int:
             result = None
         if result is None:
             failed.append(name)
-        else:
-            results.append(result)
-    if arguments.output is not None:
-        arguments.output.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-    if arguments.report is not None:
-        report.write(results, arguments.report)
+            continue
+        results.append(result)
+        if not _keep(results, arguments.output):
+            unwritten.append(arguments.output)
+            arguments.output = RESORT
+            _keep(results, RESORT)
+    if arguments.report is not None and not _report(results, arguments.report):
+        unwritten.append(arguments.report)
     missed = [goal.what for result in results for goal in result.finding.goals if goal.reached is False]
     print(f"\n{len(results)} measured, {len(failed)} failed {failed or ''}, {len(missed)} goals missed {missed or ''}")
-    return 1 if failed or missed else 0
+    return 1 if failed or missed or unwritten else 0
+
+
+def _keep(results: Sequence[Result], file: Path) -> bool:
+    """Write the results, or say why that is impossible."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    except OSError as error:
+        print(f"{file} cannot be written: {error.strerror}")
+        return False
+    return True
+
+
+def _report(results: Sequence[Result], folder: Path) -> bool:
+    """Write the page, or say why that is impossible; then ``python -m benchmarks.report`` can do it later."""
+    try:
+        report.write(results, folder)
+    except OSError as error:
+        print(f"the page cannot be written to {folder}: {error.strerror}")
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,10 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="show that everything works, within a minute or two")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each side is measured (5)")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"some of: {', '.join(NAMES)}")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results there as JSON")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", default=RESORT, help=f"write the results there as JSON ({RESORT})"
+    )
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="write benchmarks.md and benchmarks.svg there")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -2,12 +2,22 @@
 
 import asyncio
 import inspect
+import os
 from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import settings
+
+from tests.support.effort import PROFILE_VARIABLE, register_profiles
 
 TIME_LIMIT_SECONDS = 60
+
+STRICT = os.environ.get("ROOMKEY_STRICT") == "1"
+"""In CI everything is there that a test needs: what would be skipped elsewhere fails."""
+
+register_profiles()
+settings.load_profile(os.environ.get(PROFILE_VARIABLE) or "ci")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,20 +1,52 @@
 """The demo in real windows: people write together, and a session that is taken away is taken away at once."""
 
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
+import pytest
 from playwright.async_api import expect
 
-from tests.browser.windows import NEEDED, PHONE, desk
-from tests.support.calls import calling
-from tests.support.server import running_server
+from tests.browser.windows import NEEDED, PHONE, Windows, chromium, windows
+from tests.support.calls import Caller, calling
+from tests.support.server import Server, lasting_server, running_server
 
 pytestmark = NEEDED
 
 
-async def test_two_people_see_each_other_write() -> None:
-    async with running_server() as server, desk(server.url) as browser:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    with chromium(tmp_path_factory.mktemp("profile")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Server]:
+    with lasting_server() as server:
+        yield server
+
+
+class Demo(NamedTuple):
+    """A browser at the demo of the module's server, on which nobody else has a session."""
+
+    windows: Windows
+    caller: Caller
+
+
+@asynccontextmanager
+async def demo(browser: str, server: Server) -> AsyncGenerator[Demo]:
+    async with windows(browser, server.url) as opened, calling(server) as caller:
+        yield Demo(opened, caller)
+        for session in (await caller.http.get("/sessions")).json()["sessions"]:
+            await caller.http.delete(f"/sessions/{session['id']}")
+
+
+async def test_two_people_see_each_other_write(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
 
         await ada.write("Apples")
         await grace.shows("Apples")
@@ -25,11 +57,13 @@ async def test_two_people_see_each_other_write() -> None:
         await expect(ada.page.get_by_label("In this document").get_by_label("Grace")).to_be_visible()
 
 
-async def test_what_was_written_while_the_server_was_away_is_merged_when_it_is_back(tmp_path: Path) -> None:
+async def test_what_was_written_while_the_server_was_away_is_merged_when_it_is_back(
+    browser: str, tmp_path: Path
+) -> None:
     data = ("--data", str(tmp_path))
-    async with running_server(*data, storage="file") as first, desk(first.url) as browser:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+    async with running_server(*data, storage="file") as first, windows(browser, first.url) as opened:
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
         await ada.write("Apples")
         await grace.shows("Apples")
 
@@ -44,10 +78,10 @@ async def test_what_was_written_while_the_server_was_away_is_merged_when_it_is_b
             await grace.shows("Plums Apples pears")
 
 
-async def test_a_suspended_session_can_read_but_not_write_until_it_is_resumed() -> None:
-    async with running_server() as server, desk(server.url) as browser:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+async def test_a_suspended_session_can_read_but_not_write_until_it_is_resumed(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
         await ada.write("Apples")
         await grace.shows("Apples")
 
@@ -64,10 +98,10 @@ async def test_a_suspended_session_can_read_but_not_write_until_it_is_resumed() 
         await ada.shows("Apples, pears")
 
 
-async def test_a_revoked_session_is_over_and_only_a_new_one_writes_again() -> None:
-    async with running_server() as server, desk(server.url) as browser:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+async def test_a_revoked_session_is_over_and_only_a_new_one_writes_again(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
         await ada.write("Apples")
         await grace.shows("Apples")
 
@@ -83,10 +117,12 @@ async def test_a_revoked_session_is_over_and_only_a_new_one_writes_again() -> No
         await ada.shows("Apples, pears")
 
 
-async def test_a_session_that_may_only_read_for_a_while_is_told_so_and_writes_again_afterwards() -> None:
-    async with running_server() as server, desk(server.url) as browser, calling(server) as caller:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+async def test_a_session_that_may_only_read_for_a_while_is_told_so_and_writes_again_afterwards(
+    browser: str, server: Server
+) -> None:
+    async with demo(browser, server) as (opened, caller):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
         await ada.write("Apples")
         await ada.shows("Apples")
         id = await ada.page.locator("#facts .code").text_content()
@@ -104,9 +140,9 @@ async def test_a_session_that_may_only_read_for_a_while_is_told_so_and_writes_ag
         await grace.shows("Apples, pears")
 
 
-async def test_a_reload_keeps_the_session() -> None:
-    async with running_server() as server, desk(server.url) as browser:
-        ada = await browser.window("Ada")
+async def test_a_reload_keeps_the_session(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
         session = ada.page.locator("#facts .code")
         before = await session.text_content()
 
@@ -116,10 +152,10 @@ async def test_a_reload_keeps_the_session() -> None:
         await expect(ada.saved).to_have_text("All saved")
 
 
-async def test_a_version_is_kept_looked_at_and_restored() -> None:
-    async with running_server() as server, desk(server.url) as browser:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+async def test_a_version_is_kept_looked_at_and_restored(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
         await ada.write("Apples")
         await ada.shows("Apples")
         await ada.page.get_by_label("Label of the version").fill("before lunch")
@@ -140,14 +176,14 @@ async def test_a_version_is_kept_looked_at_and_restored() -> None:
         await grace.shows("Apples")
 
 
-async def test_a_document_that_was_deleted_begins_anew_in_every_window() -> None:
-    async with running_server() as server, desk(server.url) as browser, calling(server) as caller:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+async def test_a_document_that_was_deleted_begins_anew_in_every_window(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, caller):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
         await ada.write("Apples")
         await grace.shows("Apples")
 
-        deleted = await caller.http.delete("/documents/notes%2Ftoday")
+        deleted = await caller.http.delete(f"/documents/{quote(opened.document, safe='')}")
 
         assert deleted.status_code == 204
         for window in (ada, grace):
@@ -157,10 +193,10 @@ async def test_a_document_that_was_deleted_begins_anew_in_every_window() -> None
         await ada.shows("Pears")
 
 
-async def test_nothing_is_wider_than_a_phone() -> None:
-    async with running_server() as server, desk(server.url) as browser:
-        ada = await browser.window("Ada", size=PHONE)
-        grace = await browser.window("Grace")
+async def test_nothing_is_wider_than_a_phone(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada", size=PHONE)
+        grace = await opened.window("Grace")
         await grace.write("A line that is longer than any phone is wide " * 3 + "x" * 200)
         await grace.press("Suspend", "Ada").click()
         await expect(ada.banner).to_be_visible()
@@ -170,10 +206,10 @@ async def test_nothing_is_wider_than_a_phone() -> None:
         assert width == PHONE[0]
 
 
-async def test_the_page_complains_of_nothing_and_asks_nobody_else() -> None:
-    async with running_server() as server, desk(server.url) as browser:
-        ada = await browser.window("Ada")
-        grace = await browser.window("Grace")
+async def test_the_page_complains_of_nothing_and_asks_nobody_else(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
 
         await ada.write("# Apples")
         await grace.shows("# Apples")

@@ -2,8 +2,12 @@
 
 import re
 import shutil
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from pathlib import Path
+from threading import Thread
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -20,6 +24,8 @@ NEEDED: Final = pytest.mark.skipif(
 )
 
 FLAGS: Final = (
+    "--headless=new",
+    "--remote-debugging-port=0",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -27,7 +33,13 @@ FLAGS: Final = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--force-color-profile=srgb",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--password-store=basic",
 )
+
+LISTENING: Final = "DevTools listening on "
 
 DESKTOP: Final = (1280, 800)
 PHONE: Final = (390, 844)
@@ -73,10 +85,14 @@ class Window:
             self.complaints.append(message.text)
 
 
-class Desk:
-    """Where windows are opened."""
+NUMBERS: Final = count()
+
+
+class Windows:
+    """Where windows of one document are opened, of which no other test knows."""
 
     def __init__(self, browser: Browser, url: str) -> None:
+        self.document = f"notes/{next(NUMBERS)}"
         self._browser = browser
         self._url = url
 
@@ -85,18 +101,36 @@ class Desk:
         width, height = size
         context: BrowserContext = await self._browser.new_context(viewport={"width": width, "height": height})
         window = Window(await context.new_page())
-        query = urlencode({"user": user, "document": "notes/today"})
+        query = urlencode({"user": user, "document": self.document})
         await window.page.goto(f"{self._url}/demo?{query}")
         await expect(window.saved).to_have_text("All saved")
         return window
 
 
-@asynccontextmanager
-async def desk(url: str) -> AsyncGenerator[Desk]:
-    """A browser without windows, for the server at ``url``."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+@contextmanager
+def chromium(profile: Path) -> Generator[str]:
+    """A browser without windows; yields the address at which it is steered."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         try:
-            yield Desk(browser, url)
+            line = next((line for line in process.stderr if line.startswith(LISTENING)), "")
+            assert line, "the browser did not start"
+            Thread(target=process.stderr.read, daemon=True).start()  # or what it says would fill the pipe
+            yield line.removeprefix(LISTENING).strip()
         finally:
-            await browser.close()
+            process.kill()
+
+
+@asynccontextmanager
+async def windows(browser: str, url: str) -> AsyncGenerator[Windows]:
+    """Windows in the browser that is steered at ``browser``, for the server at ``url``; closed in the end."""
+    async with async_playwright() as playwright:
+        connected = await playwright.chromium.connect_over_cdp(browser)
+        try:
+            yield Windows(connected, url)
+        finally:
+            for context in connected.contexts:
+                await context.close()
+            await connected.close()

@@ -7,10 +7,11 @@ from roomkey.ports import Broker
 from roomkey.realtime.rooms.broker import LocalBroker
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.testing.broker import BrokerConformance
-from tests.support.sockets import HandClock
+from roomkey.testing.clock import ManualClock
+from tests.support.sockets import NOON
 
 
 class TestLocalBroker(BrokerConformance):
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Broker]:
-        yield LocalBroker(RealtimeSettings(), HandClock())
+        yield LocalBroker(RealtimeSettings(), ManualClock(NOON))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.calls import Caller, calling
-from tests.support.editor import Editor, editing
+from tests.support.editor import JsonEditor, editing
 from tests.support.server import running_server
 
 
 @asynccontextmanager
-async def a_desk(storage: str) -> AsyncGenerator[tuple[Caller, Editor, Editor, str]]:
+async def a_desk(storage: str) -> AsyncGenerator[tuple[Caller, JsonEditor, JsonEditor, str]]:
     """An operator, two editors in the document ``plan``, alice's and bob's, and the id of alice's session."""
     async with running_server(storage=storage) as server, calling(server) as operator:
         id, token = await operator.session("alice")

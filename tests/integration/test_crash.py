@@ -15,9 +15,10 @@ from roomkey.domain.session import Created, Deleted, Session, SessionId, UserRev
 from roomkey.ports import SessionStorage
 from roomkey.testing.storage import disagreements
 from roomkey.testing.storage.suite import whole_log
+from tests.support.effort import repeats
 from tests.support.lmdb_file import index_faults
 
-KILLS = 8
+KILLS = repeats(3, nightly=8)
 
 
 class Acknowledged(NamedTuple):

@@ -19,8 +19,9 @@ from roomkey.errors import Storage
 from roomkey.ports import DocumentStore
 from roomkey.testing.documents.suite import loaded, log_of, make, names_in, update, updates, was_deleted
 from tests.support.document_file import document_faults
+from tests.support.effort import repeats
 
-KILLS = 8
+KILLS = repeats(3, nightly=8)
 
 
 class Acknowledged(NamedTuple):

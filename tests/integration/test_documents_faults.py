@@ -28,7 +28,7 @@ from tests.support.documents import (
     STEP1,
     STEP2,
     UPDATE,
-    FaultyStore,
+    FailingStore,
     a_site,
     connected_to,
     content_of,
@@ -192,7 +192,7 @@ async def test_stopped_in_mid_sentence_it_has_saved_everything_that_anybody_saw(
 
 @both
 async def test_while_storage_is_away_editing_goes_on_and_is_saved_once_afterwards(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store = faulty(site)
         async with y_client(site, await site.token(), status="1") as alice, y_client(site, await site.token()) as bob:
             store.appends = False
@@ -211,7 +211,7 @@ async def test_while_storage_is_away_editing_goes_on_and_is_saved_once_afterward
 
 @both
 async def test_a_node_that_stops_waits_until_storage_has_taken_what_was_typed(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store = faulty(site)
         async with y_client(site, await site.token()) as alice:
             store.failures = 5  # a second or so
@@ -225,7 +225,7 @@ async def test_a_node_that_stops_waits_until_storage_has_taken_what_was_typed(tr
 
 @both
 async def test_what_storage_cannot_take_for_too_long_is_refused_and_asked_for_afterwards(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore, documents={"max_unsaved_bytes": 1_000}) as site:
+    async with a_site(transport, store=FailingStore, documents={"max_unsaved_bytes": 1_000}) as site:
         store = faulty(site)
         async with y_client(site, await site.token(), status="1") as alice:
             await alice.next(STEP1)
@@ -244,7 +244,7 @@ async def test_what_storage_cannot_take_for_too_long_is_refused_and_asked_for_af
 
 @both
 async def test_a_document_that_cannot_be_loaded_is_not_overwritten_by_an_empty_one(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store, token = faulty(site), await site.token()
         async with y_client(site, token) as alice:
             await alice.send(edit("precious"))

@@ -14,7 +14,7 @@ from roomkey.api.operations import ApiSettings
 from roomkey.domain.access import Access, Grant
 from roomkey.errors import Storage
 from roomkey.wire.lib0 import sized
-from tests.support.documents import STEP2, UPDATE, FaultyStore, a_site, content_of, edit, faulty, y_client
+from tests.support.documents import STEP2, UPDATE, FailingStore, a_site, content_of, edit, faulty, y_client
 from tests.support.documents import document_of as opened
 from tests.support.rest import Answer, Rest, documents_at_work
 
@@ -676,7 +676,7 @@ async def test_whoever_has_it_open_has_to_leave_when_it_is_deleted() -> None:
 
 
 async def test_what_was_answered_is_stored_and_what_cannot_be_stored_is_not_answered() -> None:
-    async with a_site(store=FaultyStore, documents={"load_timeout": "0.2s"}) as site:
+    async with a_site(store=FailingStore, documents={"load_timeout": "0.2s"}) as site:
         http = site.caller.http
         await http.put("/documents/plan", json={"content": "a"})
         stored = len(faulty(site).appended)
@@ -691,7 +691,7 @@ async def test_what_was_answered_is_stored_and_what_cannot_be_stored_is_not_answ
 
 
 async def test_a_document_that_cannot_be_loaded_is_not_taken_for_missing() -> None:
-    async with a_site(store=FaultyStore) as site:
+    async with a_site(store=FailingStore) as site:
         faulty(site).loads = False
 
         answers = [

@@ -1,10 +1,10 @@
 """What a whole node says about itself while its parts work, and when one does not."""
 
 from roomkey.errors import Storage
-from tests.support.documents import FaultyStore, a_site, y_client
+from tests.support.documents import FailingStore, a_site, y_client
 
 
-class StoreThatIsAway(FaultyStore):
+class StoreThatIsAway(FailingStore):
     async def ping(self) -> None:
         raise Storage("the documents are away")
 

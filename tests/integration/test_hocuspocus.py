@@ -21,7 +21,7 @@ from tests.support.documents import (
     STEP2,
     TOKEN_WANTED,
     UPDATE,
-    FaultyStore,
+    FailingStore,
     HocuspocusClient,
     Site,
     a_site,
@@ -276,7 +276,7 @@ async def test_grants_change_under_an_open_document(transport: str) -> None:
 @both
 async def test_nothing_is_called_applied_before_it_is_durable(transport: str) -> None:
     """Not what was refused before, and not what the server has of an earlier connection but has not saved."""
-    async with a_site(transport, store=FaultyStore) as site, hocuspocus_client(site) as client:
+    async with a_site(transport, store=FailingStore) as site, hocuspocus_client(site) as client:
         id, token = await site.session("alice", ("plan", "write"))
         await client.show("plan", token)
         await site.change_grants(id, ("plan", "read"))

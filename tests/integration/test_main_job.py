@@ -9,47 +9,72 @@ import json
 import shutil
 import signal
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.calls import Caller, calling
-from tests.support.editor import Editor, Message, editing
-from tests.support.server import RunningServer, running_server
+from tests.support.editor import JsonEditor, Message, editing
+from tests.support.server import Server, lasting_server, running_server
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 NODE = shutil.which("node")
 
 
+NUMBERS = count()
+
+
+def fresh(name: str) -> str:
+    """A name like ``name`` that no other test on the same server uses."""
+    return f"{name}-{next(NUMBERS)}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Server]:
+    with lasting_server() as server:
+        yield server
+
+
+class Room(NamedTuple):
+    """Two editors in one document, and who lets them in. ``session`` is alice's."""
+
+    caller: Caller
+    alice: JsonEditor
+    bob: JsonEditor
+    session: str
+    document: str
+    names: tuple[str, str]
+
+
 @asynccontextmanager
-async def a_room(
-    *arguments: str, storage: str = "memory"
-) -> AsyncGenerator[tuple[RunningServer, Caller, Editor, Editor, str]]:
-    """A server with two editors in the document ``plan``: alice's, whose session id comes last, and bob's."""
-    async with running_server(*arguments, storage=storage) as server, calling(server) as caller:
-        id, token = await caller.session("alice")
-        _, bobs = await caller.session("bob")
+async def a_room(server: Server) -> AsyncGenerator[Room]:
+    names, document = (fresh("alice"), fresh("bob")), fresh("plan")
+    async with calling(server) as caller:
+        id, token = await caller.session(names[0])
+        _, bobs = await caller.session(names[1])
         async with (
             editing(server.websocket_url, token) as alice,
             editing(server.websocket_url, bobs, compressed=False) as bob,
         ):
-            await alice.subscribe("plan")
-            await bob.subscribe("plan")
-            yield server, caller, alice, bob, id
+            await alice.subscribe(document)
+            await bob.subscribe(document)
+            yield Room(caller, alice, bob, id, document, names)
 
 
-async def test_edits_reach_the_others_with_who_wrote_them() -> None:
-    async with a_room() as (_, _, alice, bob, id):
-        done = await alice.edit("plan", text="hello", long="x" * 5000)
-        heard = await bob.next("realtime_edit")
+async def test_edits_reach_the_others_with_who_wrote_them(server: Server) -> None:
+    async with a_room(server) as room:
+        done = await room.alice.edit(room.document, text="hello", long="x" * 5000)
+        heard = await room.bob.next("realtime_edit")
 
         assert heard["text"] == "hello"
         assert heard["long"] == "x" * 5000
-        assert heard["session_info"] == {"session_id": id, "user_id": "alice"}
+        assert heard["session_info"] == {"session_id": room.session, "user_id": room.names[0]}
         assert heard["position"] == done["position"]
         assert done["position"]["offset"] == 1
 
@@ -63,34 +88,35 @@ async def test_edits_reach_the_others_with_who_wrote_them() -> None:
     ],
 )
 async def test_ending_a_session_ends_its_sockets_before_the_answer(
-    command: str, message: str, code: int, reason: str
+    command: str, message: str, code: int, reason: str, server: Server
 ) -> None:
-    async with a_room() as (_, caller, alice, bob, id):
-        await caller.put(id, command)
+    async with a_room(server) as room:
+        await room.caller.put(room.session, command)
 
-        ended = await alice.end()
+        ended = await room.alice.end()
 
         assert ended[:2] == (code, reason)
         assert message in ended[2]
-        assert (await bob.ask("heartbeat"))["message_type"] == "heartbeat_ack"
+        assert (await room.bob.ask("heartbeat"))["message_type"] == "heartbeat_ack"
 
 
-async def test_deleting_a_session_and_revoking_a_user_end_sockets_too() -> None:
-    async with a_room() as (_, caller, alice, bob, id):
-        assert (await caller.http.delete(f"/sessions/{id}")).status_code == 204
-        revoked = await caller.http.delete("/users/bob/sessions")
+async def test_deleting_a_session_and_revoking_a_user_end_sockets_too(server: Server) -> None:
+    async with a_room(server) as room:
+        assert (await room.caller.http.delete(f"/sessions/{room.session}")).status_code == 204
+        revoked = await room.caller.http.delete(f"/users/{room.names[1]}/sessions")
 
         assert revoked.json() == {"epoch": 1, "revoked": 1}
-        assert (await alice.end())[0] == (await bob.end())[0] == 4401
+        assert (await room.alice.end())[0] == (await room.bob.end())[0] == 4401
 
 
-async def test_a_user_who_ends_all_other_sessions_keeps_this_one() -> None:
-    async with running_server() as server, calling(server) as caller:
-        _, mine = await caller.session()
-        _, other = await caller.session()
+async def test_a_user_who_ends_all_other_sessions_keeps_this_one(server: Server) -> None:
+    async with calling(server) as caller:
+        name = fresh("alice")
+        _, mine = await caller.session(name)
+        _, other = await caller.session(name)
         async with editing(server.websocket_url, mine) as here, editing(server.websocket_url, other) as there:
             answer = await caller.http.delete(
-                "/users/alice/sessions?except=current", headers={"Authorization": f"Bearer {mine}"}
+                f"/users/{name}/sessions?except=current", headers={"Authorization": f"Bearer {mine}"}
             )
 
             assert answer.json()["revoked"] == 1
@@ -108,10 +134,10 @@ async def test_a_user_who_ends_all_other_sessions_keeps_this_one() -> None:
     ],
 )
 async def test_a_token_that_opens_nothing_is_refused_before_the_upgrade(
-    command: str | None, status: int, code: str
+    command: str | None, status: int, code: str, server: Server
 ) -> None:
-    async with running_server() as server, calling(server) as caller:
-        id, token = await caller.session()
+    async with calling(server) as caller:
+        id, token = await caller.session(fresh("alice"))
         if command:
             await caller.put(id, command)
         else:
@@ -128,9 +154,9 @@ async def test_a_token_that_opens_nothing_is_refused_before_the_upgrade(
         assert token not in server.errors
 
 
-async def test_a_pending_session_may_not_use_rooms() -> None:
-    async with running_server() as server, calling(server) as caller:
-        token = (await caller.http.post("/sessions", json={"user_id": "alice"})).json()["token"]
+async def test_a_pending_session_may_not_use_rooms(server: Server) -> None:
+    async with calling(server) as caller:
+        token = (await caller.http.post("/sessions", json={"user_id": fresh("alice")})).json()["token"]
 
         with pytest.raises(InvalidStatus) as refusal:
             await connect(server.websocket_url, additional_headers={"X-Session-ID": token}, proxy=None)
@@ -138,9 +164,9 @@ async def test_a_pending_session_may_not_use_rooms() -> None:
         assert refusal.value.response.status_code == 403
 
 
-async def test_a_ticket_opens_one_socket_once() -> None:
-    async with running_server() as server, calling(server) as caller:
-        _, token = await caller.session()
+async def test_a_ticket_opens_one_socket_once(server: Server) -> None:
+    async with calling(server) as caller:
+        _, token = await caller.session(fresh("alice"))
         bearer = {"Authorization": f"Bearer {token}"}
         ticket = (await caller.http.post("/sessions/me/tickets", headers=bearer)).json()["ticket"]
         url = f"{server.websocket_url}?ticket={ticket}"
@@ -155,17 +181,17 @@ async def test_a_ticket_opens_one_socket_once() -> None:
         assert ticket not in server.errors
 
 
-async def test_a_subscriber_that_returns_gets_what_it_missed_and_no_more() -> None:
-    async with a_room() as (server, caller, alice, bob, _):
-        position = (await alice.edit("plan", n=0))["position"]
-        await bob.socket.close()
+async def test_a_subscriber_that_returns_gets_what_it_missed_and_no_more(server: Server) -> None:
+    async with a_room(server) as room:
+        position = (await room.alice.edit(room.document, n=0))["position"]
+        await room.bob.socket.close()
         for number in range(1, 51):
-            await alice.edit("plan", n=number)
-        _, token = await caller.session("bob")
+            await room.alice.edit(room.document, n=number)
+        _, token = await room.caller.session(room.names[1])
 
         async with editing(server.websocket_url, token) as again:
-            subscribed = await again.subscribe("plan", since=position)
-            await alice.edit("plan", n=51)
+            subscribed = await again.subscribe(room.document, since=position)
+            await room.alice.edit(room.document, n=51)
             live = await again.next("realtime_edit")
 
         assert subscribed["recovered"] is True
@@ -195,10 +221,10 @@ async def test_a_restart_loses_no_session(tmp_path: Path) -> None:
 
 
 async def test_a_signal_sends_everyone_away_in_good_order() -> None:
-    async with a_room() as (server, _, alice, bob, _):
+    async with running_server() as server, a_room(server) as room:
         code = await server.stop()
 
-        ends = [await alice.end(), await bob.end()]
+        ends = [await room.alice.end(), await room.bob.end()]
 
         assert code == 0
         assert [(end[0], end[2][-1]) for end in ends] == [(1012, "draining")] * 2
@@ -221,12 +247,12 @@ async def test_two_servers_on_one_directory_obey_each_other(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(NODE is None or not (CLIENTS / "node_modules").exists(), reason="Node.js and its packages")
-async def test_a_client_on_node_edits_with_everyone_else() -> None:
-    async with a_room() as (server, caller, alice, _, _):
-        id, token = await caller.session("nora")
+async def test_a_client_on_node_edits_with_everyone_else(server: Server) -> None:
+    async with a_room(server) as room:
+        id, token = await room.caller.session(nora := fresh("nora"))
         assert NODE is not None
         node = await asyncio.create_subprocess_exec(
-            NODE, "editor.mjs", server.websocket_url, token, "plan", "hi", cwd=CLIENTS, stdin=PIPE, stdout=PIPE
+            NODE, "editor.mjs", server.websocket_url, token, room.document, "hi", cwd=CLIENTS, stdin=PIPE, stdout=PIPE
         )
 
         async def says() -> Message:
@@ -237,19 +263,19 @@ async def test_a_client_on_node_edits_with_everyone_else() -> None:
         opened = await says()
         while (await says()).get("message", {}).get("message_type") != "subscribed":
             pass
-        await alice.edit("plan", text="hello")
+        await room.alice.edit(room.document, text="hello")
         heard = await says()
         assert node.stdin is not None
         node.stdin.write(b"\n")
-        seen = await alice.next("realtime_edit")
+        seen = await room.alice.next("realtime_edit")
         acknowledged = await says()
-        await caller.put(id, "suspend")
+        await room.caller.put(id, "suspend")
         farewell, closed = await says(), await says()
         await node.wait()
 
         assert opened == {"opened": "roomkey.v1"}
         assert heard["message"]["payload"]["text"] == "hello"
-        assert (seen["text"], seen["session_info"]["user_id"]) == ("hi", "nora")
+        assert (seen["text"], seen["session_info"]["user_id"]) == ("hi", nora)
         assert acknowledged["message"]["message_type"] == "ack"
         assert farewell["message"]["message_type"] == "session_suspended"
         assert closed == {"closed": 4423, "reason": "session_suspended"}

@@ -12,6 +12,8 @@ from starlette.routing import Mount
 
 from roomkey.api.operations import ApiSettings
 from roomkey.domain.policy import OnCap, SessionPolicy
+from roomkey.transports import BODY_DEADLINE
+from tests.support.loops import in_no_time
 from tests.support.rest import Rest, call, served
 
 HOUR = timedelta(hours=1)
@@ -749,3 +751,40 @@ async def test_a_real_server_answers_as_many_as_come_at_once() -> None:
 async def _in_parts(*parts: bytes) -> AsyncIterator[bytes]:
     for each in parts:
         yield each
+
+
+# --- bodies that are late -----------------------------------------------------------------------------
+
+
+async def create_slowly(rest: Rest, seconds: float, **scope: Any) -> int:
+    """The status that a session gets whose body comes after ``seconds``."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(seconds)
+        return {"type": "http.request", "body": b'{"user_id":"a"}'}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {"host": "x", "content-type": "application/json", "authorization": f"Bearer {rest.service}"}
+    request = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/sessions",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    await rest.app({**request, **scope}, receive, send)
+    return sent[0]["status"]
+
+
+@in_no_time
+async def test_a_body_has_a_deadline_here_unless_the_server_has_one() -> None:
+    rest = Rest(settings=ApiSettings(body_timeout=timedelta(seconds=20)))
+
+    assert await create_slowly(rest, 19) == 201
+    assert await create_slowly(rest, 21) == 408
+    assert await create_slowly(rest, 21, extensions={"tls": {}}) == 408
+    assert await create_slowly(rest, 21, extensions={BODY_DEADLINE: {}}) == 201

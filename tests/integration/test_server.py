@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import ssl
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,26 @@ from websockets.exceptions import ConnectionClosed
 
 from roomkey.security import apikeys
 from tests.support.certificates import make_certificates
-from tests.support.server import RunningServer, outcome, running_server
+from tests.support.server import Server, lasting_server, outcome, running_server
 
 PATIENCE_SECONDS = 10
 
 
-async def active_session(server: RunningServer, user: str = "alice") -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def shared() -> Generator[Server]:
+    """Of the tests that do not stop it."""
+    with lasting_server() as server:
+        yield server
+
+
+async def active_session(server: Server, user: str = "alice") -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=server.url) as client:
         response = await client.post("/sessions", json={"user_id": user, "activate": True})
         response.raise_for_status()
         return response.json()
 
 
-def socket_of(server: RunningServer, token: str) -> connect:
+def socket_of(server: Server, token: str) -> connect:
     return connect(server.websocket_url, additional_headers={"Authorization": f"Bearer {token}"})
 
 
@@ -55,31 +63,29 @@ def unusable_directory(folder: Path, kind: str) -> Path:
     return data
 
 
-async def test_it_says_where_it_listens_once_it_does() -> None:
-    async with running_server() as server, httpx.AsyncClient() as client:
-        response = await client.get(f"{server.url}/health/live")
+async def test_it_says_where_it_listens_once_it_does(shared: Server) -> None:
+    async with httpx.AsyncClient() as client:
+        response = await client.get(f"{shared.url}/health/live")
 
     assert response.status_code == 200
-    assert server.port > 0
+    assert shared.port > 0
 
 
-async def test_development_mode_says_what_it_switches_off() -> None:
-    async with running_server() as server:
-        await active_session(server)
+async def test_development_mode_says_what_it_switches_off(shared: Server) -> None:
+    await active_session(shared)
 
-        assert "--dev" in server.errors
-        assert "Not for production" in server.errors
+    assert "--dev" in shared.errors
+    assert "Not for production" in shared.errors
 
 
-async def test_rest_and_sockets_share_one_port() -> None:
-    async with running_server() as server:
-        issued = await active_session(server)
+async def test_rest_and_sockets_share_one_port(shared: Server) -> None:
+    issued = await active_session(shared)
 
-        async with socket_of(server, issued["token"]) as client:
-            greeting = json.loads(await client.recv())
+    async with socket_of(shared, issued["token"]) as client:
+        greeting = json.loads(await client.recv())
 
     assert greeting["message_type"] == "session_connected"
-    assert issued["websocket_url"] == server.websocket_url
+    assert issued["websocket_url"] == shared.websocket_url
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

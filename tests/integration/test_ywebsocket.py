@@ -19,7 +19,7 @@ from tests.support.documents import (
     STEP1,
     STEP2,
     UPDATE,
-    FaultyStore,
+    FailingStore,
     Site,
     YClient,
     a_site,
@@ -171,7 +171,7 @@ async def test_percent_encoding_makes_no_other_document_of_a_name(transport: str
 
 @both
 async def test_a_document_that_cannot_be_loaded_lets_nobody_in_until_it_can(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         store = faulty(site)
         store.loads = False
         token = await site.token()
@@ -377,7 +377,7 @@ async def test_changed_grants_stop_a_writer_and_let_it_go_on(transport: str) -> 
 
 @both
 async def test_status_counts_what_is_durable_and_only_for_who_asked(transport: str) -> None:
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         faulty(site).appends = False
         token = await site.token()
         async with y_client(site, token, status="1") as alice, y_client(site, token) as quiet:
@@ -396,7 +396,7 @@ async def test_status_counts_what_is_durable_and_only_for_who_asked(transport: s
 @both
 async def test_an_empty_answer_does_not_make_what_waits_durable(transport: str) -> None:
     """The first n messages are durable: an empty step 2 behind an update that waits is not one of the first."""
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         faulty(site).appends = False
         async with y_client(site, await site.token(), status="1") as alice:
             await alice.next(STEP1)
@@ -413,7 +413,7 @@ async def test_an_empty_answer_does_not_make_what_waits_durable(transport: str) 
 @both
 async def test_what_was_brought_again_is_not_durable_before_it_is_stored(transport: str) -> None:
     """A client that reconnects while storage is away brings what the server has, and has not saved."""
-    async with a_site(transport, store=FaultyStore) as site:
+    async with a_site(transport, store=FailingStore) as site:
         faulty(site).appends = False
         token, update = await site.token(), typed("waits")
         async with y_client(site, token, status="1") as alice:

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 
 from roomkey.documents.crdt.awareness import Awareness, Owner
 from roomkey.wire.lib0 import AwarenessEntry
+from tests.support.effort import examples
 from tests.support.steps import History, Pick, histories, live
 
 MAX_STATE, MAX_SIZE, MAX_CLIENTS = 8, 60, 3
@@ -33,7 +34,7 @@ class Replica:
                     self.shown[entry.client] = entry
 
 
-class House:
+class Owners:
     """Connections of two users that come and go, and somebody who listens."""
 
     def __init__(self) -> None:
@@ -113,14 +114,14 @@ class House:
         return sum(self._is_of(client, owner) for client in self.whose)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(histories("say", "say", "say", "say", "say", "say", "say", "part", max_size=60))
 def test_everyone_speaks_for_their_own_clients_and_all_hear_the_same(history: History) -> None:
-    house = House()
+    owners = Owners()
 
-    live(house, history)
+    live(owners, history)
 
-    for owner in house.owners:
-        house.listener.hear(house.awareness.leave(owner.connection))
-    assert len(house.awareness) == 0
-    assert house.listener.shown == {}
+    for owner in owners.owners:
+        owners.listener.hear(owners.awareness.leave(owner.connection))
+    assert len(owners.awareness) == 0
+    assert owners.listener.shown == {}

@@ -13,6 +13,7 @@ from roomkey.domain.session import Deleted, Expired, Invalidated, Resumed, Sessi
 from roomkey.errors import Storage
 from roomkey.realtime.protocol.json_messages import ErrorCode, MessageType
 from roomkey.realtime.transport import Accepted
+from tests.support.effort import examples
 from tests.support.sockets import Caller, Node
 from tests.support.steps import History, Pick, histories, live
 
@@ -35,7 +36,7 @@ SCHEMA = {"type": "object", "properties": {"x": {"type": "integer", "maximum": 1
 CODES = {*ErrorCode}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(st.binary(max_size=200) | ALMOST | JSON, min_size=1, max_size=15))
 def test_whatever_is_said_is_answered_or_ends_its_sender_and_nobody_else(said: list[Any]) -> None:
     async def scenario() -> None:
@@ -58,7 +59,7 @@ def test_whatever_is_said_is_answered_or_ends_its_sender_and_nobody_else(said: l
     asyncio.run(scenario())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.dictionaries(st.text(min_size=1, max_size=10), JSON, max_size=5), st.text(min_size=1).filter(str.isprintable))
 def test_what_an_editor_says_arrives_as_it_was_said(free: dict[str, Any], id: str) -> None:
     async def scenario() -> None:
@@ -195,7 +196,7 @@ STEPS = (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(idle=st.sampled_from([None, timedelta(minutes=10)]), history=histories(*STEPS))
 def test_no_frame_of_an_ended_session_passes(idle: timedelta | None, history: History) -> None:
     world = Revocations(idle)

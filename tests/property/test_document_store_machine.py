@@ -32,6 +32,7 @@ from roomkey.testing.documents.suite import (
     was_deleted,
 )
 from tests.support.document_file import document_faults
+from tests.support.effort import examples
 
 LONG = "x" * 500
 T = TypeVar("T")
@@ -263,8 +264,8 @@ class FileSystemMachine(DocumentStoreMachine):
         shutil.rmtree(self.path)
 
 
-MemoryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-FileSystemMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+MemoryMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40)
+FileSystemMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=40)
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestFileSystemMachine = FileSystemMachine.TestCase

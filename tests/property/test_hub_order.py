@@ -4,6 +4,7 @@ from hypothesis import given, settings
 
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Channel, Hub, Outbox
 from roomkey.wire.frame import Frame
+from tests.support.effort import examples
 from tests.support.sockets import FakeSocket, Turns
 from tests.support.steps import History, Pick, histories, live
 
@@ -31,7 +32,7 @@ class Person:
         return [text for text in self.expected if text[0] in kinds]
 
 
-class House:
+class TwoRooms:
     """Four people and two rooms, with stalls."""
 
     def __init__(self) -> None:
@@ -117,19 +118,19 @@ STEPS = (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(histories(*STEPS))
 def test_everyone_gets_everything_in_the_order_of_each_room_or_is_closed(history: History) -> None:
-    house = House()
-    live(house, history)
+    rooms = TwoRooms()
+    live(rooms, history)
 
     for _ in range(3):
-        house.turns.settle()
-        for person in house.people:
+        rooms.turns.settle()
+        for person in rooms.people:
             person.socket.unread = 0
-            house.hub.writable(person.box)
+            rooms.hub.writable(person.box)
 
-    for person in house.people:
+    for person in rooms.people:
         if not person.closed:
             for kinds in ("d!", "e!"):
                 assert person.got(kinds) == person.should_have(kinds)

@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import examples
 from tests.support.sockets import Caller, Node
 from tests.support.steps import History, Pick, histories, live
 
@@ -159,7 +160,7 @@ STEPS = (
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(publications=st.integers(1, 6), documents=st.integers(1, 2), history=histories(*STEPS, max_size=100))
 def test_every_publication_once_and_in_order_or_a_reload(publications: int, documents: int, history: History) -> None:
     world = Documents(publications, documents)

@@ -6,7 +6,7 @@ And what an editor was told is durable is in the store from that moment on, what
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from pycrdt import Doc
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
@@ -15,13 +15,18 @@ from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import assemble
 from roomkey.ports import StoredDocument
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
+from roomkey.testing.clock import ManualClock
 from roomkey.wire.lib0 import EMPTY_UPDATE
+from tests.support.effort import examples
 from tests.support.loops import run_in_no_time
 from tests.support.open_documents import Editor, FaultyStore, House
-from tests.support.sockets import FakeSessions, HandClock
+from tests.support.sockets import NOON, FakeSessions
 from tests.support.steps import History, Pick, histories
 
 EDITORS = 3
+STEPS_BETWEEN_CHECKS = 20
+"""A check loads and merges the whole store, which grows with each step."""
+
 KEYS = ("a", "b")
 WORDS = ("x", "yy", "zzz ", "lorem ipsum dolor sit amet ")
 
@@ -30,11 +35,13 @@ class World:
     """A server on a store that outlives it, and the editors of one document."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = ManualClock(NOON)
         self.sessions = FakeSessions(self.clock)
         self.store = FaultyStore()
         self.editors = [Editor() for _ in range(EDITORS)]
         self._acknowledged: set[bytes] = set()
+        self._unchecked: set[bytes] = set()
+        self._steps = 0
         self._users = 0
         self._away_for = 0
 
@@ -116,6 +123,7 @@ class World:
 
     async def crash(self, pick: Pick) -> None:
         await self.house.crash()
+        await self._check_new()  # before those come back who could bring again what is missing
         await self._begin_anew(pick)
 
     async def restart(self, pick: Pick) -> None:
@@ -146,16 +154,27 @@ class World:
     # --- what must hold -------------------------------------------------------------------------------
 
     async def check(self) -> None:
-        """What was acknowledged since the last step is stored."""
+        """What was acknowledged is stored; looked at now and then."""
         self._away_for -= 1
         self.store.away = self._away_for > 0
-        acknowledged = {update for editor in self.editors for update in editor.durable} - self._acknowledged
-        self._acknowledged |= acknowledged
-        await self._check_stored(acknowledged)
+        self._steps += 1
+        self._hear()
+        if self._steps % STEPS_BETWEEN_CHECKS == 0:
+            await self._check_new()
 
     async def check_all(self) -> None:
         """Everything that was ever acknowledged is stored."""
         await self._check_stored(self._acknowledged)
+
+    async def _check_new(self) -> None:
+        self._hear()
+        unchecked, self._unchecked = self._unchecked, set()
+        await self._check_stored(unchecked)
+
+    def _hear(self) -> None:
+        new = {update for editor in self.editors for update in editor.durable} - self._acknowledged
+        self._acknowledged |= new
+        self._unchecked |= new
 
     async def _check_stored(self, acknowledged: set[bytes]) -> None:
         if acknowledged:
@@ -248,7 +267,7 @@ async def live(world: World, history: History) -> None:
     assert stored == contents[0], "the store differs"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(50))
 @given(histories(*STEPS, max_size=160))
 def test_whatever_happens_all_converge_and_nothing_acknowledged_is_lost(history: History) -> None:
     run_in_no_time(live(World(), history))

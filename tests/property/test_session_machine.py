@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -27,10 +27,23 @@ from hypothesis.stateful import (
 
 from roomkey import errors
 from roomkey.domain.access import Access, Grant, Grants
-from roomkey.domain.lifecycle import deadline, replay
+from roomkey.domain.lifecycle import ALREADY, NEXT_STATE, apply, deadline, overdue, replay
 from roomkey.domain.policy import SessionPolicy
-from roomkey.domain.session import IssuedSession, Session, SessionFilter, SessionId, SessionState
+from roomkey.domain.session import (
+    Activated,
+    Expired,
+    Invalidated,
+    IssuedSession,
+    Resumed,
+    Session,
+    SessionEvent,
+    SessionFilter,
+    SessionId,
+    SessionState,
+    Suspended,
+)
 from roomkey.sessions.janitor import Janitor
+from tests.support.effort import examples
 from tests.support.sessions import Desk
 from tests.support.storages import STORAGES
 
@@ -38,7 +51,13 @@ T = TypeVar("T")
 CAP = 3
 USERS = st.sampled_from(["alice", "bob"])
 GRANTS: list[Grants] = [(), (Grant("a/*", Access.READ),), (Grant("a/*", Access.READ), Grant("**", Access.WRITE))]
-COMMANDS = ["activate_session", "suspend_session", "resume_session", "expire_session", "invalidate_session"]
+COMMANDS: dict[str, type[SessionEvent]] = {
+    "activate_session": Activated,
+    "suspend_session": Suspended,
+    "resume_session": Resumed,
+    "expire_session": Expired,
+    "invalidate_session": Invalidated,
+}
 FINAL = {
     SessionState.EXPIRED: {SessionState.EXPIRED, SessionState.INVALIDATED},
     SessionState.INVALIDATED: {SessionState.INVALIDATED},
@@ -78,18 +97,33 @@ class SessionMachine(RuleBasedStateMachine):
     def create(self, user: str) -> IssuedSession:
         return self.do(self.sessions.create_session(user))
 
-    @rule(session=issued, command=st.sampled_from(COMMANDS))
+    @rule(session=issued, command=st.sampled_from(list(COMMANDS)))
     def command(self, session: IssuedSession, command: str) -> None:
+        fact = COMMANDS[command]
+        before = self.due_state(session)
         try:
             self.do(getattr(self.sessions, command)(session.id))
         except errors.NotFound:
             assert session.id in self.deleted
         except errors.InvalidState:
-            pass
+            assert before is not None
+            assert fact not in NEXT_STATE[before]
+            assert ALREADY[fact] is not before
         else:
-            assert session.id not in self.deleted
+            assert before is not None
+            assert fact in NEXT_STATE[before] or ALREADY[fact] is before
             if command in {"expire_session", "invalidate_session"}:
                 self.logged_out.add(session.id)
+
+    def due_state(self, session: IssuedSession) -> SessionState | None:
+        """What the session is by now, whether or not anybody has written it down; ``None`` if it was deleted."""
+        stored = self.do(self.sessions.get_session(session.id))
+        if stored is None or stored.id in self.deleted:
+            assert stored is None
+            assert session.id in self.deleted
+            return None
+        ended = overdue(stored, self.desk.clock.now())
+        return stored.state if ended is None else apply(stored, ended).state
 
     @rule(session=issued)
     def delete(self, session: IssuedSession) -> None:
@@ -217,10 +251,8 @@ def test_sessions_keep_their_promises(kind: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60 if kind == "memory" else 15,
+            max_examples=examples(60 if kind == "memory" else 15),
             stateful_step_count=40,
-            deadline=None,
             derandomize=True,
-            suppress_health_check=[HealthCheck.too_slow],
         ),
     )

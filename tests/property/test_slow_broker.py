@@ -11,15 +11,16 @@ from roomkey.errors import Storage
 from roomkey.ports import MessageKey, Position, Published, Receiver, Recovered
 from roomkey.realtime.rooms.broker import LocalBroker
 from roomkey.realtime.settings import RealtimeSettings
+from roomkey.testing.clock import ManualClock
 from tests.support.loops import in_no_time
-from tests.support.sockets import Caller, HandClock, Node
+from tests.support.sockets import NOON, Caller, Node
 
 
 class SlowBroker:
     """A ``LocalBroker`` on the other side of a network: each call takes ``delays`` turns on its way and back."""
 
     def __init__(self, delays: list[int]) -> None:
-        self.inner = LocalBroker(RealtimeSettings(), HandClock())
+        self.inner = LocalBroker(RealtimeSettings(), ManualClock(NOON))
         self.away = False
         self._delays = delays
         self._calls = 0

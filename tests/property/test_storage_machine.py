@@ -30,6 +30,7 @@ from roomkey.domain.session import (
 from roomkey.errors import CapReached, Conflict, InvalidState, NotFound
 from roomkey.ports import SessionStorage
 from roomkey.testing.storage.suite import NOON, details, disagreements, everything, fact, issue, whole_log
+from tests.support.effort import examples
 
 USERS = ("a", "ab", "\N{GRINNING FACE}" * 64)
 T = TypeVar("T")
@@ -252,8 +253,8 @@ class FileSystemMachine(StorageMachine):
         shutil.rmtree(self.path)
 
 
-MemoryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-FileSystemMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+MemoryMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40)
+FileSystemMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=40)
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestFileSystemMachine = FileSystemMachine.TestCase

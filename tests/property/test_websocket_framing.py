@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from roomkey.realtime.transport import Accepted
 from roomkey.transports import DEFAULTS
 from roomkey.transports.picows import ServerContext, WebSocketConnection
+from tests.support.effort import examples
 from tests.support.rawsocket import BINARY, CONTINUATION, PING, PONG, TEXT, Conversation, Door, close, deflated, frame
 
 LIMIT = 100_000
@@ -117,7 +118,7 @@ def cut(stream: bytes, data: st.DataObject) -> list[bytes]:
 
 
 @given(sent=st.lists(messages(), max_size=5), data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_any_fragmentation_and_any_split_gives_the_same_messages(
     sent: list[tuple[str, bytes, bytes]], data: st.DataObject
 ) -> None:
@@ -129,7 +130,7 @@ def test_any_fragmentation_and_any_split_gives_the_same_messages(
 
 
 @given(sent=st.lists(messages(), max_size=2))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 def test_a_stream_that_arrives_byte_by_byte_gives_the_same_messages(sent: list[tuple[str, bytes, bytes]]) -> None:
     stream = b"".join(wire for _, content, wire in sent if len(content) < 1000)
 
@@ -140,7 +141,7 @@ def test_a_stream_that_arrives_byte_by_byte_gives_the_same_messages(sent: list[t
 
 
 @given(valid=st.lists(messages(), max_size=2), garbage=st.binary(max_size=200), data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_garbage_ends_the_conversation_once_and_never_harms_what_came_before(
     valid: list[tuple[str, bytes, bytes]], garbage: bytes, data: st.DataObject
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.server import RunningServer
+from tests.support.server import Server
 
 Body = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(server: RunningServer) -> AsyncGenerator[Caller]:
+async def calling(server: Server) -> AsyncGenerator[Caller]:
     """A caller whom ``--dev`` lets do everything."""
     async with httpx.AsyncClient(base_url=server.url) as http:
         yield Caller(http)

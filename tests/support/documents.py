@@ -98,7 +98,7 @@ async def a_site(
         yield Site(port, node, Caller(http))
 
 
-class FaultyStore:
+class FailingStore:
     """
     A store that a test has fail: until it is told otherwise, or the next ``failures`` times.
 
@@ -138,10 +138,10 @@ class FaultyStore:
         return await self._store.append(name, lineage, updates)
 
 
-def faulty(site: Site) -> FaultyStore:
+def faulty(site: Site) -> FailingStore:
     """The store of a site that was given a faulty one."""
     store: Any = site.node.documents.store
-    assert isinstance(store, FaultyStore)
+    assert isinstance(store, FailingStore)
     return store
 
 

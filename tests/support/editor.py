@@ -13,7 +13,7 @@ Message = dict[str, Any]
 PATIENCE_SECONDS = 10
 
 
-class Editor:
+class JsonEditor:
     """One connection to ``/ws``. Messages that nobody has asked for yet wait in order."""
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -71,12 +71,12 @@ class Editor:
 
 
 @asynccontextmanager
-async def editing(url: str, token: str, *, compressed: bool = True) -> AsyncGenerator[Editor]:
+async def editing(url: str, token: str, *, compressed: bool = True) -> AsyncGenerator[JsonEditor]:
     """An editor that has been greeted."""
     headers = {"Authorization": f"Bearer {token}"}
     async with connect(
         url, additional_headers=headers, compression="deflate" if compressed else None, proxy=None
     ) as socket:
-        editor = Editor(socket)
+        editor = JsonEditor(socket)
         await editor.next("session_connected")
         yield editor

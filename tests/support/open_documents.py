@@ -24,8 +24,9 @@ from roomkey.realtime.rooms.hub import Outbox
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
 from roomkey.security.tickets import TICKET_LIMITS, Tickets
+from roomkey.testing.clock import ManualClock
 from roomkey.wire import lib0
-from tests.support.sockets import NOON, FakeSessions, FakeSocket, HandClock, Turns
+from tests.support.sockets import NOON, FakeSessions, FakeSocket, Turns
 
 ALICE, BOB = Author("user:alice", None, "alice"), Author("user:bob", None, "bob")
 
@@ -273,14 +274,14 @@ class House:
         self,
         store: FaultyStore | None = None,
         *,
-        clock: HandClock | None = None,
+        clock: ManualClock | None = None,
         seed: Seed | None = None,
         sessions: FakeSessions | None = None,
         max_outbox_bytes: int = 1024 * 1024,
         **settings: Any,
     ) -> None:
         self.store = store or FaultyStore()
-        self.clock = clock or HandClock()
+        self.clock = clock or ManualClock(NOON)
         self.turns = Turns()
         self.sessions = sessions or FakeSessions(self.clock)
         settings.setdefault("save_interval", timedelta())

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -16,11 +17,10 @@ STOP_SECONDS = 20
 LISTENING = "Roomkey listening on "
 
 
-class RunningServer:
+class Server:
     """A server that has said where it listens."""
 
-    def __init__(self, process: Process, url: str, errors: IO[bytes]) -> None:
-        self.process = process
+    def __init__(self, url: str, errors: IO[bytes]) -> None:
         self.url = url
         self._errors = errors
         self._last_words = ""
@@ -39,6 +39,14 @@ class RunningServer:
         if not self._errors.closed:
             self._last_words = os.pread(self._errors.fileno(), 1 << 20, 0).decode(errors="replace")
         return self._last_words
+
+
+class RunningServer(Server):
+    """A server of one test, which may stop it."""
+
+    def __init__(self, process: Process, url: str, errors: IO[bytes]) -> None:
+        super().__init__(url, errors)
+        self.process = process
 
     async def says(self, text: str) -> None:
         """Return when ``text`` has been written to standard error."""
@@ -89,6 +97,30 @@ async def running_server(
             assert "Traceback" not in server.errors, server.errors
 
 
+@contextmanager
+def lasting_server() -> Generator[Server]:
+    """``roomkey serve --dev`` for all tests of a module, which must not mind one another's sessions and documents."""
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "roomkey", "serve", "--dev", "--port", "0", "--storage", "memory"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(),
+        ) as process,
+    ):
+        assert process.stdout is not None
+        server = Server(process.stdout.readline().decode().removeprefix(LISTENING).strip(), errors)
+        try:
+            assert server.url, server.errors
+            yield server
+            process.terminate()
+            assert process.wait(STOP_SECONDS) == 0
+            assert "Traceback" not in server.errors, server.errors
+        finally:
+            process.kill()
+
+
 async def spawn(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
@@ -96,14 +128,13 @@ async def spawn(
     errors: int | IO[bytes] = PIPE,
 ) -> Process:
     """Run the command line with a pipe for its output, without what this machine's environment says about Roomkey."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ROOMKEY_", "SESSION_"))}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "roomkey"),
         *arguments,
         stdout=PIPE,
         stderr=errors,
-        env={**inherited, **(environment or {})},
+        env={**_environment(), **(environment or {})},
         cwd=folder,
     )
 
@@ -117,3 +148,7 @@ async def outcome(
         output, errors = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode(), errors.decode()
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ROOMKEY_", "SESSION_"))}

@@ -35,24 +35,11 @@ from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
 from roomkey.security.tickets import TICKET_LIMITS, Tickets
+from roomkey.testing.clock import ManualClock
 from roomkey.wire.frame import Frame
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 READ_ONLY: Grants = (Grant("**", Access.READ),)
-
-
-class HandClock:
-    """``ports.Clock`` that stands still."""
-
-    def __init__(self, now: datetime = NOON) -> None:
-        self.time = now
-
-    def now(self) -> datetime:
-        return self.time
-
-    def advance(self, **duration: float) -> datetime:
-        self.time += timedelta(**duration)
-        return self.time
 
 
 class Turns:
@@ -124,7 +111,7 @@ class FakeSocket:
 class FakeSessions:
     """``door.Sessions`` in a dictionary; commands tell the listener at once, as the manager does."""
 
-    def __init__(self, clock: HandClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self._sessions: dict[SessionId, Session] = {}
         self._tokens: dict[str, SessionId] = {}
@@ -248,7 +235,7 @@ class Node:
     """A ``SessionWebSocketHandler`` on a loop, a clock and sessions in the hands of the test."""
 
     def __init__(self, *, broker: Broker | None = None, counters: Counters | None = None, **settings: Any) -> None:
-        self.clock = HandClock()
+        self.clock = ManualClock(NOON)
         self.turns = Turns()
         self.sessions = FakeSessions(self.clock)
         self.tickets = Tickets(MemoryOneTime(self.clock, TICKET_LIMITS))
@@ -337,7 +324,7 @@ class Node:
 
     def pass_time(self, **duration: float) -> None:
         """Time passes, and the handler notices."""
-        self.clock.advance(**duration)
+        self.clock.advance(timedelta(**duration))
         self.handler.tick()
         self.turns.settle()
 

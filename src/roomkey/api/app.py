@@ -15,7 +15,7 @@ from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, R
 from roomkey.api.pages import BUILT, BuiltPage
 from roomkey.api.routing import SegmentRoute
 from roomkey.backends.memory.one_time import MemoryOneTime
-from roomkey.documents.service import DocumentService
+from roomkey.documents import DocumentService
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
 from roomkey.health import Health
@@ -128,7 +128,8 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     # From the inside out. A limit on requests belongs between the problems and the routes: behind it nothing
     # has been spent on a caller, in front of it a refusal becomes a problem.
     app = ProblemMiddleware(app)
-    app = CorsMiddleware(app, settings.allowed_origins)
+    if settings.allowed_origins:
+        app = CorsMiddleware(app, settings.allowed_origins)
     return SecurityHeadersMiddleware(app)
 
 

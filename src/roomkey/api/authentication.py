@@ -26,9 +26,10 @@ class SecurityConfig(Struct, frozen=True, kw_only=True):
     """
     How strictly sessions are checked in front of an application.
 
-    Every ``violation_check_interval`` the session behind an open WebSocket is looked at again. Without
-    ``require_session_validation`` requests that present nothing pass, and the application sees no session.
-    Cookies count only on pages of the same origin or of ``allowed_origins``.
+    At the first message after each ``violation_check_interval`` the session behind an open WebSocket is looked at
+    again, in case that another process ended it. Without ``require_session_validation`` requests that present
+    nothing pass, and the application sees no session. Cookies count only on pages of the same origin or of
+    ``allowed_origins``.
     """
 
     violation_check_interval: timedelta = timedelta(seconds=10)

@@ -44,9 +44,7 @@ from roomkey.api.http_messages import (
 )
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render, text_root
-from roomkey.documents.content import roots
-from roomkey.documents.crdt.updates import read_update
-from roomkey.documents.service import Condition, DocumentRevision, Written
+from roomkey.documents import Condition, DocumentRevision, Written, read_update, roots
 from roomkey.errors import (
     Conflict,
     DocumentNotFound,
@@ -59,7 +57,6 @@ from roomkey.errors import (
 )
 from roomkey.ports import Page
 from roomkey.security.authorization import Action, sees_document
-from roomkey.wire.lib0 import EMPTY_STATE
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -123,8 +120,10 @@ async def get_document(request: Request) -> Reply:
     Yjs, or what is missing where the state vector is `since`.
     """
     form, query = _form(request), cast("ReadingQuery", request.query)
-    is_partial = form == YJS and query.since is not None
-    reading = await request.documents.read(_name(request), _state(query.since) if is_partial else EMPTY_STATE)
+    if form == YJS and query.since is not None:
+        reading = await request.documents.read(_name(request), _state(query.since))
+    else:
+        reading = await request.documents.read(_name(request))
     headers = _revision_headers(reading.revision)
     if matches_etag(request.headers.get("if-none-match"), _tag(reading.revision)):
         return Reply(304, b"", [*headers, NO_STORE])
@@ -393,7 +392,7 @@ def _form(request: Request) -> str:
     return preferred(request.headers.get("accept"), FORMS)
 
 
-def _state(since: str | None) -> bytes:
+def _state(since: str) -> bytes:
     try:
         return urlsafe_b64decode(f"{since}==")
     except ValueError:

@@ -16,17 +16,18 @@ from roomkey.api import document_schemas, schemas
 from roomkey.api.operations import Answer, Operation, Publication
 from roomkey.domain.policy import SessionPolicy
 from roomkey.security.authorization import ANYONE, KEYS, SESSIONS_EVEN_PENDING, CallerKind
+from roomkey.security.credentials import COOKIE
 
 Json = dict[str, Any]
 Contracts = Mapping[str, Mapping[str, Operation]]
 
 PAGE: Final = Path(__file__).parent.parent / "web" / "docs.html"
 
-DESCRIPTION: Final = """\
+DESCRIPTION: Final = f"""\
 Sessions for real-time collaborative editing: issued here, used on sockets, and ended everywhere at once.
 
 **Who is calling.** Backends and operators present an API key, `Authorization: Bearer rkey_…`; devices present \
-the token of their session, as a bearer token, in `X-Session-ID`, or in the cookie `__Host-roomkey` (from pages of \
+the token of their session, as a bearer token, in `X-Session-ID`, or in the cookie `{COOKIE}` (from pages of \
 an allowed origin). A credential that is presented must be good, even where none is needed. What you may not see \
 is answered like what does not exist.
 
@@ -98,7 +99,7 @@ SECURITY_SCHEMES: Final[Json] = {
     "sessionCookie": {
         "type": "apiKey",
         "in": "cookie",
-        "name": "__Host-roomkey",
+        "name": COOKIE,
         "description": "The same. Anything but reading needs an `Origin` that is ours or allowed.",
     },
 }

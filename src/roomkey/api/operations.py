@@ -14,13 +14,14 @@ from roomkey.api.flaws import flaw_in_body
 from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
 from roomkey.api.schemas import parse_query
-from roomkey.documents.service import DocumentService
+from roomkey.documents import MAX_VALUE_DEPTH, DocumentService
 from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
 from roomkey.health import Health
 from roomkey.security.authorization import RULES, STRANGER, Action, Caller, Rule, check, check_document
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
+from roomkey.transports import BODY_DEADLINE
 
 
 class ApiSettings(Struct, frozen=True, kw_only=True):
@@ -30,9 +31,9 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     ``public_url`` is where clients reach it, such as ``https://rooms.example.com``; without it they are told
     the host that they asked for. If it has no path, not even ``/``, the place where the interface is mounted is
     added. Sockets are opened at ``websocket_path`` below. Pages of ``allowed_origins`` may use it from a browser. A
-    body has ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``, and
-    ``body_timeout`` to arrive. Answers to requests with an Idempotency-Key are kept for ``idempotency_window``, at
-    most ``idempotency_max_bytes`` of them, in memory only.
+    body has ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``. Under another server
+    than Roomkey's own, which has ``http.body_timeout``, it has ``body_timeout`` to arrive. Answers to requests with
+    an Idempotency-Key are kept for ``idempotency_window``, at most ``idempotency_max_bytes`` of them, in memory only.
     """
 
     public_url: str | None = None
@@ -137,9 +138,6 @@ What a body may be, by its media type: ``bytes`` as they come, ``str`` in UTF-8,
 
 Such bodies go into documents, and may be as large.
 """
-
-MAX_CONTENT_DEPTH: Final = 64
-"""Of JSON that goes into a document."""
 
 
 class Operation(Struct, frozen=True, kw_only=True):
@@ -277,7 +275,7 @@ class Resource:
         announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         if announced:
             check_json(headers)
-        raw = await read_body(receive, headers, settings.max_body_bytes, settings.body_timeout)
+        raw = await read_body(receive, headers, settings.max_body_bytes, self._patience(request))
         if raw:
             if not announced:  # as in HTTP/2
                 check_json(headers)
@@ -291,7 +289,7 @@ class Resource:
     async def _read_content(self, chosen: Operation, request: Request, receive: Receive) -> bytes:
         headers, settings = request.headers, self._services.settings
         request.media = media_type(headers, tuple(chosen.contents))
-        raw = await read_body(receive, headers, settings.max_document_bytes, settings.body_timeout)
+        raw = await read_body(receive, headers, settings.max_document_bytes, self._patience(request))
         kind = chosen.contents[request.media]
         if kind is bytes:
             request.body = raw
@@ -301,6 +299,11 @@ class Resource:
             request.body = _decode(chosen.decoders[request.media], raw)
             _check_depth(request.body)
         return raw
+
+    def _patience(self, request: Request) -> timedelta | None:
+        """How long a body may take; ``None`` if the server has a deadline of its own."""
+        has_deadline = BODY_DEADLINE in request.scope.get("extensions", ())
+        return None if has_deadline else self._services.settings.body_timeout
 
     async def _once(self, chosen: Operation, request: Request, raw: bytes) -> Reply:
         key = request.headers.get("idempotency-key") if chosen.idempotent else None
@@ -341,5 +344,5 @@ def _text(raw: bytes) -> str:
 
 
 def _check_depth(value: Any) -> None:
-    if is_deeper(value, MAX_CONTENT_DEPTH):
-        raise SchemaViolation(Flaw(detail=f"nested more than {MAX_CONTENT_DEPTH} deep", pointer="#"))
+    if is_deeper(value, MAX_VALUE_DEPTH):
+        raise SchemaViolation(Flaw(detail=f"nested more than {MAX_VALUE_DEPTH} deep", pointer="#"))

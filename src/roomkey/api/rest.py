@@ -57,7 +57,7 @@ from roomkey.errors import (
 from roomkey.ports import Page
 from roomkey.security import authorization
 from roomkey.security.authorization import Action
-from roomkey.security.credentials import client_of
+from roomkey.security.credentials import DROPPED_COOKIE, client_of
 
 ONE_SESSION: Final = {200: Answer("The session as it is now.", SessionBody, etag=True)}
 CHANGE: Final = (NotFound, Conflict, InvalidState, VersionMismatch)
@@ -326,7 +326,7 @@ async def delete_mine(request: Request) -> Reply:
     id = authorization.own_session(request.caller).id
     expected = await _expected(request, id)
     await request.sessions.invalidate_session(id, reason="logout", actor=request.caller.actor, if_version=expected)
-    return empty_reply(204, (b"set-cookie", b"__Host-roomkey=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"))
+    return empty_reply(204, (b"set-cookie", DROPPED_COOKIE.encode()))
 
 
 @operation(

@@ -12,6 +12,9 @@ from roomkey.domain.session import Client
 COOKIE: Final = "__Host-roomkey"
 """RFC 6265bis, 4.1.3.2: the prefix keeps subdomains and plain HTTP from setting it."""
 
+DROPPED_COOKIE: Final = f"{COOKIE}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"
+"""``Set-Cookie`` that makes a browser forget it; with any attribute missing it would be another cookie."""
+
 TOKEN_PROTOCOL: Final = "roomkey.token."  # noqa: S105  # a prefix, not a secret
 """A subprotocol with this prefix carries a token: the one header that a browser's ``WebSocket`` can set."""
 

@@ -17,7 +17,11 @@ class ManualClock:
         """The moment at which it was set."""
         return self._now
 
-    def advance(self, by: timedelta) -> datetime:
-        """Move by ``by``, backwards if that is negative; returns the new time."""
-        self._now += by
+    def advance(self, by: timedelta = timedelta(), **duration: float) -> datetime:
+        """
+        Move by ``by`` and by ``duration``, in the words of ``timedelta``; returns the new time.
+
+        What is negative moves it backwards.
+        """
+        self._now += by + timedelta(**duration)
         return self._now

@@ -5,6 +5,9 @@ from typing import Final
 
 from msgspec import Struct
 
+BODY_DEADLINE: Final = "roomkey.body_deadline"
+"""An extension in the scope of a request: its server drops a body that does not arrive in time."""
+
 
 class TransportSettings(Struct, frozen=True, kw_only=True):
     """Timeouts and limits of every WebSocket transport."""

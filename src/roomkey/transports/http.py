@@ -10,6 +10,7 @@ from msgspec import Struct
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from roomkey.transports import BODY_DEADLINE
 from roomkey.transports.handshake import refused
 from roomkey.transports.handshake_gate import refusal
 from roomkey.transports.timers import TimerWheel
@@ -203,6 +204,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        self.scope["extensions"] = {BODY_DEADLINE: {}}
         if self._owed is not _Part.HEAD:  # A connection owes its first head from the beginning.
             self._received = self._chunk
             self._now_owed(_Part.HEAD)

@@ -22,7 +22,7 @@ from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation,
 from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
-from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
+from roomkey.transports.handshake import Unacceptable, UpgradeRequest, accepted, read_request, refused
 from roomkey.transports.handshake_gate import UNAVAILABLE, HandshakeGate
 from roomkey.transports.messages import MessageAssembler, close_code
 from roomkey.transports.timers import TimerWheel
@@ -182,7 +182,7 @@ class HandshakeProtocol(asyncio.Protocol):
         self._transport.write(response)
         self._transport.close()
 
-    def _open(self, request: Request, answer: Accepted) -> None:
+    def _open(self, request: UpgradeRequest, answer: Accepted) -> None:
         agreed = negotiate(request.extensions) if self.context.compression else None
         try:
             response = accepted(

@@ -22,6 +22,7 @@ from roomkey.api.http_messages import (
     socket_address,
 )
 from roomkey.errors import BodyTooLarge, MalformedRequest, NotAcceptable, RequestTimeout, UnsupportedMediaType
+from tests.support.loops import in_no_time
 
 LONG = timedelta(seconds=30)
 NONE: set[int] = set()
@@ -94,6 +95,15 @@ async def test_one_part_that_is_too_large_is_refused() -> None:
 async def test_a_body_that_does_not_arrive_is_not_waited_for(parts: list[Message]) -> None:
     with pytest.raises(RequestTimeout):
         await read_body(Incoming(parts, at_once=False).receive, {}, 100, timedelta(milliseconds=5))
+
+
+@in_no_time
+async def test_where_the_server_has_a_deadline_there_is_no_other() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(3600)
+        return part(b"late")
+
+    assert await read_body(receive, {}, 100, None) == b"late"
 
 
 @pytest.mark.parametrize("before", [[], [part(b"{", more=True)]])

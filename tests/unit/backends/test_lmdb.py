@@ -258,7 +258,7 @@ class TestTheWriter:
             assert await storage.count(SessionFilter()) == 50
 
     async def test_a_neighbour_that_does_not_let_go_is_waited_for_and_reported(self, tmp_path: Path) -> None:
-        impatient = FileSystemSettings(durable=False, timeout=timedelta(milliseconds=200))
+        impatient = FileSystemSettings(durable=False, timeout=timedelta(seconds=1))
         async with opened(tmp_path, impatient) as storage:
             session = await store(storage)
             with holding_the_lock(tmp_path):

@@ -41,6 +41,7 @@ from roomkey.testing.documents.suite import (
     was_deleted,
 )
 from tests.support.document_file import contents_of, document_faults
+from tests.support.effort import examples
 from tests.support.lmdb_file import holding_the_lock
 
 QUICK = FileSystemSettings(durable=False)
@@ -122,7 +123,7 @@ class TestTheDirectory:
 
 
 class TestNames:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100))
     @given(
         st.lists(st.binary(min_size=1, max_size=9).map(lambda name: bytes(b % 3 for b in name)), max_size=40),
         st.lists(st.integers(0, 39), max_size=40),

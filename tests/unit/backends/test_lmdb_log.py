@@ -18,6 +18,7 @@ from roomkey.backends.records import encode_event
 from roomkey.domain.session import Activated, SessionId
 from roomkey.ports import PLAIN_RECORDS
 from roomkey.testing.storage.suite import NOON, SECOND
+from tests.support.effort import examples
 
 QUICK = FileSystemSettings(durable=False)
 PARTITIONS = 5
@@ -45,7 +46,7 @@ def _small_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roomkey.backends.lmdb.log.SLOT_SIZE", 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     st.lists(st.integers(0, PARTITIONS - 1), max_size=120),
     st.lists(st.integers(0, 140), max_size=3),

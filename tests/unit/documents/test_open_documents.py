@@ -16,9 +16,10 @@ from roomkey.errors import RoomkeyError, Serialization, Storage
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.transport import Accepted
+from roomkey.testing.clock import ManualClock
 from tests.support.loops import in_no_time
 from tests.support.open_documents import ALICE, FaultyStore, House, Writer, outside, stored, text
-from tests.support.sockets import NOON, HandClock
+from tests.support.sockets import NOON
 
 # --- opening --------------------------------------------------------------------------------------------
 
@@ -212,7 +213,7 @@ async def test_whoever_comes_to_write_is_not_let_into_a_document_that_was_replac
 
 @in_no_time
 async def test_nobody_opens_anything_when_the_library_is_not_at_work() -> None:
-    closed = OpenDocuments(FaultyStore(), clock=HandClock())
+    closed = OpenDocuments(FaultyStore(), clock=ManualClock(NOON))
 
     with pytest.raises(Storage):
         async with closed.using("d", create=True):

@@ -20,7 +20,7 @@ def update(text: str, *, seconds: float = 0) -> DocumentUpdate:
     return DocumentUpdate(text.encode(), ALICE, NOON + timedelta(seconds=seconds))
 
 
-class Desk:
+class WriterAtWork:
     """A saver of a new document, and what it says; ``told`` are the changes that were settled, and how."""
 
     def __init__(self, store: FaultyStore) -> None:
@@ -32,20 +32,20 @@ class Desk:
         self.writer: DocumentWriter
 
     @classmethod
-    async def open(cls, *, lineage: str = "l", interval: timedelta = timedelta()) -> "Desk":
-        desk = cls(FaultyStore())
-        await desk.store.create("d", "l", NOON)
-        desk.writer = DocumentWriter(
-            desk.store,
+    async def open(cls, *, lineage: str = "l", interval: timedelta = timedelta()) -> "WriterAtWork":
+        work = cls(FaultyStore())
+        await work.store.create("d", "l", NOON)
+        work.writer = DocumentWriter(
+            work.store,
             "d",
             lineage=lineage,
             sequence=0,
             interval=interval,
-            spawn=desk._spawn,
-            lost=desk._lose,
-            overtaken=desk._overtake,
+            spawn=work._spawn,
+            lost=work._lose,
+            overtaken=work._overtake,
         )
-        return desk
+        return work
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.create_task(self._safely(work)))
@@ -77,260 +77,260 @@ class Desk:
 
 @in_no_time
 async def test_what_is_added_is_stored_and_then_told() -> None:
-    desk = await Desk.open()
+    work = await WriterAtWork.open()
 
-    desk.add("a")
-    before = list(desk.told)
-    await desk.writer.settle()
+    work.add("a")
+    before = list(work.told)
+    await work.writer.settle()
 
     assert before == []
-    assert desk.told == [("a", True)]
-    assert await desk.stored() == [b"a"]
-    assert (desk.writer.sequence, desk.writer.is_idle, desk.writer.unsaved) == (1, True, 0)
+    assert work.told == [("a", True)]
+    assert await work.stored() == [b"a"]
+    assert (work.writer.sequence, work.writer.is_idle, work.writer.unsaved) == (1, True, 0)
 
 
 @in_no_time
 async def test_one_write_is_under_way_and_everything_else_waits_for_the_next_one() -> None:
-    desk = await Desk.open()
-    desk.store.gate.clear()
+    work = await WriterAtWork.open()
+    work.store.gate.clear()
 
     for number in range(50):
-        desk.add(str(number))
+        work.add(str(number))
         await asyncio.sleep(0)
-    told = list(desk.told)
-    desk.store.gate.set()
-    await desk.writer.settle()
+    told = list(work.told)
+    work.store.gate.set()
+    await work.writer.settle()
 
     assert told == []
-    assert desk.store.at_once == 1
-    assert [len(batch) for batch in desk.store.appended] == [1, 49]
-    assert await desk.stored() == [str(number).encode() for number in range(50)]
-    assert desk.told == [(str(number), True) for number in range(50)]
+    assert work.store.at_once == 1
+    assert [len(batch) for batch in work.store.appended] == [1, 49]
+    assert await work.stored() == [str(number).encode() for number in range(50)]
+    assert work.told == [(str(number), True) for number in range(50)]
 
 
 @in_no_time
 async def test_between_two_writes_there_is_a_rest_in_which_the_next_one_collects() -> None:
-    desk = await Desk.open(interval=timedelta(milliseconds=25))
+    work = await WriterAtWork.open(interval=timedelta(milliseconds=25))
     clock = asyncio.get_running_loop().time
-    desk.add("first")
-    await desk.writer.settle()
+    work.add("first")
+    await work.writer.settle()
     first_at = clock()
 
-    desk.add("second")
+    work.add("second")
     await asyncio.sleep(0.02)
-    desk.add("third")
-    early = list(desk.store.appended)
-    await desk.writer.settle()
+    work.add("third")
+    early = list(work.store.appended)
+    await work.writer.settle()
     second_at = clock()
     await asyncio.sleep(1)
-    desk.add("long after")
-    await desk.settle()
+    work.add("long after")
+    await work.settle()
 
     assert early == [[b"first"]]
     assert second_at - first_at >= 0.025
-    assert desk.store.appended == [[b"first"], [b"second", b"third"], [b"long after"]]
+    assert work.store.appended == [[b"first"], [b"second", b"third"], [b"long after"]]
 
 
 @in_no_time
 async def test_nothing_is_told_before_storage_has_answered() -> None:
-    desk = await Desk.open()
-    desk.store.gate.clear()
+    work = await WriterAtWork.open()
+    work.store.gate.clear()
 
-    desk.add("a")
-    await desk.settle()
-    waiting = (list(desk.told), desk.writer.is_idle, desk.writer.unsaved, desk.writer.unsaved_bytes)
-    desk.store.gate.set()
-    await desk.writer.settle()
+    work.add("a")
+    await work.settle()
+    waiting = (list(work.told), work.writer.is_idle, work.writer.unsaved, work.writer.unsaved_bytes)
+    work.store.gate.set()
+    await work.writer.settle()
 
     assert waiting == ([], False, 1, 1)
-    assert desk.told == [("a", True)]
+    assert work.told == [("a", True)]
 
 
 @in_no_time
 async def test_what_comes_while_a_change_is_told_of_is_stored_too() -> None:
-    desk = await Desk.open()
+    work = await WriterAtWork.open()
 
-    desk.writer.add(update("a"), lambda _: desk.add("b"))
-    await desk.writer.settle()
+    work.writer.add(update("a"), lambda _: work.add("b"))
+    await work.writer.settle()
 
-    assert await desk.stored() == [b"a", b"b"]
+    assert await work.stored() == [b"a", b"b"]
 
 
 @in_no_time
 async def test_a_failing_write_is_tried_again_until_storage_answers_and_all_is_stored_once_and_in_order() -> None:
-    desk = await Desk.open()
-    desk.store.away = True
+    work = await WriterAtWork.open()
+    work.store.away = True
 
     for number in range(20):
-        desk.add(str(number))
+        work.add(str(number))
         await asyncio.sleep(1)
-    told, trouble = list(desk.told), desk.writer.trouble
-    desk.store.away = False
-    await desk.writer.settle()
+    told, trouble = list(work.told), work.writer.trouble
+    work.store.away = False
+    await work.writer.settle()
 
     assert (told, trouble) == ([], "the store is away")
-    assert await desk.stored() == [str(number).encode() for number in range(20)]
-    assert [text for text, stored in desk.told if stored] == [str(number) for number in range(20)]
-    assert desk.writer.trouble is None
+    assert await work.stored() == [str(number).encode() for number in range(20)]
+    assert [text for text, stored in work.told if stored] == [str(number) for number in range(20)]
+    assert work.writer.trouble is None
 
 
 @in_no_time
 async def test_the_pauses_between_tries_grow_up_to_some_seconds() -> None:
-    desk = await Desk.open()
-    desk.store.away = True
+    work = await WriterAtWork.open()
+    work.store.away = True
 
-    desk.add("a")
+    work.add("a")
     await asyncio.sleep(60)
-    tried = desk.store.tried_at
+    tried = work.store.tried_at
 
     pauses = [later - sooner for sooner, later in pairwise(tried)]
     longest = writer.LONGEST_PAUSE_SECONDS
     assert writer.FIRST_PAUSE_SECONDS / 2 <= pauses[0] <= writer.FIRST_PAUSE_SECONDS
     assert all(longest / 2 <= pause <= longest for pause in pauses[7:])
     assert 12 <= len(pauses) <= 32
-    desk.store.away = False
-    await desk.writer.settle()
+    work.store.away = False
+    await work.writer.settle()
 
 
 @in_no_time
 async def test_a_write_that_was_stored_though_storage_said_no_loses_nothing_and_is_noticed() -> None:
-    desk = await Desk.open()
-    desk.store.away = True
-    desk.add("a")
-    await desk.settle()
+    work = await WriterAtWork.open()
+    work.store.away = True
+    work.add("a")
+    await work.settle()
 
-    await MemoryDocumentStore.append(desk.store, "d", "l", [update("a")])
-    desk.store.away = False
-    await desk.writer.settle()
+    await MemoryDocumentStore.append(work.store, "d", "l", [update("a")])
+    work.store.away = False
+    await work.writer.settle()
 
-    assert set(await desk.stored()) == {b"a"}
-    assert desk.told == [("a", True)]
-    assert desk.overtaken == 1
+    assert set(await work.stored()) == {b"a"}
+    assert work.told == [("a", True)]
+    assert work.overtaken == 1
 
 
 @in_no_time
 async def test_a_long_queue_is_written_in_batches_of_bounded_number() -> None:
-    desk = await Desk.open()
+    work = await WriterAtWork.open()
 
-    desk.add(*(str(number) for number in range(2 * writer.MAX_BATCH_UPDATES + 1)))
-    await desk.writer.settle()
+    work.add(*(str(number) for number in range(2 * writer.MAX_BATCH_UPDATES + 1)))
+    await work.writer.settle()
 
-    assert [len(batch) for batch in desk.store.appended] == [writer.MAX_BATCH_UPDATES, writer.MAX_BATCH_UPDATES, 1]
-    assert len(desk.told) == 2 * writer.MAX_BATCH_UPDATES + 1
+    assert [len(batch) for batch in work.store.appended] == [writer.MAX_BATCH_UPDATES, writer.MAX_BATCH_UPDATES, 1]
+    assert len(work.told) == 2 * writer.MAX_BATCH_UPDATES + 1
 
 
 @in_no_time
 async def test_large_changes_are_written_in_batches_of_bounded_size() -> None:
-    desk = await Desk.open()
+    work = await WriterAtWork.open()
     third = "x" * (writer.MAX_BATCH_BYTES // 3 + 1)
 
-    desk.add(*[third] * 5, "y" * writer.MAX_BATCH_BYTES * 2)
-    await desk.writer.settle()
+    work.add(*[third] * 5, "y" * writer.MAX_BATCH_BYTES * 2)
+    await work.writer.settle()
 
-    assert [len(batch) for batch in desk.store.appended] == [3, 3]
+    assert [len(batch) for batch in work.store.appended] == [3, 3]
 
 
 @in_no_time
 async def test_what_waits_is_counted_in_updates_bytes_and_time() -> None:
-    desk = await Desk.open()
-    desk.store.gate.clear()
-    desk.writer.add(update("aa", seconds=1))
-    await desk.settle()
-    desk.writer.add(update("bbb", seconds=2))
+    work = await WriterAtWork.open()
+    work.store.gate.clear()
+    work.writer.add(update("aa", seconds=1))
+    await work.settle()
+    work.writer.add(update("bbb", seconds=2))
 
-    waiting = (desk.writer.unsaved, desk.writer.unsaved_bytes, desk.writer.unsaved_since)
-    data = [each.data for each in desk.writer.unsaved_updates()]
-    desk.store.gate.set()
-    await desk.writer.settle()
+    waiting = (work.writer.unsaved, work.writer.unsaved_bytes, work.writer.unsaved_since)
+    data = [each.data for each in work.writer.unsaved_updates()]
+    work.store.gate.set()
+    await work.writer.settle()
 
     assert waiting == (2, 5, NOON + timedelta(seconds=1))
     assert data == [b"aa", b"bbb"]
-    assert (desk.writer.unsaved, desk.writer.unsaved_bytes, desk.writer.unsaved_since) == (0, 0, None)
-    assert desk.writer.unsaved_updates() == []
+    assert (work.writer.unsaved, work.writer.unsaved_bytes, work.writer.unsaved_since) == (0, 0, None)
+    assert work.writer.unsaved_updates() == []
 
 
 @in_no_time
 async def test_when_the_document_is_gone_everyone_is_told_that_nothing_was_stored() -> None:
-    desk = await Desk.open()
-    desk.store.gate.clear()
-    desk.add("a")
-    await desk.settle()
-    desk.add("b")
-    await desk.store.delete("d", "l", NOON)
+    work = await WriterAtWork.open()
+    work.store.gate.clear()
+    work.add("a")
+    await work.settle()
+    work.add("b")
+    await work.store.delete("d", "l", NOON)
 
-    desk.store.gate.set()
-    await desk.writer.settle()
+    work.store.gate.set()
+    await work.writer.settle()
 
-    assert desk.told == [("a", False), ("b", False)]
-    assert desk.lost == 1
-    assert (desk.writer.is_idle, desk.writer.unsaved, desk.writer.unsaved_bytes) == (True, 0, 0)
+    assert work.told == [("a", False), ("b", False)]
+    assert work.lost == 1
+    assert (work.writer.is_idle, work.writer.unsaved, work.writer.unsaved_bytes) == (True, 0, 0)
 
 
 @in_no_time
 async def test_a_document_of_another_lineage_is_not_written_to() -> None:
-    desk = await Desk.open(lineage="another")
+    work = await WriterAtWork.open(lineage="another")
 
-    desk.add("a")
-    await desk.writer.settle()
+    work.add("a")
+    await work.writer.settle()
 
-    assert desk.told == [("a", False)]
-    assert desk.lost == 1
-    assert await desk.stored() == []
+    assert work.told == [("a", False)]
+    assert work.lost == 1
+    assert await work.stored() == []
 
 
 @in_no_time
 async def test_whoever_is_told_hears_it_after_the_document_is_known_to_be_lost() -> None:
-    desk = await Desk.open(lineage="another")
+    work = await WriterAtWork.open(lineage="another")
     lost_when_told: list[int] = []
 
-    desk.writer.add(update("a"), lambda _: lost_when_told.append(desk.lost))
-    await desk.writer.settle()
+    work.writer.add(update("a"), lambda _: lost_when_told.append(work.lost))
+    await work.writer.settle()
 
     assert lost_when_told == [1]
 
 
 @in_no_time
 async def test_appends_of_others_are_noticed_and_counted() -> None:
-    desk = await Desk.open()
-    await desk.store.append("d", "l", [DocumentUpdate(b"theirs", BOB, NOON)])
+    work = await WriterAtWork.open()
+    await work.store.append("d", "l", [DocumentUpdate(b"theirs", BOB, NOON)])
 
-    desk.add("a")
-    await desk.writer.settle()
-    overtaken = desk.overtaken
-    desk.add("b")
-    await desk.writer.settle()
+    work.add("a")
+    await work.writer.settle()
+    overtaken = work.overtaken
+    work.add("b")
+    await work.writer.settle()
 
-    before = desk.writer.sequence, desk.writer.beyond, desk.writer.has_gap
-    desk.writer.merged(1)
+    before = work.writer.sequence, work.writer.beyond, work.writer.has_gap
+    work.writer.merged(1)
 
-    assert (overtaken, desk.overtaken) == (1, 1)
+    assert (overtaken, work.overtaken) == (1, 1)
     assert before == (0, 2, True)
-    assert (desk.writer.sequence, desk.writer.beyond, desk.writer.has_gap) == (3, 0, False)
+    assert (work.writer.sequence, work.writer.beyond, work.writer.has_gap) == (3, 0, False)
 
 
 @in_no_time
 async def test_a_write_that_fails_as_none_should_takes_nothing_with_it() -> None:
-    desk = await Desk.open()
-    desk.store.fault = RuntimeError("a fault in a store")
-    desk.add("a", "b")
-    await desk.settle()
+    work = await WriterAtWork.open()
+    work.store.fault = RuntimeError("a fault in a store")
+    work.add("a", "b")
+    await work.settle()
 
-    still_waiting, is_idle = desk.writer.unsaved_updates(), desk.writer.is_idle
-    desk.store.fault = None
-    desk.add("c")
-    await desk.writer.settle()
+    still_waiting, is_idle = work.writer.unsaved_updates(), work.writer.is_idle
+    work.store.fault = None
+    work.add("c")
+    await work.writer.settle()
 
     assert [each.data for each in still_waiting] == [b"a", b"b"]
     assert not is_idle
-    assert await desk.stored() == [b"a", b"b", b"c"]
+    assert await work.stored() == [b"a", b"b", b"c"]
 
 
 @in_no_time
 async def test_nobody_who_waits_for_everything_to_be_stored_is_left_waiting_when_nothing_can_be() -> None:
-    desk = await Desk.open()
-    await desk.store.delete("d", "l", NOON)
-    desk.add("a")
+    work = await WriterAtWork.open()
+    await work.store.delete("d", "l", NOON)
+    work.add("a")
 
-    await desk.writer.settle()
+    await work.writer.settle()
 
-    assert desk.writer.is_idle
+    assert work.writer.is_idle

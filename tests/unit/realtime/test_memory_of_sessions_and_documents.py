@@ -14,7 +14,8 @@ from roomkey.realtime.rooms.history import Histories, History, Window
 from roomkey.realtime.rooms.presence import Presence
 from roomkey.realtime.session.limits import LimitsOfSessions
 from roomkey.realtime.settings import RealtimeSettings
-from tests.support.sockets import NOON, FakeSessions, HandClock
+from roomkey.testing.clock import ManualClock
+from tests.support.sockets import NOON, FakeSessions
 
 ALICE, BOB = SessionId("alice"), SessionId("bob")
 MESSAGE = b"{}"
@@ -262,7 +263,7 @@ def test_nothing_is_kept_of_a_document_that_was_full() -> None:
 
 
 def test_connections_are_found_by_session_and_by_user() -> None:
-    sessions = FakeSessions(HandClock())
+    sessions = FakeSessions(ManualClock(NOON))
     (first, _), (second, _), (other, _) = sessions.issue(), sessions.issue(), sessions.issue("bob")
     registry: Registry[str] = Registry()
     registry.enter("a", first)

@@ -162,7 +162,7 @@ async def test_a_token_opens_its_session_and_only_that() -> None:
         await desk.sessions.authenticate(alice.id + mallory.token[28:])
 
 
-@pytest.mark.parametrize("token", ["", "nonsense", tokens.mint(NOBODY)])
+@pytest.mark.parametrize("token", ["", "nonsense", tokens.mint(NOBODY)], ids=["empty", "nonsense", "of somebody else"])
 async def test_a_token_that_we_did_not_issue_is_never_adopted(token: str) -> None:
     desk = Desk()
 

@@ -14,7 +14,7 @@ A backend author writes, in a test module::
             return MyDocumentStore(self.path)
 
 What is said of ``roomkey.testing.storage`` about running coroutines and rewriting assertions applies here, too.
-One hook breaks the store on purpose, ``corrupt``; without it, the tests that need it are skipped.
+One hook breaks the store on purpose, ``corrupt``; without it, the suite lacks the tests that need it.
 """
 
 from roomkey.testing.documents.compaction import CompactionConformance

@@ -17,11 +17,13 @@ from roomkey.testing.documents.suite import (
     updates,
     version,
 )
+from roomkey.testing.requirements import needs
 
 
 class DocumentDamageConformance(DocumentSuite):
     """What ``corrupt`` brings about."""
 
+    @needs("corrupt")
     async def test_a_damaged_record_is_reported_and_not_replaced(self) -> None:
         async with self.open() as store:
             await self._damage(store)
@@ -46,6 +48,7 @@ class DocumentDamageConformance(DocumentSuite):
             with pytest.raises(Serialization):
                 await store.create("secret plan", "first", NOON)
 
+    @needs("corrupt")
     async def test_the_others_go_on(self) -> None:
         async with self.open() as store:
             await self._damage(store)
@@ -56,6 +59,7 @@ class DocumentDamageConformance(DocumentSuite):
             assert await log_of(store, "sound") == updates(3)
             assert await log_of(store, "new") == updates(1)
 
+    @needs("corrupt")
     async def test_chores_are_not_stopped(self) -> None:
         async with self.open() as store:
             await self._damage(store)

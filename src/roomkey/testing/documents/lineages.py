@@ -24,6 +24,7 @@ from roomkey.testing.documents.suite import (
     versions_of,
     was_deleted,
 )
+from roomkey.testing.requirements import needs
 
 
 class LineageConformance(DocumentSuite):
@@ -173,9 +174,8 @@ class LineageConformance(DocumentSuite):
                     assert (await found(store, name)).lineage == f"of {number}"
                     assert await log_of(store, name) == [update(name.encode())]
 
+    @needs("durable")
     async def test_what_was_awaited_is_there_when_it_is_opened_again(self) -> None:
-        if not self.durable:
-            pytest.skip("this store keeps nothing")
         async with self.open() as store:
             await make(store, updates=updates(5))
             await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")

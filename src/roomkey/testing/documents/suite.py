@@ -17,6 +17,7 @@ from roomkey.ports import (
     Page,
     StoredDocument,
 )
+from roomkey.testing.requirements import Selective
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 """When the tests begin."""
@@ -64,7 +65,7 @@ NAMES = (
 """Different documents all of them: names are compared byte by byte."""
 
 
-class DocumentSuite:
+class DocumentSuite(Selective):
     """How a backend takes part. See the package for an example."""
 
     durable: ClassVar[bool] = False

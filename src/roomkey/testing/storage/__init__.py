@@ -17,8 +17,8 @@ The tests are coroutines, so pytest needs something that runs them: pytest-async
 hook of one's own. ``pytest.register_assert_rewrite("roomkey.testing.storage")`` in ``conftest.py`` makes
 failures speak. Times are given, so nothing depends on the machine's clock.
 
-Two hooks break the storage on purpose, ``lose_index`` and ``corrupt``; without them, the tests that need
-them are skipped.
+Two hooks break the storage on purpose, ``lose_index`` and ``corrupt``; without them, the suite lacks the tests
+that need them.
 """
 
 from roomkey.testing.storage.caps import CapConformance

@@ -21,6 +21,7 @@ from roomkey.domain.session import (
 )
 from roomkey.errors import Conflict, InvalidInput, NotFound
 from roomkey.ports import Secret
+from roomkey.testing.requirements import needs
 from roomkey.testing.storage.suite import (
     MINUTE,
     NOON,
@@ -311,9 +312,8 @@ class CommitConformance(StorageSuite):
             assert now.last_seen_at == NOON + MINUTE
             assert now.state is SessionState.SUSPENDED
 
+    @needs("durable")
     async def test_a_touch_that_is_on_disk_is_not_undone_either(self) -> None:
-        if not self.durable:
-            pytest.skip("this storage keeps nothing")
         async with self.open() as storage:
             session = await store(storage, active=True)
             await storage.touch(session.id, NOON + MINUTE)
@@ -403,9 +403,8 @@ class CommitConformance(StorageSuite):
 
             assert (statistics.ended, statistics.ended_duration) == (1, MINUTE)
 
+    @needs("durable")
     async def test_what_was_committed_is_there_after_opening_again(self) -> None:
-        if not self.durable:
-            pytest.skip("this storage keeps nothing")
         async with self.open() as storage:
             session = await store(storage, active=True)
             await storage.touch(session.id, NOON + MINUTE)

@@ -6,12 +6,14 @@ import pytest
 from roomkey.domain.session import Session, SessionFilter, SessionState, Suspended
 from roomkey.errors import Serialization
 from roomkey.ports import SessionStorage
+from roomkey.testing.requirements import needs
 from roomkey.testing.storage.suite import MINUTE, NOON, SECOND, StorageSuite, change, found, store
 
 
 class DamageConformance(StorageSuite):
     """What ``corrupt`` brings about."""
 
+    @needs("corrupt")
     async def test_a_damaged_record_is_reported_and_not_replaced(self) -> None:
         async with self.open() as storage:
             broken, _ = await self._damaged(storage)
@@ -28,6 +30,7 @@ class DamageConformance(StorageSuite):
             assert "alice" not in str(caught.value)
             assert caught.value.__cause__ is None
 
+    @needs("corrupt")
     async def test_the_others_go_on(self) -> None:
         async with self.open() as storage:
             broken, sound = await self._damaged(storage)
@@ -41,6 +44,7 @@ class DamageConformance(StorageSuite):
             assert await storage.count(SessionFilter()) == 3
             assert broken.id != sound.id
 
+    @needs("corrupt")
     async def test_the_user_can_still_be_revoked(self) -> None:
         async with self.open() as storage:
             await self._damaged(storage)
@@ -51,6 +55,7 @@ class DamageConformance(StorageSuite):
             assert done.epoch == 1
             assert (await found(storage, other.id)).state is SessionState.INVALIDATED
 
+    @needs("corrupt")
     async def test_the_janitor_is_not_stopped(self) -> None:
         async with self.open() as storage:
             _, sound = await self._damaged(storage)

@@ -18,6 +18,7 @@ from roomkey.domain.session import (
 )
 from roomkey.errors import Conflict
 from roomkey.ports import Revocation, SessionStorage
+from roomkey.testing.requirements import needs
 from roomkey.testing.storage.suite import (
     MINUTE,
     NOON,
@@ -156,6 +157,7 @@ class RevocationConformance(StorageSuite):
             assert (await found(storage, session.id)).state is SessionState.INVALIDATED
             assert await disagreements(storage) == []
 
+    @needs("lose_index")
     async def test_what_no_index_lists_is_dead_too(self) -> None:
         async with self.open() as storage:
             session = await self._forgotten(storage)
@@ -171,6 +173,7 @@ class RevocationConformance(StorageSuite):
             assert secret[0] == dead
             assert await everything(storage) == [dead]
 
+    @needs("lose_index")
     async def test_what_no_index_lists_cannot_be_changed_back(self) -> None:
         async with self.open() as storage:
             session = await self._forgotten(storage)
@@ -187,6 +190,7 @@ class RevocationConformance(StorageSuite):
             assert outcomes == [False]
             assert (await found(storage, session.id)).state is SessionState.INVALIDATED
 
+    @needs("lose_index")
     async def test_the_dead_cannot_be_kept_by_a_later_revocation(self) -> None:
         async with self.open() as storage:
             session = await self._forgotten(storage)
@@ -196,6 +200,7 @@ class RevocationConformance(StorageSuite):
 
             assert (await found(storage, session.id)).state is SessionState.INVALIDATED
 
+    @needs("lose_index")
     async def test_the_dead_that_no_index_lists_do_not_keep_the_janitor_busy(self) -> None:
         async with self.open() as storage:
             session = await self._forgotten(storage)

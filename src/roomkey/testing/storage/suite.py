@@ -28,6 +28,7 @@ from roomkey.domain.session import (
 )
 from roomkey.ports import NewSession, Page, Secret, SessionStorage
 from roomkey.security import tokens
+from roomkey.testing.requirements import Selective
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 """When the tests begin."""
@@ -41,7 +42,7 @@ ROOMY = SessionPolicy(cap=1_000_000)
 Fact = TypeVar("Fact", bound=SessionEvent)
 
 
-class StorageSuite:
+class StorageSuite(Selective):
     """How a backend takes part. See the package for an example."""
 
     durable: ClassVar[bool] = False

@@ -40,40 +40,40 @@ class Digest:
         return [frame(text, self.merged_size)]
 
 
-class Editor:
+class Reader:
     """An outbox with a backlog and a socket, in some rooms."""
 
-    def __init__(self, house: "House", *rooms: str, merged_size: int = 0) -> None:
+    def __init__(self, network: "SlowNetwork", *rooms: str, merged_size: int = 0) -> None:
         self.backlog = Digest(merged_size=merged_size)
         self.overflows = 0
-        self._house = house
+        self._network = network
         self.box = Outbox(self._overflowed, self.backlog)
         self.box.socket = self.socket = FakeSocket()
         for room in rooms or ("d",):
-            house.hub.join(self.box, house.channels[room])
+            network.hub.join(self.box, network.channels[room])
 
     def _overflowed(self) -> None:
         self.overflows += 1
         self.box.socket = None
         for channel in list(self.box.members or ()):
-            self._house.hub.leave(self.box, channel)
+            self._network.hub.leave(self.box, channel)
 
     def stall(self) -> None:
         """Stop to read; everything that is published now is missed, once the hub has noticed."""
         self.socket.unread = HIGH_WATER_BYTES + 1
-        self._house.say(self, "noticed")
+        self._network.say(self, "noticed")
 
     def read(self) -> None:
         """Read everything."""
         self.socket.unread = 0
-        self._house.hub.writable(self.box)
+        self._network.hub.writable(self.box)
 
     @property
     def heard(self) -> list[str]:
         return [each.payload.decode().strip() for each in self.socket.frames]
 
 
-class House:
+class SlowNetwork:
     def __init__(self) -> None:
         self.turns = Turns()
         self.hub = Hub(max_outbox_size=LIMIT, schedule=self.turns)
@@ -84,7 +84,7 @@ class House:
         self.hub.publish(self.channels[room], published)
         return published
 
-    def say(self, editor: Editor, text: str) -> None:
+    def say(self, editor: Reader, text: str) -> None:
         self.hub.send(editor.box, frame(text))
         self.turns.settle()
 
@@ -93,14 +93,14 @@ class House:
 
 
 def test_nothing_that_is_published_waits_for_a_reader_that_is_behind() -> None:
-    house = House()
-    slow, other = Editor(house), Editor(house)
+    network = SlowNetwork()
+    slow, other = Reader(network), Reader(network)
     slow.stall()
     waiting = slow.box.size
 
     for number in range(100):
-        house.publish(f"update {number}", size=50)
-        house.turn()
+        network.publish(f"update {number}", size=50)
+        network.turn()
 
     assert slow.box.size == waiting
     assert [each.payload for each in slow.box.frames] == [b"noticed"]
@@ -108,78 +108,78 @@ def test_nothing_that_is_published_waits_for_a_reader_that_is_behind() -> None:
 
 
 def test_what_waited_when_the_socket_was_found_full_is_read_first_and_then_one_frame_for_all_the_rest() -> None:
-    house = House()
-    slow = Editor(house)
+    network = SlowNetwork()
+    slow = Reader(network)
     slow.socket.unread = HIGH_WATER_BYTES + 1
-    house.publish("before")
-    house.turn()
-    sizes = [house.publish(f"missed {number}", size=50).size for number in range(3)]
-    house.turn()
+    network.publish("before")
+    network.turn()
+    sizes = [network.publish(f"missed {number}", size=50).size for number in range(3)]
+    network.turn()
 
     slow.read()
-    house.publish("after")
-    house.turn()
+    network.publish("after")
+    network.turn()
 
     assert slow.heard == ["before", f"missed {sum(sizes)}", "after"]
     assert slow.backlog.begun == 1
 
 
 def test_a_reader_that_missed_nothing_is_told_nothing() -> None:
-    house = House()
-    slow = Editor(house)
+    network = SlowNetwork()
+    slow = Reader(network)
     slow.stall()
 
     slow.read()
-    house.publish("after")
-    house.turn()
+    network.publish("after")
+    network.turn()
 
     assert slow.heard == ["noticed", "after"]
 
 
 def test_whatever_is_said_to_it_alone_keeps_its_place_before_what_was_missed_is_made_up_for() -> None:
-    house = House()
-    slow = Editor(house)
+    network = SlowNetwork()
+    slow = Reader(network)
     slow.stall()
-    missed = house.publish("missed")
+    missed = network.publish("missed")
 
-    house.say(slow, "alone")
+    network.say(slow, "alone")
     slow.read()
 
     assert slow.heard == ["noticed", "alone", f"missed {missed.size}"]
 
 
 def test_what_is_published_and_said_in_one_turn_to_a_reader_in_time_stays_in_order() -> None:
-    house = House()
-    quick = Editor(house)
+    network = SlowNetwork()
+    quick = Reader(network)
 
-    house.publish("one")
-    house.hub.send(quick.box, frame("two"))
-    house.publish("three")
-    house.turn()
+    network.publish("one")
+    network.hub.send(quick.box, frame("two"))
+    network.publish("three")
+    network.turn()
 
     assert quick.heard == ["one", "two", "three"]
 
 
 def test_what_was_published_but_not_handed_out_when_it_reads_again_is_not_missing() -> None:
-    house = House()
-    slow = Editor(house)
+    network = SlowNetwork()
+    slow = Reader(network)
     slow.stall()
-    first = house.publish("missed")
-    house.turn()
+    first = network.publish("missed")
+    network.turn()
 
-    house.publish("in this turn")
+    network.publish("in this turn")
     slow.read()
-    house.turn()
+    network.turn()
 
     assert slow.heard == ["noticed", f"missed {first.size}", "in this turn"]
 
 
 def test_what_is_missed_in_every_room_is_made_up_for_together() -> None:
-    house = House()
-    slow = Editor(house, "d", "e")
+    network = SlowNetwork()
+    slow = Reader(network, "d", "e")
     slow.stall()
-    missed = house.publish("to d", "d").size + house.publish("to e", "e").size
-    house.turn()
+    missed = network.publish("to d", "d").size + network.publish("to e", "e").size
+    network.turn()
 
     slow.read()
 
@@ -187,31 +187,31 @@ def test_what_is_missed_in_every_room_is_made_up_for_together() -> None:
 
 
 def test_whoever_falls_behind_while_it_is_made_up_for_begins_anew() -> None:
-    house = House()
-    slow = Editor(house, merged_size=HIGH_WATER_BYTES + 1)
+    network = SlowNetwork()
+    slow = Reader(network, merged_size=HIGH_WATER_BYTES + 1)
     slow.stall()
-    first = house.publish("missed")
-    house.turn()
+    first = network.publish("missed")
+    network.turn()
 
     slow.socket.stalled = True
     slow.read()
-    second = house.publish("missed again", size=70)
-    house.turn()
+    second = network.publish("missed again", size=70)
+    network.turn()
     slow.socket.stalled = False
     slow.read()
-    house.publish("after")
-    house.turn()
+    network.publish("after")
+    network.turn()
 
     assert slow.heard == ["noticed", f"missed {first.size}", f"missed {second.size}", "after"]
     assert not slow.box.behind
 
 
 def test_what_makes_up_for_it_is_handed_over_in_chunks_that_the_socket_can_take() -> None:
-    house = House()
-    slow = Editor(house, merged_size=CHUNK_BYTES)
+    network = SlowNetwork()
+    slow = Reader(network, merged_size=CHUNK_BYTES)
     slow.stall()
-    house.publish("missed")
-    house.turn()
+    network.publish("missed")
+    network.turn()
 
     slow.socket.stalled = True
     slow.read()
@@ -221,94 +221,94 @@ def test_what_makes_up_for_it_is_handed_over_in_chunks_that_the_socket_can_take(
 
 
 def test_whoever_lacks_more_than_may_wait_for_anybody_is_parted_from() -> None:
-    house = House()
-    slow, other = Editor(house), Editor(house)
+    network = SlowNetwork()
+    slow, other = Reader(network), Reader(network)
     slow.stall()
 
-    house.publish("much", size=LIMIT + 1)
-    house.turn()
-    house.publish("more")
-    house.turn()
+    network.publish("much", size=LIMIT + 1)
+    network.turn()
+    network.publish("more")
+    network.turn()
 
     assert (slow.overflows, other.overflows) == (1, 0)
-    assert house.hub.traffic.slow_closes == 1
+    assert network.hub.traffic.slow_closes == 1
     assert len(other.heard) == 2
 
 
 def test_whoever_lacks_just_as_much_as_may_wait_is_not() -> None:
-    house = House()
-    slow = Editor(house)
+    network = SlowNetwork()
+    slow = Reader(network)
     slow.stall()
 
-    missed = house.publish("much", size=LIMIT - 4)
-    house.turn()
+    missed = network.publish("much", size=LIMIT - 4)
+    network.turn()
 
     assert missed.size == LIMIT
     assert slow.overflows == 0
 
 
 def test_whatever_is_said_to_a_reader_alone_is_bounded_too() -> None:
-    house = House()
-    slow = Editor(house)
+    network = SlowNetwork()
+    slow = Reader(network)
     slow.stall()
 
     for _ in range(LIMIT // 100 + 1):
-        house.hub.send(slow.box, frame("alone", 100))
-    house.turn()
+        network.hub.send(slow.box, frame("alone", 100))
+    network.turn()
 
     assert slow.overflows == 1
     assert slow.box.size == 0
 
 
 def test_a_backlog_is_not_asked_as_long_as_its_reader_is_in_time() -> None:
-    house = House()
-    quick = Editor(house)
+    network = SlowNetwork()
+    quick = Reader(network)
 
-    house.publish("one", size=LIMIT * 2)
-    house.turn()
+    network.publish("one", size=LIMIT * 2)
+    network.turn()
 
     assert (quick.backlog.begun, quick.backlog.asked, quick.backlog.size) == (0, 0, 0)
 
 
 def test_what_was_missed_in_a_room_counts_until_the_reader_leaves_it() -> None:
-    house = House()
-    slow = Editor(house, "d", "e")
-    Editor(house, "d")
+    network = SlowNetwork()
+    slow = Reader(network, "d", "e")
+    Reader(network, "d")
     slow.stall()
-    missed = house.publish("in this turn", "d")
+    missed = network.publish("in this turn", "d")
 
-    house.hub.leave(slow.box, house.channels["d"])
-    house.publish("not for it any more", "d")
-    house.turn()
+    network.hub.leave(slow.box, network.channels["d"])
+    network.publish("not for it any more", "d")
+    network.turn()
 
     assert slow.backlog.size == missed.size
 
 
 def test_whoever_has_no_backlog_is_given_every_frame_late() -> None:
-    house = House()
+    network = SlowNetwork()
     late = Outbox(lambda: None)
     late.socket = socket = FakeSocket()
-    house.hub.join(late, house.channels["d"])
-    Editor(house)
+    network.hub.join(late, network.channels["d"])
+    Reader(network)
     socket.unread = HIGH_WATER_BYTES + 1
     for number in range(3):
-        house.publish(f"update {number}")
-        house.turn()
+        network.publish(f"update {number}")
+        network.turn()
 
     socket.unread = 0
-    house.hub.writable(late)
+    network.hub.writable(late)
 
     assert [each.payload for each in socket.frames] == [b"update 0", b"update 1", b"update 2"]
 
 
 def test_what_was_made_up_for_is_counted_as_sent() -> None:
-    house = House()
-    slow = Editor(house)
+    network = SlowNetwork()
+    slow = Reader(network)
     slow.stall()
-    house.publish("missed")
-    house.turn()
+    network.publish("missed")
+    network.turn()
 
     slow.read()
 
-    assert house.hub.traffic.messages == len(slow.heard)
-    assert house.hub.traffic.bytes == sum(each.size for each in slow.socket.frames)
+    assert network.hub.traffic.messages == len(slow.heard)
+    assert network.hub.traffic.bytes == sum(each.size for each in slow.socket.frames)

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from roomkey.domain.session import Session
 from roomkey.realtime.session.deadline import SessionDeadline
 from roomkey.realtime.settings import RealtimeSettings
-from tests.support.sockets import NOON, FakeSessions, HandClock
+from roomkey.testing.clock import ManualClock
+from tests.support.sockets import NOON, FakeSessions
 
 MINUTE = timedelta(minutes=1)
 
@@ -15,7 +16,7 @@ MINUTE = timedelta(minutes=1)
 def deadline(
     *, idle: timedelta | None = 10 * MINUTE, lifetime: timedelta = 60 * MINUTE
 ) -> tuple[SessionDeadline, Session]:
-    session, _ = FakeSessions(HandClock()).issue(idle=idle, lifetime=lifetime)
+    session, _ = FakeSessions(ManualClock(NOON)).issue(idle=idle, lifetime=lifetime)
     return SessionDeadline(session, RealtimeSettings()), session
 
 

@@ -11,14 +11,15 @@ from roomkey.realtime.session.effects import Authenticate, Close, Verify
 from roomkey.realtime.session.guard import NEXT_TRUST, SessionGuard, Signal, Trust
 from roomkey.realtime.session.limits import LimitsOfSessions
 from roomkey.realtime.settings import RealtimeSettings
-from tests.support.sockets import NOON, FakeSessions, HandClock
+from roomkey.testing.clock import ManualClock
+from tests.support.sockets import NOON, FakeSessions
 
 ALL = set(Signal)
 QUESTIONS_OUT = {Trust.CHECKING, Trust.DOUBTING, Trust.OVERTAKEN}
 
 
 def guard(**settings: Any) -> SessionGuard:
-    session, _ = FakeSessions(HandClock()).issue()
+    session, _ = FakeSessions(ManualClock(NOON)).issue()
     configured = RealtimeSettings(**settings)
     return SessionGuard(session, LimitsOfSessions(configured).open(session.id), settings=configured, now=NOON)
 
