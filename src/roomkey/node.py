@@ -1,7 +1,7 @@
 """One node: everything that a process of Roomkey runs, wired together in one place."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, Seed
 from roomkey.documents.service import DocumentService
 from roomkey.health import Health
+from roomkey.ports import LoggedEvent
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security import masterkey
@@ -119,7 +120,7 @@ class Node:
         self.draining = False
         sockets = self._sockets = self._new_sockets()
         # Commits of other processes on the same storage end sockets here, too.
-        follower = EventFollower(self.storage, sockets.on_events)
+        follower = EventFollower(self.storage, SocketEvents(sockets), name="sockets")
         unsubscribe = self.sessions.on_events(sockets.on_events)
         try:
             async with self.at_work():
@@ -155,6 +156,23 @@ class Node:
             counters=self._handshakes,
             open_documents=self.documents,
         )
+
+
+class SocketEvents:
+    """The sockets of a node as an ``EventConsumer``."""
+
+    def __init__(self, sockets: SessionWebSocketHandler) -> None:
+        self._sockets = sockets
+
+    async def consume(self, partition: int, events: Sequence[LoggedEvent]) -> None:
+        """End the sockets of sessions that others have ended."""
+        del partition
+        self._sockets.on_events([logged.event for logged in events])
+
+    async def gap(self, partition: int, first_missing: int, last_missing: int) -> None:
+        """Whatever was missed, storage knows how the sessions stand now."""
+        del first_missing, last_missing
+        self._sockets.on_gap(partition)
 
 
 def welcome(document: str) -> Mapping[str, Any] | None:
