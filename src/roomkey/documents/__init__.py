@@ -1,7 +1,7 @@
 """
-Documents that merge: live replicas, who shows what in them, how they are saved, and what they were before.
+Documents that merge: live replicas, awareness, saving, and versions.
 
-What interfaces to documents need is imported from here.
+Interfaces to documents import what they need from here.
 """
 
 from roomkey.documents.content import roots

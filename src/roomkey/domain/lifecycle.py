@@ -70,11 +70,11 @@ NEXT_STATE: Final[Mapping[SessionState, Mapping[type[Event], SessionState]]] = {
         Evicted: INVALIDATED,
     },
     EXPIRED: {
-        Invalidated: INVALIDATED,  # for the record: whoever revokes wants it written down
+        Invalidated: INVALIDATED,  # so that a revocation is on record in any case
     },
     INVALIDATED: {},
 }
-"""The only place where transitions are decided. ``Deleted`` is not in it: from every state a record may go."""
+"""The only place where transitions are decided. ``Deleted`` is not in it: a record may be deleted in every state."""
 
 ALREADY: Final[Mapping[type[Event], SessionState]] = {
     Activated: ACTIVE,
@@ -83,7 +83,7 @@ ALREADY: Final[Mapping[type[Event], SessionState]] = {
     Expired: EXPIRED,
     Invalidated: INVALIDATED,
 }
-"""Asking for what already holds is no error and no event."""
+"""A transition to the current state is no error and no event."""
 
 
 def holds(session: Session, fact: type[Event]) -> bool:

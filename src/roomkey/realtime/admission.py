@@ -1,4 +1,4 @@
-"""Whom to let in: a handshake becomes a client with an active session, or a refusal in plain HTTP."""
+"""Admission of handshakes: each becomes a client with an active session, or a refusal in plain HTTP."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -45,17 +45,17 @@ def refusal_of(error: RoomkeyError) -> Refusal:
 
 
 def too_many(code: str, detail: str, *, wait: float = 1.0) -> Refusal:
-    """Something is used up, and will be there again in ``wait`` seconds."""
+    """A limit is exhausted; it has room again in ``wait`` seconds."""
     return Refusal(HTTPStatus.TOO_MANY_REQUESTS, code, detail, ("retry-after", str(max(1, ceil(wait)))))
 
 
 def unavailable(code: str, detail: str) -> Refusal:
-    """The node cannot take anyone now."""
+    """The node cannot admit a client now."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, ("retry-after", "1"))
 
 
 class Admission:
-    """Who is let in, by whatever way they come: from a handshake to a session, from a session to a client."""
+    """The decision about every handshake, on all paths: from a handshake to a session, from a session to a client."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Admission:
         self._settings = settings
         self._tickets = tickets
         self.is_draining = False
-        """Whether nobody is let in any more."""
+        """Whether every handshake is refused."""
 
     # --- from a handshake to a session ----------------------------------------------------------------
 
@@ -103,12 +103,12 @@ class Admission:
         return session
 
     def has_credential(self, handshake: Handshake) -> bool:
-        """Whether the handshake brings anything that could open a session."""
+        """Whether the handshake has a credential of any kind."""
         return self._find(handshake) is not None
 
     def check_page(self, handshake: Handshake) -> None:
         """
-        Raise if the handshake comes from a page that may not connect, whoever is sitting before it.
+        Raise if the handshake comes from a page that may not connect, whatever its credential.
 
         Raises:
             Refusal: If it does.
@@ -132,7 +132,7 @@ class Admission:
         return await self._tickets.session_of(credential.secret, self._sessions)
 
     def _check_origin(self, handshake: Handshake, credential: Credential) -> None:
-        """Cookies come along whoever asks for it, so they count on our pages only (ASVS 4.4.2, RFC 6455, 10.2)."""
+        """Browsers send cookies for any page, so they count only on allowed pages (ASVS 4.4.2, RFC 6455, 10.2)."""
         if credential.kind is not CredentialKind.COOKIE:
             self.check_page(handshake)
         elif not origin_allowed(
@@ -144,10 +144,10 @@ class Admission:
 
     async def admit(self, session: Session, make: Callable[[SessionLimits, datetime], ClientT]) -> ClientT:
         """
-        The client of ``session`` that ``make`` makes: counted, registered, and its session looked at once more.
+        The client of ``session`` that ``make`` makes: counted, registered, and its session checked once more.
 
         Raises:
-            Refusal, RoomkeyError: If there is no room for it, or the session ended at this moment.
+            Refusal, RoomkeyError: If there is no room for it, or the session has ended meanwhile.
         """
         connections = self._connections
         if len(connections.registry.of_session(session.id)) >= self._settings.max_connections_per_session:

@@ -140,7 +140,7 @@ async def _safely(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Scheduled(Protocol):
-    """What ``Deadlines`` needs of what it keeps; nobody else touches ``due_at``."""
+    """What ``Deadlines`` needs of its items; only ``Deadlines`` changes ``due_at``."""
 
     due_at: datetime | None
 

@@ -55,7 +55,7 @@ class DocumentEndpoint:
 
     async def accept(self, handshake: Handshake) -> Accepted:
         """
-        Let somebody in.
+        Admit a handshake.
 
         Raises:
             Refusal, RoomkeyError: If not.
@@ -183,6 +183,6 @@ class DocumentEndpoint:
         self._open_documents.tick()
 
     def drain(self) -> None:
-        """Part from strangers: nobody is let in any more."""
+        """Close unauthenticated connections; no further one is admitted."""
         for connection in tuple(self._unauthenticated):
             connection.part(CloseReason.DRAINING)

@@ -1,4 +1,4 @@
-"""Chores that nobody waits for: expire what is overdue, forget what is old."""
+"""Background work on sessions: expire the overdue, delete the old."""
 
 import asyncio
 from datetime import timedelta
@@ -39,8 +39,8 @@ class Janitor:
     """
     Expires overdue sessions, oldest first, deletes records that ended long ago, and trims the event log.
 
-    Deadlines hold without it: whoever reads an overdue session expires it. It only sees to those that nobody
-    reads. Several may work on one storage.
+    Deadlines hold without it: reading an overdue session expires it. The janitor does so for sessions that are not
+    read. Several may work on one storage.
     """
 
     def __init__(self, sessions: SessionManager, settings: JanitorSettings | None = None) -> None:
@@ -74,7 +74,7 @@ class Janitor:
     async def _expire(self) -> int:
         expired = 0
         while batch := await self._sessions.storage.overdue(self._sessions.clock.now(), self._settings.batch):
-            # Reading them is enough: a deadline that has passed is committed by whoever notices.
+            # Reading them is enough: a read commits a deadline that has passed.
             await self._sessions.get_sessions([session.id for session in batch])
             expired += len(batch)
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The commands on sessions: load, let the lifecycle decide, commit; start over when someone was faster."""
+"""The commands on sessions: load, let the lifecycle decide, commit; start over after a lost race."""
 
 import asyncio
 import random
@@ -44,7 +44,7 @@ from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQuerie
 from roomkey.sessions.rotation import Rotation, TokenStanding, succeed
 
 ATTEMPTS: Final = 16
-"""How often a command starts over. Within a process its retries queue up, so only other processes use them up."""
+"""Maximum number of attempts of a command. Retries of one process queue up, so only other processes use them up."""
 
 FIRST_PAUSE_SECONDS: Final = 0.002
 

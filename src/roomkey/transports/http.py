@@ -126,7 +126,7 @@ _STATUS_LINES: Final = {
     for status in HTTPStatus
     if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) and status.value >= 200
 }
-"""Of responses that have a body."""
+"""Status codes of responses that have a body."""
 
 
 class BoundedHttp(HttpToolsProtocol):

@@ -53,7 +53,7 @@ class ServerContext:
             horizon=max(self.ping_interval, self.pong_timeout, self.close_timeout),
         )
         self.discarded = memoryview(bytearray(64 * 1024))
-        """Where everybody's bytes go that nobody will read."""
+        """Shared buffer for input that is discarded."""
         self._first_pings = 0.0
         self._joined: dict[int, bytes] = {}
         self._joined_frames: Sequence[Frame] = ()
@@ -62,7 +62,7 @@ class ServerContext:
         """
         The bytes of ``frames`` for a peer that inflates with ``window_bits``, 0 for one that does not.
 
-        Those who only listen in a room are given the very same tuple, one after the other.
+        Members of a room that only listen get the very same tuple, one after the other.
         """
         if not isinstance(frames, tuple):
             return _join(frames, window_bits)
@@ -118,7 +118,7 @@ class HandshakeProtocol(asyncio.Protocol):
         self._task.add_done_callback(self._server.tasks.discard)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Ask no further."""
+        """Stop asking the handshake handler."""
         self._leave()
 
     def shutdown(self) -> None:
@@ -138,7 +138,7 @@ class HandshakeProtocol(asyncio.Protocol):
             self._refuse(error.refusal)
         except Exception:
             log.exception("handshake_failed")
-            self._transport.abort()  # nobody else would close it: it is not even read from
+            self._transport.abort()  # nothing else would close it: it is not even read from
 
     async def _answer(self, head: bytes) -> None:
         request = read_request(head, client_ip=self._peer_address(), secure=self._is_secure())
@@ -349,7 +349,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         self._end(CloseCode.NO_CLOSE)
 
     def shutdown(self) -> None:
-        """Called by uvicorn when it stops, for the sockets that nobody has drained."""
+        """Called by uvicorn when it stops, for sockets that were not drained."""
         self.close(CloseCode.RESTART, "shutdown")
 
     def due(self) -> None:

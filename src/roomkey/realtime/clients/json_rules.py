@@ -49,7 +49,7 @@ from roomkey.wire.close import CloseReason
 
 
 class Send(Struct, frozen=True, gc=False):
-    """Tell the client. ``id`` is that of the message that this answers, if it answers one."""
+    """Send a message to the client. ``id`` is that of the message that this answers, if any."""
 
     message_type: str
     payload: Any
@@ -57,7 +57,7 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class Join(Struct, frozen=True, gc=False):
-    """Let the client follow a document, and answer ``subscribed`` with what it missed."""
+    """Subscribe the client to a document, and answer ``subscribed`` with what it missed."""
 
     id: str | None
     document: str
@@ -65,7 +65,7 @@ class Join(Struct, frozen=True, gc=False):
 
 
 class Leave(Struct, frozen=True, gc=False):
-    """Let the client follow a document no more, and answer ``unsubscribed``; ``why`` if it did not ask for it."""
+    """Unsubscribe the client, and answer ``unsubscribed``; ``why`` is set if the client did not ask for it."""
 
     id: str | None
     document: str
@@ -74,7 +74,7 @@ class Leave(Struct, frozen=True, gc=False):
 
 class Publish(Struct, frozen=True, gc=False):
     """
-    Give a message to everyone else in the document, and acknowledge it.
+    Publish a message to everyone else in the document, and acknowledge it.
 
     What is published for the first time is something that the user did: call ``SessionGuard.acted``.
     """
@@ -87,7 +87,7 @@ class Publish(Struct, frozen=True, gc=False):
 
 
 class Point(Struct, frozen=True, gc=False):
-    """Give a cursor to everyone else in the document."""
+    """Send a cursor to everyone else in the document."""
 
     document: str
     payload: dict[str, Any]
@@ -274,7 +274,7 @@ class JsonRules:
         raise Fault(ErrorCode.FORBIDDEN, f"no grant of the session allows to {wanted} this document")
 
     def answer(self, fault: Fault, id: str | None, now: datetime) -> JsonEffects:
-        """The error that the client is told, and the end of our patience with it."""
+        """The error message for the client, and the close if it has made too many."""
         answer = Send(MessageType.ERROR, fault.payload(), id)
         seconds = now.timestamp()
         match fault.code:
@@ -314,7 +314,7 @@ class JsonRules:
         return translated
 
     def _review(self) -> JsonEffects:
-        """Put the client out of documents that the grants do not cover any more."""
+        """Unsubscribe the client from documents that the grants do not cover any more."""
         effects: list[JsonEffect] = []
         for document in tuple(self._access):
             access = access_to(document, self.guard.session.grants)

@@ -1,4 +1,4 @@
-"""A Hocuspocus socket of which it is not known yet whose it is."""
+"""A Hocuspocus socket before its first valid token."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -47,14 +47,14 @@ class UnauthenticatedConnection:
         self._socket = socket
 
     def text(self, message: bytes) -> None:
-        """Part: this protocol is binary."""
+        """Close: this protocol is binary."""
         if self._client is not None:
             self._client.text(message)
         else:
             self.part(CloseReason.BINARY_ONLY)
 
     def binary(self, message: bytes) -> None:
-        """Look for a token; everything else waits."""
+        """Take a token from the message; every other message waits."""
         if self._client is not None:
             self._client.binary(message)
         elif self._socket is not None:
@@ -66,7 +66,7 @@ class UnauthenticatedConnection:
             self._client.writable()
 
     def closed(self, code: int) -> None:
-        """Nobody there any more."""
+        """The socket is gone; pass that on."""
         self._socket = None
         self._closed(self)
         if self._client is not None:
