@@ -18,6 +18,7 @@ from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, Seed
 from roomkey.documents.service import DocumentService
 from roomkey.domain.session import AnyEvent
+from roomkey.ports import LoggedEvent
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.transport import Accepted, Handshake, Refused
@@ -112,7 +113,7 @@ class Node:
         self._sockets = self._new_sockets()
         janitor = Janitor(self.sessions, self.config.janitor)
         # Commits of other processes on the same storage end sockets here, too.
-        follower = EventFollower(self.storage, self._learn)
+        follower = EventFollower(self.storage, SocketEvents(self._sockets), name="sockets")
         async with self.storage, self.documents.store, self.documents.at_work():
             await follower.start()
             background = {
@@ -154,6 +155,23 @@ class Node:
     def _traffic(self) -> int:
         statistics = self._sockets.statistics()
         return statistics.bytes_in + statistics.bytes_out
+
+
+class SocketEvents:
+    """The sockets of a node as an ``EventConsumer``."""
+
+    def __init__(self, sockets: SessionWebSocketHandler) -> None:
+        self._sockets = sockets
+
+    async def consume(self, partition: int, events: Sequence[LoggedEvent]) -> None:
+        """End the sockets of sessions that others have ended."""
+        del partition
+        self._sockets.on_events([logged.event for logged in events])
+
+    async def gap(self, partition: int, first_missing: int, last_missing: int) -> None:
+        """Whatever was missed, storage knows how the sessions stand now."""
+        del first_missing, last_missing
+        self._sockets.on_gap(partition)
 
 
 def welcome(document: str) -> Mapping[str, Any] | None:

@@ -4,8 +4,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from roomkey import node
-from roomkey.node import ALARM, BackgroundTasks
+from roomkey.backends.memory import MemorySessionStorage
+from roomkey.node import ALARM, BackgroundTasks, SocketEvents
+from roomkey.realtime.endpoint import SessionWebSocketHandler
+from roomkey.sessions.event_follower import EventFollower
+from roomkey.sessions.manager import SessionManager
 from roomkey.testing.clock import ManualClock
+from tests.support.sessions import Desk
+from tests.support.sockets import Caller
+from tests.support.sockets import Node as SocketNode
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -96,3 +103,50 @@ async def test_what_the_block_raises_arrives_as_it_is() -> None:
         await work_and_fail()
 
     assert steady.stopped
+
+
+class Process:
+    """A process with one open socket, on a storage that keeps the last two events of a partition only."""
+
+    def __init__(self) -> None:
+        self.desk = Desk(MemorySessionStorage(events_per_partition=2))
+        self.node = SocketNode()
+        self.node.handler = SessionWebSocketHandler(
+            self.desk.sessions,
+            clock=self.desk.clock,
+            tickets=self.node.tickets,
+            counters=self.node.counters,
+            schedule=self.node.turns,
+        )
+        self.follower = EventFollower(self.desk.storage, SocketEvents(self.node.handler), name="sockets")
+        self.elsewhere = SessionManager(self.desk.storage, clock=self.desk.clock)
+
+    async def socket(self) -> Caller:
+        issued = await self.desk.sessions.create_session("alice")
+        await self.desk.sessions.activate_session(issued.id)
+        await self.follower.start()
+        return await self.node.enter(issued.token)
+
+
+async def test_a_revoke_of_another_process_ends_sockets_here() -> None:
+    process = Process()
+    caller = await process.socket()
+
+    await process.elsewhere.invalidate_session(caller.session.id)
+    await process.follower.follow()
+
+    assert caller.closed_with == (4401, "session_invalidated")
+
+
+async def test_a_revoke_whose_event_was_lost_ends_sockets_here_all_the_same() -> None:
+    process = Process()
+    caller = await process.socket()
+    await process.elsewhere.invalidate_session(caller.session.id)
+    for _ in range(2):  # which push the event out of the log before anybody has read it
+        await process.elsewhere.create_session("alice")
+
+    await process.follower.follow()
+    caller.edit("too late")
+    await process.node.handler.answer_next()
+
+    assert caller.closed_with == (4401, "session_invalidated")

@@ -16,7 +16,7 @@ from msgspec import Struct
 from roomkey import errors
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
-from roomkey.domain.session import AnyEvent, UserRevoked
+from roomkey.domain.session import AnyEvent, UserRevoked, partition_of_id
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Authenticator, Clock, Counters, Rate
 from roomkey.realtime.admission import Admission, Refusal, refusal_of, too_many, unavailable
@@ -188,6 +188,13 @@ class SessionWebSocketHandler:
             else:
                 for client in registry.of_session(event.session):
                     self._tell(client, event)
+
+    def on_gap(self, partition: int) -> None:
+        """Events of these sessions were missed: nothing of theirs passes until storage says how they stand."""
+        for client in tuple(self._connections.registry):
+            if partition_of_id(client.connection.session.id) == partition:
+                client.carry_out_safely(lambda _, client=client: client.connection.doubt())
+                self._connections.watch(client)
 
     def _tell(self, client: AnyClient, event: AnyEvent) -> None:
         was_over = client.connection.is_over

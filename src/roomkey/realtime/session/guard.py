@@ -206,6 +206,10 @@ class Watch:
         """Use what is remembered of the session that the connection belongs to now."""
         self._limits = limits
 
+    def doubt(self) -> Effects:
+        """Something may have happened to the session that nobody told us."""
+        return NOTHING if self.is_over else self._doubt()
+
     def _doubt(self) -> Effects:
         """Let nothing pass until storage has said how the session stands."""
         self._doubting = True
