@@ -38,7 +38,7 @@ from roomkey.security.tickets import Tickets
 from roomkey.wire.close import CloseReason
 
 QUESTIONS_AT_A_TIME: Final = 16
-"""So many checks of sessions are on their way to storage at once."""
+"""Maximum number of session checks in flight."""
 
 DRAIN_STEP_SECONDS: Final = 0.1
 
@@ -69,7 +69,7 @@ class RealtimeStatistics(Struct, frozen=True, kw_only=True):
 
 class SessionWebSocketHandler:
     """
-    The doorkeeper of ``/ws``, and what keeps its sockets honest while they are open.
+    The ``HandshakeHandler`` of every WebSocket endpoint, and the watch over the sockets while they are open.
 
     Whoever commits changes of sessions calls ``on_events`` with them: sockets of ended sessions are closed
     before that returns. ``run`` must run as long as there are sockets: it ends those whose time is over.
@@ -304,9 +304,9 @@ class SessionWebSocketHandler:
 
     async def drain(self, within: timedelta) -> None:
         """
-        Let nobody in any more, and send everybody away, spread over ``within``.
+        Refuse new connections, and close the open ones, spread over ``within``.
 
-        Clients reconnect when they are told to, without jitter of their own; so everyone is told another time.
+        Clients reconnect when they are told to, without jitter of their own; so each is told another time.
         """
         self._admission.is_draining = True
         if self._document_endpoint is not None:
