@@ -1,4 +1,4 @@
-"""How fast this machine creates, reads, changes and deletes sessions in process: what ``roomkey bench`` shows."""
+"""The benchmark of ``roomkey bench``: creating, reading, changing and deleting sessions in process."""
 
 import asyncio
 import tempfile
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Measurement(Struct, frozen=True, kw_only=True):
-    """How many commands of one kind took how many seconds, given by so many callers at once."""
+    """Seconds that ``count`` commands of one kind took, called by ``callers`` tasks at the same time."""
 
     storage: str
     command: str

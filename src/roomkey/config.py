@@ -1,13 +1,13 @@
 """
-The configuration of a server: every component's own settings in one value, read once and checked at once.
+The configuration of a server: the settings of all components in one value, read once and checked at once.
 
-What is said on the command line goes before the environment, that before ``roomkey.toml``, that before the
-defaults. Variables are called ``ROOMKEY_<SECTION>_<NAME>``; a few have shorter names (``SHORT_NAMES``).
+The command line overrides the environment, which overrides ``roomkey.toml``, which overrides the defaults.
+Variables are called ``ROOMKEY_<SECTION>_<NAME>``; a few have shorter names (``SHORT_NAMES``).
 """
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from roomkey.api.operations import ApiSettings
-from roomkey.backends import open_storage
+from roomkey.backends import DOCUMENTS_FOLDER, open_documents, open_storage
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_grants
 from roomkey.domain.policy import PRESETS, SessionPolicy
@@ -42,45 +42,50 @@ SHORT_NAMES: Final[Mapping[str, str]] = {
     "ROOMKEY_MASTER_KEY_FILE": "security.master_key_file",
     "ROOMKEY_API_KEYS": "security.api_keys",
 }
-"""Variables that are named differently than by their section; the first two are those of the specification."""
+"""Variables whose names do not follow from the setting; the first two are those of the specification."""
 
 FOR_CLIENTS: Final = frozenset({"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY"})
-"""Variables that the command line reads, not the server."""
+"""Variables that only the command line reads."""
 
 SECRETS: Final = frozenset({"security.master_key"})
-"""What is never shown."""
+"""Settings whose values are never shown."""
 
 SHARED: Final[Mapping[str, str]] = {
     "api.allowed_origins": "security.allowed_origins",
-    "api.max_violations": "security.max_violations",
+    "api.websocket_path": "realtime.path",
     "realtime.allowed_origins": "security.allowed_origins",
 }
-"""Settings of components that are not set by themselves: one setting holds for all of them."""
+"""Settings of components that cannot be set there, and the one setting that replaces them."""
 
 KNOWN_BUT_MISSING: Final = {"redis": "REDIS_URL", "database": "DATABASE_URL"}
-"""Kinds of storage that have a name and a variable, but no backend in this version."""
+"""Kinds of storage without a backend in this version, with the variable that will say where it is."""
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
-    """
-    Where and how the server listens.
-
-    ``port`` 0 lets the system choose. ``max_connections`` is how many may be open before new requests get a
-    503; off means as many as files may be open, less a reserve. ``drain`` is how long open sockets and
-    requests have to finish when the server stops. ``dev`` lets anyone do anything, on this machine only.
-    """
+    """Address, TLS and limits of the server."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 3000
+    """Port to listen on; 0 lets the system choose."""
     dev: bool = False
+    """Allow everything to everyone on this machine, and serve the demo."""
     backlog: int = 4096
+    """Maximum number of connections that the system keeps waiting until they are accepted."""
     keep_alive: timedelta = timedelta(seconds=15)
+    """Time after which an idle HTTP connection is closed."""
     max_connections: int | None = None
+    """Maximum number of open connections; beyond it requests get 503. Off: the limit on open files, less a reserve."""
     drain: timedelta = timedelta(seconds=10)
+    """Time that open sockets and requests have to finish when the server stops."""
     trusted_proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
     tls_cert: Path | None = None
+    """File with the certificate chain (PEM)."""
     tls_key: Path | None = None
+    """File with the private key of the certificate (PEM)."""
     tls_client_ca: Path | None = None
+    """File with the authority that must have signed the certificates of clients (PEM)."""
 
     @property
     def is_local(self) -> bool:
@@ -94,19 +99,38 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
 
 
 class StorageSettings(Struct, frozen=True, kw_only=True):
-    """
-    Where sessions are kept: ``url`` is ``memory``, ``file`` or the URL of a storage.
-
-    ``file`` is an LMDB store inside ``directory``, which also holds the key file if no key is given.
-    """
+    """Where sessions and documents are stored."""
 
     url: str = "file"
+    """Storage of sessions: ``memory``, ``file`` (LMDB in ``directory``) or a URL such as ``lmdb:///var/lib/roomkey``."""
+    documents: str = "same"
+    """Storage of documents: ``same`` (as sessions), or what ``url`` may be. In LMDB they have a folder of their own."""
     directory: Path = Path("data")
+    """Directory of ``file``. The directory of sessions also gets the key file, if no master key is given."""
 
     @property
     def location(self) -> str:
         """The URL that ``open_storage`` takes."""
-        match self.url:
+        return self._location_of(self.url)
+
+    @property
+    def documents_location(self) -> str:
+        """The URL that ``open_documents`` takes."""
+        return self.location if self.documents == "same" else self._location_of(self.documents)
+
+    @property
+    def folder(self) -> Path | None:
+        """The directory on this machine that sessions are stored in, if it is one."""
+        return _folder_of(self.location)
+
+    @property
+    def documents_folder(self) -> Path | None:
+        """The directory on this machine that documents are stored in, if it is one."""
+        folder = _folder_of(self.documents_location)
+        return folder and folder / DOCUMENTS_FOLDER
+
+    def _location_of(self, name: str) -> str:
+        match name:
             case "memory":
                 return "memory://"
             case "file":
@@ -114,48 +138,44 @@ class StorageSettings(Struct, frozen=True, kw_only=True):
             case url:
                 return url
 
-    @property
-    def folder(self) -> Path | None:
-        """The directory on this machine that the storage lives in, if it lives in one."""
-        scheme, _, place = self.location.partition("://")
-        return Path(place) if scheme == "lmdb" else None
+
+def _folder_of(location: str) -> Path | None:
+    scheme, _, place = location.partition("://")
+    return Path(place) if scheme.lower() == "lmdb" else None
 
 
 class AccessSettings(Struct, frozen=True, kw_only=True):
-    """The grants of sessions whose creator gave none. ``--dev`` makes everything writable."""
+    """What sessions may do."""
 
     default_grants: tuple[Grant, ...] = ()
+    """Grants of sessions that were created without any. ``--dev`` makes everything writable, unless this is set."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True):
-    """So many sessions make the health ``degraded``."""
+    """When health is degraded."""
 
     degraded_from: int = 10_000
+    """Number of sessions from which health is ``degraded``."""
 
 
 class SecuritySettings(Struct, frozen=True, kw_only=True):
-    """
-    Whom the server believes.
-
-    Pages of ``allowed_origins`` may use REST and open sockets from a browser. A session with
-    ``max_violations`` is ended. ``api_keys`` are what ``roomkey keys generate`` prints.
-
-    Other keys are derived from the master key. Without one, a storage in a directory gets a key file there,
-    and a storage in memory a key that lasts as long.
-    """
+    """Keys of the server, keys of its callers, and limits on browsers."""
 
     master_key: str | None = None
+    """Key that all other keys are derived from. Without one a storage in a directory gets a key file."""
     master_key_file: Path | None = None
+    """File with the master key, which only its owner may read."""
     allowed_origins: tuple[str, ...] = ()
-    max_violations: int = 10
+    """Origins of web pages that may use REST and open sockets from a browser."""
     api_keys: tuple[ApiKey, ...] = ()
+    """Names, roles and digests of API keys, as ``roomkey keys generate`` prints them."""
 
     def __repr__(self) -> str:
         return f"SecuritySettings(allowed_origins={self.allowed_origins!r}, api_keys={self.api_keys!r})"
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """Everything that can be set, section by section, and ``sources``: where what differs from the defaults was."""
+    """All settings by section. ``sources`` says where each was set; a setting that is not in it has its default."""
 
     server: ServerSettings = ServerSettings()
     storage: StorageSettings = StorageSettings()
@@ -175,17 +195,17 @@ class Config(Struct, frozen=True, kw_only=True):
 
     @property
     def default_grants(self) -> Grants:
-        """What a session may do when its creator did not say."""
+        """The grants of a session that was created without any."""
         if self.server.dev and "access.default_grants" not in self.sources:
             return EVERYTHING_WRITABLE
         return self.access.default_grants
 
     def master_key(self) -> bytes | None:
         """
-        The master key, made on first use where the storage has a directory; ``None`` for a storage in memory.
+        The master key; ``None`` if none is given and sessions are in memory. In a directory it is made on first use.
 
         Raises:
-            ConfigurationError: If there is one that cannot be used.
+            ConfigurationError: If the key that is given or found cannot be used.
         """
         if self.security.master_key is not None:
             return masterkey.check(self.security.master_key)
@@ -198,7 +218,7 @@ class Config(Struct, frozen=True, kw_only=True):
 SECTIONS: Final = tuple(name for name in Config.__struct_fields__ if name not in ("sources", "warnings"))
 
 Layer = dict[str, SourcedValue]
-"""What one source says: names with their section, ``server.port``, and values."""
+"""The settings of one source, by names such as ``server.port``."""
 
 
 def load(
@@ -209,10 +229,10 @@ def load(
     listening: bool = False,
 ) -> Config:
     """
-    The configuration that holds for ``overrides`` (the command line), ``environment`` and ``file``.
+    The configuration made of ``overrides`` (the command line), ``environment`` and ``file``.
 
-    Without ``file`` it is the one that ``ROOMKEY_CONFIG`` names, or ``roomkey.toml`` in the working directory
-    if there is one. With ``listening`` it must also be one that may be listened with.
+    ``file`` defaults to the one that ``ROOMKEY_CONFIG`` names, or else to ``roomkey.toml`` in the working directory
+    if it exists. With ``listening`` the configuration must also be safe to listen with.
 
     Raises:
         ConfigurationError: With everything that is wrong.
@@ -262,7 +282,7 @@ def describe(config: Config) -> list[Setting]:
 
 
 def contradictions(config: Config) -> Iterator[str]:
-    """What is wrong although each setting by itself could be."""
+    """Problems of settings that can be read, alone or together with others."""
     server, security = config.server, config.security
     if not 0 <= server.port <= 65535:
         yield f"server.port: {server.port} is not a port (0 to 65535)"
@@ -289,12 +309,12 @@ def contradictions(config: Config) -> Iterator[str]:
 
 
 def exposure(config: Config) -> Iterator[str]:
-    """What forbids to listen where others can connect."""
+    """Reasons not to listen on an address that others can reach."""
     server = config.server
     if server.is_local:
         return
     if server.dev:
-        yield f"server.dev: --dev lets anyone in, so it listens on this machine only, not on {server.host}"
+        yield f"server.dev: --dev lets everyone in, so it listens on this machine only, not on {server.host}"
     elif not config.security.api_keys:
         yield f"security.api_keys: without any the server listens on this machine only, not on {server.host}"
 
@@ -308,16 +328,28 @@ def _policy_contradictions(policy: SessionPolicy) -> Iterator[str]:
 
 
 def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
-    if storage.url in KNOWN_BUT_MISSING:
-        missing = f"{storage.url} ({KNOWN_BUT_MISSING[storage.url]})"
-        yield f"storage.url: {missing} is not available in this version; memory and file are"
-    elif "://" not in storage.location:
-        yield f"storage.url: {storage.url!r} is not memory, file or a URL such as lmdb:///var/lib/roomkey"
+    problems = list(_location_problems("storage.url", storage.url, storage.location, open_storage))
+    if storage.documents != "same":
+        location = storage.documents_location
+        problems += _location_problems("storage.documents", storage.documents, location, open_documents)
+    folder, documents_folder = storage.folder, storage.documents_folder
+    # A process may open a directory only once.
+    if not problems and folder and documents_folder and folder.resolve() == documents_folder.resolve():
+        problems.append(f"storage.documents: documents would be stored in {folder}, as sessions are")
+    yield from problems
+
+
+def _location_problems(setting: str, name: str, location: str, opener: Callable[[str], object]) -> Iterator[str]:
+    if name in KNOWN_BUT_MISSING:
+        missing = f"{name} ({KNOWN_BUT_MISSING[name]})"
+        yield f"{setting}: {missing} is not available in this version; memory and file are"
+    elif "://" not in location:
+        yield f"{setting}: {name!r} is not memory, file or a URL such as lmdb:///var/lib/roomkey"
     else:
         try:
-            open_storage(storage.location)
+            opener(location)
         except ConfigurationError as error:
-            yield f"storage.url: {error}"
+            yield f"{setting}: {error}"
 
 
 def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:

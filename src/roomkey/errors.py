@@ -1,6 +1,9 @@
 """Every error that Roomkey raises: whose fault it is, a stable code, and whether trying again can help."""
 
+from collections.abc import Sequence
 from typing import ClassVar
+
+from msgspec import UNSET, Struct, UnsetType
 
 
 class RoomkeyError(Exception):
@@ -36,12 +39,6 @@ class NotFound(SessionError):
     """There is no such session, or the caller may not know that there is."""
 
     code = "not_found"
-
-
-class DocumentNotFound(NotFound):
-    """There is no such document, or no such version of it."""
-
-    code = "document_not_found"
 
 
 class InvalidState(SessionError):
@@ -129,3 +126,138 @@ class Forbidden(SessionError):
     """The caller is known and may not do this."""
 
     code = "forbidden"
+
+
+class OriginRejected(Forbidden):
+    """A cookie came from a page of an origin that is not ours (ASVS 3.5.1)."""
+
+    code = "origin_rejected"
+
+
+class SessionPending(Forbidden):
+    """The session was not activated yet; until then it can do little."""
+
+    code = "session_pending"
+
+
+class CredentialsMissing(RoomkeyError):
+    """This needs a credential, and there was none."""
+
+    code = "credentials_missing"
+
+
+# --- documents ----------------------------------------------------------------------------------------
+
+
+class DocumentNotFound(NotFound):
+    """There is no such document, or no such version of it."""
+
+    code = "document_not_found"
+
+
+class DocumentTooLarge(InvalidInput):
+    """The document has as many bytes as a document may have."""
+
+    code = "document_too_large"
+
+
+class WritesRefused(Storage):
+    """Storage has not answered for so long that no more changes are taken; they would be lost in a crash."""
+
+    code = "storage_behind"
+
+
+# --- requests -----------------------------------------------------------------------------------------
+
+
+class MalformedRequest(RoomkeyError):
+    """What arrived is not HTTP, JSON or a header value as their standards have it."""
+
+    code = "malformed_request"
+
+
+class Flaw(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that is wrong with the input: where it is (RFC 6901 pointer, or parameter), and what it is."""
+
+    detail: str
+    pointer: str | UnsetType = UNSET
+    parameter: str | UnsetType = UNSET
+
+
+class SchemaViolation(InvalidInput):
+    """The input is well formed and not what the contract says; ``flaws`` says where."""
+
+    def __init__(self, *flaws: Flaw) -> None:
+        super().__init__("the request does not match its schema")
+        self.flaws = flaws
+
+
+class UnknownCursor(NotFound):
+    """There is no such page: the cursor was not issued for this list."""
+
+    code = "unknown_cursor"
+
+
+class MethodNotAllowed(RoomkeyError):
+    """The resource exists and does not do this. ``allow`` says what it does."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, allow: str) -> None:
+        super().__init__(f"this resource allows {allow}")
+        self.allow = allow
+
+
+class RequestTimeout(RoomkeyError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+    retry = True
+
+
+class BodyTooLarge(RoomkeyError):
+    """The body is longer than is accepted here; it was not read to its end."""
+
+    code = "too_large"
+
+
+class UnsupportedMediaType(RoomkeyError):
+    """The body is not of a type that is understood here; ``accept`` lists those that are."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self, message: str, accept: Sequence[str] = ("application/json",)) -> None:
+        super().__init__(message)
+        self.accept = accept
+
+
+class NotAcceptable(RoomkeyError):
+    """What was asked for does not come in any form that the caller wants."""
+
+    code = "not_acceptable"
+
+
+class IdempotencyKeyReused(RoomkeyError):
+    """An Idempotency-Key came a second time, with another request."""
+
+    code = "idempotency_key_reused"
+
+
+class RequestInProgress(RoomkeyError):
+    """The request with this Idempotency-Key has not been answered yet."""
+
+    code = "request_in_progress"
+    retry = True
+
+
+class Draining(RoomkeyError):
+    """The server is about to stop."""
+
+    code = "draining"
+    retry = True
+
+
+class Internal(RoomkeyError):
+    """A mistake of ours."""
+
+    code = "internal"

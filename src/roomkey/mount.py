@@ -12,13 +12,16 @@ from starlette.types import Receive, Scope, Send
 from roomkey.config import SECTIONS, Config, load
 from roomkey.documents.open_documents import Seed
 from roomkey.errors import ConfigurationError
+from roomkey.health import Health
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
 from roomkey.sessions.manager import SessionManager
 from roomkey.settings import SourcedValue, nearest
 
 
-def asgi(config: Config | Path | None = None, *, seed: Seed | None = None, **sections: Mapping[str, Any]) -> "Rooms":
+def asgi(
+    config: Config | Path | None = None, *, seed: Seed | None = None, **sections: Mapping[str, Any]
+) -> "RoomkeyApp":
     """
     Roomkey as an ASGI application, configured by ``config``, or by a file, the environment and ``sections``.
 
@@ -33,7 +36,7 @@ def asgi(config: Config | Path | None = None, *, seed: Seed | None = None, **sec
     if isinstance(config, Config):
         if sections:
             raise ConfigurationError("asgi() takes a whole configuration or sections of one, not both")
-        return Rooms(config, seed=seed)
+        return RoomkeyApp(config, seed=seed)
     for section in sections:
         if section not in SECTIONS:
             raise ConfigurationError(f"{section}: there is no such section{nearest(section, SECTIONS)} (asgi())")
@@ -42,16 +45,16 @@ def asgi(config: Config | Path | None = None, *, seed: Seed | None = None, **sec
         for section, values in sections.items()
         for name, value in values.items()
     }
-    return Rooms(load(config, given), seed=seed)
+    return RoomkeyApp(load(config, given), seed=seed)
 
 
-class Rooms:
+class RoomkeyApp:
     """
-    REST and WebSockets of one node behind ``__call__``.
+    REST and WebSockets of one node as an ASGI application.
 
     Applications do not tell what is mounted in them when they start and stop. So either ``lifespan`` is made
-    part of the application's own, or storage and chores start with the first request and stop when the event
-    loop is closed, which cancels them. ``sessions`` may be handed out at once; it works while either holds.
+    part of the application's own, or storage and background tasks start with the first request and stop when the
+    event loop is closed, which cancels them. ``sessions`` may be handed out at once; it works while either holds.
     """
 
     def __init__(self, config: Config, *, seed: Seed | None = None) -> None:
@@ -67,6 +70,11 @@ class Rooms:
     def sessions(self) -> SessionManager:
         """The commands on sessions, for the application's own use and for ``SessionSecurityMiddleware``."""
         return self._node.sessions
+
+    @property
+    def health(self) -> Health:
+        """Health and figures of everything that runs here: sessions, sockets, documents, background tasks."""
+        return self._node.health
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:  # noqa: ARG002  # as Starlette calls it

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -11,36 +12,35 @@ from msgspec.structs import replace
 
 from roomkey.api.app import create_app
 from roomkey.backends import open_documents, open_storage
+from roomkey.backends.memory.counters import MemoryCounters
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.config import Config
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, Seed
 from roomkey.documents.service import DocumentService
-from roomkey.domain.session import AnyEvent
+from roomkey.health import Health
+from roomkey.ports import LoggedEvent
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKeys
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.sessions.event_follower import EventFollower
 from roomkey.sessions.janitor import Janitor
 from roomkey.sessions.manager import SessionManager, SystemClock
 
 _log = structlog.get_logger("roomkey.node")
 
-Chore = Callable[[], Awaitable[None]]
+Work = Callable[[], Awaitable[None]]
 
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 
-WELCOME: Final = """# Welcome to Roomkey
-
-Open this page in a second window: you will see each other's cursors, and every keystroke is saved.
-
-Then suspend or revoke the other session in the panel, and see its editor obey at once.
-"""
-
 ALARM: Final = timedelta(minutes=2)
-"""So long after a chore has failed the health is degraded: longer than the longest pause before the next try."""
+"""How long health stays degraded after a background task failed: longer than the longest pause before a new try."""
+
+WELCOME: Final = Path(__file__).parent / "web" / "welcome.md"
+"""What the first document of the demo says."""
 
 
 class Node:
@@ -48,7 +48,7 @@ class Node:
     The services of one process. They are wired on construction, and work while ``running`` is entered.
 
     That may happen several times, each on a loop of its own: ``sessions`` and ``app`` stay, sockets are new.
-    A node is the doorkeeper of its sockets.
+    A node is the ``HandshakeHandler`` that servers are given: it hands on to the sockets of the current run.
 
     Raises:
         ConfigurationError: On construction, if the configuration asks for what cannot be.
@@ -67,57 +67,75 @@ class Node:
             default_grants=config.default_grants,
             rotation_key=None if master is None else masterkey.derive(master, "token rotation"),
             degraded_from=config.health.degraded_from,
-            traffic=self._traffic,
-            degradations=self._degradations,
         )
-        self.sessions.on_events(self._learn)
         self.documents = OpenDocuments(
-            open_documents(config.storage.location),
+            open_documents(config.storage.documents_location),
             settings=config.documents,
             clock=self.sessions.clock,
             seed=seed or (welcome if config.server.dev else None),
         )
-        self._tickets = Tickets()
+        # Of this process alone: there is no storage yet that several machines could share.
+        self._tickets = Tickets(MemoryOneTime(self.sessions.clock, TICKET_LIMITS))
+        self._handshakes = MemoryCounters(self.sessions.clock)
         self._sockets = self._new_sockets()
+        self.health = Health(
+            self.sessions,
+            documents=self.documents,
+            sockets=lambda: self._sockets,
+            background=self.background,
+        )
         security = config.security
         self.app = create_app(
             self.sessions,
             documents=DocumentService(self.documents),
-            settings=replace(
-                config.api, allowed_origins=security.allowed_origins, max_violations=security.max_violations
-            ),
+            health=self.health,
+            settings=replace(config.api, allowed_origins=security.allowed_origins, websocket_path=config.realtime.path),
             keys=ApiKeys(security.api_keys),
             tickets=self._tickets,
-            handshakes=self,
+            handshake_handler=self,
             transport=config.websocket,
             dev=config.server.dev,
             draining=lambda: self.draining,
         )
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
+    async def at_work(self) -> AsyncGenerator[None]:
         """
-        Storage open and chores at work, until it is left.
+        Commands on sessions and documents work until this is left: no sockets, nothing in the background.
 
         Raises:
-            Storage: If the storage cannot be opened.
+            Storage: If a storage cannot be opened.
+        """
+        async with self.storage, self.documents.store, self.documents.at_work():
+            yield
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """
+        Everything works until this is left: commands, sockets, background tasks.
+
+        Raises:
+            Storage: If a storage cannot be opened.
         """
         self.draining = False
-        self._sockets = self._new_sockets()
-        janitor = Janitor(self.sessions, self.config.janitor)
+        sockets = self._sockets = self._new_sockets()
         # Commits of other processes on the same storage end sockets here, too.
-        follower = EventFollower(self.storage, self._learn)
-        async with self.storage, self.documents.store, self.documents.at_work():
-            await follower.start()
-            background = {
-                "janitor": janitor.run,
-                "sockets": self._sockets.run,
-                "documents": Maintenance(self.documents).run,
-            }
-            if self.storage.shared:
-                background["follower"] = follower.run
-            async with self.background.at_work(background):
-                yield
+        follower = EventFollower(self.storage, SocketEvents(sockets), name="sockets")
+        unsubscribe = self.sessions.on_events(sockets.on_events)
+        try:
+            async with self.at_work():
+                await follower.start()
+                tasks = {
+                    "janitor": Janitor(self.sessions, self.config.janitor).run,
+                    "sockets": sockets.run,
+                    "documents": Maintenance(self.documents).run,
+                }
+                if self.storage.shared:
+                    tasks["follower"] = follower.run
+                async with self.background.at_work(tasks):
+                    yield
+        finally:
+            unsubscribe()
 
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
         """Answer a handshake."""
@@ -135,61 +153,69 @@ class Node:
             settings=settings,
             clock=self.sessions.clock,
             tickets=self._tickets,
+            counters=self._handshakes,
             open_documents=self.documents,
         )
 
-    def _learn(self, events: Sequence[AnyEvent]) -> None:
-        self._sockets.on_events(events)
 
-    def _degradations(self) -> Mapping[str, str]:
-        return {**self.background.degradations(), **self.documents.degradations()}
+class SocketEvents:
+    """The sockets of a node as an ``EventConsumer``."""
 
-    def _traffic(self) -> int:
-        statistics = self._sockets.statistics()
-        return statistics.bytes_in + statistics.bytes_out
+    def __init__(self, sockets: SessionWebSocketHandler) -> None:
+        self._sockets = sockets
+
+    async def consume(self, partition: int, events: Sequence[LoggedEvent]) -> None:
+        """End the sockets of sessions that others have ended."""
+        del partition
+        self._sockets.on_events([logged.event for logged in events])
+
+    async def gap(self, partition: int, first_missing: int, last_missing: int) -> None:
+        """Whatever was missed, storage knows how the sessions stand now."""
+        del first_missing, last_missing
+        self._sockets.on_gap(partition)
 
 
 def welcome(document: str) -> Mapping[str, Any] | None:
     """What the demo's document begins with."""
-    return {"content": WELCOME} if document == "demo/welcome" else None
+    return {"content": WELCOME.read_text(encoding="utf-8")} if document == "demo/welcome" else None
 
 
 class BackgroundTasks:
-    """Work in the background that never ends: what fails is reported, and begun again after a while."""
+    """Work that goes on until it is stopped: if it fails, that is reported, and it is started again after a pause."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._failed: dict[str, datetime] = {}
 
     def degradations(self) -> Mapping[str, str]:
-        """The chores that failed lately, and when: what health calls degraded."""
+        """The tasks that failed within ``ALARM``, and when."""
         since = self._now() - ALARM
         return {name: f"failed at {at:%H:%M:%S}Z" for name, at in self._failed.items() if at > since}
 
     @asynccontextmanager
-    async def at_work(self, background: Mapping[str, Chore]) -> AsyncGenerator[None]:
-        """Do all of them until the block is left."""
+    async def at_work(self, works: Mapping[str, Work]) -> AsyncGenerator[None]:
+        """Run all of them, each by its name, until this is left."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._keep_doing(name, chore)) for name, chore in background.items()]
+                tasks = [group.create_task(self._keep_doing(name, work)) for name, work in works.items()]
                 try:
                     yield
                 finally:
                     for task in tasks:
                         task.cancel()
         except BaseExceptionGroup as failures:
-            # No chore raises, so this is what the block raised, wrapped up by the group.
+            # No task of ours raises, so this is what the block raised, wrapped up by the group.
             raise failures.exceptions[0] from None
 
-    async def _keep_doing(self, name: str, chore: Chore) -> None:
+    async def _keep_doing(self, name: str, work: Work) -> None:
         pause = FIRST_PAUSE_SECONDS
         while True:
             begun = self._now()
             try:
-                await chore()
+                await work()
             except Exception:  # noqa: BLE001  # whatever it was, the next try may succeed
                 self._failed[name] = self._now()
-                _log.exception("chore_failed", chore=name, next_try_in_seconds=pause)
+                _log.exception("background_task_failed", task=name, next_try_in_seconds=pause)
                 if _is_cancelled():
                     return
             else:
@@ -200,6 +226,6 @@ class BackgroundTasks:
 
 
 def _is_cancelled() -> bool:
-    # A chore that is cancelled and fails meanwhile raises the failure: that must not pass for a wish to go on.
+    # A task that is cancelled and fails meanwhile raises the failure: that must not pass for a wish to go on.
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -24,7 +24,7 @@ from roomkey.transports.picows import websocket_protocol
 _log = structlog.get_logger("roomkey.server")
 
 RESERVED_FILES: Final = 64
-"""Open files that are not connections: the storage, logs, sockets that listen."""
+"""Number of open files kept free for everything but connections: storage, logs, listening sockets."""
 
 FORCED: Final = 1
 """The exit code after a second signal."""
@@ -35,7 +35,7 @@ def serve(config: Config) -> int:
     Run until a signal, and return the exit code: 0 after an orderly end, 1 after one that was forced.
 
     Raises:
-        ConfigurationError: If it cannot start as configured; nothing was listened to then.
+        ConfigurationError: If the server cannot start as configured; no connection was accepted then.
     """
     logs.configure(config.log)
     for warning in config.warnings:
@@ -63,7 +63,7 @@ async def _until_stopped(node: Node, server: uvicorn.Server, listener: socket.so
     """
     Serve until a signal. The first one drains sockets and then finishes requests; the second cuts that short.
 
-    Storage is open throughout, and closed after everyone who uses it.
+    Storage stays open until this returns.
     """
     asked, forced = asyncio.Event(), asyncio.Event()
 
@@ -93,10 +93,10 @@ async def _until_stopped(node: Node, server: uvicorn.Server, listener: socket.so
 @contextmanager
 def listening(settings: ServerSettings) -> Generator[socket.socket]:
     """
-    A socket that listens where ``settings`` say.
+    A socket that listens on the address and port of ``settings``.
 
     Raises:
-        ConfigurationError: If the address is not ours or the port is taken.
+        ConfigurationError: If the address is not one of this machine or the port is taken.
     """
     address = (settings.host, settings.port)
     try:
@@ -113,10 +113,10 @@ def listening(settings: ServerSettings) -> Generator[socket.socket]:
 
 def _calm_the_collector() -> None:
     """
-    Look for reference cycles rarely: requests, frames and sessions make next to none.
+    Collect reference cycles rarely: requests, frames and sessions make next to none.
 
-    What exists by now stays for ever and is not looked at again. With the interpreter's own thresholds a full
-    pass over all sessions comes with every few thousand requests.
+    Objects that exist by now are never collected. With the interpreter's own thresholds a full pass over all
+    sessions would come with every few thousand requests.
     """
     gc.collect()
     gc.freeze()
@@ -124,7 +124,7 @@ def _calm_the_collector() -> None:
 
 
 def raise_file_limit() -> int | None:
-    """Allow as many open files as the system lets us, for each socket is one; returns how many that are."""
+    """Raise the limit on open files as far as the system allows, and return it; ``None`` if there is none."""
     try:
         import resource  # noqa: PLC0415  # does not exist on Windows
     except ImportError:
@@ -155,7 +155,7 @@ def _uvicorn_config(node: Node, open_files: int | None) -> uvicorn.Config:
         most = max(open_files - RESERVED_FILES, 1)
     config = uvicorn.Config(
         node.app,
-        lifespan="off",  # the node is running before anyone is let in
+        lifespan="off",  # the node is running before connections are accepted
         http=http_protocol(node.config.http),
         ws=websocket_protocol(node, node.config.websocket),
         log_config=None,
@@ -198,14 +198,14 @@ def _greet(config: Config, listener: socket.socket) -> None:
 def _warn_of_development() -> None:
     red, plain = ("\033[1;31m", "\033[0m") if sys.stderr.isatty() else ("", "")
     text = (
-        "--dev: anyone who reaches this machine may create, read and revoke every session, and sessions may "
-        "write everywhere. Not for production."
+        "--dev: everyone who can connect may create, read and revoke every session, and sessions may write "
+        "everywhere. Not for production."
     )
     print(f"{red}{text}{plain}", file=sys.stderr, flush=True)  # noqa: T201  # must be seen whatever is logged
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn, except that signals and greetings are ours."""
+    """uvicorn without its own signal handlers and greetings."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -213,11 +213,11 @@ class _Uvicorn(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave them alone: uvicorn would raise them again at the end, and so never exit with 0."""
+        """Do nothing: uvicorn would raise the signals again at the end, and so never exit with 0."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that we listen as soon as we do."""
+        """Call ``ready`` once the server accepts connections."""
         await super().startup(sockets)
         self._ready()
 

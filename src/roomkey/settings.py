@@ -1,7 +1,7 @@
 """
-How what people write in a file, in the environment or on a command line becomes typed settings.
+Turns text from a file, the environment or the command line into typed settings.
 
-Nothing here stops at the first mistake: whoever reads settings hands in a list, and every problem lands in it.
+Reading does not stop at the first mistake: every problem is added to a list that the caller passes in.
 """
 
 import json
@@ -20,18 +20,18 @@ from msgspec.structs import replace
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZE_UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _NOTHING: Final = frozenset({"none", "off", "never", ""})
-"""How text says that an optional setting is switched off."""
+"""Texts that switch an optional setting off."""
 
 S = TypeVar("S", bound=Struct)
 
 
 class SourcedValue(Struct, frozen=True):
-    """A value that somebody wrote, and where: ``source`` is a flag, a variable, or the name of a file."""
+    """A value and where it was set: ``source`` is a flag, a variable, or the name of a file."""
 
     value: Any
     source: str
     as_text: bool = False
-    """Whether the source knows text only, so that ``3000`` may be a number and ``a,b`` a list."""
+    """Whether the source has only text, so that ``3000`` may be a number and ``a,b`` a list."""
 
 
 def duration(value: Any) -> timedelta:
@@ -67,7 +67,7 @@ def size(value: Any) -> int:
 
 
 def in_words(value: Any) -> str:
-    """How a setting is shown: as it could have been written."""
+    """The value of a setting as text that could be read again."""
     match value:
         case None:
             return "off"
@@ -85,10 +85,10 @@ def in_words(value: Any) -> str:
 
 def read(start: S, section: str, given: Mapping[str, SourcedValue], problems: list[str]) -> S:
     """
-    ``start`` with every field replaced that ``given`` names; what is wrong with them is added to ``problems``.
+    ``start`` with the fields replaced that ``given`` names; their problems are added to ``problems``.
 
-    Fields that are durations, sizes (their names end in ``_bytes``), paths, lists and records are read
-    from their usual notations.
+    Durations, sizes (fields whose names end in ``_bytes``), paths, lists and records are read from their usual
+    notations.
     """
     hints = get_type_hints(type(start))
     changes: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def read(start: S, section: str, given: Mapping[str, SourcedValue], problems: li
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """``, did you mean X?`` if something known is spelt much like ``name``, or nothing."""
+    """``, did you mean X?`` if a known name is spelt much like ``name``, else an empty text."""
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]}?" if close else ""
 

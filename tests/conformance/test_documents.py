@@ -5,15 +5,18 @@
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.backends.memory.documents import MemoryDocumentStore
-from roomkey.ports import DocumentStore
+from roomkey.ports import PLAIN_RECORDS, DocumentStore, RecordCodec
 from roomkey.testing.documents import DocumentStoreConformance
 from tests.support.document_file import document_faults
+from tests.support.lmdb_file import damaged
+from tests.support.sealed_records import SealedRecords
 
 
 class TestMemoryDocumentStore(DocumentStoreConformance):
@@ -23,6 +26,7 @@ class TestMemoryDocumentStore(DocumentStoreConformance):
 
 class TestFileSystemDocumentStore(DocumentStoreConformance):
     durable = True
+    codec: ClassVar[RecordCodec] = PLAIN_RECORDS
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> Generator[None]:
@@ -30,11 +34,12 @@ class TestFileSystemDocumentStore(DocumentStoreConformance):
         self.sound = True
         yield
         if self.sound:
-            assert document_faults(self.path) == []
+            assert document_faults(self.path, self.codec) == []
 
     def open(self) -> FileSystemDocumentStore:
         # The smallest map, so that it grows within the tests; not forced to the disk, so that they are quick.
-        return FileSystemDocumentStore(self.path, FileSystemSettings(map_size=128 * 1024, durable=False))
+        settings = FileSystemSettings(map_size=128 * 1024, durable=False)
+        return FileSystemDocumentStore(self.path, settings, codec=self.codec)
 
     async def corrupt(self, store: DocumentStore, name: str) -> bool:
         assert isinstance(store, FileSystemDocumentStore)
@@ -46,5 +51,9 @@ class TestFileSystemDocumentStore(DocumentStoreConformance):
             assert key is not None
             record = transaction.get(key, db=file.tables.documents)
             assert record is not None
-            transaction.put(key, record[:10] + b"\xc1" + record[11:], db=file.tables.documents)
+            transaction.put(key, damaged(record, 10), db=file.tables.documents)
         return True
+
+
+class TestSealedFileSystemDocumentStore(TestFileSystemDocumentStore):
+    codec = SealedRecords()

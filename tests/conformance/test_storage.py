@@ -5,6 +5,7 @@
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,9 +13,10 @@ from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.layout import user_prefix
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.domain.session import SessionId
-from roomkey.ports import SessionStorage
+from roomkey.ports import PLAIN_RECORDS, RecordCodec, SessionStorage
 from roomkey.testing.storage import StorageConformance
-from tests.support.lmdb_file import index_faults
+from tests.support.lmdb_file import damaged, index_faults
+from tests.support.sealed_records import SealedRecords
 
 
 class TestMemorySessionStorage(StorageConformance):
@@ -30,6 +32,7 @@ class TestMemorySessionStorage(StorageConformance):
 
 class TestFileSystemSessionStorage(StorageConformance):
     durable = True
+    codec: ClassVar[RecordCodec] = PLAIN_RECORDS
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> Generator[None]:
@@ -37,11 +40,12 @@ class TestFileSystemSessionStorage(StorageConformance):
         self.sound = True
         yield
         if self.sound:
-            assert index_faults(self.path) == []
+            assert index_faults(self.path, self.codec) == []
 
     def open(self) -> FileSystemSessionStorage:
         # The smallest map, so that it grows within the tests; not forced to the disk, so that they are quick.
-        return FileSystemSessionStorage(self.path, FileSystemSettings(map_size=128 * 1024, durable=False))
+        settings = FileSystemSettings(map_size=128 * 1024, durable=False)
+        return FileSystemSessionStorage(self.path, settings, codec=self.codec)
 
     async def lose_index(self, storage: SessionStorage, user_id: str) -> bool:
         assert isinstance(storage, FileSystemSessionStorage)
@@ -62,5 +66,9 @@ class TestFileSystemSessionStorage(StorageConformance):
         with file.environment.begin(write=True) as transaction:
             value = transaction.get(id.encode(), db=file.tables.sessions)
             assert value is not None
-            transaction.put(id.encode(), value[:20] + b"\xc1" + value[21:], db=file.tables.sessions)
+            transaction.put(id.encode(), damaged(value, 20), db=file.tables.sessions)
         return True
+
+
+class TestSealedFileSystemSessionStorage(TestFileSystemSessionStorage):
+    codec = SealedRecords()

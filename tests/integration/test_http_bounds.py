@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
+from roomkey.transports import BODY_DEADLINE
 from roomkey.transports.http import HttpSettings, http_protocol
 from tests.support.rawsocket import Door, RawClient, connected, serving
 
@@ -49,6 +51,21 @@ async def test_a_head_that_trickles_is_a_408() -> None:
 async def test_a_body_that_does_not_come_is_a_408() -> None:
     async with bounded() as port, connected(port) as client, asyncio.timeout(5):
         assert await status(client, POST, b"hel") == 408
+
+
+async def test_an_application_knows_that_its_server_has_a_deadline_for_bodies() -> None:
+    extensions: list[object] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        extensions.append(scope["extensions"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with serving("picows", Door(), app=app) as port, connected(port) as client, asyncio.timeout(5):
+        for _ in range(2):
+            assert await status(client, GET) == 204
+
+    assert extensions == [{BODY_DEADLINE: {}}] * 2
 
 
 async def test_a_further_request_has_a_deadline_of_its_own() -> None:

@@ -11,12 +11,12 @@ from starlette.applications import Starlette
 import roomkey
 from roomkey.config import Config
 from roomkey.errors import ConfigurationError
-from roomkey.mount import Rooms
+from roomkey.mount import RoomkeyApp
 
 PATIENCE_SECONDS = 5
 
 
-def rooms_in(folder: Path) -> Rooms:
+def rooms_in(folder: Path) -> RoomkeyApp:
     return roomkey.asgi(storage={"url": f"lmdb://{folder}"}, server={"dev": True})
 
 
@@ -33,6 +33,17 @@ async def test_without_a_lifespan_it_starts_with_the_first_request(tmp_path: Pat
 
     assert [answer.status_code for answer in answers] == [201] * 5
     assert answers[0].json()["websocket_url"] == "ws://host/rooms/ws"
+
+
+async def test_sockets_are_opened_at_the_path_that_is_configured_below_the_mount() -> None:
+    rooms = roomkey.asgi(storage={"url": "memory"}, server={"dev": True}, realtime={"path": "/live"})
+    host = Starlette()
+    host.mount("/rooms", rooms)
+
+    async with client_of(host) as client:
+        answer = await client.post("/rooms/sessions", json={"user_id": "ada"})
+
+    assert answer.json()["websocket_url"] == "ws://host/rooms/live"
 
 
 def test_what_started_by_itself_ends_with_its_loop_and_starts_again_in_another(tmp_path: Path) -> None:

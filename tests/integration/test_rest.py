@@ -12,6 +12,8 @@ from starlette.routing import Mount
 
 from roomkey.api.operations import ApiSettings
 from roomkey.domain.policy import OnCap, SessionPolicy
+from roomkey.transports import BODY_DEADLINE
+from tests.support.loops import in_no_time
 from tests.support.rest import Rest, call, served
 
 HOUR = timedelta(hours=1)
@@ -182,6 +184,24 @@ async def test_sockets_are_opened_where_the_operator_says() -> None:
     created = await rest.call("POST", "/sessions", token=rest.service, json={"user_id": "a"})
 
     assert created.json["websocket_url"] == "wss://rooms.example.org/live/ws"
+
+
+@pytest.mark.parametrize(
+    ("public_url", "expected"),
+    [
+        ("https://rooms.example.org", "wss://rooms.example.org/mounted/ws"),
+        ("https://rooms.example.org/", "wss://rooms.example.org/ws"),
+        ("https://rooms.example.org/live", "wss://rooms.example.org/live/ws"),
+    ],
+)
+async def test_an_origin_of_the_operator_is_completed_by_the_mount_and_a_whole_address_is_not(
+    public_url: str, expected: str
+) -> None:
+    rest = Rest(settings=ApiSettings(public_url=public_url))
+
+    created = await rest.call("POST", "/sessions", token=rest.service, json={"user_id": "a"}, root="/mounted")
+
+    assert created.json["websocket_url"] == expected
 
 
 async def test_over_tls_sockets_are_opened_over_tls() -> None:
@@ -376,7 +396,7 @@ async def test_a_ticket_opens_one_handshake() -> None:
     answer = await rest.call("POST", "/sessions/me/tickets", token=issued.token)
 
     assert (answer.status, answer.json["expires_in"]) == (200, 30)
-    redeemed = [rest.tickets.redeem(answer.json["ticket"], rest.clock.now()) for _ in range(2)]
+    redeemed = [await rest.tickets.redeem(answer.json["ticket"]) for _ in range(2)]
     assert redeemed == [issued.id, None]
 
 
@@ -731,3 +751,40 @@ async def test_a_real_server_answers_as_many_as_come_at_once() -> None:
 async def _in_parts(*parts: bytes) -> AsyncIterator[bytes]:
     for each in parts:
         yield each
+
+
+# --- bodies that are late -----------------------------------------------------------------------------
+
+
+async def create_slowly(rest: Rest, seconds: float, **scope: Any) -> int:
+    """The status that a session gets whose body comes after ``seconds``."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(seconds)
+        return {"type": "http.request", "body": b'{"user_id":"a"}'}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {"host": "x", "content-type": "application/json", "authorization": f"Bearer {rest.service}"}
+    request = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/sessions",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    await rest.app({**request, **scope}, receive, send)
+    return sent[0]["status"]
+
+
+@in_no_time
+async def test_a_body_has_a_deadline_here_unless_the_server_has_one() -> None:
+    rest = Rest(settings=ApiSettings(body_timeout=timedelta(seconds=20)))
+
+    assert await create_slowly(rest, 19) == 201
+    assert await create_slowly(rest, 21) == 408
+    assert await create_slowly(rest, 21, extensions={"tls": {}}) == 408
+    assert await create_slowly(rest, 21, extensions={BODY_DEADLINE: {}}) == 201

@@ -181,3 +181,88 @@ async def test_who_hangs_up_while_it_joins_leaves_nothing_behind() -> None:
         await settle(node)
 
         assert node.remembered() == {"peers": 0, "ledgers": 1, "rooms": 0, "presence": 0}
+
+
+@in_no_time
+async def test_whoever_joins_again_while_others_write_hears_everything_once() -> None:
+    node = Node(broker=SlowBroker([3]))
+    async with node.at_work():
+        writer, reader = await node.client(), await node.client("bob")
+        for caller in (writer, reader):
+            caller.whisper("subscribe", {"document": "d"})
+        await settle(node)
+
+        reader.whisper("subscribe", {"document": "d"})
+        for number in range(8):
+            writer.whisper("realtime_edit", {"document": "d", "text": str(number)})
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await settle(node)
+
+        assert texts(reader) == [str(number) for number in range(8)]
+
+
+def told_positions(node: Node, caller: Caller) -> list[tuple[str, int]]:
+    """What the next position check tells the caller."""
+    caller.news()
+    node.pass_time(seconds=node.settings.position_interval.total_seconds())
+    positions = [each["payload"]["position"] for each in caller.news() if each["message_type"] == "position"]
+    return [(position["epoch"], position["offset"]) for position in positions]
+
+
+@in_no_time
+async def test_members_are_told_where_the_room_stands_after_the_broker_has_begun_anew() -> None:
+    broker = SlowBroker([0])
+    node = Node(broker=broker)
+    async with node.at_work():
+        member, joiner = await node.member(), await node.client("bob")
+        node.pass_time(seconds=0)
+        member.edit("x")
+        former = told_positions(node, member)
+        broker.inner = LocalBroker(RealtimeSettings(), node.clock)
+
+        joiner.say("subscribe", {"document": "d"})
+        at_the_beginning = told_positions(node, member)
+        joiner.edit("y")
+        after_one = told_positions(node, member)
+
+        epoch = (await broker.inner.since("d", None)).position.epoch
+        assert [offset for _, offset in former] == [1]
+        assert at_the_beginning == []
+        assert after_one == [(epoch, 1)]
+
+
+@in_no_time
+async def test_who_joins_changes_nothing_about_what_members_are_told_of_the_position() -> None:
+    node = Node(broker=SlowBroker([0]))
+    async with node.at_work():
+        member, joiner = await node.member(), await node.client("bob")
+        node.pass_time(seconds=0)
+        member.edit("x")
+        before = told_positions(node, member)
+
+        joiner.say("subscribe", {"document": "d"})
+
+        assert len(before) == 1
+        assert told_positions(node, member) == []
+
+
+@in_no_time
+async def test_an_answer_that_was_overtaken_by_what_was_published_does_not_set_the_position_back() -> None:
+    broker = SlowBroker([3])
+    node = Node(broker=broker)
+    async with node.at_work():
+        writer, joiner = await node.client(), await node.client("bob")
+        writer.whisper("subscribe", {"document": "d"})
+        await settle(node)
+        node.pass_time(seconds=0)
+
+        writer.whisper("realtime_edit", {"document": "d", "text": "x"})
+        joiner.whisper("subscribe", {"document": "d"})
+        for _ in range(11):
+            await asyncio.sleep(0)
+        for number in range(2):
+            await broker.inner.publish("d", b'"payload":{"text":"%d"' % number, origin="elsewhere")
+        await settle(node)
+
+        assert [offset for _, offset in told_positions(node, writer)] == [3]

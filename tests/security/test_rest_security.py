@@ -326,17 +326,6 @@ async def test_a_suspended_session_opens_nothing_until_it_is_resumed() -> None:
     assert resumed.status == 200
 
 
-async def test_a_session_that_misbehaved_too_often_is_ended() -> None:
-    rest = Rest(settings=ApiSettings(max_violations=3))
-    issued = await rest.session()
-    for _ in range(3):
-        await rest.sessions.record_violation(issued.id, "flood")
-
-    answers = [await rest.call("GET", "/sessions/me", token=issued.token) for _ in range(2)]
-
-    assert [(answer.status, answer.code) for answer in answers] == [(410, "session_invalidated")] * 2
-
-
 # --- hostile input ------------------------------------------------------------------------------------
 
 HOSTILE: list[Any] = [

@@ -19,6 +19,7 @@ from roomkey.backends.lmdb.documents.layout import (
     Part,
     size_class,
 )
+from roomkey.ports import PLAIN_RECORDS, RecordCodec, RecordKind
 
 Contents = dict[str, dict[bytes, bytes]]
 
@@ -34,9 +35,9 @@ def contents_of(directory: Path) -> Contents:
             }
 
 
-def document_faults(directory: Path) -> list[str]:
+def document_faults(directory: Path, codec: RecordCodec = PLAIN_RECORDS) -> list[str]:
     """Rows that belong to nothing, and what records say that is not there."""
-    contents = contents_of(directory)
+    contents = _decoded(contents_of(directory), codec)
     entries = {DOCUMENT.unpack(key)[0]: decode_document(value) for key, value in contents["documents"].items()}
     swept = [ROW.unpack(key) for key in contents["orphans"]]
     faults = _names(contents, entries) + _backlog(contents, entries)
@@ -53,6 +54,29 @@ def document_faults(directory: Path) -> list[str]:
         and not any(owner == number and first <= upto for owner, upto in swept)
     ]
     return faults
+
+
+def _decoded(contents: Contents, codec: RecordCodec) -> Contents:
+    """The contents with their records as they were before they were encoded."""
+    kinds = {"documents": RecordKind.DOCUMENT, "updates": RecordKind.UPDATES, "versions": RecordKind.VERSION}
+    decoded = contents | {
+        table: {key: codec.decode(kind, key, 0, value) for key, value in contents[table].items()}
+        for table, kind in kinds.items()
+    }
+    pieces = contents["pieces"].items()
+    uptos = {DOCUMENT.unpack(key)[0]: decode_document(value).upto for key, value in decoded["documents"].items()}
+    decoded["pieces"] = {
+        key: codec.decode(RecordKind.CONTENT, key, _age(PIECE.unpack(key), uptos), value)
+        for key, value in pieces
+        if PIECE.unpack(key)[0] in uptos  # what is left of a deleted document is not read any more
+    }
+    return decoded
+
+
+def _age(piece: tuple[int, int, int, int], uptos: dict[int, int]) -> int:
+    """The version that a piece was encoded with."""
+    number, part, _, _ = piece
+    return 0 if part == Part.VERSION else uptos[number]
 
 
 def _names(contents: Contents, entries: dict[int, DocumentEntry]) -> list[str]:

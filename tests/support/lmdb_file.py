@@ -12,9 +12,10 @@ from roomkey.backends.lmdb.commit import stored
 from roomkey.backends.lmdb.file import Tables
 from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, UserEntry, micros, time_key, user_prefix
 from roomkey.domain.lifecycle import deadline
+from roomkey.ports import PLAIN_RECORDS, RecordCodec, RecordKind
 
 
-def index_faults(directory: Path) -> list[str]:
+def index_faults(directory: Path, codec: RecordCodec = PLAIN_RECORDS) -> list[str]:
     """Entries of indexes that point at nothing or at the wrong place, and records that an index lacks."""
     with lmdb.Environment(str(directory), max_dbs=len(Tables._fields), readonly=True, map_size=2**34) as environment:
         tables = Tables(*(environment.open_db(name.encode(), create=False) for name in Tables._fields))
@@ -25,7 +26,8 @@ def index_faults(directory: Path) -> list[str]:
             }
     expected: dict[str, set[bytes]] = {"users": set(), "deadlines": set(), "ended": set()}
     faults: list[str] = []
-    for key, value in contents["sessions"].items():
+    for key, sealed in contents["sessions"].items():
+        value = codec.decode(RecordKind.SESSION, key, 0, sealed)
         found = stored(value)
         session = found.session
         if session.id.encode() != key:
@@ -61,3 +63,9 @@ def holding_the_lock(path: Path) -> Generator[None]:
         finally:
             assert child.stdin is not None
             child.stdin.close()
+
+
+def damaged(record: bytes, place: int) -> bytes:
+    """A record with one byte that is neither what it was nor anything in msgpack."""
+    byte = b"\xc1" if record[place] != 0xC1 else b"\xc0"
+    return record[:place] + byte + record[place + 1 :]

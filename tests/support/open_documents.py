@@ -9,7 +9,9 @@ from typing import Any, Self
 
 from pycrdt import Doc, Map, Text, TransactionEvent
 
+from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
 from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
@@ -21,7 +23,7 @@ from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import Outbox
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.testing.clock import ManualClock
 from roomkey.wire import lib0
 from tests.support.sockets import NOON, FakeSessions, FakeSocket, Turns
@@ -291,7 +293,8 @@ class House:
                 handshake_burst=1_000_000, max_connections_per_session=1_000, max_outbox_bytes=max_outbox_bytes
             ),
             clock=self.clock,
-            tickets=Tickets(),
+            tickets=Tickets(MemoryOneTime(self.clock, TICKET_LIMITS)),
+            counters=MemoryCounters(self.clock),
             open_documents=self.open_documents,
             schedule=self.turns,
         )
@@ -364,9 +367,9 @@ class House:
             await self.settle()
             return document
 
-    def attend(self, document: Document) -> "Listener":
+    def attend(self, document: Document, address: bytes = b"") -> "Listener":
         """Somebody in the document who only listens."""
-        return Listener(self, document)
+        return Listener(self, document, address)
 
     # --- editors --------------------------------------------------------------------------------------
 
@@ -405,9 +408,8 @@ class House:
 class Listener:
     """An ``Subscriber`` that notes what it is told."""
 
-    address = b""
-
-    def __init__(self, house: House, document: Document) -> None:
+    def __init__(self, house: House, document: Document, address: bytes) -> None:
+        self.address = address
         self.box = Outbox(lambda: None)
         self.box.socket = self.socket = FakeSocket()
         self.told: list[str] = []

@@ -18,14 +18,16 @@ from roomkey.api.app import create_app
 from roomkey.api.operations import ApiSettings
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.service import DocumentService
 from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
+from roomkey.health import Health
 from roomkey.ports import Clock
 from roomkey.security.apikeys import ApiKey, ApiKeys, mint
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.sessions.manager import SessionManager
 from roomkey.testing.clock import ManualClock
 
@@ -129,7 +131,7 @@ class Rest:
         self.clock = ManualClock(START)
         self.storage = MemorySessionStorage()
         self.sessions = SessionManager(self.storage, policy=policy, clock=self.clock)
-        self.tickets = Tickets()
+        self.tickets = Tickets(MemoryOneTime(self.clock, TICKET_LIMITS))
         self.admin, admin_digest = mint()
         self.service, service_digest = mint()
         self.draining = False
@@ -137,6 +139,7 @@ class Rest:
         self.app = create_app(
             self.sessions,
             documents=None if open_documents is None else DocumentService(open_documents),
+            health=Health(self.sessions, documents=open_documents),
             settings=settings,
             keys=keys,
             tickets=self.tickets,

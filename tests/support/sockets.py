@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from roomkey.backends.memory.counters import MemoryCounters
+from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Grants
 from roomkey.domain.lifecycle import NEXT_STATE, apply, overdue
 from roomkey.domain.session import (
@@ -26,13 +28,13 @@ from roomkey.errors import Expired as ExpiredError
 from roomkey.errors import Invalidated as InvalidatedError
 from roomkey.errors import InvalidToken, RoomkeyError
 from roomkey.errors import Suspended as SuspendedError
-from roomkey.ports import Broker
+from roomkey.ports import Broker, Counters
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.testing.clock import ManualClock
 from roomkey.wire.frame import Frame
 
@@ -232,11 +234,12 @@ class FakeSessions:
 class Node:
     """A ``SessionWebSocketHandler`` on a loop, a clock and sessions in the hands of the test."""
 
-    def __init__(self, *, broker: Broker | None = None, **settings: Any) -> None:
+    def __init__(self, *, broker: Broker | None = None, counters: Counters | None = None, **settings: Any) -> None:
         self.clock = ManualClock(NOON)
         self.turns = Turns()
         self.sessions = FakeSessions(self.clock)
-        self.tickets = Tickets()
+        self.tickets = Tickets(MemoryOneTime(self.clock, TICKET_LIMITS))
+        self.counters = MemoryCounters(self.clock) if counters is None else counters
         self.settings = RealtimeSettings(**settings)
         self.handler = SessionWebSocketHandler(
             self.sessions,
@@ -244,6 +247,7 @@ class Node:
             clock=self.clock,
             tickets=self.tickets,
             broker=broker,
+            counters=self.counters,
             schedule=self.turns,
         )
         self.sessions.listener = self.handler.on_events

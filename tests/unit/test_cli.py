@@ -51,6 +51,8 @@ def test_help_names_every_command_and_the_exit_codes(capsys: Capture) -> None:
         ("serve", "--config", "nowhere.toml"),
         ("serve", "--storage", "redis"),
         ("serve", "--storage", "cloud"),
+        ("serve", "--documents", "cloud"),
+        ("documents", "list", "--documents", "lmdb:///srv/notes"),
         ("serve", "--host", "0.0.0.0"),
         ("serve", "--set", "sessions.cap"),
         ("serve", "--set", "sessions.cap=none"),
@@ -171,6 +173,38 @@ def test_the_doctor_notices_a_data_directory_that_is_a_file(capsys: Capture, tmp
 
     assert code == Exit.FAILED
     assert "is not a directory" in capsys.readouterr().out
+
+
+def test_the_doctor_looks_at_the_storage_of_documents_if_it_is_another_one(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("")
+
+    code = run("doctor", "--port", "0", "--storage", "memory", "--documents", f"lmdb://{tmp_path / 'notes'}", "--json")
+
+    findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert code == Exit.FAILED
+    assert findings["storage"]["observed"] == "memory://: a restart loses all sessions"
+    assert findings["documents: data directory"]["observed"] == f"{tmp_path / 'notes'} is not a directory"
+    assert "--documents" in findings["documents: data directory"]["advice"]
+
+
+def test_the_doctor_mentions_a_storage_of_both_once(capsys: Capture) -> None:
+    run("doctor", "--port", "0", "--storage", "memory", "--documents", "memory", "--json")
+
+    (finding,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"].endswith("storage")]
+    assert finding["observed"] == "memory://: a restart loses all sessions and documents"
+
+
+def test_config_shows_where_documents_are_stored(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOMKEY_STORAGE_DOCUMENTS", "lmdb:///srv/notes")
+
+    run("config", "--json")
+    by_variable = json.loads(capsys.readouterr().out)
+    run("config", "--documents", "memory", "--json")
+    by_flag = json.loads(capsys.readouterr().out)
+
+    shown = {"name": "storage.documents", "value": "lmdb:///srv/notes", "source": "ROOMKEY_STORAGE_DOCUMENTS"}
+    assert shown in by_variable
+    assert {"name": "storage.documents", "value": "memory", "source": "--documents"} in by_flag
 
 
 def test_a_server_that_is_away_is_exit_code_3(capsys: Capture, taken_port: int) -> None:

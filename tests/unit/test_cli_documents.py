@@ -45,10 +45,11 @@ def run(tmp_path: Path) -> Run:
     return lambda *arguments: main(("documents", *arguments, "--storage", storage))
 
 
-async def _furnish(storage: str) -> None:
-    node = Node(load(None, {"storage.url": SourcedValue(storage, "test")}, environment={}))
+async def _furnish(storage: str, apart: str = "same") -> None:
+    given = {"storage.url": SourcedValue(storage, "test"), "storage.documents": SourcedValue(apart, "test")}
+    node = Node(load(None, given, environment={}))
     documents = DocumentService(node.documents)
-    async with node.documents.store, node.documents.at_work():
+    async with node.at_work():
         for words in ("one", "one two"):
             await _say(documents, "notes/today", words)
             await documents.keep_version("notes/today", f"after {words}", AUTHOR)
@@ -236,3 +237,26 @@ def test_a_server_that_is_away_is_exit_code_3(capsys: Capture) -> None:
 
     assert code == Exit.AWAY
     assert "no answer from http://127.0.0.1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["flag", "variable", "file"])
+def test_documents_that_are_stored_apart_from_sessions_are_found_there(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    sessions, notes = f"lmdb://{tmp_path / 'sessions'}", f"lmdb://{tmp_path / 'notes'}"
+    asyncio.run(_furnish(sessions, notes))
+    if way == "variable":
+        monkeypatch.setenv("ROOMKEY_STORAGE_DOCUMENTS", notes)
+    (tmp_path / "apart.toml").write_text(f'[storage]\ndocuments = "{notes}"')
+    more = {"flag": ("--documents", notes), "variable": (), "file": ("--config", str(tmp_path / "apart.toml"))}[way]
+
+    code = main(("documents", "list", "--json", "--storage", sessions, *more))
+    apart = printed(capsys)["documents"]
+    monkeypatch.delenv("ROOMKEY_STORAGE_DOCUMENTS", raising=False)
+    main(("documents", "list", "--json", "--storage", sessions))
+    together = printed(capsys)["documents"]
+
+    assert code == Exit.DONE
+    assert [document["name"] for document in apart] == ["notes/today", "other"]
+    assert together == []
+    assert not (tmp_path / "notes" / "data.mdb").exists()  # sessions are not there

@@ -131,6 +131,68 @@ def test_a_storage_that_nobody_knows_is_refused() -> None:
     assert "'cloud'" in problem
 
 
+def test_documents_are_stored_with_the_sessions_unless_something_else_is_said(tmp_path: Path) -> None:
+    apart = configured('[storage]\nurl = "memory"\ndocuments = "lmdb:///srv/notes"', folder=tmp_path)
+    by_variable = configured(
+        environment={"SESSION_STORAGE": "lmdb:///srv/rooms", "ROOMKEY_STORAGE_DOCUMENTS": "memory"}
+    )
+    together = configured(environment={"SESSION_STORAGE": "lmdb:///srv/rooms"})
+
+    assert (apart.storage.location, apart.storage.documents_location) == ("memory://", "lmdb:///srv/notes")
+    assert (by_variable.storage.location, by_variable.storage.documents_location) == ("lmdb:///srv/rooms", "memory://")
+    assert (together.storage.location, together.storage.documents_location) == ("lmdb:///srv/rooms",) * 2
+
+
+def test_the_directory_of_files_is_that_of_documents_too() -> None:
+    environment = {"SESSION_STORAGE": "memory", "ROOMKEY_STORAGE_DOCUMENTS": "file"}
+
+    config = configured(environment={**environment, "ROOMKEY_STORAGE_DIRECTORY": "/srv/data"})
+
+    assert config.storage.folder is None
+    assert config.storage.documents_location == "lmdb:///srv/data"
+    assert config.storage.documents_folder == Path("/srv/data/documents")
+
+
+@pytest.mark.parametrize("documents", ["redis", "cloud", "cloud://somewhere", "lmdb://", "memory://x", "off"])
+def test_a_storage_of_documents_that_cannot_be_is_named_with_all_other_problems(documents: str) -> None:
+    problems = problems_of(environment={"SESSION_STORAGE": "cloud", "ROOMKEY_STORAGE_DOCUMENTS": documents})
+
+    assert [problem.partition(":")[0] for problem in problems] == ["storage.url", "storage.documents"]
+
+
+def test_a_storage_that_cannot_be_is_one_problem_if_documents_are_to_be_there_too() -> None:
+    (problem,) = problems_of(environment={"SESSION_STORAGE": "cloud", "ROOMKEY_STORAGE_DOCUMENTS": "same"})
+
+    assert problem.startswith("storage.url")
+
+
+@pytest.mark.parametrize(
+    "sessions", ["lmdb:///srv/documents", "lmdb:///srv/notes/../documents", "LMDB:///srv/documents/"]
+)
+def test_sessions_and_documents_may_not_be_stored_in_the_same_files(sessions: str) -> None:
+    (problem,) = problems_of(environment={"SESSION_STORAGE": sessions, "ROOMKEY_STORAGE_DOCUMENTS": "lmdb:///srv"})
+
+    assert problem.startswith("storage.documents")
+
+
+def test_sessions_and_documents_may_be_in_two_directories_of_one_storage_each() -> None:
+    environment = {"SESSION_STORAGE": "lmdb:///srv/rooms", "ROOMKEY_STORAGE_DOCUMENTS": "lmdb:///srv/notes"}
+
+    config = configured(environment=environment)
+
+    assert (config.storage.folder, config.storage.documents_folder) == (
+        Path("/srv/rooms"),
+        Path("/srv/notes/documents"),
+    )
+
+
+def test_schemes_may_be_written_in_capitals(tmp_path: Path) -> None:
+    config = configured(environment={"SESSION_STORAGE": f"LMDB://{tmp_path / 'data'}"})
+
+    assert config.storage.folder == tmp_path / "data"
+    assert config.master_key() is not None
+
+
 def test_two_variables_must_not_contradict_each_other() -> None:
     (problem,) = problems_of(environment={"SESSION_STORAGE": "memory", "ROOMKEY_STORAGE_URL": "file"})
 
@@ -204,9 +266,9 @@ def test_one_key_cannot_have_two_names() -> None:
 
 
 def test_what_holds_for_all_components_is_set_in_one_place(tmp_path: Path) -> None:
-    (problem,) = problems_of("[api]\nmax_violations = 3", folder=tmp_path)
+    (problem,) = problems_of("[api]\nallowed_origins = []", folder=tmp_path)
 
-    assert "set security.max_violations" in problem
+    assert "set security.allowed_origins" in problem
 
 
 def test_the_schema_of_a_message_type_stands_in_the_file_or_in_one_of_its_own(tmp_path: Path) -> None:

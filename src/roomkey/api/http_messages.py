@@ -2,22 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from roomkey.api import problems
-from roomkey.api.problems import (
-    BodyTooLarge,
-    MalformedRequest,
-    NotAcceptable,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from roomkey import problems
+from roomkey.errors import BodyTooLarge, MalformedRequest, NotAcceptable, RequestTimeout, UnsupportedMediaType
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -90,7 +84,8 @@ def empty_reply(status: int = 204, *extra: tuple[bytes, bytes]) -> Reply:
 def problem_reply(error: BaseException, *, instance: str | None = None) -> Reply:
     """The RFC 9457 problem that ``error`` is to the caller."""
     problem = problems.problem_of(error, instance=instance)
-    return Reply(problem.status, problems.encode(problem), [_PROBLEM, NO_STORE, *problems.headers_of(error)])
+    own = [(name.encode(), value.encode()) for name, value in problems.headers_of(error)]
+    return Reply(problem.status, problems.encode(problem), [_PROBLEM, NO_STORE, *own])
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -172,9 +167,11 @@ def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
     return max(said, default=(0, 0.0))[1]
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, within: timedelta) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, within: timedelta | None) -> bytes:
     """
     The whole body, refused before more than ``limit`` bytes are in memory, announced or not.
+
+    ``within`` is ``None`` if the server does not wait for ever: a deadline costs as much as a sixth of a request.
 
     Raises:
         BodyTooLarge, RequestTimeout, MalformedRequest: As they say.
@@ -185,59 +182,19 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, wi
         raise MalformedRequest("the header content-length must be a number")
     if announced is not None and (len(announced) > 18 or int(announced) > limit):
         raise BodyTooLarge(f"a body has at most {limit} bytes")
+    if within is None:
+        return await _read_all(receive, limit)
     try:
-        message = await _receive(receive, within)
-        body = message.get("body", b"")
-        if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
-            return body
         async with asyncio.timeout(within.total_seconds()):
-            return await _read_on(receive, message, limit)
+            return await _read_all(receive, limit)
     except TimeoutError:
         raise RequestTimeout("the body took too long") from None
 
 
-async def _receive(receive: Receive, within: timedelta) -> Message:
-    """
-    ``receive()`` under a deadline that is only set up when there is something to wait for.
-
-    A small body comes in one packet with its head, so there hardly ever is, and setting up a deadline costs
-    as much as a sixth of the whole request.
-    """
-    steps = receive().__await__()
-    try:
-        waits_for = next(steps)
-    except StopIteration as arrived:
-        return arrived.value
-    async with asyncio.timeout(within.total_seconds()):
-        return await _Begun(steps, waits_for)
-
-
-class _Begun:
-    """The rest of an awaitable whose first step has been taken."""
-
-    def __init__(self, steps: Generator[Any, Any, Message], waits_for: Any) -> None:
-        self._steps = steps
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, Message]:
-        # As `yield from` does (PEP 380): what is thrown in here, such as a cancellation, arrives where it waits.
-        waits_for = self._waits_for
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as error:  # noqa: BLE001  # everything is passed on
-                step = partial(self._steps.throw, error)
-            else:
-                step = partial(self._steps.send, sent)
-            try:
-                waits_for = step()
-            except StopIteration as arrived:
-                return arrived.value
-
-
-async def _read_on(receive: Receive, message: Message, limit: int) -> bytes:
+async def _read_all(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
         body += message.get("body", b"")
@@ -245,20 +202,19 @@ async def _read_on(receive: Receive, message: Message, limit: int) -> bytes:
             raise BodyTooLarge(f"a body has at most {limit} bytes")
         if not message.get("more_body"):
             return bytes(body)
-        message = await receive()
 
 
 @lru_cache(maxsize=256)
-def websocket_url(scheme: str, host: str | None, root: str) -> str:
+def socket_address(scheme: str, host: str | None, path: str) -> str:
     """
-    Where sockets are opened, as the client that sent ``host`` sees us.
+    The URL of the sockets at ``path``, as the client that sent ``host`` sees us.
 
     Raises:
         MalformedRequest: If that is no host: it would end up in a URL.
     """
     if not host or len(host) > 255 or not _HOST_CHARACTERS.issuperset(host):
         raise MalformedRequest("the header host must name a host")
-    return f"{'wss' if scheme == 'https' else 'ws'}://{host}{root}/ws"
+    return f"{'wss' if scheme == 'https' else 'ws'}://{host}{path}"
 
 
 def etag(version: int) -> tuple[bytes, bytes]:

@@ -1,39 +1,51 @@
 """
 Answers that are kept, so that a request which is sent again is not done again.
 
-After draft-ietf-httpapi-idempotency-key-header. The answers contain tokens, so they stay in the memory of
-this process and are never written anywhere; another process does not know them.
+After draft-ietf-httpapi-idempotency-key-header. The answers contain tokens, so they are kept in a ``OneTime``:
+in memory, or encrypted.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from hashlib import sha256
+from os import urandom
 from typing import Final
 
-from roomkey.api.http_messages import Reply
-from roomkey.api.problems import InProgress, KeyReused, MalformedRequest
-from roomkey.ports import Clock
+import msgspec
+import structlog
+from msgspec import Struct
+
+from roomkey.api.http_messages import Headers, Reply
+from roomkey.errors import IdempotencyKeyReused, MalformedRequest, RequestInProgress, Storage
+from roomkey.ports import OneTime
 
 MAX_KEY_LENGTH: Final = 255
 
-ENTRY_OVERHEAD_BYTES: Final = 1024
-"""What an entry costs besides its body, generously: so that many small answers are bounded, too."""
+CLAIM_LIFETIME: Final = timedelta(minutes=10)
+"""Longer than any request takes. A key whose node dies while it answers can be used again after that."""
 
 REPLAYED: Final = (b"idempotent-replayed", b"true")
 
+_log = structlog.get_logger("roomkey.api")
 
-class _Entry:
-    __slots__ = ("at", "fingerprint", "reply")
 
-    def __init__(self, fingerprint: bytes, at: datetime) -> None:
-        self.fingerprint = fingerprint
-        self.at = at
-        self.reply: Reply | None = None
+class _Answer(Struct, frozen=True, array_like=True):
+    status: int
+    body: bytes
+    headers: Headers
 
-    @property
-    def size(self) -> int:
-        return ENTRY_OVERHEAD_BYTES + (len(self.reply.body) if self.reply else 0)
+
+class _Entry(Struct, frozen=True, array_like=True):
+    """What is kept of a request; no ``answer`` yet is a claim, and ``nonce`` tells one claim from another."""
+
+    fingerprint: bytes
+    nonce: bytes
+    answer: _Answer | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Entry)
 
 
 class Attempt:
@@ -48,25 +60,17 @@ class Attempt:
 
 class Idempotency:
     """
-    The answers of the last ``window``; beyond ``max_bytes`` the oldest go first.
+    The answers of the last ``window``, as far as the limits of the ``store`` allow.
 
     Only successes are kept: what failed may be corrected and sent again with the same key.
     """
 
-    def __init__(self, clock: Clock, *, window: timedelta, max_bytes: int) -> None:
-        self._clock = clock
+    def __init__(self, store: OneTime, *, window: timedelta) -> None:
+        self._store = store
         self._window = window
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: dict[tuple[str, str], _Entry] = {}  # the oldest first
 
-    @property
-    def size(self) -> int:
-        """Bytes that are held."""
-        return self._bytes
-
-    @contextmanager
-    def attempt(self, caller: str, key: str, request: bytes) -> Generator[Attempt]:
+    @asynccontextmanager
+    async def attempt(self, caller: str, key: str, request: bytes) -> AsyncGenerator[Attempt]:
         """
         Do ``request`` once: with an answer from earlier, or to be done now and kept.
 
@@ -76,53 +80,43 @@ class Idempotency:
 
         Raises:
             MalformedRequest: If the key is not 1 to 255 visible ASCII characters.
-            KeyReused: If the key belongs to another request.
-            InProgress: If the first request is still being done.
+            IdempotencyKeyReused: If the key belongs to another request.
+            RequestInProgress: If the first request is still being done.
+            Storage: If it cannot be found out now whether it was done.
         """
-        place = (caller, _checked(key))
-        fingerprint = sha256(request).digest()
-        now = self._clock.now()
-        self._forget(now)
-        entry = self._entries.get(place)
-        if entry is not None:
-            yield Attempt(_answer(entry, fingerprint))
+        place = f"{caller}\n{_checked(key)}"
+        entry = _Entry(sha256(request).digest(), urandom(16))
+        claim = _encoder.encode(entry)
+        present = await self._store.add(place, claim, CLAIM_LIFETIME, pinned=True)
+        if present is not None:
+            yield Attempt(_answer(_decoder.decode(present), entry.fingerprint))
             return
-        entry = self._entries[place] = _Entry(fingerprint, now)
-        self._bytes += entry.size
         attempt = Attempt(None)
         try:
             yield attempt
         finally:
-            self._settle(place, entry, attempt.reply)
+            await self._settle(place, entry, attempt.reply)
 
-    def _settle(self, place: tuple[str, str], entry: _Entry, reply: Reply | None) -> None:
-        if reply is None or not 200 <= reply.status < 300:
-            self._drop(place)
-            return
-        self._bytes -= entry.size
-        entry.reply = reply
-        self._bytes += entry.size
-        while self._bytes > self._max_bytes and (oldest := self._oldest()) is not None:
-            self._drop(oldest[0])
-
-    def _forget(self, now: datetime) -> None:
-        while (oldest := self._oldest()) is not None and now - oldest[1].at >= self._window:
-            self._drop(oldest[0])
-
-    def _oldest(self) -> tuple[tuple[str, str], _Entry] | None:
-        # Requests that are being answered are passed over; they are as few as there are connections.
-        return next((item for item in self._entries.items() if item[1].reply is not None), None)
-
-    def _drop(self, place: tuple[str, str]) -> None:
-        self._bytes -= self._entries.pop(place).size
+    async def _settle(self, place: str, entry: _Entry, reply: Reply | None) -> None:
+        claim = _encoder.encode(entry)
+        try:
+            if reply is None or not 200 <= reply.status < 300:
+                await self._store.take(place, expected=claim)
+                return
+            answer = _Answer(reply.status, reply.body, reply.headers)
+            answered = _encoder.encode(_Entry(entry.fingerprint, entry.nonce, answer))
+            await self._store.replace(place, claim, answered, self._window)
+        except Storage as error:
+            # What was done is done, and its answer is for the caller. Whoever repeats it is told to wait meanwhile.
+            _log.warning("answer_not_kept", error=str(error))
 
 
 def _answer(entry: _Entry, fingerprint: bytes) -> Reply:
     if entry.fingerprint != fingerprint:
-        raise KeyReused("this Idempotency-Key was used for another request")
-    if entry.reply is None:
-        raise InProgress("the first request with this Idempotency-Key is still being answered")
-    return Reply(entry.reply.status, entry.reply.body, [*entry.reply.headers, REPLAYED])
+        raise IdempotencyKeyReused("this Idempotency-Key was used for another request")
+    if entry.answer is None:
+        raise RequestInProgress("the first request with this Idempotency-Key is still being answered")
+    return Reply(entry.answer.status, entry.answer.body, [*entry.answer.headers, REPLAYED])
 
 
 def _checked(key: str) -> str:

@@ -6,23 +6,33 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 import structlog
+from starlette.datastructures import Headers as RequestHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.authentication import Authenticator, SecurityConfig, address_of, presented
-from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, Reply, headers_of, problem_reply
-from roomkey.api.problems import CredentialsMissing, OriginRejected, SessionPending, kind_of
-from roomkey.domain.session import Session, SessionState
-from roomkey.errors import Expired, Invalidated, InvalidToken, RoomkeyError, SecurityViolation, Storage, Suspended
+from roomkey.api.http_messages import HTML, SAFE_METHODS, Disconnected, Headers, headers_of, problem_reply
+from roomkey.api.socket_guard import SocketGuard, SocketGuards, usable
+from roomkey.domain.lifecycle import check_usable
+from roomkey.domain.session import Session
+from roomkey.errors import (
+    CredentialsMissing,
+    Expired,
+    Forbidden,
+    Invalidated,
+    InvalidToken,
+    OriginRejected,
+    RoomkeyError,
+    SecurityViolation,
+    Suspended,
+)
+from roomkey.problems import presentation_of
 from roomkey.security.credentials import Credential, CredentialKind
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
 
 _log = structlog.get_logger("roomkey.api")
-
-CLOSE_UNAUTHENTICATED: Final = 4401
-CLOSE_SUSPENDED: Final = 4423
-CLOSE_TRY_LATER: Final = 1013
-"""Close codes; the reason is a stable code in lower case."""
 
 SECURITY_HEADERS: Final[Headers] = [
     (b"x-content-type-options", b"nosniff"),
@@ -60,7 +70,7 @@ class ProblemMiddleware:
         except Disconnected:
             return
         except Exception as error:
-            instance = None if kind_of(error).status < 500 else uuid.uuid4().urn
+            instance = None if presentation_of(error).status < 500 else uuid.uuid4().urn
             if instance is not None:
                 _log.error("request_failed", instance=instance, method=scope["method"], exc_info=error)
             if started:
@@ -93,80 +103,62 @@ class SecurityHeadersMiddleware:
         await self.app(scope, receive, harden)
 
 
-class CorsMiddleware:
+class CorsMiddleware(CORSMiddleware):
     """
-    Which pages of other origins may use the interface from a browser: those of ``allowed_origins``, no others.
+    Starlette's, for pages of ``allowed_origins`` and no others; what it refuses is told as a problem.
 
-    Requests are not refused here: a browser that is not told it may keeps the response from the page, and
-    what a cookie could do is guarded where cookies are read.
+    Only preflights are refused. From all other requests a browser that is not told it may keeps the response from
+    the page, and what a cookie could do is guarded where cookies are read.
     """
 
     def __init__(self, app: ASGIApp, allowed_origins: Sequence[str]) -> None:
-        self.app = app
-        self._allowed = frozenset(origin.encode("latin-1") for origin in allowed_origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer preflights of allowed origins; tell the browser about all other requests of theirs."""
-        if not self._allowed or scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        if origin not in self._allowed:
-            await self.app(scope, receive, _varying(send))
-            return
-        asked = any(name == b"access-control-request-method" for name, _ in scope["headers"])
-        if asked and scope["method"] == "OPTIONS":
-            await Reply(204, b"", [*_permission(origin), *_PREFLIGHT]).send(send)
-            return
-
-        async def permit(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] += [*_permission(origin), _EXPOSED]
-            await send(message)
-
-        await self.app(scope, receive, permit)
-
-
-_VARY: Final = (b"vary", b"origin")
-_EXPOSED: Final = (
-    b"access-control-expose-headers",
-    b", ".join(
-        (
-            *(b"etag", b"location", b"retry-after", b"idempotent-replayed", b"www-authenticate"),
-            *(b"content-disposition", b"roomkey-lineage", b"roomkey-sequence"),
+        super().__init__(
+            app,
+            allow_origins=allowed_origins,
+            allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=_ALLOWED_HEADERS,
+            expose_headers=_EXPOSED_HEADERS,
+            allow_credentials=True,
         )
-    ),
+
+    def preflight_response(self, request_headers: RequestHeaders) -> Response:
+        """Whether the page may send what it wants to send."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        reply = problem_reply(Forbidden(bytes(answer.body).decode()))
+        vary = {"vary": answer.headers["vary"]}
+        return Response(reply.body, reply.status, vary | {key.decode(): value.decode() for key, value in reply.headers})
+
+
+_ALLOWED_HEADERS: Final = (
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "if-none-match",
+    "x-session-id",
 )
-_PREFLIGHT: Final[Headers] = [
-    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-    (
-        b"access-control-allow-headers",
-        b"authorization, content-type, idempotency-key, if-match, if-none-match, x-session-id",
-    ),
-    (b"access-control-max-age", b"600"),
-]
-
-
-def _permission(origin: bytes) -> Headers:
-    return [(b"access-control-allow-origin", origin), (b"access-control-allow-credentials", b"true"), _VARY]
-
-
-def _varying(send: Send) -> Send:
-    async def vary(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"].append(_VARY)
-        await send(message)
-
-    return vary
+_EXPOSED_HEADERS: Final = (
+    "etag",
+    "location",
+    "retry-after",
+    "idempotent-replayed",
+    "www-authenticate",
+    "content-disposition",
+    "roomkey-lineage",
+    "roomkey-sequence",
+)
 
 
 class SessionSecurityMiddleware:
     """
     Lets only holders of an active session reach an application, and shows it the session as ``scope["session"]``.
 
-    Over HTTP whoever has none gets a 401 or 410 problem. A WebSocket is refused before it is accepted, and
-    closed with 4401 or 4423 when its session ends later: at the first message after
-    ``violation_check_interval`` at the latest. With ``tickets`` a handshake may also bring ``?ticket=``.
+    Over HTTP whoever has none gets a 401 or 410 problem. A WebSocket is refused before it is accepted, and closed
+    with 4401 or 4423 when its session ends later: at once if this process ended it or its deadline passed, and at
+    the first message after ``violation_check_interval`` if another process did. With ``tickets`` a handshake may
+    also bring ``?ticket=``.
     """
 
     def __init__(
@@ -182,6 +174,7 @@ class SessionSecurityMiddleware:
         self._config = config or SecurityConfig()
         self._tickets = tickets
         self._authenticator = Authenticator(sessions, security=self._config)
+        self._guards = SocketGuards(sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the connection on if its session is good."""
@@ -197,8 +190,20 @@ class SessionSecurityMiddleware:
         if session is None or scope["type"] == "http":
             await self.app(inner, receive, send)
         else:
-            watch = _Watch(self._sessions, self._config, session, send)
-            await self.app(inner, watch.guarded(receive), watch.send)
+            await self._serve_socket(inner, session, receive, send)
+
+    async def _serve_socket(self, scope: Scope, session: Session, receive: Receive, send: Send) -> None:
+        interval = self._config.violation_check_interval
+        guard = SocketGuard(self._sessions, session, receive, send, interval=interval)
+        with self._guards.entered(guard):
+            try:
+                # It was read before its events were listened to: it may have ended in between.
+                await usable(self._sessions, session)
+            except RoomkeyError as refusal:
+                await _refuse(refusal, scope, send)
+                return
+            async with guard.watching():
+                await self.app(scope, guard.receive, guard.send)
 
     async def _session(self, scope: Scope) -> Session | None:
         headers = headers_of(scope)
@@ -223,83 +228,17 @@ class SessionSecurityMiddleware:
             if required or credential.kind is not CredentialKind.COOKIE:
                 raise
             return None
-        if session.state is not SessionState.ACTIVE:
-            raise SessionPending("activate the session first")
+        check_usable(session)
         return session
 
     async def _opened_by(self, credential: Credential, scope: Scope) -> Session:
         if credential.kind is not CredentialKind.TICKET:
             return await self._authenticator.session(credential, headers_of(scope), address_of(scope))
-        id = self._tickets.redeem(credential.secret, self._sessions.clock.now()) if self._tickets is not None else None
-        session = await self._sessions.get_session(id) if id is not None else None
-        if session is None:
-            raise InvalidToken("the ticket is not valid, or was used")
-        _check(session, self._config)
+        if self._tickets is None:
+            raise InvalidToken("tickets are not redeemed here")
+        session = await self._tickets.session_of(credential.secret, self._sessions)
+        check_usable(session, even_pending=True)
         return session
-
-
-class _Watch:
-    """Looks at the session behind an open WebSocket again, and closes the socket when it has ended."""
-
-    def __init__(self, sessions: SessionManager, config: SecurityConfig, session: Session, send: Send) -> None:
-        self._sessions = sessions
-        self._config = config
-        self._id = session.id
-        self._send = send
-        self._looked_at = sessions.clock.now()
-        self._over = False
-
-    def guarded(self, receive: Receive) -> Receive:
-        """``receive``, which says that the client has gone once the session has ended."""
-
-        async def receive_while_good() -> Message:
-            message = await receive()
-            if message["type"] == "websocket.receive" and not await self._is_good():
-                return {"type": "websocket.disconnect", "code": CLOSE_UNAUTHENTICATED}
-            return message
-
-        return receive_while_good
-
-    async def send(self, message: Message) -> None:
-        """Send what the application says while the session is good, and nothing afterwards."""
-        if await self._is_good():
-            await self._send(message)
-
-    async def _is_good(self) -> bool:
-        now = self._sessions.clock.now()
-        if self._over or now - self._looked_at < self._config.violation_check_interval:
-            return not self._over
-        self._looked_at = now
-        try:
-            session = await self._sessions.get_session(self._id)
-            if session is None:
-                raise Invalidated("the session was deleted")
-            _check(session, self._config)
-            await self._sessions.touch(self._id)
-        except RoomkeyError as end:
-            self._over = True
-            await self._send({"type": "websocket.close", "code": _close_code(end), "reason": end.code})
-        return not self._over
-
-
-def _check(session: Session, config: SecurityConfig) -> None:
-    if session.violations >= config.max_violations:
-        raise Invalidated("the session was ended for what was done with it")
-    match session.state:
-        case SessionState.EXPIRED:
-            raise Expired("the session's time is over")
-        case SessionState.INVALIDATED:
-            raise Invalidated("the session was ended")
-        case SessionState.SUSPENDED:
-            raise Suspended("the session is suspended")
-        case _:
-            return
-
-
-def _close_code(error: RoomkeyError) -> int:
-    if isinstance(error, Storage):
-        return CLOSE_TRY_LATER
-    return CLOSE_SUSPENDED if isinstance(error, Suspended) else CLOSE_UNAUTHENTICATED
 
 
 async def _refuse(refusal: RoomkeyError, scope: Scope, send: Send) -> None:
@@ -311,7 +250,7 @@ async def _refuse(refusal: RoomkeyError, scope: Scope, send: Send) -> None:
         await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": reply.body})
     else:
-        await send({"type": "websocket.close", "code": _close_code(refusal), "reason": refusal.code})
+        await send({"type": "websocket.close", "code": presentation_of(refusal).close_code, "reason": refusal.code})
 
 
 def _query(scope: Scope) -> dict[str, str]:

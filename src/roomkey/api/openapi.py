@@ -11,22 +11,23 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Struct
 
-from roomkey import errors
-from roomkey.api import document_schemas, problems, schemas
-from roomkey.api.authentication import ANYONE, KEYS, PUBLIC, SESSIONS_EVEN_PENDING, Standing
+from roomkey import errors, problems
+from roomkey.api import document_schemas, schemas
 from roomkey.api.operations import Answer, Operation, Publication
 from roomkey.domain.policy import SessionPolicy
+from roomkey.security.authorization import ANYONE, KEYS, SESSIONS_EVEN_PENDING, CallerKind
+from roomkey.security.credentials import COOKIE
 
 Json = dict[str, Any]
 Contracts = Mapping[str, Mapping[str, Operation]]
 
 PAGE: Final = Path(__file__).parent.parent / "web" / "docs.html"
 
-DESCRIPTION: Final = """\
+DESCRIPTION: Final = f"""\
 Sessions for real-time collaborative editing: issued here, used on sockets, and ended everywhere at once.
 
 **Who is calling.** Backends and operators present an API key, `Authorization: Bearer rkey_…`; devices present \
-the token of their session, as a bearer token, in `X-Session-ID`, or in the cookie `__Host-roomkey` (from pages of \
+the token of their session, as a bearer token, in `X-Session-ID`, or in the cookie `{COOKIE}` (from pages of \
 an allowed origin). A credential that is presented must be good, even where none is needed. What you may not see \
 is answered like what does not exist.
 
@@ -98,7 +99,7 @@ SECURITY_SCHEMES: Final[Json] = {
     "sessionCookie": {
         "type": "apiKey",
         "in": "cookie",
-        "name": "__Host-roomkey",
+        "name": COOKIE,
         "description": "The same. Anything but reading needs an `Origin` that is ours or allowed.",
     },
 }
@@ -172,7 +173,7 @@ def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) 
         "components": {
             "schemas": _schemas(contracts, policy),
             "examples": {
-                error.code: {"value": msgspec.to_builtins(problems.example(error))} for error in problems.KINDS
+                error.code: {"value": msgspec.to_builtins(problems.example(error))} for error in problems.PRESENTATIONS
             },
             "securitySchemes": SECURITY_SCHEMES,
             "parameters": {name.replace("-", ""): parameter for name, parameter in STANDING_HEADERS.items()},
@@ -241,14 +242,15 @@ def _input(kind: Any) -> Json:
 
 
 def _security(operation: Operation, *, dev: bool) -> list[Json]:
-    if operation.who is PUBLIC:
+    if operation.rule.is_public:
         return []
+    who = operation.rule.who
     needed: list[Json] = []
-    if operation.who is ANYONE or (dev and operation.who & KEYS):
+    if who is ANYONE or (dev and who & KEYS):
         needed.append({})
-    if operation.who & KEYS:
+    if who & KEYS:
         needed.append({"apiKey": []})
-    if operation.who & SESSIONS_EVEN_PENDING:
+    if who & SESSIONS_EVEN_PENDING:
         needed += [{"sessionToken": []}, {"sessionHeader": []}, {"sessionCookie": []}]
     return needed
 
@@ -299,14 +301,14 @@ def _responses(operation: Operation) -> dict[int, Json]:
     responses = {status: _answer(answer) for status, answer in operation.answers.items()}
     grouped: dict[int, list[type[errors.RoomkeyError]]] = {}
     for error in _errors(operation):
-        grouped.setdefault(problems.KINDS[error].status, []).append(error)
+        grouped.setdefault(problems.PRESENTATIONS[error].status, []).append(error)
     for status, kinds in grouped.items():
         problem = _problem(kinds)
         if status in responses:
             responses[status]["content"] |= problem["content"]
         else:
             responses[status] = problem
-    responses[500] = _problem([problems.Internal, errors.Serialization])
+    responses[500] = _problem([errors.Internal, errors.Serialization])
     return responses
 
 
@@ -344,27 +346,27 @@ def _links() -> Json:
 
 def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
     """Everything that can be wrong with a request, each once."""
-    kinds: list[type[errors.RoomkeyError]] = [problems.MalformedRequest, errors.Storage]
-    who = operation.who
-    if who is not PUBLIC:
+    kinds: list[type[errors.RoomkeyError]] = [errors.MalformedRequest, errors.Storage]
+    who = operation.rule.who
+    if not operation.rule.is_public:
         kinds += [errors.InvalidToken, errors.TokenReused, errors.Suspended, errors.Expired, errors.Invalidated]
-    if who not in (PUBLIC, ANYONE):
-        kinds += [problems.CredentialsMissing, errors.Forbidden]
-        if Standing.SESSION in who and Standing.PENDING not in who:
-            kinds.append(problems.SessionPending)
+    if who is not ANYONE:
+        kinds += [errors.CredentialsMissing, errors.Forbidden]
+        if CallerKind.SESSION in who and CallerKind.PENDING not in who:
+            kinds.append(errors.SessionPending)
     if operation.body is not None or operation.contents:
-        kinds += [problems.RequestTimeout, problems.BodyTooLarge, problems.UnsupportedMediaType, errors.InvalidInput]
-    if operation.access is not None:
+        kinds += [errors.RequestTimeout, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidInput]
+    if operation.rule.access is not None:
         kinds += [errors.InvalidInput, errors.DocumentNotFound]
     if operation.query is not None:
         kinds.append(errors.InvalidInput)
     if operation.idempotent:
-        kinds += [problems.InProgress, problems.KeyReused]
+        kinds += [errors.RequestInProgress, errors.IdempotencyKeyReused]
     return dict.fromkeys([*kinds, *operation.errors])
 
 
 def _problem(kinds: Iterable[type[errors.RoomkeyError]]) -> Json:
-    shown = {kind.code: problems.KINDS[kind] for kind in kinds}
+    shown = {kind.code: problems.PRESENTATIONS[kind] for kind in kinds}
     response: Json = {
         "description": "; ".join(f"{kind.title} (`{code}`)" for code, kind in shown.items()) + ".",
         "content": {
@@ -378,7 +380,7 @@ def _problem(kinds: Iterable[type[errors.RoomkeyError]]) -> Json:
     if 401 in statuses:
         challenge = {"description": "RFC 6750.", "required": True, "schema": {"type": "string"}}
         response["headers"] = {"WWW-Authenticate": challenge}
-    elif any(name == b"retry-after" for kind in shown.values() for name, _ in kind.headers):
+    elif any(name == "retry-after" for kind in shown.values() for name, _ in kind.headers):
         seconds = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}}
         response["headers"] = {"Retry-After": seconds}
     return response

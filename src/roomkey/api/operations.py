@@ -9,26 +9,19 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
-from roomkey.api.authentication import (
-    PUBLIC,
-    STRANGER,
-    Authenticator,
-    Caller,
-    Standing,
-    address_of,
-    check_access,
-    check_standing,
-)
+from roomkey.api.authentication import Authenticator, address_of
+from roomkey.api.flaws import flaw_in_body
 from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
-from roomkey.api.problems import Flaw, MalformedRequest, MethodNotAllowed, SchemaViolation, flaw_in_body
 from roomkey.api.schemas import parse_query
-from roomkey.documents.service import DocumentService
-from roomkey.domain.access import Access
-from roomkey.errors import RoomkeyError
+from roomkey.documents import MAX_VALUE_DEPTH, DocumentService
+from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
+from roomkey.health import Health
+from roomkey.security.authorization import RULES, STRANGER, Action, Caller, Rule, check, check_document
 from roomkey.security.inspection import is_deeper
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
+from roomkey.transports import BODY_DEADLINE
 
 
 class ApiSettings(Struct, frozen=True, kw_only=True):
@@ -36,20 +29,21 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     The limits of the REST interface.
 
     ``public_url`` is where clients reach it, such as ``https://rooms.example.com``; without it they are told
-    the host that they asked for. Pages of ``allowed_origins`` may use it from a browser. A body has
-    ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``, and ``body_timeout`` to
-    arrive. Answers to requests with an Idempotency-Key are kept for ``idempotency_window``, at most
-    ``idempotency_max_bytes`` of them, in memory only.
+    the host that they asked for. If it has no path, not even ``/``, the place where the interface is mounted is
+    added. Sockets are opened at ``websocket_path`` below. Pages of ``allowed_origins`` may use it from a browser. A
+    body has ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``. Under another server
+    than Roomkey's own, which has ``http.body_timeout``, it has ``body_timeout`` to arrive. Answers to requests with
+    an Idempotency-Key are kept for ``idempotency_window``, at most ``idempotency_max_bytes`` of them, in memory only.
     """
 
     public_url: str | None = None
+    websocket_path: str = "/ws"
     allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int = 64 * 1024
     max_document_bytes: int = 16 * 1024 * 1024
     body_timeout: timedelta = timedelta(seconds=20)
     idempotency_window: timedelta = timedelta(hours=24)
     idempotency_max_bytes: int = 8 * 1024 * 1024
-    max_violations: int = 10
 
 
 class Publication(Struct, frozen=True):
@@ -66,6 +60,7 @@ class Services(Struct, frozen=True, kw_only=True):
 
     sessions: SessionManager
     documents: DocumentService | None
+    health: Health
     authenticator: Authenticator
     tickets: Tickets
     idempotency: Idempotency
@@ -81,9 +76,12 @@ class Request:
     ``media`` is the type of the body where the contract knows several.
     """
 
-    __slots__ = ("body", "caller", "headers", "media", "query", "scope", "services")
+    __slots__ = ("action", "body", "caller", "headers", "media", "query", "scope", "services")
 
-    def __init__(self, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller) -> None:
+    def __init__(
+        self, action: Action, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller
+    ) -> None:
+        self.action = action
         self.scope = scope
         self.services = services
         self.headers = headers
@@ -141,15 +139,12 @@ What a body may be, by its media type: ``bytes`` as they come, ``str`` in UTF-8,
 Such bodies go into documents, and may be as large.
 """
 
-MAX_CONTENT_DEPTH: Final = 64
-"""Of JSON that goes into a document."""
-
 
 class Operation(Struct, frozen=True, kw_only=True):
     """
     An operation and its contract, from which both the checks and the OpenAPI document are made.
 
-    With ``access`` it is about the document that the path calls ``name``.
+    If its ``action`` is about one document, it is the one that the path calls ``name``.
     """
 
     handler: Handler
@@ -157,8 +152,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     summary: str
     description: str
     tag: str
-    who: frozenset[Standing]
-    access: Access | None
+    action: Action
     answers: Mapping[int, Answer]
     errors: Sequence[type[RoomkeyError]]
     body: type[Struct] | None
@@ -168,6 +162,11 @@ class Operation(Struct, frozen=True, kw_only=True):
     conditional: bool
     idempotent: bool
     decoders: Mapping[str, msgspec.json.Decoder[Any]]
+
+    @property
+    def rule(self) -> Rule:
+        """Who may do it."""
+        return RULES[self.action]
 
 
 F = TypeVar("F", bound=Handler)
@@ -183,9 +182,8 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
     summary: str,
     *,
     tag: str,
-    who: frozenset[Standing],
+    action: Action,
     answers: Mapping[int, Answer],
-    access: Access | None = None,
     errors: Sequence[type[RoomkeyError]] = (),
     body: type[Struct] | None = None,
     body_required: bool = True,
@@ -198,7 +196,7 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
     Declare the contract of a function; its docstring is the description that outsiders read.
 
     Args:
-        access: What a session's grants must allow it to do with the document that the path calls ``name``.
+        action: What is done, by which it is known who may do it.
         errors: What it raises besides what the checks in front of it do.
         body: What the body is, in JSON.
         contents: What the body is instead, by media type.
@@ -213,8 +211,7 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
             summary=summary,
             description=inspect.getdoc(handler) or summary,
             tag=tag,
-            who=who,
-            access=access,
+            action=action,
             answers=answers,
             errors=errors,
             body=body,
@@ -255,15 +252,14 @@ class Resource:
     async def _perform(self, chosen: Operation, scope: Scope, receive: Receive) -> Reply:
         services = self._services
         headers = headers_of(scope)
-        if chosen.who is PUBLIC:
-            request = Request(scope, services, headers, STRANGER)
-        else:
+        caller = STRANGER
+        if not chosen.rule.is_public:
             caller = await services.authenticator.caller(headers, scope["method"], address_of(scope))
-            check_standing(caller, chosen.who)
-            request = Request(scope, services, headers, caller)
-        if chosen.access is not None:
+            check(caller, chosen.action)
+        request = Request(chosen.action, scope, services, headers, caller)
+        if chosen.rule.access is not None:
             # Before the body: whoever may not write has nothing to send.
-            check_access(request.caller, request.path("name"), chosen.access)
+            check_document(caller, chosen.action, request.path("name"))
         if chosen.query is not None:
             request.query = parse_query(scope["query_string"], chosen.query)
         if chosen.contents:
@@ -279,7 +275,7 @@ class Resource:
         announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         if announced:
             check_json(headers)
-        raw = await read_body(receive, headers, settings.max_body_bytes, settings.body_timeout)
+        raw = await read_body(receive, headers, settings.max_body_bytes, self._patience(request))
         if raw:
             if not announced:  # as in HTTP/2
                 check_json(headers)
@@ -293,7 +289,7 @@ class Resource:
     async def _read_content(self, chosen: Operation, request: Request, receive: Receive) -> bytes:
         headers, settings = request.headers, self._services.settings
         request.media = media_type(headers, tuple(chosen.contents))
-        raw = await read_body(receive, headers, settings.max_document_bytes, settings.body_timeout)
+        raw = await read_body(receive, headers, settings.max_document_bytes, self._patience(request))
         kind = chosen.contents[request.media]
         if kind is bytes:
             request.body = raw
@@ -304,6 +300,11 @@ class Resource:
             _check_depth(request.body)
         return raw
 
+    def _patience(self, request: Request) -> timedelta | None:
+        """How long a body may take; ``None`` if the server has a deadline of its own."""
+        has_deadline = BODY_DEADLINE in request.scope.get("extensions", ())
+        return None if has_deadline else self._services.settings.body_timeout
+
     async def _once(self, chosen: Operation, request: Request, raw: bytes) -> Reply:
         key = request.headers.get("idempotency-key") if chosen.idempotent else None
         if key is None:
@@ -311,7 +312,7 @@ class Resource:
         session = request.caller.session
         owner = request.caller.actor if session is None else f"session:{session.id}"
         place = "\n".join((chosen.name, *request.scope["path_params"].values()))
-        with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
+        async with self._services.idempotency.attempt(owner, key, place.encode() + b"\n" + raw) as attempt:
             if attempt.earlier is not None:
                 return attempt.earlier
             attempt.reply = await chosen.handler(request)
@@ -343,5 +344,5 @@ def _text(raw: bytes) -> str:
 
 
 def _check_depth(value: Any) -> None:
-    if is_deeper(value, MAX_CONTENT_DEPTH):
-        raise SchemaViolation(Flaw(detail=f"nested more than {MAX_CONTENT_DEPTH} deep", pointer="#"))
+    if is_deeper(value, MAX_VALUE_DEPTH):
+        raise SchemaViolation(Flaw(detail=f"nested more than {MAX_VALUE_DEPTH} deep", pointer="#"))

@@ -9,8 +9,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from roomkey.api.http_messages import HTML, Headers, Reply, headers_of, matches_etag
-from roomkey.api.problems import MethodNotAllowed
-from roomkey.errors import NotFound
+from roomkey.errors import MethodNotAllowed, NotFound
 
 BUILT: Final = Path(__file__).parent.parent / "web" / "dist"
 """What the build hook makes of the sources beside it: one folder for each page."""

@@ -7,9 +7,7 @@ from typing import Any, Final
 import msgspec
 from pycrdt import Doc
 
-from roomkey.documents.content import roots
-from roomkey.documents.content.roots import Kind
-from roomkey.documents.crdt.updates import MalformedUpdate, read_update
+from roomkey.documents import MalformedUpdate, RootKind, read_update, roots
 from roomkey.errors import InvalidInput, Serialization
 
 JSON: Final = "application/json"
@@ -50,10 +48,10 @@ def _rendered(update: bytes, form: str, root: str | None) -> bytes:
     if form == JSON:
         return _encoder.encode(roots.to_json(doc, kinds))
     name = text_root(kinds, root)
-    return str(roots.to_json(doc, {name: Kind.TEXT})[name]).encode()
+    return str(roots.to_json(doc, {name: RootKind.TEXT})[name]).encode()
 
 
-def text_root(kinds: Mapping[str, Kind], root: str | None) -> str:
+def text_root(kinds: Mapping[str, RootKind], root: str | None) -> str:
     """
     The text that ``root`` names, or the only one if it names none.
 
@@ -61,10 +59,10 @@ def text_root(kinds: Mapping[str, Kind], root: str | None) -> str:
         InvalidInput: If it is not clear which one is meant, or it is no text.
     """
     if root is not None:
-        if kinds.get(root, Kind.TEXT) is not Kind.TEXT:
+        if kinds.get(root, RootKind.TEXT) is not RootKind.TEXT:
             raise InvalidInput(f"the root {root!r} is no text but of the kind {kinds[root]}")
         return root
-    texts = [name for name, kind in kinds.items() if kind is Kind.TEXT]
+    texts = [name for name, kind in kinds.items() if kind is RootKind.TEXT]
     if len(texts) != 1:
         there = ", ".join(f"{name!r} ({kind})" for name, kind in kinds.items()) or "none"
         raise InvalidInput(f"say with root which text is meant; the roots of the document: {there}")

@@ -1,23 +1,12 @@
 """The operations on sessions: they translate between HTTP and the commands, and decide nothing else."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Final, cast
 
-from msgspec.structs import replace
-
-from roomkey.api.authentication import (
-    DEVELOPER,
-    KEYS,
-    SESSIONS,
-    SESSIONS_EVEN_PENDING,
-    Standing,
-    address_of,
-    client_of,
-)
+from roomkey.api.authentication import address_of
 from roomkey.api.http_messages import (
     NO_STORE,
     Reply,
@@ -26,10 +15,9 @@ from roomkey.api.http_messages import (
     expected_versions,
     json_reply,
     matches_etag,
-    websocket_url,
+    socket_address,
 )
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.problems import SessionPending, UnknownCursor
 from roomkey.api.schemas import (
     Batch,
     BatchBody,
@@ -60,18 +48,16 @@ from roomkey.domain.session import (
 from roomkey.errors import (
     CapReached,
     Conflict,
-    Forbidden,
     InvalidInput,
     InvalidState,
     NotFound,
+    UnknownCursor,
     VersionMismatch,
 )
 from roomkey.ports import Page
-
-EVERY_SESSION: Final = KEYS | SESSIONS
-"""Keys see all sessions, a session those of its user."""
-
-EVERY_SESSION_EVEN_PENDING: Final = KEYS | SESSIONS_EVEN_PENDING
+from roomkey.security import authorization
+from roomkey.security.authorization import Action
+from roomkey.security.credentials import DROPPED_COOKIE, client_of
 
 ONE_SESSION: Final = {200: Answer("The session as it is now.", SessionBody, etag=True)}
 CHANGE: Final = (NotFound, Conflict, InvalidState, VersionMismatch)
@@ -82,7 +68,7 @@ CHANGE: Final = (NotFound, Conflict, InvalidState, VersionMismatch)
 @operation(
     "Create a session",
     tag="Sessions",
-    who=KEYS,
+    action=Action.CREATE_SESSIONS,
     body=NewSession,
     answers={201: Answer("The session and the only copy of its token.", IssuedBody, location=True)},
     errors=(CapReached,),
@@ -113,7 +99,7 @@ async def create_session(request: Request) -> Reply:
 @operation(
     "Create or invalidate many sessions",
     tag="Sessions",
-    who=KEYS,
+    action=Action.CHANGE_MANY_SESSIONS,
     body=Batch,
     answers={200: Answer("What became of each, in the order of the request.", BatchBody)},
     errors=(CapReached,),
@@ -136,10 +122,7 @@ async def batch(request: Request) -> Reply:
 
 
 async def _create_many(request: Request, news: list[NewSession]) -> list[IssuedBody]:
-    cap = request.sessions.policy.cap
-    if max(Counter(new.user_id for new in news).values()) > cap:
-        # Decided here because the storage decides user by user, after others have been created.
-        raise CapReached(f"a user has at most {cap} live sessions, and this batch has more of one")
+    authorization.check_batch((new.user_id for new in news), request.sessions.policy.cap)
     device, url = _device(request), _websocket_url(request)
     wanted = [new.request(device) for new in news]
     issued = await request.sessions.create_sessions(wanted, actor=request.caller.actor)
@@ -155,7 +138,7 @@ async def _create_many(request: Request, news: list[NewSession]) -> list[IssuedB
 @operation(
     "List sessions",
     tag="Sessions",
-    who=EVERY_SESSION,
+    action=Action.LIST_SESSIONS,
     query=Listing,
     answers={200: Answer("A page of sessions.", PageBody)},
     errors=(UnknownCursor,),
@@ -168,13 +151,7 @@ async def list_sessions(request: Request) -> Reply:
     once. With `user_id` the oldest come first.
     """
     listing = cast("Listing", request.query)
-    conditions = listing.filter()
-    own = request.caller.session
-    if own is not None:
-        if conditions.user_id not in (None, own.user_id):
-            raise Forbidden("a session sees those of its own user")
-        conditions = replace(conditions, user_id=own.user_id)
-    return await _page(request, conditions, listing)
+    return await _page(request, authorization.visible(request.caller, listing.filter()), listing)
 
 
 async def _page(request: Request, conditions: SessionFilter, listing: Listing | UserListing) -> Reply:
@@ -193,7 +170,7 @@ async def _page(request: Request, conditions: SessionFilter, listing: Listing | 
 @operation(
     "Get a session",
     tag="Sessions",
-    who=EVERY_SESSION_EVEN_PENDING,
+    action=Action.READ_SESSION,
     answers={
         200: Answer("The session.", SessionBody, etag=True),
         304: Answer("The version that `If-None-Match` names is the current one.", etag=True),
@@ -202,7 +179,7 @@ async def _page(request: Request, conditions: SessionFilter, listing: Listing | 
 )
 async def get_session(request: Request) -> Reply:
     """The session, whatever its state. A session sees those of its own user."""
-    return _session_reply(request, await _visible(request))
+    return _session_reply(request, await _session(request))
 
 
 _transition: Final = partial(
@@ -216,40 +193,40 @@ _transition: Final = partial(
 )
 
 
-@_transition("Activate", who=EVERY_SESSION_EVEN_PENDING)
+@_transition("Activate", action=Action.ACTIVATE_SESSION)
 async def activate(request: Request) -> Reply:
     """Let a pending session use rooms. A session may activate itself."""
-    return await _change(request, await _own_or_any(request), request.sessions.activate_session)
+    return await _change(request, await _id(request), request.sessions.activate_session)
 
 
-@_transition("Suspend", who=KEYS)
+@_transition("Suspend", action=Action.SUSPEND_SESSION)
 async def suspend(request: Request) -> Reply:
     """Take access away until the session is resumed. Its open sockets are closed at once, its token is kept."""
-    return await _change(request, _id(request), request.sessions.suspend_session)
+    return await _change(request, await _id(request), request.sessions.suspend_session)
 
 
-@_transition("Resume", who=KEYS)
+@_transition("Resume", action=Action.RESUME_SESSION)
 async def resume(request: Request) -> Reply:
     """Give a suspended session its access back."""
-    return await _change(request, _id(request), request.sessions.resume_session)
+    return await _change(request, await _id(request), request.sessions.resume_session)
 
 
-@_transition("Expire", who=KEYS)
+@_transition("Expire", action=Action.EXPIRE_SESSION)
 async def expire(request: Request) -> Reply:
     """End the session as if its time were over."""
-    return await _change(request, _id(request), request.sessions.expire_session)
+    return await _change(request, await _id(request), request.sessions.expire_session)
 
 
-@_transition("Invalidate", who=EVERY_SESSION_EVEN_PENDING)
+@_transition("Invalidate", action=Action.INVALIDATE_SESSION)
 async def invalidate(request: Request) -> Reply:
     """Revoke the session for good. Its open sockets are closed at once. A session may invalidate itself."""
-    return await _change(request, await _own_or_any(request), request.sessions.invalidate_session)
+    return await _change(request, await _id(request), request.sessions.invalidate_session)
 
 
-@_transition("Extend", who=KEYS, body=Extension)
+@_transition("Extend", action=Action.EXTEND_SESSION, body=Extension)
 async def extend(request: Request) -> Reply:
     """Move the absolute deadline to `lifetime` seconds from now. It is never moved closer."""
-    id = _id(request)
+    id = await _id(request)
     seconds = cast("Extension", request.body).lifetime
     session = await request.sessions.extend_session(
         id,
@@ -260,7 +237,7 @@ async def extend(request: Request) -> Reply:
     return json_reply(session_body(session), 200, etag(session.version))
 
 
-@_transition("Change the grants", who=KEYS, body=Rights, body_required=True)
+@_transition("Change the grants", action=Action.CHANGE_GRANTS, body=Rights, body_required=True)
 async def change_grants(request: Request) -> Reply:
     """
     Replace what the session may do. Its open sockets obey before this is answered.
@@ -268,7 +245,7 @@ async def change_grants(request: Request) -> Reply:
     They leave the documents that no grant covers any more, and in those that it may only read now the next
     edit is refused.
     """
-    id = _id(request)
+    id = await _id(request)
     session = await request.sessions.change_grants(
         id,
         cast("Rights", request.body).granted(),
@@ -281,7 +258,7 @@ async def change_grants(request: Request) -> Reply:
 @operation(
     "Rotate the token",
     tag="Transitions",
-    who=EVERY_SESSION_EVEN_PENDING,
+    action=Action.ROTATE_TOKEN,
     answers={200: Answer("The session and the only copy of its new token.", RotatedBody, etag=True)},
     errors=CHANGE,
     conditional=True,
@@ -293,7 +270,7 @@ async def rotate(request: Request) -> Reply:
     A session may rotate its own token, and everyone who presents the same one within that time gets the same
     successor. Using the old token later is taken for a theft, and ends the session.
     """
-    id = await _own_or_any(request)
+    id = await _id(request)
     issued = await request.sessions.rotate_token(
         id, request.caller.token, actor=request.caller.actor, if_version=await _expected(request, id)
     )
@@ -303,14 +280,14 @@ async def rotate(request: Request) -> Reply:
 @operation(
     "Delete a session",
     tag="Sessions",
-    who=EVERY_SESSION_EVEN_PENDING,
+    action=Action.DELETE_SESSION,
     answers={204: Answer("The record is gone.")},
     errors=(NotFound, Conflict, VersionMismatch),
     conditional=True,
 )
 async def delete_session(request: Request) -> Reply:
     """Remove the session, live or not. Its history is kept. A session may delete those of its own user."""
-    id = (await _visible(request)).id
+    id = (await _session(request)).id
     deleted = await request.sessions.delete_session(
         id, actor=request.caller.actor, if_version=await _expected(request, id)
     )
@@ -325,7 +302,7 @@ async def delete_session(request: Request) -> Reply:
 @operation(
     "Get my session",
     tag="My session",
-    who=SESSIONS_EVEN_PENDING,
+    action=Action.READ_OWN_SESSION,
     answers={
         200: Answer("The session whose token was presented.", SessionBody, etag=True),
         304: Answer("The version that `If-None-Match` names is the current one.", etag=True),
@@ -333,29 +310,29 @@ async def delete_session(request: Request) -> Reply:
 )
 async def get_mine(request: Request) -> Reply:
     """The session whose token was presented."""
-    return _session_reply(request, _mine(request))
+    return _session_reply(request, authorization.own_session(request.caller))
 
 
 @operation(
     "Log out",
     tag="My session",
-    who=SESSIONS_EVEN_PENDING,
+    action=Action.LOG_OUT,
     answers={204: Answer("The session is over.")},
     errors=(Conflict, VersionMismatch),
     conditional=True,
 )
 async def delete_mine(request: Request) -> Reply:
     """End the session whose token was presented, and every socket that it has open."""
-    id = _mine(request).id
+    id = authorization.own_session(request.caller).id
     expected = await _expected(request, id)
     await request.sessions.invalidate_session(id, reason="logout", actor=request.caller.actor, if_version=expected)
-    return empty_reply(204, (b"set-cookie", b"__Host-roomkey=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"))
+    return empty_reply(204, (b"set-cookie", DROPPED_COOKIE.encode()))
 
 
 @operation(
     "Get a ticket",
     tag="My session",
-    who=SESSIONS,
+    action=Action.TAKE_TICKET,
     answers={200: Answer("A ticket for one WebSocket handshake.", TicketBody)},
     idempotent=True,
 )
@@ -366,7 +343,7 @@ async def create_ticket(request: Request) -> Reply:
     It opens one socket, soon. Unlike a token it may stand in a URL, because it is worthless afterwards.
     """
     tickets = request.services.tickets
-    ticket = tickets.issue(_mine(request).id, request.sessions.clock.now())
+    ticket = await tickets.issue(authorization.own_session(request.caller).id)
     return json_reply(TicketBody(ticket, int(tickets.lifetime.total_seconds())))
 
 
@@ -376,7 +353,7 @@ async def create_ticket(request: Request) -> Reply:
 @operation(
     "List a user's sessions",
     tag="Users",
-    who=EVERY_SESSION,
+    action=Action.LIST_SESSIONS_OF_USER,
     query=UserListing,
     answers={200: Answer("A page of sessions, the oldest first.", PageBody)},
     errors=(NotFound, UnknownCursor),
@@ -390,7 +367,7 @@ async def list_user_sessions(request: Request) -> Reply:
 @operation(
     "Revoke a user's sessions",
     tag="Users",
-    who=EVERY_SESSION,
+    action=Action.REVOKE_USER,
     query=RevocationQuery,
     answers={200: Answer("Every session that was issued before is dead.", RevokedBody)},
     errors=(NotFound,),
@@ -402,11 +379,8 @@ async def revoke_user(request: Request) -> Reply:
     With `except=current` the session whose token is presented survives: "log out everywhere else".
     """
     user_id = _user(request)
-    kept: SessionId | None = None
-    if cast("RevocationQuery", request.query).spare is not None:
-        if request.caller.session is None:
-            raise Forbidden("only a session has a current session")
-        kept = request.caller.session.id
+    spares = cast("RevocationQuery", request.query).spare is not None
+    kept = authorization.own_session(request.caller).id if spares else None
     done = await request.sessions.revoke_user(user_id, except_session=kept, actor=request.caller.actor)
     return json_reply(RevokedBody(done.epoch, done.revoked))
 
@@ -414,47 +388,26 @@ async def revoke_user(request: Request) -> Reply:
 # --- shared -------------------------------------------------------------------------------------------
 
 
-def _id(request: Request) -> SessionId:
-    return SessionId(request.path("id"))
+async def _id(request: Request) -> SessionId:
+    """The id that the path names, of a session to which the caller may do this; of a missing one if it is a key."""
+    id = SessionId(request.path("id"))
+    if not authorization.is_open(request.caller, id):
+        await _session(request)
+    return id
 
 
-def _mine(request: Request) -> Session:
-    session = request.caller.session
-    if session is None:
-        raise Forbidden("only a session may do this")
-    return session
+async def _session(request: Request) -> Session:
+    """The session that the path names, to which the caller may do this."""
+    id, own = SessionId(request.path("id")), request.caller.session
+    # Its own was read a moment ago.
+    session = own if own is not None and own.id == id else await request.sessions.get_session(id)
+    return authorization.check_session(request.caller, request.action, session)
 
 
 def _user(request: Request) -> str:
     user_id = check_user_id(request.path("user_id"))
-    own = request.caller.session
-    if own is not None and own.user_id != user_id:
-        raise NotFound("there is no such user")
+    authorization.check_user(request.caller, user_id)
     return user_id
-
-
-async def _visible(request: Request) -> Session:
-    """The session that the path names, if the caller may know that there is one."""
-    id = _id(request)
-    own = request.caller.session
-    if own is not None and own.id == id:
-        return own
-    if request.caller.standing is Standing.PENDING:
-        raise SessionPending("activate the session first")
-    session = await request.sessions.get_session(id)
-    if session is None or (own is not None and own.user_id != session.user_id):
-        raise NotFound("there is no such session")
-    return session
-
-
-async def _own_or_any(request: Request) -> SessionId:
-    """The id that the path names: a session may change itself, a key any."""
-    own = request.caller.session
-    id = _id(request)
-    if own is not None and own.id != id:
-        await _visible(request)
-        raise Forbidden("a session may only do this to itself")
-    return id
 
 
 async def _expected(request: Request, id: SessionId) -> int | None:
@@ -493,13 +446,17 @@ async def _issued(request: Request, issued: IssuedSession, url: str, *, activate
 
 def _device(request: Request) -> Client | None:
     """The device that sent the request, if it asked for itself; what a backend asks for is for another one."""
-    if request.caller is not DEVELOPER:
+    if request.caller is not authorization.DEVELOPER:
         return None
     return client_of(request.headers, address_of(request.scope))
 
 
 def _websocket_url(request: Request) -> str:
-    public = request.services.settings.public_url
-    if public is not None:
-        return f"ws{public.removeprefix('http').rstrip('/')}/ws"
-    return websocket_url(request.scope["scheme"], request.headers.get("host"), request.root)
+    settings = request.services.settings
+    public = settings.public_url
+    if public is None:
+        path = request.root + settings.websocket_path
+        return socket_address(request.scope["scheme"], request.headers.get("host"), path)
+    is_origin = "/" not in public.partition("://")[2]
+    place = public + request.root if is_origin else public.rstrip("/")
+    return f"ws{place.removeprefix('http')}{settings.websocket_path}"

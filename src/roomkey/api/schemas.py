@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Meta, Struct
 
-from roomkey.api.problems import Flaw, SchemaViolation, flaw_in_query
+from roomkey.api.flaws import flaw_in_query
 from roomkey.domain.access import MAX_GRANTS, MAX_PATTERN_BYTES, Access, Grant, Grants, check_grants
 from roomkey.domain.session import (
     Client,
@@ -19,7 +19,7 @@ from roomkey.domain.session import (
     SessionState,
     check_user_id,
 )
-from roomkey.errors import InvalidInput
+from roomkey.errors import Flaw, InvalidInput, SchemaViolation
 from roomkey.sessions.manager import SessionRequest
 
 MAX_BATCH_CREATE: Final = 100
@@ -401,11 +401,6 @@ def is_address(text: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def printable(text: str | None, most: int) -> str | None:
-    """``text`` cut at ``most`` characters, or ``None`` if it cannot be shown: for what headers say."""
-    return text[:most] if text and text.isprintable() else None
 
 
 def check_printable(field: str, text: str | None) -> None:

@@ -5,26 +5,29 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from roomkey.errors import ConfigurationError
-from roomkey.ports import DocumentStore, SessionStorage
+from roomkey.ports import PLAIN_RECORDS, DocumentStore, RecordCodec, SessionStorage
+
+DOCUMENTS_FOLDER: Final = "documents"
+"""The folder of the documents in the directory of an LMDB storage."""
 
 
-def open_storage(url: str) -> SessionStorage:
+def open_storage(url: str, codec: RecordCodec = PLAIN_RECORDS) -> SessionStorage:
     """
     The storage that ``url`` names; it opens when it is entered as an async context manager.
 
     ``memory://`` keeps sessions as long as the process lives, ``lmdb:///var/lib/roomkey`` in that directory,
     ``lmdb://data`` in one relative to the current directory. Directories are taken as they are written: there
-    is no percent-encoding.
+    is no percent-encoding. What leaves the process goes through ``codec``.
 
     Raises:
         ConfigurationError: If there is no such storage, or a part of the URL is missing. Never shows the URL,
             which may contain a password.
     """
     backend, rest = _backend_of(url)
-    return backend.sessions(rest)
+    return backend.sessions(rest, codec)
 
 
-def open_documents(url: str) -> DocumentStore:
+def open_documents(url: str, codec: RecordCodec = PLAIN_RECORDS) -> DocumentStore:
     """
     The store of documents beside the storage that ``url`` names: of ``lmdb:///var/lib/roomkey`` the directory
     ``documents`` in it.
@@ -33,14 +36,14 @@ def open_documents(url: str) -> DocumentStore:
         ConfigurationError: As ``open_storage``.
     """
     backend, rest = _backend_of(url)
-    return backend.documents(rest)
+    return backend.documents(rest, codec)
 
 
 class _Backend(NamedTuple):
     """What opens the stores of one technology, given what follows the scheme."""
 
-    sessions: Callable[[str], SessionStorage]
-    documents: Callable[[str], DocumentStore]
+    sessions: Callable[[str, RecordCodec], SessionStorage]
+    documents: Callable[[str, RecordCodec], DocumentStore]
 
 
 def _backend_of(url: str) -> tuple[_Backend, str]:
@@ -56,30 +59,30 @@ def _backend_of(url: str) -> tuple[_Backend, str]:
 # Each imports its backend itself, so that nobody loads a driver that nobody uses.
 
 
-def _memory_sessions(rest: str) -> SessionStorage:
+def _memory_sessions(rest: str, _codec: RecordCodec) -> SessionStorage:
     from roomkey.backends.memory import MemorySessionStorage  # noqa: PLC0415
 
     _check_nothing(rest)
     return MemorySessionStorage()
 
 
-def _memory_documents(rest: str) -> DocumentStore:
+def _memory_documents(rest: str, _codec: RecordCodec) -> DocumentStore:
     from roomkey.backends.memory.documents import MemoryDocumentStore  # noqa: PLC0415
 
     _check_nothing(rest)
     return MemoryDocumentStore()
 
 
-def _lmdb_sessions(rest: str) -> SessionStorage:
+def _lmdb_sessions(rest: str, codec: RecordCodec) -> SessionStorage:
     from roomkey.backends.lmdb import FileSystemSessionStorage  # noqa: PLC0415
 
-    return FileSystemSessionStorage(_directory(rest))
+    return FileSystemSessionStorage(_directory(rest), codec=codec)
 
 
-def _lmdb_documents(rest: str) -> DocumentStore:
+def _lmdb_documents(rest: str, codec: RecordCodec) -> DocumentStore:
     from roomkey.backends.lmdb.documents import FileSystemDocumentStore  # noqa: PLC0415
 
-    return FileSystemDocumentStore(_directory(rest) / "documents")
+    return FileSystemDocumentStore(_directory(rest) / DOCUMENTS_FOLDER, codec=codec)
 
 
 _BACKENDS: Final[Mapping[str, _Backend]] = {

@@ -1,4 +1,4 @@
-"""``roomkey doctor``: what would keep the server from running well here, and what to do about it."""
+"""``roomkey doctor``: checks that the server can start and run well here, and says what to do if not."""
 
 import os
 import shutil
@@ -14,16 +14,19 @@ from msgspec import Struct
 import roomkey
 from roomkey.cli.outcome import Exit, print_json, print_table
 from roomkey.cli.serve import Choices, Chosen
-from roomkey.config import Config, exposure
+from roomkey.config import Config, StorageSettings, exposure
 from roomkey.errors import ConfigurationError
 from roomkey.security import masterkey
 
 MIN_FREE_BYTES = 256 * 1024 * 1024
+"""Free space below which a disk is worth a warning."""
+
 MIN_OPEN_FILES = 4096
+"""Limit on open files below which it is worth a warning."""
 
 
 class Verdict(StrEnum):
-    """How a check ended. Only ``FAILED`` keeps the server from starting."""
+    """Result of a check. Only ``FAILED`` keeps the server from starting."""
 
     OK = "ok"
     WARNING = "warning"
@@ -31,7 +34,7 @@ class Verdict(StrEnum):
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at; ``advice`` says what to do if it is not ok."""
+    """One thing that was checked; ``advice`` says what to do if it is not ok."""
 
     subject: str
     verdict: Verdict
@@ -41,7 +44,7 @@ class Finding(Struct, frozen=True):
 
 def doctor(*, choices: Chosen = None, json: bool = False) -> Exit:
     """
-    Check the configuration and this machine, and say what to do. Changes nothing; fails if something is wrong.
+    Check the configuration and this machine, and say what to do. Changes nothing; fails if the server cannot start.
 
     Args:
         json: Print JSON.
@@ -50,13 +53,13 @@ def doctor(*, choices: Chosen = None, json: bool = False) -> Exit:
     if json:
         print_json(findings)
     else:
-        columns = ("", "checked", "found", "what to do")
+        columns = ("result", "checked", "found", "what to do")
         print_table(columns, [(each.verdict, each.subject, each.observed, each.advice) for each in findings])
     return Exit.FAILED if any(each.verdict is Verdict.FAILED for each in findings) else Exit.DONE
 
 
 def examine(choices: Choices) -> Iterator[Finding]:
-    """Every check in the order of a start."""
+    """All checks, in the order in which the server meets what they are about."""
     yield _libraries()
     yield _clock()
     yield _open_files()
@@ -64,22 +67,22 @@ def examine(choices: Choices) -> Iterator[Finding]:
         config = choices.load()
     except ConfigurationError as error:
         for problem in error.problems:
-            yield Finding("configuration", Verdict.FAILED, problem, "correct it; `roomkey config` shows what holds")
+            yield Finding("configuration", Verdict.FAILED, problem, "correct it; `roomkey config` shows all settings")
         return
-    yield Finding("configuration", Verdict.OK, "can be used")
+    yield Finding("configuration", Verdict.OK, "valid")
     for warning in config.warnings:
         yield Finding("configuration", Verdict.WARNING, warning)
     yield _port(config)
     yield _api_keys(config)
-    yield from _directory(config)
+    yield from _storages(config.storage)
     yield _master_key(config)
 
 
 def _libraries() -> Finding:
     missing = [name for name in ("uvloop", "picows", "httptools", "lmdb") if find_spec(name) is None]
     if not missing:
-        return Finding("libraries", Verdict.OK, "uvloop, picows, httptools and lmdb are there")
-    # uvloop does not exist there, and the server runs without it.
+        return Finding("libraries", Verdict.OK, "uvloop, picows, httptools and lmdb are installed")
+    # uvloop does not exist on Windows, and the server runs without it.
     expected = sys.platform == "win32" and missing == ["uvloop"]
     advice = "" if expected else "install Roomkey again with its dependencies"
     return Finding(
@@ -105,7 +108,7 @@ def _open_files() -> Finding:
     if hard == resource.RLIM_INFINITY or hard >= MIN_OPEN_FILES:
         return Finding("open files", Verdict.OK, "unlimited" if hard == resource.RLIM_INFINITY else f"up to {hard}")
     return Finding(
-        "open files", Verdict.WARNING, f"up to {hard}", f"each socket is one: `ulimit -Hn {MIN_OPEN_FILES}` or more"
+        "open files", Verdict.WARNING, f"up to {hard}", f"every socket needs one: `ulimit -Hn {MIN_OPEN_FILES}` or more"
     )
 
 
@@ -117,7 +120,7 @@ def _port(config: Config) -> Finding:
         with listening(config.server):
             return Finding("port", Verdict.OK, f"{where} is free")
     except ConfigurationError as error:
-        advice = "is a server running already? --port chooses another one"
+        advice = "stop the server that runs already, or choose another port with --port"
         return Finding("port", Verdict.FAILED, str(error), advice)
 
 
@@ -127,31 +130,42 @@ def _api_keys(config: Config) -> Finding:
         return Finding("API keys", Verdict.FAILED, problem, advice)
     if config.security.api_keys:
         return Finding("API keys", Verdict.OK, f"{len(config.security.api_keys)} configured")
-    return Finding("API keys", Verdict.WARNING, "none: for this machine only", advice)
+    return Finding("API keys", Verdict.WARNING, "none: the server listens on this machine only", advice)
 
 
-def _directory(config: Config) -> Iterator[Finding]:
-    folder = config.storage.folder
+def _storages(storage: StorageSettings) -> Iterator[Finding]:
+    if storage.documents_location == storage.location:
+        yield from _storage("", storage.location, storage.folder, "sessions and documents", "--storage")
+    else:
+        yield from _storage("", storage.location, storage.folder, "sessions", "--storage")
+        place = storage.documents_location, storage.documents_folder
+        yield from _storage("documents: ", *place, "documents", "--documents")
+
+
+def _storage(prefix: str, location: str, folder: Path | None, content: str, flag: str) -> Iterator[Finding]:
     if folder is None:
-        advice = "--storage file keeps them"
-        yield Finding("storage", Verdict.WARNING, f"{config.storage.location}: a restart forgets all sessions", advice)
+        observed = f"{location}: a restart loses all {content}"
+        yield Finding(f"{prefix}storage", Verdict.WARNING, observed, f"{flag} file keeps them")
         return
     existing = next(path for path in (folder, *folder.parents) if path.exists())
+    subject = f"{prefix}data directory"
     if not existing.is_dir():
-        yield Finding("data directory", Verdict.FAILED, f"{existing} is not a directory", "choose another with --data")
+        advice = f"choose another one with --data or {flag}"
+        yield Finding(subject, Verdict.FAILED, f"{existing} is not a directory", advice)
         return
     if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
         advice = "give it to the user that runs the server"
-        yield Finding("data directory", Verdict.FAILED, f"{existing} cannot be read and written", advice)
+        yield Finding(subject, Verdict.FAILED, f"{existing} cannot be read and written", advice)
         return
-    what = "can be read and written" if existing == folder else "will be made"
-    yield Finding("data directory", Verdict.OK, f"{folder} {what}")
+    state = "can be read and written" if existing == folder else "will be created"
+    yield Finding(subject, Verdict.OK, f"{folder} {state}")
     free = shutil.disk_usage(existing).free
     room = f"{free // 2**20} MiB free"
     if free < MIN_FREE_BYTES:
-        yield Finding("disk", Verdict.WARNING, room, "make room: on a full disk sessions can only be read")
+        advice = f"free some space: on a full disk {content} can only be read"
+        yield Finding(f"{prefix}disk", Verdict.WARNING, room, advice)
     else:
-        yield Finding("disk", Verdict.OK, room)
+        yield Finding(f"{prefix}disk", Verdict.OK, room)
 
 
 def _master_key(config: Config) -> Finding:
@@ -161,11 +175,13 @@ def _master_key(config: Config) -> Finding:
         if security.master_key is not None:
             masterkey.check(security.master_key)
         elif file is None:
-            return Finding("master key", Verdict.OK, "made at each start, like the storage")
+            return Finding("master key", Verdict.OK, "generated at each start, because sessions are in memory")
         elif not file.exists() and file != security.master_key_file:
-            return Finding("master key", Verdict.OK, f"{file} will be made")
+            return Finding("master key", Verdict.OK, f"{file} will be created")
         else:
             masterkey.load(file)
     except ConfigurationError as error:
-        return Finding("master key", Verdict.FAILED, str(error), "`roomkey keys generate --master` makes one")
-    return Finding("master key", Verdict.OK, "given" if security.master_key else f"in {file}, for its owner only")
+        return Finding("master key", Verdict.FAILED, str(error), "`roomkey keys generate --master` makes a new one")
+    return Finding(
+        "master key", Verdict.OK, "configured" if security.master_key else f"in {file}, readable by its owner only"
+    )

@@ -1,8 +1,4 @@
-"""
-``roomkey documents …``: what an operator does with documents.
-
-Like the commands on sessions these speak REST: to a running server, or with ``--storage`` in this process.
-"""
+"""``roomkey documents …``: what an operator does with documents."""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -14,7 +10,7 @@ import msgspec
 from cyclopts import App
 
 from roomkey.cli.outcome import EXIT_CODES, Advance, Exit, Failed, print_bytes, print_json, print_table, progress
-from roomkey.cli.sessions import Target, Where
+from roomkey.cli.target import Target, Where
 
 BUNDLE: Final = "application/vnd.roomkey.document"
 
@@ -92,7 +88,7 @@ def export(name: str, *, output: Path | None = None, where: Where = None) -> Non
         output.write_bytes(exported)
     except OSError as error:
         raise Failed(f"--output: {error}") from None
-    _done(target, {"exported": name, "file": str(output), "bytes": len(exported)})
+    target.show({"exported": name, "file": str(output), "bytes": len(exported)})
 
 
 @app.command(name="import")
@@ -117,7 +113,7 @@ def import_document(name: str, file: Path, *, where: Where = None) -> None:
             headers={"content-type": BUNDLE},
             timeout=PATIENCE_SECONDS,
         )
-    _done(target, made)
+    target.show(made)
 
 
 @app.command
@@ -140,7 +136,7 @@ def versions(name: str, *, limit: int = 50, cursor: str | None = None, where: Wh
 def restore(name: str, number: int, *, where: Where = None) -> None:
     """Make a document what it was in a version; what it is now is kept as another one."""
     target = where or Target()
-    _done(target, target.request("POST", _path(name, "versions", str(number), "restore"), timeout=PATIENCE_SECONDS))
+    target.show(target.request("POST", _path(name, "versions", str(number), "restore"), timeout=PATIENCE_SECONDS))
 
 
 @app.command
@@ -148,7 +144,7 @@ def delete(name: str, *, where: Where = None) -> None:
     """Remove a document with its versions; whoever has it open has to leave."""
     target = where or Target()
     target.request("DELETE", _path(name))
-    _done(target, {"deleted": name})
+    target.show({"deleted": name})
 
 
 def _path(name: str, *rest: str) -> str:
@@ -160,20 +156,8 @@ def _page(target: Target, path: str, **wanted: Any) -> dict[str, Any]:
 
 
 def _show_page(target: Target, page: dict[str, Any], rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    if target.json:
-        print_json(page)
-        return
     shown = [["" if row[column] is None else str(row[column]) for column in columns] for row in rows]
-    print_table(columns, shown, numeric=("number", "sequence", "bytes"))
-    if page["next_cursor"]:
-        print(f"\nMore with --cursor {page['next_cursor']}")  # noqa: T201  # part of the answer
-
-
-def _done(target: Target, answer: dict[str, Any]) -> None:
-    if target.json:
-        print_json(answer)
-    else:
-        print_table(("field", "value"), [[name, str(value)] for name, value in answer.items()])
+    target.show_page(page, columns, shown, numeric=("number", "sequence", "bytes"))
 
 
 def _shortened(value: Any) -> str:

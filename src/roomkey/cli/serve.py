@@ -17,32 +17,40 @@ from roomkey.settings import SourcedValue
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the command line says about the configuration; ``--set`` reaches every setting."""
+    """The settings that are given on the command line; ``--set`` reaches all of them."""
 
-    config: Annotated[Path | None, Parameter(help="The file; ROOMKEY_CONFIG, or else ./roomkey.toml.")] = None
-    host: Annotated[str | None, Parameter(help="Where to listen.")] = None
-    port: Annotated[int | None, Parameter(help="0 lets the system choose.")] = None
-    dev: Annotated[bool, Parameter(help="Let anyone on this machine do anything.")] = False
-    storage: Annotated[str | None, Parameter(help="memory, file, or a URL such as lmdb:///var/lib/roomkey.")] = None
-    data: Annotated[Path | None, Parameter(help="The directory of --storage file.")] = None
-    tls_cert: Annotated[Path | None, Parameter(help="Certificate chain, PEM.")] = None
-    tls_key: Annotated[Path | None, Parameter(help="Its private key, PEM.")] = None
-    tls_client_ca: Annotated[Path | None, Parameter(help="Demand client certificates of this authority.")] = None
-    log_level: LogLevel | None = None
-    log_format: LogFormat | None = None
-    set: Annotated[Sequence[str], Parameter(help="Any setting, as in sessions.cap=3; may be repeated.")] = ()
+    config: Annotated[Path | None, Parameter(help="File with settings; default: ROOMKEY_CONFIG, or roomkey.toml.")] = (
+        None
+    )
+    host: Annotated[str | None, Parameter(help="Address to listen on.")] = None
+    port: Annotated[int | None, Parameter(help="Port to listen on; 0 lets the system choose.")] = None
+    dev: Annotated[bool, Parameter(help="Allow everything to everyone on this machine, and serve the demo.")] = False
+    storage: Annotated[
+        str | None, Parameter(help="Storage of sessions: memory, file, or a URL such as lmdb:///var/lib/roomkey.")
+    ] = None
+    documents: Annotated[str | None, Parameter(help="Storage of documents, if it is not that of sessions.")] = None
+    data: Annotated[Path | None, Parameter(help="Directory of the storage called file.")] = None
+    tls_cert: Annotated[Path | None, Parameter(help="File with the certificate chain (PEM).")] = None
+    tls_key: Annotated[Path | None, Parameter(help="File with the private key of the certificate (PEM).")] = None
+    tls_client_ca: Annotated[
+        Path | None, Parameter(help="File with the authority that must have signed the clients' certificates (PEM).")
+    ] = None
+    log_level: Annotated[LogLevel | None, Parameter(help="Lowest level that is logged.")] = None
+    log_format: Annotated[LogFormat | None, Parameter(help="Format of the log; auto: console on a terminal.")] = None
+    set: Annotated[Sequence[str], Parameter(help="Any setting, such as sessions.cap=3; may be repeated.")] = ()
 
     def load(self, *, listening: bool = False) -> Config:
-        """The configuration that holds, and may be listened with. Raises ``ConfigurationError``."""
+        """The effective configuration. Raises ``ConfigurationError`` as ``config.load``."""
         return config.load(self.config, self.overrides(), listening=listening)
 
     def overrides(self) -> dict[str, SourcedValue]:
-        """What was said, by the names of the settings."""
-        said = {
+        """The given values by the names of the settings."""
+        flags = {
             "server.host": ("--host", self.host),
             "server.port": ("--port", self.port),
             "server.dev": ("--dev", self.dev or None),
             "storage.url": ("--storage", self.storage),
+            "storage.documents": ("--documents", self.documents),
             "storage.directory": ("--data", None if self.data is None else str(self.data)),
             "server.tls_cert": ("--tls-cert", None if self.tls_cert is None else str(self.tls_cert)),
             "server.tls_key": ("--tls-key", None if self.tls_key is None else str(self.tls_key)),
@@ -53,7 +61,7 @@ class Choices:
             "log.level": ("--log-level", self.log_level),
             "log.format": ("--log-format", self.log_format),
         }
-        given = {name: SourcedValue(value, flag) for name, (flag, value) in said.items() if value is not None}
+        given = {name: SourcedValue(value, flag) for name, (flag, value) in flags.items() if value is not None}
         return given | dict(map(_assignment, self.set))
 
 
@@ -64,7 +72,7 @@ def serve(*, choices: Chosen = None) -> int:
     """
     Run the server until SIGINT or SIGTERM.
 
-    On the first signal open sockets are drained and requests finished; a second one ends it at once. Without
+    The first signal drains open sockets and lets requests finish; the second stops the server at once. Without
     API keys the server listens on this machine only.
     """
     chosen = (choices or Choices()).load(listening=True)
@@ -75,7 +83,7 @@ def serve(*, choices: Chosen = None) -> int:
 
 def show_config(*, choices: Chosen = None, json: bool = False) -> None:
     """
-    Show every setting, its value, and where that came from. Secrets are hidden.
+    Show every setting, its value and its source. Secrets are hidden.
 
     Args:
         json: Print JSON.

@@ -1,9 +1,9 @@
 """
 One document that is open on this node: its replica, and the way of every change through it.
 
-A change is applied, given to the audience, and handed to the writer, in one turn of the loop; whoever brought it
-is told when it is durable. Nothing here waits, so there is nothing to lock: joining means to be registered for
-everything that comes, and to be given what was there, with no change in between.
+A change is applied, given to the audience, and handed to the writer, in one turn of the loop; its sender
+is told when it is durable. Nothing here waits, so there is nothing to lock: a joiner is registered for everything
+to come and given what is there, with no change in between.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, Settled
-from roomkey.errors import InvalidInput, Storage
+from roomkey.errors import DocumentTooLarge, InvalidInput, WritesRefused
 from roomkey.ports import Author, DocumentRecord, DocumentUpdate
 from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 
@@ -28,7 +28,7 @@ _log = structlog.get_logger("roomkey.documents")
 
 
 class Audience(Protocol):
-    """Whoever is in a document, told of what happens to it. Nothing here waits, nothing here raises."""
+    """The clients in a document, as the document sees them. Nothing here waits, nothing here raises."""
 
     def changed(self, update: bytes, message: bytes | None, now: datetime) -> None:
         """
@@ -39,28 +39,16 @@ class Audience(Protocol):
         ...
 
     def shown(self, entries: Sequence[AwarenessEntry], now: datetime) -> None:
-        """Somebody shows something else, or has left."""
+        """Awareness has changed."""
         ...
 
     def deleted(self) -> None:
-        """The document is no more: what clients have of it must not come back."""
+        """The document was deleted: the clients' copies must not come back."""
         ...
 
     def lost(self) -> None:
-        """The document cannot be used here any more; clients may come back."""
+        """The document cannot be used on this node any more; clients may reconnect."""
         ...
-
-
-class WritesRefused(Storage):
-    """Storage has not answered for so long that no more changes are taken; they would be lost in a crash."""
-
-    code = "storage_behind"
-
-
-class DocumentTooLarge(InvalidInput):
-    """The document has as many bytes as a document may have."""
-
-    code = "document_too_large"
 
 
 class Pin:
@@ -90,8 +78,8 @@ class Document:
     An open document: what is in it, who listens to it, and whether it is stored.
 
     It is open as long as it has an audience, is pinned, or has something to store. One that ``is_gone`` was deleted,
-    lost or evicted, and takes nothing any more. ``lineage`` is empty as long as the document is not stored: nobody
-    who may write has come yet.
+    lost or evicted, and takes nothing any more. ``lineage`` is empty until the document is stored, which
+    the first client with write access causes.
     """
 
     def __init__(
@@ -105,8 +93,8 @@ class Document:
     ) -> None:
         """
         Args:
-            creator: Has the document stored, later, because somebody wants to write to it.
-            tombstones: The Yjs clients who wrote in a document of this name that was deleted.
+            creator: Called when a client wants to write; has the document stored, later.
+            tombstones: Yjs client ids of deleted documents of this name.
         """
         self.name = name
         self.awareness = Awareness(
@@ -151,17 +139,17 @@ class Document:
 
     @property
     def used_at(self) -> datetime:
-        """When somebody used it last."""
+        """When it was last used."""
         return self._used_at
 
     @property
     def has_audience(self) -> bool:
-        """Whether somebody is in it."""
+        """Whether clients are in it."""
         return self._audience is not None
 
     @property
     def is_gone(self) -> bool:
-        """Whether it takes nothing any more."""
+        """Whether it is closed for good and accepts nothing."""
         return self._is_gone
 
     @property
@@ -171,7 +159,7 @@ class Document:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody uses it, and everything in it is stored."""
+        """Whether it is unused and everything in it is stored."""
         return self._audience is None and not self._pins and self.is_saved
 
     @property
@@ -186,7 +174,7 @@ class Document:
 
     @property
     def has_gap(self) -> bool:
-        """Whether others are known to have stored something that is not here yet."""
+        """Whether another process is known to have stored updates that are not merged here yet."""
         return self._writer is not None and self._writer.has_gap
 
     @property
@@ -194,20 +182,20 @@ class Document:
         """
         How many updates are in it, those that are not stored yet included.
 
-        What others have stored counts when it is here, not when it is noticed: two states that differ never have
-        the same number on one node.
+        Updates of other processes count when they are merged here, not when they are noticed: two states that
+        differ never have the same number on one node.
         """
         return 0 if self._writer is None else self._writer.sequence + self._writer.beyond
 
     @property
     def is_pristine(self) -> bool:
-        """Whether it was made here just now, and nobody has changed it since."""
+        """Whether it was created on this node and has not changed since."""
         return self.version == self._pristine_version
 
     # --- who uses it ----------------------------------------------------------------------------------
 
     def pin(self) -> Pin:
-        """Keep the document open, for who is about to use it without being in it."""
+        """Keep the document open, for a user that is not in its audience."""
         self._pins += 1
         return Pin(self._unpin)
 
@@ -215,15 +203,15 @@ class Document:
         self._pins -= 1
 
     def touch(self, now: datetime) -> None:
-        """Somebody uses it."""
+        """Note that the document is in use."""
         self._used_at = now
 
     def attract(self, audience: Audience) -> None:
-        """Tell ``audience`` of everything from now on; what was there before it asks for."""
+        """Tell ``audience`` of everything from now on; it asks for the state before that itself."""
         self._audience = audience
 
     def dismiss(self, now: datetime) -> None:
-        """Nobody is in it any more."""
+        """Its last client has left."""
         self._audience = None
         self._used_at = now
 
@@ -239,11 +227,11 @@ class Document:
         message: bytes | None = None,
     ) -> bool:
         """
-        Apply a change that was made just now, and let everyone have it, its author too: that is how it is told
-        that the change has arrived. Always ``True``. ``message`` is what brought it, for ``Audience.changed``.
+        Apply a change that was made just now, and pass it on to everyone. Its author gets it too, as the sign that it
+        has arrived. Always ``True``. ``message`` is what brought it, for ``Audience.changed``.
 
         Raises:
-            PoisonUpdate: If it cannot be applied; nobody else is concerned.
+            PoisonUpdate: If it cannot be applied; other clients are not affected.
             WritesRefused, DocumentTooLarge: As they say; it was not applied.
         """
         self._check_writable(len(update), now)
@@ -357,7 +345,7 @@ class Document:
         return self._writer is not None and not self._is_behind(self._writer, now)
 
     def want(self) -> None:
-        """Have the document stored, because somebody may write to it."""
+        """Have the document stored, because a client may write to it."""
         if self._writer is None and not self._is_wanted:
             self._is_wanted = True
             self._creator()
@@ -457,7 +445,7 @@ class Document:
         self._is_wanted = self._is_full = False
 
     def end(self) -> None:
-        """The document was deleted: nobody can use it any more."""
+        """The document was deleted and cannot be used any more."""
         self._is_gone = self._is_deleted = True
         if self._audience is not None:
             self._audience.deleted()
@@ -467,14 +455,14 @@ class Document:
         self._is_gone = True
 
     def evict(self) -> None:
-        """Nobody uses it any more. It goes at once, instead of when the collector of cycles comes by."""
+        """Close the document and free its memory at once, without waiting for the cycle collector."""
         self._is_gone = True
         self._writer = None
         self._creator = _nothing
 
     def _lose(self) -> None:
         _log.error("replica_lost", document=self.name)
-        # What is stored is whole: whoever comes back gets it in a fresh replica.
+        # What is stored is whole: a client that reconnects gets it in a fresh replica.
         self._is_gone = True
         if self._audience is not None:
             self._audience.lost()

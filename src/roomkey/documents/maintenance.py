@@ -1,7 +1,7 @@
 """
-What documents need from time to time, open or not: shorter logs, versions, room in memory, news from elsewhere.
+Periodic work on documents, open or not: compaction, versions, eviction, updates of other processes.
 
-One document that fails at it does not keep the others waiting.
+A document whose maintenance fails does not delay the others.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ COMPACTIONS_AT_A_TIME: Final = 32
 MAX_UNMERGEABLE: Final = 1_000
 
 QUIET_BEFORE_VERSION: Final = timedelta(seconds=30)
-"""So long nobody has been in a document before a version of it is kept, if it has changed."""
+"""Time after the last client left until a version is kept, if the document has changed."""
 
 _log = structlog.get_logger("roomkey.documents")
 

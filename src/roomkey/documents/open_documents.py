@@ -1,9 +1,9 @@
 """
-The documents of this node: opened once however many ask, kept while they are used, tidied up in between.
+The open documents of this node: loaded once for any number of callers, kept while in use, evicted when idle.
 
-A document that could not be loaded is not there: nobody is let in, and nothing is ever stored in its place. One
-that is open stays the same object until it is put away, which happens in one step, when nobody is in it, nobody
-is about to be, and everything is stored; so whoever comes then opens it anew.
+A document that could not be loaded is not open: no client gets into it, and nothing is stored in its place. An open
+document stays the same object until it is evicted, in one step, when it has no clients, no pins and nothing to
+store; the next caller then loads it anew.
 """
 
 import asyncio
@@ -33,16 +33,16 @@ from roomkey.wire.lib0 import read_state
 LINEAGE_BYTES: Final = 12
 
 SLICE_SECONDS: Final = 0.002
-"""So long a document is put together at a time; then others have their turn."""
+"""Time spent on loading a document before yielding to the event loop."""
 
 FLUSH_SECONDS: Final = 10.0
-"""So long a node that stops tries to store what is not stored yet."""
+"""Maximum time that shutdown waits for unsaved changes."""
 
 MAX_TOMBSTONES: Final = 1_000
-"""Of so many deleted documents it is remembered who wrote in them, as long as the process lives."""
+"""Number of deleted documents whose Yjs client ids are remembered, in memory only."""
 
 ALARM_SECONDS: Final = 5.0
-"""When a change waits so long for storage, something is wrong with it."""
+"""Age of an unsaved change from which health is degraded."""
 
 SERVER: Final = Author("server")
 
@@ -69,7 +69,7 @@ class DocumentStatistics(Struct, frozen=True, kw_only=True):
 
 
 class OpenDocuments:
-    """Opens documents and puts them away. Usable while ``at_work`` is entered; all on one event loop."""
+    """Opens and evicts documents. Usable while ``at_work`` is entered; all on one event loop."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class OpenDocuments:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """
-        Have something done in the background, until the library closes. A failure is logged and stops nobody else.
+        Run ``work`` in the background, at most until this closes. A failure is logged and stops no other work.
 
         Raises:
             Storage: If the library is not at work.
@@ -137,7 +137,7 @@ class OpenDocuments:
     @asynccontextmanager
     async def using(self, name: str, *, create: bool) -> AsyncGenerator[Document]:
         """
-        The document ``name``, open until the block is left and for as long as somebody is in it.
+        The document ``name``, open at least until the block is left; clients keep it open for longer.
 
         With ``create`` it is made if it is not stored yet; without, it may be one of which there is nothing.
 
@@ -208,7 +208,7 @@ class OpenDocuments:
         stored = await self.store.load(name)
         if stored is not None:
             document.adopt(stored.record, self._writer(document, stored.record), await assemble(stored))
-            if not document.version:  # whoever made it did not come so far
+            if not document.version:  # its creator stopped before this
                 self._seed_document(document, self._seed_of(name), self.clock.now())
             newest = await self.store.versions(name, Page(limit=1))
             for version in newest.versions:
@@ -274,7 +274,7 @@ class OpenDocuments:
         if tail.updates is None:
             await self._learn_everything(document)
             return True
-        # In one turn, or somebody could see a state under the number of another.
+        # In one turn, or a reader could see a state under the number of another.
         document.learn(tail.updates, self.clock.now())
         document.learned(after + len(tail.updates))
         return not tail.updates or after + len(tail.updates) >= tail.head
@@ -297,7 +297,7 @@ class OpenDocuments:
         document.end()
 
     def _remember_writers(self, document: Document) -> None:
-        """Remember who wrote in the document: what they still have of it must not get into the next one."""
+        """Remember the document's Yjs client ids: their copies must not get into the next document of this name."""
         buried = self._tombstones.pop(document.name, frozenset())
         self._tombstones[document.name] = buried | frozenset(read_state(document.replica.state()))
         if len(self._tombstones) > MAX_TOMBSTONES:
@@ -321,7 +321,7 @@ class OpenDocuments:
         size = sum(document.size for document in idle)
         for document in idle:
             is_fresh = now - document.used_at < self.settings.idle_timeout
-            # Without a lineage somebody asked for what is not there.
+            # Without a lineage a caller asked for a document that does not exist.
             if not document.lineage or not is_fresh or size > self.settings.max_idle_bytes:
                 size -= document.size
                 self._evict(document)
@@ -447,6 +447,6 @@ async def _safely(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _look_at(outcome: asyncio.Future[None]) -> None:
-    """So that asyncio does not complain when everyone who asked has gone."""
+    """Retrieve the exception, so that asyncio does not warn when every caller has gone."""
     if not outcome.cancelled():
         outcome.exception()

@@ -1,8 +1,8 @@
 """
-What can be done with documents besides typing in them: read, write, list, delete, versions, who wrote what.
+Commands on documents: read, write, list, delete, versions, who wrote what.
 
-Changes are those of one more collaborator: whoever is in the document sees them at once, and what others type at
-the same time stays. A command that changes something returns when that is durable.
+A change is that of one more collaborator: every client in the document sees it at once, and concurrent typing is
+kept. A command that changes something returns when that is durable.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class Bundle(Struct, frozen=True, kw_only=True):
 
 
 class DocumentService:
-    """The commands on the documents of a library."""
+    """The commands on documents."""
 
     def __init__(self, open_documents: OpenDocuments) -> None:
         self._open_documents = open_documents
@@ -158,7 +158,7 @@ class DocumentService:
             if is_new:
                 rehearse()  # or a change that is refused would leave an empty document behind
             async with self._open_documents.using(name, create=True):
-                # Somebody may have been faster while it was stored.
+                # Another caller may have been faster while it was stored.
                 is_new = is_new and document.is_pristine
                 if condition is not None:
                     condition(None if is_new else _revision(document))
@@ -180,7 +180,7 @@ class DocumentService:
 
     async def delete(self, name: str, *, condition: Condition | None = None) -> None:
         """
-        Remove a document with everything that is known of it; whoever is in it has to leave.
+        Delete a document with its versions and authors; its clients have to leave.
 
         Raises:
             DocumentNotFound: If there is none. And what ``condition`` raises.
@@ -230,7 +230,7 @@ class DocumentService:
 
     async def restore(self, name: str, number: int, author: Author) -> Written:
         """
-        Make the document what it was in a version, by changes as anybody could make them.
+        Restore the content of a version, by ordinary changes.
 
         What it is now is kept as a version first. Raises as ``version`` and ``edit``.
         """

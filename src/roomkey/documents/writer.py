@@ -1,9 +1,9 @@
 """
-What was applied becomes durable: one write at a time for each document, everything that waits in the next one.
+Saving: one write at a time per document; everything that waits goes into the next one.
 
-Nothing that was given here is dropped as long as the process lives. While storage fails, the same write is
-tried again, with growing pauses; what is applied meanwhile waits behind it, and how much and how long is for
-the document to judge.
+The writer drops no update as long as the process lives. While storage fails, the same write is
+tried again, with growing pauses; what is applied meanwhile waits behind it; the document bounds how much and
+how long.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ class Waiting(Struct, frozen=True, gc=False):
 
 class DocumentWriter:
     """
-    The way of one document to storage.
+    Saves one document.
 
     ``interval`` lies between the end of a write and the beginning of the next one, which collects meanwhile: each
     costs a commit, however much is in it. ``sequence`` is the number up to which every update of the log is in the
     document here. ``lost`` is called once if the document is not there any more, or is another one: nothing can
-    be saved then. ``overtaken`` is called when others are found to have appended to the log, too: then there is a
+    be saved then. ``overtaken`` is called when another process has appended to the log, too: then there is a
     gap, and what was stored behind it does not count until ``merged`` says that the gap is filled.
     """
 
@@ -112,7 +112,7 @@ class DocumentWriter:
 
     @property
     def has_gap(self) -> bool:
-        """Whether others have stored something in between that is not known to be here."""
+        """Whether another process has stored updates in between that are not merged here."""
         return bool(self._ahead)
 
     @property

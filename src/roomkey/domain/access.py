@@ -10,7 +10,7 @@ from msgspec import Struct
 from roomkey.errors import InvalidInput
 
 MAX_PATTERN_BYTES = 1024
-"""As long as a document's name may be."""
+"""Maximum length of a document's name."""
 
 MAX_GRANTS = 64
 
@@ -25,7 +25,7 @@ class Access(StrEnum):
 
 _PIECE = re.compile(r"\*+|.", re.DOTALL)
 
-_LEVEL = {Access.READ: 1, Access.WRITE: 2, Access.ADMIN: 3}
+_LEVEL = {access: level for level, access in enumerate(Access)}
 
 
 class Grant(Struct, frozen=True, gc=False):
@@ -54,17 +54,21 @@ class Role(StrEnum):
 
 
 def access_to(document: str, grants: Sequence[Grant]) -> Access | None:
-    """The access that the first matching grant gives, or ``None``: what no grant mentions is closed."""
+    """The access that the first matching grant gives; ``None`` if no grant matches."""
     for grant in grants:
         if _matches(grant.documents, document):
             return grant.access
     return None
 
 
+def reaches(given: Access | None, wanted: Access) -> bool:
+    """Whether ``given`` includes ``wanted``; ``None`` includes nothing."""
+    return given is not None and _LEVEL[given] >= _LEVEL[wanted]
+
+
 def allows(grants: Sequence[Grant], document: str, wanted: Access) -> bool:
     """Whether the first grant that matches ``document`` reaches the level ``wanted``."""
-    given = access_to(document, grants)
-    return given is not None and _LEVEL[given] >= _LEVEL[wanted]
+    return reaches(access_to(document, grants), wanted)
 
 
 def check_grants(grants: Sequence[Grant]) -> Grants:
@@ -108,7 +112,7 @@ def _matches(pattern: str, document: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> tuple[dict[str, int], int, int, int]:
-    """Of each literal, of ``*`` and of ``**``: the bits of the positions where it stands; and the bit of the end."""
+    """For each literal, for ``*`` and for ``**``, the bits of its positions; and the bit of the end."""
     literals: dict[str, int] = {}
     any_segment = anything = 0
     pieces = _PIECE.findall(pattern)

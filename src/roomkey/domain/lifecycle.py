@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from roomkey import errors
 from roomkey.domain.session import (
     Activated,
     Created,
@@ -69,11 +70,11 @@ NEXT_STATE: Final[Mapping[SessionState, Mapping[type[Event], SessionState]]] = {
         Evicted: INVALIDATED,
     },
     EXPIRED: {
-        Invalidated: INVALIDATED,  # for the record: whoever revokes wants it written down
+        Invalidated: INVALIDATED,  # so that a revocation is on record in any case
     },
     INVALIDATED: {},
 }
-"""The only place where transitions are decided. ``Deleted`` is not in it: from every state a record may go."""
+"""The only place where transitions are decided. ``Deleted`` is not in it: a record may be deleted in every state."""
 
 ALREADY: Final[Mapping[type[Event], SessionState]] = {
     Activated: ACTIVE,
@@ -82,7 +83,7 @@ ALREADY: Final[Mapping[type[Event], SessionState]] = {
     Expired: EXPIRED,
     Invalidated: INVALIDATED,
 }
-"""Asking for what already holds is no error and no event."""
+"""A transition to the current state is no error and no event."""
 
 
 def holds(session: Session, fact: type[Event]) -> bool:
@@ -180,6 +181,29 @@ def overdue(session: Session, now: datetime, on_idle: OnIdle = OnIdle.EXPIRE) ->
         at=now,
         cause=_lateness(session, now),
     )
+
+
+def check_usable(session: Session, *, even_pending: bool = False) -> None:
+    """
+    Raise unless the session is active, or, with ``even_pending``, not activated yet.
+
+    Time is not looked at: whether a deadline has passed is for ``overdue`` to say, before.
+
+    Raises:
+        SessionPending, Suspended, Expired, Invalidated: As its state says.
+    """
+    match session.state:
+        case SessionState.ACTIVE:
+            return
+        case SessionState.PENDING:
+            if not even_pending:
+                raise errors.SessionPending("activate the session first")
+        case SessionState.SUSPENDED:
+            raise errors.Suspended("the session is suspended")
+        case SessionState.EXPIRED:
+            raise errors.Expired("the session's time is over")
+        case SessionState.INVALIDATED:
+            raise errors.Invalidated("the session was ended")
 
 
 def diagram() -> str:

@@ -1,4 +1,4 @@
-"""How long sessions live, how many a user may have, and who makes room then: settings and pure decisions."""
+"""Lifetimes of sessions, the cap per user, and which sessions make room: settings and pure decisions."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from roomkey.errors import CapReached
 
 
 class OnCap(StrEnum):
-    """What happens to one session too many: the oldest makes room, or the new one is refused."""
+    """What happens beyond the cap: the oldest session makes room, or the new one is refused."""
 
     EVICT_OLDEST = "evict_oldest"
     REFUSE = "refuse"

@@ -9,7 +9,7 @@ from zlib import crc32
 from msgspec import Struct
 
 from roomkey.domain.access import Grants
-from roomkey.errors import InvalidInput
+from roomkey.domain.names import check_text
 
 SessionId = NewType("SessionId", str)
 """Public name of a session: two hex digits of its partition, then 128 random bits in lower-case base32."""
@@ -37,19 +37,7 @@ def check_user_id(user_id: str) -> str:
     Raises:
         InvalidInput: If it is empty, longer than 256 bytes, or not printable text.
     """
-    # The common case first: ASCII is as long in bytes as in characters.
-    if user_id.isascii():
-        size = len(user_id)
-    else:
-        try:
-            size = len(user_id.encode())
-        except UnicodeEncodeError:
-            raise InvalidInput("a user id must be valid Unicode") from None
-    if not 0 < size <= MAX_USER_ID_BYTES:
-        raise InvalidInput(f"a user id has 1 to {MAX_USER_ID_BYTES} bytes")
-    if not user_id.isprintable():
-        raise InvalidInput("a user id must not contain control characters")
-    return user_id
+    return check_text("a user id", user_id, max_bytes=MAX_USER_ID_BYTES)
 
 
 class SessionState(StrEnum):

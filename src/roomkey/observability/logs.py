@@ -13,7 +13,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 class LogLevel(StrEnum):
-    """What is worth a line."""
+    """Importance of a line, in rising order."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -30,11 +30,14 @@ class LogFormat(StrEnum):
 
 
 class LogSettings(Struct, frozen=True, kw_only=True):
-    """What is logged and how. ``access`` adds one line per HTTP request, without its query string."""
+    """Level and format of the log."""
 
     level: LogLevel = LogLevel.INFO
+    """Lowest level that is logged."""
     format: LogFormat = LogFormat.AUTO
+    """Format of a line."""
     access: bool = False
+    """Whether every HTTP request is logged, without its query string."""
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:

@@ -5,6 +5,8 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 ``roomkey.errors`` and nothing else.
 """
 
+from roomkey.ports.authentication import Authenticator
+from roomkey.ports.following import Checkpoints, EventConsumer
 from roomkey.ports.rooms import (
     Broker,
     MessageKey,
@@ -14,7 +16,9 @@ from roomkey.ports.rooms import (
     Receiver,
     Recovered,
 )
+from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate
 from roomkey.ports.stores import (
+    PLAIN_RECORDS,
     Author,
     Clock,
     DocumentPage,
@@ -28,6 +32,9 @@ from roomkey.ports.stores import (
     NewSession,
     NewVersion,
     Page,
+    PlainRecords,
+    RecordCodec,
+    RecordKind,
     Revocation,
     Secret,
     SessionPage,
@@ -39,25 +46,37 @@ from roomkey.ports.stores import (
 )
 
 __all__ = [
+    "PLAIN_RECORDS",
+    "Authenticator",
     "Author",
     "Broker",
+    "Checkpoints",
     "Clock",
+    "Counters",
     "DocumentPage",
     "DocumentRecord",
     "DocumentStore",
     "DocumentTail",
     "DocumentUpdate",
     "DocumentVersion",
+    "EventConsumer",
     "EventLog",
+    "Leases",
     "LoggedEvent",
     "MessageKey",
     "NewSession",
     "NewVersion",
+    "OneTime",
+    "OneTimeLimits",
     "Page",
+    "PlainRecords",
     "Position",
     "Publication",
     "Published",
+    "Rate",
     "Receiver",
+    "RecordCodec",
+    "RecordKind",
     "Recovered",
     "Revocation",
     "Secret",

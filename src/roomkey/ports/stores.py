@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from msgspec import Struct
 
@@ -39,6 +40,62 @@ class SystemClock:
 
     # A partial of a built-in, because every read of a session asks what time it is.
     now = staticmethod(partial(datetime.now, UTC))
+
+
+# --- records ------------------------------------------------------------------------------------------
+
+
+class RecordKind(StrEnum):
+    """What a record is about. ``CONTENT`` is a piece of a snapshot, of authorship, or of a version."""
+
+    SESSION = "session"
+    EVENT = "event"
+    DOCUMENT = "document"
+    UPDATES = "updates"
+    CONTENT = "content"
+    VERSION = "version"
+
+
+class RecordCodec(Protocol):
+    """
+    What the bytes of a record go through on their way into a backend and back, such as encryption.
+
+    ``kind``, ``id`` and ``version`` say where the record lies; both ways are given the same. A codec that
+    authenticates them refuses a record that was moved to another place. ``version`` is known from outside the
+    record, so one that was replaced by an older one is refused, too; it is 0 where nothing outside says it.
+    Ids are bytes that are unique within their kind and store.
+
+    Keys are not encoded: whoever has the file can read the ids of sessions and users, the names of documents,
+    and times. Both methods are called on several threads at once, one of which the event loop may wait for.
+    """
+
+    def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:
+        """What is stored in place of ``record``."""
+        ...
+
+    def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:
+        """
+        The record that ``stored`` stands for.
+
+        Raises:
+            Serialization: If ``encode`` did not return it for this place. The message shows nothing of it.
+        """
+        ...
+
+
+class PlainRecords:
+    """The codec that stores records as they are."""
+
+    def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:  # noqa: ARG002
+        """The record itself."""
+        return record
+
+    def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:  # noqa: ARG002
+        """The record itself."""
+        return stored
+
+
+PLAIN_RECORDS: Final = PlainRecords()
 
 
 # --- sessions -----------------------------------------------------------------------------------------
@@ -144,14 +201,12 @@ class SessionStorage(EventLog, Protocol):
     Where sessions live.
 
     Every write is one atomic step: record, index, cap, epoch, deadline index, counters and events change
-    together or not at all, and what was awaited is durable on a durable backend. A write never recreates
-    what is gone. Reads return what was committed; they decide no deadline. A session whose user was revoked
+    together or not at all, and a write that was awaited is durable on a durable backend. A write never recreates
+    what is gone. Reads return what was committed and decide no deadline. A session whose user was revoked
     after it was issued never comes back live, whether or not an index lists it: it is read as invalidated.
 
-    Used as an async context manager; usable after entering, closed on leaving.
-
-    All methods raise ``Storage`` when the backend is away or full and ``Serialization`` when a record
-    cannot be read.
+    A storage is used as an async context manager: it is usable after entering and closed on leaving. All methods
+    raise ``Storage`` when the backend is away or full and ``Serialization`` when a record cannot be read.
     """
 
     shared: bool
@@ -237,8 +292,8 @@ class SessionStorage(EventLog, Protocol):
         """
         A page of the sessions that match, in an order that does not change while they exist.
 
-        With ``filter.user_id`` the oldest come first. Whoever follows the cursors meets every session that
-        existed throughout exactly once.
+        With ``filter.user_id`` the oldest come first. Following the cursors returns every session that existed
+        throughout exactly once.
 
         Raises:
             InvalidInput: If the cursor is not one of ours.
@@ -246,7 +301,7 @@ class SessionStorage(EventLog, Protocol):
         ...
 
     async def count(self, filter: SessionFilter) -> int:
-        """How many sessions match. Costs nothing without conditions on time; with them it may look at each."""
+        """How many sessions match. Constant time without conditions on time; with them each may be looked at."""
         ...
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Session]:
@@ -384,13 +439,13 @@ class DocumentStore(Protocol):
     """
     Where documents live: a snapshot and a log of updates for each, its versions, and its lineage.
 
-    Every write is one atomic step, and what was awaited is durable on a durable backend. Names are any text of
-    1 to 1024 bytes in UTF-8, told apart byte by byte. A write never recreates what is gone: those to an
-    existing document name the lineage that they belong to.
+    Every write is one atomic step, and a write that was awaited is durable on a durable backend. A write never
+    recreates what is gone: it names the lineage of the document that it is meant for. Names are any text of 1 to
+    1024 bytes in UTF-8, compared byte by byte.
 
-    Used as an async context manager; usable after entering, closed on leaving. All methods raise ``Storage``
-    when the backend is away or full and ``Serialization`` when a record cannot be read; nothing is then taken
-    for empty.
+    A store is used as an async context manager: it is usable after entering and closed on leaving. All methods
+    raise ``Storage`` when the backend is away or full and ``Serialization`` when a record cannot be read or is
+    missing; such a document is never taken for an empty one.
     """
 
     shared: bool
@@ -404,9 +459,9 @@ class DocumentStore(Protocol):
 
     async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
         """
-        Make an empty document, or return the one that exists, whose lineage then is another one.
+        Make an empty document, or return the one of this name that exists, whatever its lineage.
 
-        Two who create the same document at the same time get the same record.
+        Calls for one name at the same time return the same record.
 
         Raises:
             Conflict: If ``lineage`` is that of a document of this name that was deleted, even if there is one now.
@@ -437,8 +492,8 @@ class DocumentStore(Protocol):
         The updates behind number ``after``. Cheap: neither the snapshot nor the log up to there is read.
 
         An answer has at most ``limit`` updates. It may have fewer if they are large, but has at least one if there
-        is one. Whoever asks again behind the last one until ``head`` is reached meets every update exactly once.
-        If ``head`` is less than ``after``, the store has lost updates that it once acknowledged.
+        is one. Asking again behind the last one until ``head`` is reached returns every update exactly once. If
+        ``head`` is less than ``after``, the store has lost updates that it once acknowledged.
 
         Raises:
             NotFound, Conflict: As ``append``.
@@ -449,14 +504,14 @@ class DocumentStore(Protocol):
         """
         Replace the snapshot, and drop the updates up to number ``upto``, which it contains, from the log.
 
-        ``False``, and nothing changed, if the document is gone, of another lineage, or was compacted as far as
-        that or further, or has not come so far; updates behind ``upto`` stay as they are.
+        Updates behind ``upto`` stay as they are. Returns ``False`` and changes nothing if the document is gone or
+        of another lineage, if it was compacted up to ``upto`` or further, or if it has no update of that number.
         """
         ...
 
     async def delete(self, name: str, lineage: str, now: datetime) -> bool:
         """
-        Remove the document with its log and versions; its lineage stays behind. ``False`` if there is none.
+        Remove the document with its log and versions, but remember its lineage. ``False`` if there is none.
 
         Raises:
             Conflict: If it is of another lineage.
@@ -465,8 +520,8 @@ class DocumentStore(Protocol):
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         """
-        A page of the documents whose names begin with ``prefix``. Whoever follows the cursors meets every
-        document that existed throughout exactly once.
+        A page of the documents whose names begin with ``prefix``. Following the cursors returns every document
+        that existed throughout exactly once.
 
         Raises:
             InvalidInput: If the cursor is not one of ours.

@@ -1,1 +1,1 @@
-"""Rooms, presence and documents over one connection. Knows sessions only as values and events."""
+"""Connections, rooms, and documents over sockets. Knows sessions only as values and events."""

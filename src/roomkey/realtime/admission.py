@@ -1,116 +1,80 @@
-"""Whom to let in: a handshake becomes an active session, or a refusal in plain HTTP."""
+"""Admission of handshakes: each becomes a client with an active session, or a refusal in plain HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from datetime import datetime
 from http import HTTPStatus
 from math import ceil
-from typing import Final, Protocol
+from typing import TypeVar
 
-import msgspec
-from msgspec import Struct
-
-from roomkey import errors
-from roomkey.domain.session import Client, Session, SessionId, SessionState
+from roomkey import errors, problems
+from roomkey.domain.lifecycle import check_usable
+from roomkey.domain.session import Client, Session
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Clock
+from roomkey.ports import Authenticator
+from roomkey.realtime.clients.client import RealtimeClient
+from roomkey.realtime.connections import Connections
+from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Handshake, Refused
-from roomkey.security.credentials import Credential, CredentialKind, find, origin_allowed
+from roomkey.security.credentials import Credential, CredentialKind, client_of, find, origin_allowed
 from roomkey.security.tickets import Tickets
+from roomkey.wire.close import CloseCode
 
-MAX_USER_AGENT_CHARS: Final = 512
-
-_CHALLENGE: Final = 'Bearer realm="roomkey"'
-
-
-class Sessions(Protocol):
-    """
-    What sockets need to know of sessions.
-
-    All raise ``roomkey.errors``; whoever implements it tells ``SessionWebSocketHandler.on_events`` what changes.
-    """
-
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
-        """The pending or active session that ``token`` opens; raises for every other."""
-        ...
-
-    async def get_session(self, id: SessionId) -> Session | None:
-        """The session as it stands now; one whose time is over is ended first."""
-        ...
-
-    async def touch(self, id: SessionId) -> None:
-        """The user was active just now."""
-        ...
+ClientT = TypeVar("ClientT", bound=RealtimeClient)
 
 
 class Refusal(Exception):
-    """A handshake is not welcome, for a reason that is not an error of a session."""
+    """A handshake is not welcome: what the client is told (RFC 9457), and the headers beside it."""
 
     def __init__(self, status: HTTPStatus, code: str, detail: str, *headers: tuple[str, str]) -> None:
         super().__init__(detail)
-        self.status = status
         self.code = code
-        self.headers = headers
+        self._problem = problems.plain_problem(status, code, detail)
+        self._headers = headers
 
     def answer(self) -> Refused:
-        """The problem (RFC 9457) as the transport sends it."""
-        problem = {
-            "type": f"urn:roomkey:problem:{self.code}",
-            "title": self.status.phrase,
-            "status": self.status.value,
-            "detail": str(self),
-            "code": self.code,
-        }
-        headers: Sequence[tuple[str, str]] = (("content-type", "application/problem+json"), *self.headers)
-        return Refused(status=self.status.value, body=msgspec.json.encode(problem), headers=headers)
-
-
-class _Kind(Struct, frozen=True):
-    status: HTTPStatus
-    headers: Sequence[tuple[str, str]] = ()
-    detail: str | None = None
-    """What is said instead of the error's own words, where these are none of the client's business."""
-
-
-_REJECTED: Final = (("www-authenticate", f'{_CHALLENGE}, error="invalid_token"'),)
-_LATER: Final = (("retry-after", "1"),)
-
-KINDS: Final[dict[type[RoomkeyError], _Kind]] = {
-    errors.SecurityViolation: _Kind(HTTPStatus.UNAUTHORIZED, _REJECTED),
-    errors.Suspended: _Kind(HTTPStatus.UNAUTHORIZED, _REJECTED),
-    errors.Forbidden: _Kind(HTTPStatus.FORBIDDEN),
-    errors.Expired: _Kind(HTTPStatus.GONE),
-    errors.Invalidated: _Kind(HTTPStatus.GONE),
-    RoomkeyError: _Kind(HTTPStatus.SERVICE_UNAVAILABLE, _LATER, "This cannot be checked now."),
-}
-"""How an error of a session is shown at the door; the first kind that fits."""
+        """The problem as the transport sends it."""
+        headers = (("content-type", problems.MEDIA_TYPE), *self._headers)
+        return Refused(status=self._problem.status, body=problems.encode(self._problem), headers=headers)
 
 
 def refusal_of(error: RoomkeyError) -> Refusal:
     """The refusal that ``error`` amounts to."""
-    kind = next(kind for cause, kind in KINDS.items() if isinstance(error, cause))
-    return Refusal(kind.status, error.code, kind.detail or str(error), *kind.headers)
+    problem, headers = problems.at_handshake(error)
+    return Refusal(HTTPStatus(problem.status), problem.code, problem.detail, *headers)
 
 
 def too_many(code: str, detail: str, *, wait: float = 1.0) -> Refusal:
-    """Something is used up, and will be there again in ``wait`` seconds."""
+    """A limit is exhausted; it has room again in ``wait`` seconds."""
     return Refusal(HTTPStatus.TOO_MANY_REQUESTS, code, detail, ("retry-after", str(max(1, ceil(wait)))))
 
 
 def unavailable(code: str, detail: str) -> Refusal:
-    """The node cannot take anyone now."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, *_LATER)
+    """The node cannot admit a client now."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, ("retry-after", "1"))
 
 
-class Door:
-    """Finds the credential of a handshake, and whom it opens for."""
+class Admission:
+    """The decision about every handshake, on all paths: from a handshake to a session, from a session to a client."""
 
-    def __init__(self, sessions: Sessions, *, settings: RealtimeSettings, clock: Clock, tickets: Tickets) -> None:
+    def __init__(
+        self,
+        sessions: Authenticator,
+        connections: Connections,
+        *,
+        settings: RealtimeSettings,
+        tickets: Tickets,
+    ) -> None:
         self._sessions = sessions
+        self._connections = connections
         self._settings = settings
-        self._clock = clock
         self._tickets = tickets
+        self.is_draining = False
+        """Whether every handshake is refused."""
 
-    async def admit(self, handshake: Handshake) -> Session:
+    # --- from a handshake to a session ----------------------------------------------------------------
+
+    async def authenticate_handshake(self, handshake: Handshake) -> Session:
         """
         The active session that the handshake's credential opens.
 
@@ -120,20 +84,31 @@ class Door:
         """
         credential = self._find(handshake)
         if credential is None:
-            challenge = ("www-authenticate", _CHALLENGE)
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "credentials_missing", "A credential is needed here.", challenge)
+            detail = "A credential is needed here."
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "credentials_missing", detail, *problems.CHALLENGE)
         self._check_origin(handshake, credential)
         session = await self._session(handshake, credential)
         check_usable(session)
         return session
 
+    async def authenticate_token(self, token: str, client: Client) -> Session:
+        """
+        The active session that ``token`` opens.
+
+        Raises:
+            RoomkeyError: If it opens nothing, or nothing that may be used.
+        """
+        session = await self._sessions.authenticate(token, client=client)
+        check_usable(session)
+        return session
+
     def has_credential(self, handshake: Handshake) -> bool:
-        """Whether the handshake brings anything that could open a session."""
+        """Whether the handshake has a credential of any kind."""
         return self._find(handshake) is not None
 
     def check_page(self, handshake: Handshake) -> None:
         """
-        Raise if the handshake comes from a page that may not connect, whoever is sitting before it.
+        Raise if the handshake comes from a page that may not connect, whatever its credential.
 
         Raises:
             Refusal: If it does.
@@ -152,15 +127,12 @@ class Door:
 
     async def _session(self, handshake: Handshake, credential: Credential) -> Session:
         if credential.kind is not CredentialKind.TICKET:
-            return await self._sessions.authenticate(credential.secret, client=client_of(handshake))
-        id = self._tickets.redeem(credential.secret, self._clock.now())
-        session = None if id is None else await self._sessions.get_session(id)
-        if session is None:
-            raise errors.InvalidToken("the ticket is unknown, used, or too old")
-        return session
+            client = client_of(handshake.headers, handshake.client_ip)
+            return await self._sessions.authenticate(credential.secret, client=client)
+        return await self._tickets.session_of(credential.secret, self._sessions)
 
     def _check_origin(self, handshake: Handshake, credential: Credential) -> None:
-        """Cookies come along whoever asks for it, so they count on our pages only (ASVS 4.4.2, RFC 6455, 10.2)."""
+        """Browsers send cookies for any page, so they count only on allowed pages (ASVS 4.4.2, RFC 6455, 10.2)."""
         if credential.kind is not CredentialKind.COOKIE:
             self.check_page(handshake)
         elif not origin_allowed(
@@ -168,32 +140,43 @@ class Door:
         ):
             raise _foreign_page()
 
+    # --- from a session to a client -------------------------------------------------------------------
+
+    async def admit(self, session: Session, make: Callable[[SessionLimits, datetime], ClientT]) -> ClientT:
+        """
+        The client of ``session`` that ``make`` makes: counted, registered, and its session checked once more.
+
+        Raises:
+            Refusal, RoomkeyError: If there is no room for it, or the session has ended meanwhile.
+        """
+        connections = self._connections
+        if len(connections.registry.of_session(session.id)) >= self._settings.max_connections_per_session:
+            raise too_many("too_many_connections", "The session has as many connections as it may.")
+        now = connections.now()
+        client = make(connections.limits.open(session.id), now)
+        connections.registry.enter(client, session)
+        connections.deadlines.set(client, now + self._settings.opening_timeout)
+        try:
+            await self._check_again(client, session)
+        except BaseException:
+            client.closed(CloseCode.NO_CLOSE)
+            raise
+        return client
+
+    async def _check_again(self, client: RealtimeClient, session: Session) -> None:
+        # The session was read before its events were listened to: it may have ended in between.
+        # And who was let in before the drain, but is not among those who are drained, must go, too.
+        current = await self._sessions.get_session(session.id)
+        if current is None:
+            raise errors.InvalidToken("the session was deleted")
+        check_usable(current)
+        if client.guard.is_over:
+            raise errors.Invalidated("the session was ended")
+        if self.is_draining:
+            raise unavailable("draining", "The server is about to stop.")
+        # Its grants may be other ones than those with which it was made.
+        client.carry_out(client.guard.learn(current), self._connections.now())
+
 
 def _foreign_page() -> Refusal:
     return Refusal(HTTPStatus.FORBIDDEN, "origin_rejected", "Pages of this origin may not connect.")
-
-
-def check_usable(session: Session) -> None:
-    """
-    Raise unless the session is active.
-
-    Raises:
-        Refusal, RoomkeyError: As ``Door.admit``.
-    """
-    match session.state:
-        case SessionState.ACTIVE:
-            return
-        case SessionState.PENDING:
-            raise Refusal(HTTPStatus.FORBIDDEN, "session_pending", "Activate the session first.")
-        case SessionState.SUSPENDED:
-            raise errors.Suspended("the session is suspended")
-        case SessionState.EXPIRED:
-            raise errors.Expired("the session's time is over")
-        case SessionState.INVALIDATED:
-            raise errors.Invalidated("the session was ended")
-
-
-def client_of(handshake: Handshake) -> Client:
-    """What a handshake says about the device that it came from."""
-    agent = handshake.headers.get("user-agent", "")[:MAX_USER_AGENT_CHARS]
-    return Client(ip=handshake.client_ip, user_agent=agent if agent and agent.isprintable() else None)

@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -14,6 +14,7 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
+from roomkey.problems import presentation_of
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.rooms.hub import Outbox
@@ -139,7 +140,7 @@ async def _safely(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Scheduled(Protocol):
-    """What ``Deadlines`` needs of what it keeps; nobody else touches ``due_at``."""
+    """What ``Deadlines`` needs of its items; only ``Deadlines`` changes ``due_at``."""
 
     due_at: datetime | None
 
@@ -249,17 +250,9 @@ class Deadlines(Generic[S]):
         return due
 
 
-_REFRESH_CODES: Final[dict[type[RoomkeyError], ErrorCode]] = {
-    errors.SecurityViolation: ErrorCode.UNAUTHORIZED,
-    errors.Expired: ErrorCode.INVALID_SESSION,
-    errors.Invalidated: ErrorCode.INVALID_SESSION,
-    errors.Suspended: ErrorCode.INVALID_SESSION,
-}
-
-
 def fault_of(error: RoomkeyError) -> Fault:
     """What a client is told whose new token is not accepted because of ``error``."""
-    for kind, code in _REFRESH_CODES.items():
-        if isinstance(error, kind):
-            return Fault(code, str(error), details={"reason": error.code})
-    return Fault(ErrorCode.SERVER_ERROR, "this cannot be checked now", retry=True)
+    code = ErrorCode(presentation_of(error).refresh_fault)
+    if code is ErrorCode.SERVER_ERROR:
+        return Fault(code, "this cannot be checked now", retry=True)
+    return Fault(code, str(error), details={"reason": error.code})

@@ -8,8 +8,7 @@ from roomkey.documents.open_documents import OpenDocuments
 from roomkey.domain.access import Access, access_to
 from roomkey.domain.session import Client, Session
 from roomkey.errors import InvalidInput, RoomkeyError
-from roomkey.realtime.admission import Door, Refusal, Sessions, check_usable, client_of, refusal_of, unavailable
-from roomkey.realtime.arrivals import Arrivals
+from roomkey.realtime.admission import Admission, Refusal, refusal_of, unavailable
 from roomkey.realtime.clients.document_audience import Audiences
 from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient
 from roomkey.realtime.clients.unauthenticated import UnauthenticatedConnection
@@ -20,7 +19,7 @@ from roomkey.realtime.session.guard import SessionGuard
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake
-from roomkey.security.credentials import select_subprotocol
+from roomkey.security.credentials import client_of, select_subprotocol
 from roomkey.security.inspection import check_document_name
 from roomkey.wire.close import CloseReason
 
@@ -38,16 +37,12 @@ class DocumentEndpoint:
         open_documents: OpenDocuments,
         connections: Connections,
         *,
-        arrivals: Arrivals,
-        door: Door,
-        sessions: Sessions,
+        admission: Admission,
         settings: RealtimeSettings,
     ) -> None:
         self._open_documents = open_documents
         self._connections = connections
-        self._arrivals = arrivals
-        self._door = door
-        self._sessions = sessions
+        self._admission = admission
         self._settings = settings
         self._documents = open_documents.settings
         self._audiences = Audiences(connections.hub, open_documents.settings)
@@ -60,7 +55,7 @@ class DocumentEndpoint:
 
     async def accept(self, handshake: Handshake) -> Accepted:
         """
-        Let somebody in.
+        Admit a handshake.
 
         Raises:
             Refusal, RoomkeyError: If not.
@@ -73,17 +68,17 @@ class DocumentEndpoint:
 
     async def _accept_y_websocket(self, handshake: Handshake) -> Accepted:
         name = self._document_name(handshake)
-        session = await self._door.admit(handshake)
+        session = await self._admission.authenticate_handshake(handshake)
         access = access_to(name, session.grants)
         if access is None:
             raise Refusal(HTTPStatus.FORBIDDEN, "forbidden", "No grant of the session covers this document.")
         async with self._open_documents.using(name, create=access is not Access.READ) as document:
-            client = await self._arrivals.settle(
+            client = await self._admission.admit(
                 session,
                 lambda limits, now: YjsClient(
                     self._guard(session, limits, now),
                     self._connections,
-                    client_of(handshake),
+                    client_of(handshake.headers, handshake.client_ip),
                     self._audiences,
                     document=document,
                     access=access,
@@ -106,11 +101,11 @@ class DocumentEndpoint:
     # --- Hocuspocus -----------------------------------------------------------------------------------
 
     async def _accept_hocuspocus(self, handshake: Handshake) -> Accepted:
-        client = client_of(handshake)
-        if self._door.has_credential(handshake):
-            session = await self._door.admit(handshake)
+        client = client_of(handshake.headers, handshake.client_ip)
+        if self._admission.has_credential(handshake):
+            session = await self._admission.authenticate_handshake(handshake)
             return self._accepted(handshake, await self._hocuspocus_client(session, client))
-        self._door.check_page(handshake)
+        self._admission.check_page(handshake)
         if len(self._unauthenticated) >= self._documents.max_unauthenticated_sockets:
             raise unavailable("overloaded", "Too many connections have not shown a token yet.")
         connection = UnauthenticatedConnection(
@@ -125,8 +120,7 @@ class DocumentEndpoint:
 
     async def _identify(self, connection: UnauthenticatedConnection, address: str, token: str, client: Client) -> None:
         try:
-            session = await self._sessions.authenticate(token, client=client)
-            check_usable(session)
+            session = await self._admission.authenticate_token(token, client)
             identified = await self._hocuspocus_client(session, client)
         except RoomkeyError as error:
             connection.rejected(address, refusal_of(error).code)
@@ -136,7 +130,7 @@ class DocumentEndpoint:
             connection.admitted(identified, address, self._connections.now())
 
     async def _hocuspocus_client(self, session: Session, client: Client) -> HocuspocusClient:
-        return await self._arrivals.settle(
+        return await self._admission.admit(
             session,
             lambda limits, now: HocuspocusClient(
                 self._guard(session, limits, now),
@@ -189,6 +183,6 @@ class DocumentEndpoint:
         self._open_documents.tick()
 
     def drain(self) -> None:
-        """Part from strangers: nobody is let in any more."""
+        """Close unauthenticated connections; no further one is admitted."""
         for connection in tuple(self._unauthenticated):
             connection.part(CloseReason.DRAINING)

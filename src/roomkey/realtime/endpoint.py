@@ -14,11 +14,10 @@ from msgspec import Struct
 from roomkey import errors
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
-from roomkey.domain.session import AnyEvent, UserRevoked
+from roomkey.domain.session import AnyEvent, UserRevoked, partition_of_id
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Broker, Clock
-from roomkey.realtime.admission import Door, Refusal, Sessions, client_of, refusal_of, too_many, unavailable
-from roomkey.realtime.arrivals import Arrivals
+from roomkey.ports import Authenticator, Broker, Clock, Counters, Rate
+from roomkey.realtime.admission import Admission, Refusal, refusal_of, too_many, unavailable
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.clients.json_rules import JsonRules
@@ -34,13 +33,12 @@ from roomkey.realtime.session.effects import Question, Verify
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Handshake, Refused
-from roomkey.security.credentials import select_subprotocol
-from roomkey.security.ratelimit import Limiter, Rate
+from roomkey.security.credentials import client_of, select_subprotocol
 from roomkey.security.tickets import Tickets
 from roomkey.wire.close import CloseReason
 
 QUESTIONS_AT_A_TIME: Final = 16
-"""So many checks of sessions are on their way to storage at once."""
+"""Maximum number of session checks in flight."""
 
 DRAIN_STEP_SECONDS: Final = 0.1
 
@@ -71,7 +69,7 @@ class RealtimeStatistics(Struct, frozen=True, kw_only=True):
 
 class SessionWebSocketHandler:
     """
-    The doorkeeper of ``/ws``, and what keeps its sockets honest while they are open.
+    The ``HandshakeHandler`` of every WebSocket endpoint, and the watch over the sockets while they are open.
 
     Whoever commits changes of sessions calls ``on_events`` with them: sockets of ended sessions are closed
     before that returns. ``run`` must run as long as there are sockets: it ends those whose time is over.
@@ -80,11 +78,12 @@ class SessionWebSocketHandler:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: Authenticator,
         *,
         settings: RealtimeSettings | None = None,
         clock: Clock,
         tickets: Tickets,
+        counters: Counters,
         open_documents: OpenDocuments | None = None,
         broker: Broker | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
@@ -92,6 +91,7 @@ class SessionWebSocketHandler:
         """
         Args:
             broker: Carries what is published in rooms; by default to this node alone.
+            counters: Counts the handshakes of each address.
             open_documents: The documents that Yjs editors may open; without one there are no sockets for them.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
 
@@ -102,15 +102,15 @@ class SessionWebSocketHandler:
         self._sessions = sessions
         self._clock = clock
         self._types = compile_types(settings.message_types)
-        self._door = Door(sessions, settings=settings, clock=clock, tickets=tickets)
         hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
         self._rooms = Rooms(settings, hub, broker or LocalBroker(settings, clock))
         documents = DocumentSettings() if open_documents is None else open_documents.settings
         self._connections = Connections(settings, documents, clock, self._rooms)
-        self._arrivals = Arrivals(self._connections, sessions, settings)
+        self._admission = Admission(sessions, self._connections, settings=settings, tickets=tickets)
         self._open_documents = open_documents
         self._document_endpoint = None if open_documents is None else self._new_document_endpoint(open_documents)
-        self._handshakes = Limiter(Rate(settings.handshakes_per_second, settings.handshake_burst))
+        self._counters = counters
+        self._handshake_rate = Rate(settings.handshakes_per_second, settings.handshake_burst)
         self._entering = 0
         self._refused = 0
         self._revoked = 0
@@ -119,9 +119,7 @@ class SessionWebSocketHandler:
         return DocumentEndpoint(
             open_documents,
             self._connections,
-            arrivals=self._arrivals,
-            door=self._door,
-            sessions=self._sessions,
+            admission=self._admission,
             settings=self._settings,
         )
 
@@ -130,13 +128,14 @@ class SessionWebSocketHandler:
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
         """Answer a handshake: a session is let in, everything else gets a problem in plain HTTP."""
         try:
-            self._check_capacity(handshake)
-            self._entering += 1
-            try:
-                async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+            async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                await self._check_capacity(handshake)
+                # No await between the check and this.
+                self._entering += 1
+                try:
                     return await self._let_in(handshake)
-            finally:
-                self._entering -= 1
+                finally:
+                    self._entering -= 1
         except Refusal as refusal:
             return self._refuse(refusal)
         except RoomkeyError as error:
@@ -148,13 +147,13 @@ class SessionWebSocketHandler:
         self._refused += 1
         return refusal.answer()
 
-    def _check_capacity(self, handshake: Handshake) -> None:
+    async def _check_capacity(self, handshake: Handshake) -> None:
         settings = self._settings
         if handshake.path != settings.path and not self._is_for_editors(handshake):
             raise Refusal(HTTPStatus.NOT_FOUND, "not_found", "There is no socket at this address.")
-        if self._arrivals.is_draining:
+        if self._admission.is_draining:
             raise unavailable("draining", "The server is about to stop.")
-        if wait := self._handshakes.take(handshake.client_ip or "", self._clock.now().timestamp()):
+        if wait := await self._counters.take(handshake.client_ip or "", self._handshake_rate):
             raise too_many("rate_limited", "Too many connections from this address at once.", wait=wait)
         if len(self._connections.registry) + self._entering >= settings.max_connections:
             raise unavailable("overloaded", "The server has as many connections as it may.")
@@ -165,8 +164,8 @@ class SessionWebSocketHandler:
     async def _let_in(self, handshake: Handshake) -> Accepted:
         if self._document_endpoint is not None and handshake.path != self._settings.path:
             return await self._document_endpoint.accept(handshake)
-        session = await self._door.admit(handshake)
-        client = await self._arrivals.settle(
+        session = await self._admission.authenticate_handshake(handshake)
+        client = await self._admission.admit(
             session,
             lambda limits, now: JsonClient(
                 JsonRules(
@@ -175,7 +174,7 @@ class SessionWebSocketHandler:
                     types=self._types,
                 ),
                 self._connections,
-                client_of(handshake),
+                client_of(handshake.headers, handshake.client_ip),
                 self._rooms,
             ),
         )
@@ -197,6 +196,13 @@ class SessionWebSocketHandler:
             else:
                 for client in registry.of_session(event.session):
                     self._tell(client, event)
+
+    def on_gap(self, partition: int) -> None:
+        """Events of these sessions were missed: nothing of theirs passes until storage says how they stand."""
+        for client in tuple(self._connections.registry):
+            if partition_of_id(client.guard.session.id) == partition:
+                client.carry_out_safely(lambda _, client=client: client.guard.doubt())
+                self._connections.watch(client)
 
     def _tell(self, client: RealtimeClient, event: AnyEvent) -> None:
         was_over = client.guard.is_over
@@ -298,11 +304,11 @@ class SessionWebSocketHandler:
 
     async def drain(self, within: timedelta) -> None:
         """
-        Let nobody in any more, and send everybody away, spread over ``within``.
+        Refuse new connections, and close the open ones, spread over ``within``.
 
-        Clients reconnect when they are told to, without jitter of their own; so everyone is told another time.
+        Clients reconnect when they are told to, without jitter of their own; so each is told another time.
         """
-        self._arrivals.is_draining = True
+        self._admission.is_draining = True
         if self._document_endpoint is not None:
             self._document_endpoint.drain()
         clients = list(self._connections.registry)

@@ -1,20 +1,23 @@
 """
-The seam between a transport, which carries frames, and a conversation, which gives them meaning.
+The seam between a transport, which carries frames, and a conversation, which interprets them.
 
 Transports know RFC 6455 and nothing of sessions; conversations know sessions and nothing of TCP.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from roomkey.wire.frame import Frame
 
+HIGH_WATER_BYTES: Final = 64 * 1024
+"""A socket with more than this unsent is given nothing more; its transport says when it is ``writable`` again."""
+
 
 class Handshake(Struct, frozen=True, kw_only=True):
     """
-    A client's wish to open a WebSocket, before it is answered.
+    A client's request to open a WebSocket, before it is answered.
 
     ``path`` is percent-decoded, ``raw_path`` is not. Header names are lower case; of a repeated header
     ``headers`` has the values joined with ``, ``. Of a repeated query parameter the first counts.
@@ -30,7 +33,7 @@ class Handshake(Struct, frozen=True, kw_only=True):
 
 
 class Refused(Struct, frozen=True, kw_only=True):
-    """The answer to a handshake that is not welcome: plain HTTP, never a 101."""
+    """The answer to a refused handshake: plain HTTP, never a 101."""
 
     status: int
     body: bytes
@@ -39,7 +42,7 @@ class Refused(Struct, frozen=True, kw_only=True):
 
 class Accepted(Struct, frozen=True, kw_only=True):
     """
-    The answer to a handshake that is welcome: who talks to the socket, and what the 101 says.
+    The answer to an accepted handshake: the conversation of the socket, and the contents of the 101.
 
     Messages longer than ``max_message_bytes``, inflated and reassembled, are closed with 1009 before they
     are buffered.
@@ -77,7 +80,7 @@ class Socket(Protocol):
 
 class Conversation(Protocol):
     """
-    What a transport tells the one who talks to a socket. Calls come in order, one at a time, on the loop.
+    What a transport calls for one socket. Calls come in order, one at a time, on the loop.
 
     ``closed`` is called exactly once, last. Should one of these raise, this socket closes with 1011 and
     no other is touched. Nothing is delivered after ``Socket.close`` or ``Socket.abort`` was called.
@@ -96,7 +99,7 @@ class Conversation(Protocol):
         ...
 
     def writable(self) -> None:
-        """``Socket.buffered`` had passed the transport's high-water mark (64 KiB) and is low again."""
+        """``Socket.buffered`` had passed ``HIGH_WATER_BYTES`` and is low again."""
         ...
 
     def closed(self, code: int) -> None:
@@ -105,8 +108,8 @@ class Conversation(Protocol):
 
 
 class HandshakeHandler(Protocol):
-    """Decides about handshakes: the one door from a transport to the realtime services."""
+    """Decides about handshakes: the only way from a transport to the realtime services."""
 
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
-        """Answer a handshake. The transport sets a deadline; whatever this raises becomes a 503."""
+        """Answer a handshake. The transport sets a deadline; any exception becomes a 503."""
         ...

@@ -7,14 +7,21 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from roomkey.domain.session import Client
+
 COOKIE: Final = "__Host-roomkey"
 """RFC 6265bis, 4.1.3.2: the prefix keeps subdomains and plain HTTP from setting it."""
+
+DROPPED_COOKIE: Final = f"{COOKIE}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"
+"""``Set-Cookie`` that makes a browser forget it; with any attribute missing it would be another cookie."""
 
 TOKEN_PROTOCOL: Final = "roomkey.token."  # noqa: S105  # a prefix, not a secret
 """A subprotocol with this prefix carries a token: the one header that a browser's ``WebSocket`` can set."""
 
 PROTOCOL: Final = "roomkey.v1"
 """The subprotocol that says nothing but which protocol is spoken, so that there is one to select."""
+
+MAX_USER_AGENT_CHARS: Final = 512
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _EMPTY: Final[Mapping[str, str]] = {}
@@ -60,6 +67,12 @@ def find(
         if secret and (allow_query_token or kind is not CredentialKind.QUERY):
             return Credential(kind, secret)
     return None
+
+
+def client_of(headers: Mapping[str, str], ip: str | None) -> Client:
+    """What a request or a handshake says about the device that it came from, as far as it can be shown."""
+    agent = headers.get("user-agent", "")[:MAX_USER_AGENT_CHARS]
+    return Client(ip=ip, user_agent=agent if agent and agent.isprintable() else None)
 
 
 def select_subprotocol(offered: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
+from roomkey.domain.names import check_text
 from roomkey.errors import InvalidInput
 
 MAX_DOCUMENT_NAME_BYTES: Final = 1024
@@ -10,28 +11,6 @@ MAX_DOCUMENT_NAME_BYTES: Final = 1024
 _DOTS: Final = frozenset({".", ".."})
 
 _CONTAINERS: Final = frozenset({dict, list})
-
-
-def check_text(what: str, text: str, *, max_bytes: int) -> str:
-    """
-    Return ``text`` if it may name something: 1 to ``max_bytes`` bytes of printable Unicode.
-
-    Raises:
-        InvalidInput: If not; the message calls it ``what`` and does not repeat it.
-    """
-    # The common case first: ASCII is as long in bytes as in characters.
-    if text.isascii():
-        size = len(text)
-    else:
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError:
-            raise InvalidInput(f"{what} must be valid Unicode") from None
-    if not 0 < size <= max_bytes:
-        raise InvalidInput(f"{what} has 1 to {max_bytes} bytes")
-    if not text.isprintable():
-        raise InvalidInput(f"{what} must not contain control characters")
-    return text
 
 
 def check_document_name(name: str) -> str:

@@ -1,17 +1,10 @@
-"""How much is too much: the generic cell rate algorithm, and a bounded table of limits by name."""
+"""How much is too much: the generic cell rate algorithm."""
 
 from typing import Final
 
-from msgspec import Struct
+from roomkey.ports import Rate
 
 _PRECISION_SECONDS: Final = 1e-6
-
-
-class Rate(Struct, frozen=True, gc=False):
-    """So much per second for as long as one likes, and ``burst`` at once after a pause."""
-
-    per_second: float
-    burst: float
 
 
 def spend(rate: Rate, until: float, cost: float, now: float) -> tuple[float, float]:
@@ -51,27 +44,3 @@ class Bucket:
     def is_full(self, now: float) -> bool:
         """Whether nothing would be lost by forgetting this bucket."""
         return self._until <= now
-
-
-class Limiter:
-    """
-    A budget for each of many names, such as addresses, in bounded memory.
-
-    Beyond ``capacity`` the name that was heard of least recently is forgotten, which fills its budget.
-    """
-
-    def __init__(self, rate: Rate, *, capacity: int = 10_000) -> None:
-        self._rate = rate
-        self._capacity = capacity
-        self._until: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def take(self, name: str, now: float, cost: float = 1.0) -> float:
-        """As ``Bucket.take``, for ``name``."""
-        until, wait = spend(self._rate, self._until.pop(name, 0.0), cost, now)
-        if len(self._until) >= self._capacity:
-            del self._until[next(iter(self._until))]
-        self._until[name] = until
-        return wait

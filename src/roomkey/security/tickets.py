@@ -1,75 +1,60 @@
 """Tickets: one-use stand-ins for a token that may be seen in an address."""
 
-from collections import deque
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Final
 
-from roomkey.domain.session import SessionId
+from roomkey.domain.session import Session, SessionId
+from roomkey.errors import InvalidToken
+from roomkey.ports import Authenticator, OneTime, OneTimeLimits
 
 SECRET_BYTES: Final = 32
-MAX_PER_SESSION: Final = 16
-"""So that one session cannot push the tickets of all others out."""
+
+TICKET_LIMITS: Final = OneTimeLimits(entries=10_000, entries_per_owner=16)
+"""How many tickets may be outstanding: few of a session, so that it cannot push the tickets of all others out."""
 
 
 class Tickets:
     """
-    Tickets of this process: 256 random bits each, redeemed once, within ``lifetime``.
+    Tickets of 256 random bits each, redeemed once, within ``lifetime``, on any node that shares the ``store``.
 
-    At most ``capacity`` are outstanding, and 16 of one session; the oldest goes first. Only hashes are kept,
-    so memory dumps open nothing. A ticket says which session it is of, not that the session is still good.
+    Only hashes are kept, so memory dumps open nothing. The limits of the store should be ``TICKET_LIMITS``.
     """
 
-    def __init__(self, *, lifetime: timedelta = timedelta(seconds=30), capacity: int = 10_000) -> None:
+    def __init__(self, store: OneTime, *, lifetime: timedelta = timedelta(seconds=30)) -> None:
         self.lifetime = lifetime
-        self._capacity = capacity
-        self._outstanding: dict[bytes, tuple[SessionId, datetime]] = {}
-        self._of_session: dict[SessionId, deque[bytes]] = {}
+        self._store = store
 
-    def __len__(self) -> int:
-        return len(self._outstanding)
-
-    def issue(self, session_id: SessionId, now: datetime) -> str:
-        """A new ticket for ``session_id``, good until ``now + lifetime``."""
-        self._forget_overdue(now)
-        mine = self._of_session.get(session_id)
-        if mine is not None and len(mine) >= MAX_PER_SESSION:
-            self._forget(mine[0])
-        if len(self._outstanding) >= self._capacity:
-            self._forget(next(iter(self._outstanding)))
+    async def issue(self, session_id: SessionId) -> str:
+        """A new ticket for ``session_id``, good for ``lifetime``."""
         ticket = token_urlsafe(SECRET_BYTES)
-        digest = _digest(ticket)
-        self._outstanding[digest] = session_id, now + self.lifetime
-        self._of_session.setdefault(session_id, deque()).append(digest)
+        await self._store.add(_digest(ticket), session_id.encode(), self.lifetime, owner=session_id)
         return ticket
 
-    def redeem(self, ticket: str, now: datetime) -> SessionId | None:
-        """The session that ``ticket`` was issued for, once; ``None`` if it is unknown, used or too old."""
+    async def redeem(self, ticket: str) -> SessionId | None:
+        """
+        The session that ``ticket`` was issued for, once; ``None`` if it is unknown, used or too old.
+
+        It says which session that is, not that the session is still good.
+        """
         # Looked up by its hash: how long that takes says nothing about the tickets that there are.
-        digest = _digest(ticket)
-        found = self._outstanding.get(digest)
-        if found is None:
-            return None
-        self._forget(digest)
-        session_id, expires_at = found
-        return session_id if now < expires_at else None
+        session_id = await self._store.take(_digest(ticket))
+        return None if session_id is None else SessionId(session_id.decode())
 
-    def _forget_overdue(self, now: datetime) -> None:
-        # All live equally long, so the oldest is the first to be overdue.
-        while self._outstanding:
-            digest, (_, expires_at) = next(iter(self._outstanding.items()))
-            if now < expires_at:
-                return
-            self._forget(digest)
+    async def session_of(self, ticket: str, sessions: Authenticator) -> Session:
+        """
+        The session that ``ticket`` opens, in whatever state it is; the ticket is used up.
 
-    def _forget(self, digest: bytes) -> None:
-        session_id, _ = self._outstanding.pop(digest)
-        mine = self._of_session[session_id]
-        mine.remove(digest)
-        if not mine:
-            del self._of_session[session_id]
+        Raises:
+            InvalidToken: If the ticket opens nothing, or its session is gone.
+        """
+        id = await self.redeem(ticket)
+        session = None if id is None else await sessions.get_session(id)
+        if session is None:
+            raise InvalidToken("the ticket is unknown, used, or too old")
+        return session
 
 
-def _digest(ticket: str) -> bytes:
-    return sha256(ticket.encode("utf-8", "surrogatepass")).digest()
+def _digest(ticket: str) -> str:
+    return sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,62 +1,105 @@
-"""Follow the event log, so that what other processes commit is known here too."""
+"""Follow the event log, so that what any process commits is known to whoever makes something of it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import structlog
 
-from roomkey.domain.session import AnyEvent
 from roomkey.errors import RoomkeyError
-from roomkey.ports import EventLog
+from roomkey.ports import Checkpoints, EventConsumer, EventLog
 
-_log = structlog.get_logger("roomkey.relay")
+_log = structlog.get_logger("roomkey.sessions")
 
 
 class EventFollower:
     """
-    Hands the events of a log to a listener: each at least once, in order within a partition.
+    Hands the events of a log to one consumer: each at least once, in order within a partition.
 
-    It begins with what is committed after ``start``. Events of this process arrive too, a second time, so the
-    listener must not mind repetition. A log that is away is tried again, and nothing is skipped meanwhile.
+    Every consumer has a follower of its own, so that none waits for another, and a partition that fails does not
+    hold up the others. Nothing is queued: what a consumer has not dealt with stays in the log. With ``checkpoints``
+    the consumer goes on where it left off, at first with the oldest event that there is; without them it begins
+    with what is committed after ``start``. Events of this process arrive too.
     """
 
     def __init__(
         self,
         log: EventLog,
-        listener: Callable[[Sequence[AnyEvent]], None],
+        consumer: EventConsumer,
         *,
+        name: str,
+        checkpoints: Checkpoints | None = None,
         interval: timedelta = timedelta(milliseconds=250),
     ) -> None:
         self._log = log
-        self._listener = listener
+        self._consumer = consumer
+        self._name = name
+        self._checkpoints = checkpoints
         self._interval = interval
-        self._seen: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
+        self._failing: set[int] = set()
 
     async def start(self) -> None:
-        """Take note of where the log ends now."""
-        self._seen = dict(await self._log.heads())
+        """Find out where to begin."""
+        checkpoints = self._checkpoints
+        self._positions = dict(await (self._log.heads() if checkpoints is None else checkpoints.load(self._name)))
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled. A log that is away is tried again."""
         while True:
             try:
                 await self.follow()
             except RoomkeyError as error:
-                _log.warning("relay_failed", code=error.code, error=str(error))
+                _log.warning("log_not_followed", consumer=self._name, code=error.code, error=str(error))
             await asyncio.sleep(self._interval.total_seconds())
 
     async def follow(self) -> int:
         """Hand on everything that is new; returns how many events that was."""
         passed = 0
-        for partition, head in (await self._log.heads()).items():
-            while self._seen.get(partition, 0) < head:
-                batch = await self._log.events(partition, self._seen.get(partition, 0))
-                if not batch:
-                    # The missing ones were purged before anyone here could read them.
-                    self._seen[partition] = head
-                    break
-                self._listener([logged.event for logged in batch])
-                self._seen[partition] = batch[-1].sequence
-                passed += len(batch)
+        heads = await self._log.heads()
+        for partition in sorted(heads.keys() | self._positions.keys()):
+            try:
+                passed += await self._catch_up(partition, heads.get(partition, 0))
+            except Exception:  # noqa: BLE001  # whatever it was: the next round begins where this one ended
+                self._failed(partition)
+            else:
+                self._failing.discard(partition)
         return passed
+
+    async def _catch_up(self, partition: int, head: int) -> int:
+        passed = 0
+        if self._positions.get(partition, 0) > head:
+            await self._rewind(partition, head)
+        while (position := self._positions.get(partition, 0)) < head:
+            batch = await self._log.events(partition, position)
+            last_missing = batch[0].sequence - 1 if batch else head
+            if last_missing > position:
+                await self._miss(partition, position + 1, last_missing)
+                await self._advance(partition, last_missing)
+            if batch:
+                await self._consumer.consume(partition, batch)
+                passed += len(batch)
+                await self._advance(partition, batch[-1].sequence)
+            await asyncio.sleep(0)  # others have their turn between the parts of a long log
+        return passed
+
+    async def _rewind(self, partition: int, head: int) -> None:
+        """Begin anew with a log that ends before what was read of it: what it says now may be something else."""
+        oldest = await self._log.events(partition, limit=1)
+        await self._miss(partition, head + 1, self._positions[partition])
+        await self._advance(partition, oldest[0].sequence - 1 if oldest else head)
+
+    async def _miss(self, partition: int, first: int, last: int) -> None:
+        _log.error("events_missed", consumer=self._name, partition=partition, first=first, last=last)
+        await self._consumer.gap(partition, first, last)
+
+    async def _advance(self, partition: int, sequence: int) -> None:
+        # Noted here first: a checkpoint that cannot be saved is no reason to repeat events before the next start.
+        self._positions[partition] = sequence
+        if self._checkpoints is not None:
+            await self._checkpoints.save(self._name, partition, sequence)
+
+    def _failed(self, partition: int) -> None:
+        # Once, until it works again: rounds are short, and there are many partitions.
+        if partition not in self._failing:
+            self._failing.add(partition)
+            _log.exception("following_failed", consumer=self._name, partition=partition)

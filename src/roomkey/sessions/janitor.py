@@ -1,4 +1,4 @@
-"""Chores that nobody waits for: expire what is overdue, forget what is old."""
+"""Background work on sessions: expire the overdue, delete the old."""
 
 import asyncio
 from datetime import timedelta
@@ -14,20 +14,19 @@ _log = structlog.get_logger("roomkey.janitor")
 
 
 class JanitorSettings(Struct, frozen=True, kw_only=True):
-    """
-    How often the janitor comes, how much it takes at a time, and how long ended things are kept.
-
-    Ended sessions stay readable for ``keep_ended``, then their records are deleted; events stay in the log for
-    ``event_retention``.
-    """
+    """Pace of the janitor, and how long ended sessions and events are kept."""
 
     interval: timedelta = timedelta(seconds=5)
+    """Time between two rounds."""
     batch: int = 500
+    """Maximum number of sessions that are loaded at a time."""
     keep_ended: timedelta = timedelta(days=7)
+    """Time that ended sessions stay readable before their records are deleted."""
     event_retention: timedelta = timedelta(days=90)
+    """Time that events stay in the log."""
 
 
-class BackgroundTasks(Struct, frozen=True, kw_only=True):
+class JanitorRound(Struct, frozen=True, kw_only=True):
     """What one round did, and how far behind it was when it began."""
 
     expired: int
@@ -40,8 +39,8 @@ class Janitor:
     """
     Expires overdue sessions, oldest first, deletes records that ended long ago, and trims the event log.
 
-    Deadlines hold without it: whoever reads an overdue session expires it. It only sees to those that nobody
-    reads. Several may work on one storage.
+    Deadlines hold without it: reading an overdue session expires it. The janitor does so for sessions that are not
+    read. Several may work on one storage.
     """
 
     def __init__(self, sessions: SessionManager, settings: JanitorSettings | None = None) -> None:
@@ -59,13 +58,13 @@ class Janitor:
                 _log.warning("janitor_failed", code=error.code, error=str(error))
             await asyncio.sleep(self._settings.interval.total_seconds())
 
-    async def sweep(self) -> BackgroundTasks:
+    async def sweep(self) -> JanitorRound:
         """Do everything that is due now, in batches between which others get their turn."""
         now = self._sessions.clock.now()
         first = await self._sessions.storage.overdue(now, 1)
         due = deadline(first[0]) if first else None
         self.lag = now - due if due is not None else timedelta()
-        return BackgroundTasks(
+        return JanitorRound(
             expired=await self._expire(),
             deleted=await self._delete(),
             forgotten_events=await self._forget(),
@@ -75,7 +74,7 @@ class Janitor:
     async def _expire(self) -> int:
         expired = 0
         while batch := await self._sessions.storage.overdue(self._sessions.clock.now(), self._settings.batch):
-            # Reading them is enough: a deadline that has passed is committed by whoever notices.
+            # Reading them is enough: a read commits a deadline that has passed.
             await self._sessions.get_sessions([session.id for session in batch])
             expired += len(batch)
             await asyncio.sleep(0)

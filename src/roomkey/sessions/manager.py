@@ -1,4 +1,4 @@
-"""The commands on sessions: load, let the lifecycle decide, commit; start over when someone was faster."""
+"""The commands on sessions: load, let the lifecycle decide, commit; start over after a lost race."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from roomkey import errors
 from roomkey.domain.access import Grant, Grants, check_grants
-from roomkey.domain.lifecycle import apply, holds, overdue
+from roomkey.domain.lifecycle import apply, check_usable, holds, overdue
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
     Activated,
@@ -44,7 +44,7 @@ from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQuerie
 from roomkey.sessions.rotation import Rotation, TokenStanding, succeed
 
 ATTEMPTS: Final = 16
-"""How often a command starts over. Within a process its retries queue up, so only other processes use them up."""
+"""Maximum number of attempts of a command. Retries of one process queue up, so only other processes use them up."""
 
 FIRST_PAUSE_SECONDS: Final = 0.002
 
@@ -83,16 +83,12 @@ class SessionManager:
         default_grants: Grants = (),
         rotation_key: bytes | None = None,
         degraded_from: int = 10_000,
-        traffic: Callable[[], int] = lambda: 0,
-        degradations: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """
         Args:
             rotation_key: Derives the successors of rotated tokens. All processes on one storage need the same;
                 without one, a random one lives as long as this object.
-            degraded_from: So many sessions make ``health_check`` say ``degraded``.
-            traffic: Tells how many bytes the sockets have carried, for ``metrics``.
-            ailing: Names what else does not work, and why, which makes ``health_check`` say ``degraded``.
+            degraded_from: Number of sessions from which ``health_check`` says ``degraded``.
         """
         self.storage = storage
         self.policy = policy or SessionPolicy()
@@ -102,13 +98,16 @@ class SessionManager:
         self._rotation = Rotation(rotation_key or urandom(32), self.policy.rotation_grace)
         self._listeners: list[EventListener] = []
         self._queues = _Queues()
-        self._queries = SessionQueries(
-            storage, self.clock, degraded_from=degraded_from, traffic=traffic, degradations=degradations
-        )
+        self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from)
 
-    def on_events(self, listener: EventListener) -> None:
-        """Call ``listener`` with the events of each commit, before the command that made them returns."""
+    def on_events(self, listener: EventListener) -> Callable[[], None]:
+        """
+        Call ``listener`` with the events of each commit, before the command that made them returns.
+
+        Returns a function that ends this.
+        """
         self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     # --- issue ----------------------------------------------------------------------------------------
 
@@ -206,16 +205,9 @@ class SessionManager:
         now = self._now()
         await self._refuse_unless_genuine(session, self._rotation.standing(token, secret, now))
         session = await self._settle(session, now)
-        match session.state:
-            case SessionState.EXPIRED:
-                raise errors.Expired("the session's time is over")
-            case SessionState.INVALIDATED:
-                raise errors.Invalidated("the session was ended")
-            case SessionState.SUSPENDED:
-                raise errors.Suspended("the session is suspended")
-            case _:
-                await self._note_activity(session, now)
-                return session
+        check_usable(session, even_pending=True)
+        await self._note_activity(session, now)
+        return session
 
     async def touch(self, id: SessionId) -> None:
         """Record activity now. Written at most once per tenth of the idle limit; a missing session is ignored."""
@@ -529,7 +521,7 @@ class SessionManager:
         return await self.storage.count(filter or SessionFilter())
 
     async def metrics(self) -> SessionMetrics:
-        """The figures of this moment, in constant time."""
+        """The figures of this moment, in constant time. The manager carries no bytes: a node adds its sockets'."""
         return await self._queries.metrics()
 
     async def health_check(self) -> HealthStatus:

@@ -1,15 +1,13 @@
 """The read side of sessions: lists, figures and health."""
 
-import sys
-from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from roomkey.domain.session import SessionFilter, SessionState
 from roomkey.errors import InvalidInput, SessionError
+from roomkey.observability.process import memory_usage
 from roomkey.ports import Clock, Page, SessionPage, SessionStorage
 
 MAX_PAGE: Final = 500
@@ -20,6 +18,7 @@ class SessionMetrics(Struct, frozen=True, kw_only=True):
     Figures about all sessions at ``calculated_at``.
 
     ``average_session_duration`` is the mean age at their end of the sessions that have ended, zero if none has.
+    ``total_bytes_transferred`` counts the messages of sockets: 0 where no sockets are served.
     """
 
     total_sessions: int
@@ -50,20 +49,10 @@ class HealthStatus(Struct, frozen=True, kw_only=True):
 class SessionQueries:
     """Answers that change nothing."""
 
-    def __init__(
-        self,
-        storage: SessionStorage,
-        clock: Clock,
-        *,
-        degraded_from: int,
-        traffic: Callable[[], int],
-        degradations: Callable[[], Mapping[str, str]],
-    ) -> None:
+    def __init__(self, storage: SessionStorage, clock: Clock, *, degraded_from: int) -> None:
         self._storage = storage
         self._clock = clock
         self._degraded_from = degraded_from
-        self._traffic = traffic
-        self._degradations = degradations
 
     async def list(self, filter: SessionFilter, page: Page) -> SessionPage:
         """A page of the sessions that match. Raises ``InvalidInput`` for a limit beyond 1 to 500."""
@@ -81,12 +70,12 @@ class SessionQueries:
             expired_sessions=statistics.states[SessionState.EXPIRED],
             sessions_created_today=statistics.created_today,
             average_session_duration=statistics.ended_duration / max(statistics.ended, 1),
-            total_bytes_transferred=self._traffic(),
+            total_bytes_transferred=0,
             calculated_at=now,
         )
 
     async def health(self) -> HealthStatus:
-        """``unhealthy`` when storage is away, ``degraded`` from so many sessions on, or when something ails."""
+        """``unhealthy`` if storage is away, ``degraded`` from ``degraded_from`` sessions on."""
         now = self._clock.now()
         checks: dict[str, str] = {}
         sessions = 0
@@ -98,32 +87,9 @@ class SessionQueries:
         except SessionError as error:
             checks["storage"] = str(error)
             status = "unhealthy"
-        degradations = dict(self._degradations())
         if status == "healthy" and sessions >= self._degraded_from:
-            degradations["sessions"] = f"{self._degraded_from} or more sessions"
-        if status == "healthy" and degradations:
+            checks["sessions"] = f"{self._degraded_from} or more sessions"
             status = "degraded"
-        checks |= degradations
         return HealthStatus(
             status=status, sessions_count=sessions, memory_usage=memory_usage(), timestamp=now, checks=checks
         )
-
-
-def memory_usage() -> int:
-    """The resident size of this process in bytes; where the system does not tell, its peak, or zero."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return _peak_memory()
-    from resource import getpagesize  # noqa: PLC0415  # does not exist on Windows, which has no /proc either
-
-    return pages * getpagesize()
-
-
-def _peak_memory() -> int:
-    try:
-        import resource  # noqa: PLC0415  # does not exist on Windows
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

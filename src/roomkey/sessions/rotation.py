@@ -1,4 +1,4 @@
-"""Which of a session's tokens somebody presents, and which one follows it. Decided here, carried out elsewhere."""
+"""Judges a presented token of a session, and derives its successor. Pure: the manager commits the result."""
 
 from datetime import datetime, timedelta
 from enum import Enum, auto

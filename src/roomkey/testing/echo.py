@@ -54,7 +54,7 @@ class Echo:
 
 
 class OpenHouse:
-    """A doorkeeper that lets everyone in, on any path."""
+    """A handshake handler that lets everyone in, on any path."""
 
     async def accept(self, handshake: Handshake) -> Accepted:  # noqa: ARG002  # whoever it is
         """Start an echo."""

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import structlog
 
-from roomkey.realtime.transport import Accepted, Conversation, Handshake, HandshakeHandler, Refused
-from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation, Handshake, HandshakeHandler, Refused
+from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.handshake import Unacceptable, describe
 from roomkey.transports.handshake_gate import HandshakeGate
 from roomkey.wire.close import CloseCode, close_payload
@@ -31,8 +31,8 @@ _LOW_WATER_BYTES: Final = HIGH_WATER_BYTES // 4
 class WebSocketEndpoint:
     """An ASGI application for ``scope["type"] == "websocket"``."""
 
-    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> None:
-        self._reception = HandshakeGate(handshakes, settings)
+    def __init__(self, handler: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> None:
+        self._gate = HandshakeGate(handler, settings)
         self._close_timeout = settings.close_timeout.total_seconds()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -43,7 +43,7 @@ class WebSocketEndpoint:
         except Unacceptable as error:
             await _refuse(scope, send, error.refusal)
             return
-        answer = await self._reception.ask(handshake)
+        answer = await self._gate.ask(handshake)
         if isinstance(answer, Refused):
             await _refuse(scope, send, answer)
             return

@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5: no CR, LF or NUL, so that nothing can be split
 
 
-class Request(Struct, frozen=True):
+class UpgradeRequest(Struct, frozen=True):
     """A handshake that is well formed, and the two of its headers that are the transport's own business."""
 
     handshake: Handshake
@@ -36,7 +36,7 @@ class Unacceptable(Exception):
         self.refusal = refusal
 
 
-def read_request(head: bytes, *, client_ip: str | None, secure: bool) -> Request:
+def read_request(head: bytes, *, client_ip: str | None, secure: bool) -> UpgradeRequest:
     """
     Understand a request head that an HTTP parser has already accepted.
 
@@ -54,7 +54,7 @@ def read_request(head: bytes, *, client_ip: str | None, secure: bool) -> Request
     if method != "GET" or version != "HTTP/1.1":
         raise _malformed("A WebSocket is opened with GET and HTTP/1.1.")
     _check_upgrade(headers)
-    return Request(
+    return UpgradeRequest(
         handshake=describe(
             target, headers, subprotocols=_listed(headers, "sec-websocket-protocol"), client_ip=client_ip, secure=secure
         ),
@@ -67,7 +67,7 @@ def describe(
     target: str, headers: Mapping[str, str], *, subprotocols: Iterable[str], client_ip: str | None, secure: bool
 ) -> Handshake:
     """
-    A request target and headers as the doorkeeper sees them.
+    A request target and headers as the handshake handler sees them.
 
     Raises:
         Unacceptable: If the target is not the address of anything.
@@ -127,7 +127,7 @@ def _malformed(detail: str) -> Unacceptable:
 
 
 def accepted(
-    request: Request, *, subprotocol: str | None, extensions: str | None, headers: Iterable[tuple[str, str]]
+    request: UpgradeRequest, *, subprotocol: str | None, extensions: str | None, headers: Iterable[tuple[str, str]]
 ) -> bytes:
     """
     The 101.

@@ -1,11 +1,11 @@
-"""Asking the doorkeeper, with bounds on how long and how many at a time, and what is answered in its place."""
+"""Asking the handshake handler, within bounds of time and number, and what is answered in its place."""
 
 import asyncio
 from http import HTTPStatus
 
-import msgspec
 import structlog
 
+from roomkey import problems
 from roomkey.realtime.transport import Accepted, Handshake, HandshakeHandler, Refused
 from roomkey.transports import TransportSettings
 
@@ -14,15 +14,8 @@ log = structlog.get_logger()
 
 def refusal(status: HTTPStatus, code: str, detail: str, *headers: tuple[str, str]) -> Refused:
     """A refusal in the form of all our errors (RFC 9457)."""
-    problem = {
-        "type": f"urn:roomkey:problem:{code}",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": detail,
-        "code": code,
-    }
-    content_type = ("content-type", "application/problem+json")
-    return Refused(status=status.value, body=msgspec.json.encode(problem), headers=(content_type, *headers))
+    body = problems.encode(problems.plain_problem(status, code, detail))
+    return Refused(status=status.value, body=body, headers=(("content-type", problems.MEDIA_TYPE), *headers))
 
 
 UNAVAILABLE = refusal(
@@ -34,21 +27,21 @@ UNAVAILABLE = refusal(
 
 
 class HandshakeGate:
-    """The way to the doorkeeper; one per server, whatever transports lead to it."""
+    """The way to the handshake handler; one per server, whatever transports lead to it."""
 
-    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings) -> None:
-        self._handshakes = handshakes
+    def __init__(self, handler: HandshakeHandler, settings: TransportSettings) -> None:
+        self._handler = handler
         self._timeout = settings.handshake_timeout.total_seconds()
         self._room = settings.max_handshakes
 
     async def ask(self, handshake: Handshake) -> Accepted | Refused:
-        """The doorkeeper's answer, or a 503 when there is none to be had: too many ask, too slow, broken."""
+        """The handler's answer, or a 503 when there is none to be had: too many ask, too slow, broken."""
         if self._room <= 0:
             return UNAVAILABLE
         self._room -= 1
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._handshakes.accept(handshake)
+                return await self._handler.accept(handshake)
         except TimeoutError:
             log.warning("handshake_timed_out")
             return UNAVAILABLE

@@ -10,22 +10,23 @@ from msgspec import Struct
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from roomkey.transports import BODY_DEADLINE
 from roomkey.transports.handshake import refused
 from roomkey.transports.handshake_gate import refusal
 from roomkey.transports.timers import TimerWheel
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
-    """How long and how much of a request is waited for."""
+    """Timeouts and limits of requests that are not whole yet."""
 
     head_timeout: timedelta = timedelta(seconds=10)
-    """From connecting, or from the first byte of a further request, to the end of its head."""
+    """Time from connecting, or from the first byte of a further request, to the end of its head."""
     body_timeout: timedelta = timedelta(seconds=30)
-    """From the end of the head to the end of the body."""
+    """Time from the end of the head to the end of the body."""
     max_head_bytes: int = 64 * 1024
-    """Request line and headers."""
+    """Maximum size of the request line and headers together."""
     max_waiting: int = 1000
-    """Connections that have not sent a whole request head yet. Beyond it, the one that waits longest is dropped."""
+    """Maximum number of connections without a whole request head; beyond it the one that waits longest is dropped."""
 
 
 # A chunked body in chunks of one byte is six times its size on the wire, and 64 KiB are the largest body anyone may
@@ -125,7 +126,7 @@ _STATUS_LINES: Final = {
     for status in HTTPStatus
     if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) and status.value >= 200
 }
-"""Of responses that have a body."""
+"""Status codes of responses that have a body."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -203,6 +204,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        self.scope["extensions"] = {BODY_DEADLINE: {}}
         if self._owed is not _Part.HEAD:  # A connection owes its first head from the beginning.
             self._received = self._chunk
             self._now_owed(_Part.HEAD)

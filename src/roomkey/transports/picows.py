@@ -1,9 +1,9 @@
 """
 WebSockets on the port of uvicorn's HTTP: authenticated before the 101, then framed by picows.
 
-uvicorn hands the connection of an upgrade request to an ``HandshakeProtocol``. It reads nothing more until the
-doorkeeper has decided, and then either answers in plain HTTP or makes an ``WebSocketConnection`` the protocol of the
-connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
+uvicorn hands the connection of an upgrade request to a ``HandshakeProtocol``. It reads nothing more until the
+handshake handler has decided, and then either answers in plain HTTP or makes a ``WebSocketConnection`` the protocol of
+the connection. Everything that we send takes one way, the transport's buffer, and so stays in order.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from roomkey.realtime.transport import Accepted, Conversation, Handshake, HandshakeHandler, Refused
-from roomkey.transports import DEFAULTS, HIGH_WATER_BYTES, TransportSettings
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation, Handshake, HandshakeHandler, Refused
+from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
-from roomkey.transports.handshake import Request, Unacceptable, accepted, read_request, refused
+from roomkey.transports.handshake import Unacceptable, UpgradeRequest, accepted, read_request, refused
 from roomkey.transports.handshake_gate import UNAVAILABLE, HandshakeGate
 from roomkey.transports.messages import MessageAssembler, close_code
 from roomkey.transports.timers import TimerWheel
@@ -34,16 +34,16 @@ log = structlog.get_logger()
 _PING_FRAME: Final = header(PING, 0)
 
 
-def websocket_protocol(handshakes: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
+def websocket_protocol(handler: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
     """The class for ``uvicorn.Config(ws=...)``; sockets of one class share their timers and bounds."""
-    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handshakes, settings)})
+    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handler, settings)})
 
 
 class ServerContext:
     """What all sockets of a server share."""
 
-    def __init__(self, handshakes: HandshakeHandler, settings: TransportSettings) -> None:
-        self.reception = HandshakeGate(handshakes, settings)
+    def __init__(self, handler: HandshakeHandler, settings: TransportSettings) -> None:
+        self.gate = HandshakeGate(handler, settings)
         self.compression = settings.compression
         self.ping_interval = settings.ping_interval.total_seconds()
         self.pong_timeout = settings.pong_timeout.total_seconds()
@@ -53,7 +53,7 @@ class ServerContext:
             horizon=max(self.ping_interval, self.pong_timeout, self.close_timeout),
         )
         self.discarded = memoryview(bytearray(64 * 1024))
-        """Where everybody's bytes go that nobody will read."""
+        """Shared buffer for input that is discarded."""
         self._first_pings = 0.0
         self._joined: dict[int, bytes] = {}
         self._joined_frames: Sequence[Frame] = ()
@@ -62,7 +62,7 @@ class ServerContext:
         """
         The bytes of ``frames`` for a peer that inflates with ``window_bits``, 0 for one that does not.
 
-        Those who only listen in a room are given the very same tuple, one after the other.
+        Members of a room that only listen get the very same tuple, one after the other.
         """
         if not isinstance(frames, tuple):
             return _join(frames, window_bits)
@@ -118,7 +118,7 @@ class HandshakeProtocol(asyncio.Protocol):
         self._task.add_done_callback(self._server.tasks.discard)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Ask no further."""
+        """Stop asking the handshake handler."""
         self._leave()
 
     def shutdown(self) -> None:
@@ -138,11 +138,11 @@ class HandshakeProtocol(asyncio.Protocol):
             self._refuse(error.refusal)
         except Exception:
             log.exception("handshake_failed")
-            self._transport.abort()  # nobody else would close it: it is not even read from
+            self._transport.abort()  # nothing else would close it: it is not even read from
 
     async def _answer(self, head: bytes) -> None:
         request = read_request(head, client_ip=self._peer_address(), secure=self._is_secure())
-        answer = await self.context.reception.ask(await self._behind_proxies(request.handshake))
+        answer = await self.context.gate.ask(await self._behind_proxies(request.handshake))
         if isinstance(answer, Refused):
             self._refuse(answer)
         else:
@@ -182,7 +182,7 @@ class HandshakeProtocol(asyncio.Protocol):
         self._transport.write(response)
         self._transport.close()
 
-    def _open(self, request: Request, answer: Accepted) -> None:
+    def _open(self, request: UpgradeRequest, answer: Accepted) -> None:
         agreed = negotiate(request.extensions) if self.context.compression else None
         try:
             response = accepted(
@@ -349,7 +349,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         self._end(CloseCode.NO_CLOSE)
 
     def shutdown(self) -> None:
-        """Called by uvicorn when it stops, for the sockets that nobody has drained."""
+        """Called by uvicorn when it stops, for sockets that were not drained."""
         self.close(CloseCode.RESTART, "shutdown")
 
     def due(self) -> None:

@@ -1,4 +1,4 @@
-"""How connections end: close codes, the stable reasons that stand with them, and what a peer may do wrong."""
+"""How connections end: close codes, their stable reasons, and violations of the protocol."""
 
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -21,13 +21,13 @@ class CloseCode(IntEnum):
     RESTART = 1012
     OVERLOADED = 1013
     RESET = 4205
-    """Hocuspocus: what the client has is of another history, or cannot be trusted; it may come back empty."""
+    """A code of Hocuspocus: the client's copy is of another history or not trusted; it may reconnect without it."""
     MALFORMED = 4400
     UNAUTHENTICATED = 4401
     FORBIDDEN = 4403
     TIMEOUT = 4408
     GONE = 4410
-    """The document is not there any more: whoever came back with it would bring it to life again."""
+    """The document was deleted: a client that reconnected with its copy would bring it back."""
     SUSPENDED = 4423
     LIMITS_IGNORED = 4429
 
@@ -36,9 +36,9 @@ class CloseReason(StrEnum):
     """The stable codes in close reasons: the one with 4401 says whether new credentials help."""
 
     SESSION_EXPIRED = "session_expired"
-    """4401. Time was up: with a new token the client may come back at once. It could have been refreshed."""
+    """4401. The session expired: with a new token the client may reconnect at once. It could have been refreshed."""
     SESSION_INVALIDATED = "session_invalidated"
-    """4401. Somebody ended the session: it is no use asking for another without the user."""
+    """4401. The session was ended on purpose: the user must sign in again."""
     SESSION_SUSPENDED = "session_suspended"
     MALFORMED = "malformed"
     FORBIDDEN = "forbidden"
@@ -53,13 +53,13 @@ class CloseReason(StrEnum):
     BINARY_ONLY = "binary_only"
     TOO_FAST = "too_fast"
     NOT_AUTHENTICATED = "not_authenticated"
-    """4408. A Hocuspocus socket showed no good token in time."""
+    """4408. A Hocuspocus socket sent no valid token in time."""
     BAD_TOKENS = "bad_tokens"
-    """4401. It showed too many that open nothing."""
+    """4401. A Hocuspocus socket sent too many invalid tokens."""
     QUEUE_FULL = "queue_full"
-    """4205. More was sent before the token than may wait for it."""
+    """4205. A Hocuspocus socket sent more before its token than may wait for it."""
     LINEAGE_MISMATCH = "lineage_mismatch"
-    """4205. What the client has is of another history of the document: it must not be merged."""
+    """4205. The client's copy is of another history of the document: it must not be merged."""
     DOCUMENT_DELETED = "document_deleted"
     """4410. The document was deleted, and may be another one by now."""
 

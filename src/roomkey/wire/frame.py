@@ -7,10 +7,10 @@ DEFLATE_FROM_BYTES = 1024
 """Shorter messages are sent as they are: deflate would cost more than it saves."""
 
 DEFLATE_UP_TO_BYTES = 1024 * 1024
-"""Longer messages, too: everybody would have to wait, 15 ms for each million bytes."""
+"""Longer messages are not compressed either: that would stall the event loop, 15 ms per million bytes."""
 
 LARGEST_WINDOW_BITS = 15
-"""The window of RFC 7692 that nobody has to ask for: 32 KiB."""
+"""The default window of RFC 7692: 32 KiB."""
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1

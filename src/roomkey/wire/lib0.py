@@ -15,7 +15,7 @@ MAX_NUMBER: Final = 2**53 - 1
 """The largest integer of lib0: what a number of JavaScript holds exactly."""
 
 MAX_NUMBER_BYTES: Final = 8
-"""Of seven bits each: 2^53 - 1 needs so many."""
+"""Maximum number of bytes of a number, seven bits each: 2^53 - 1 needs these."""
 
 EMPTY_STATE: Final = b"\x00"
 """The state vector of a document in which nothing was ever written."""

@@ -22,10 +22,10 @@ from roomkey.api.document_schemas import (
     range_body,
     version_body,
 )
-from roomkey.api.problems import SchemaViolation
 from roomkey.api.schemas import parse_query
 from roomkey.documents.crdt.authorship import BlameRange
 from roomkey.domain.session import SessionId
+from roomkey.errors import SchemaViolation
 from roomkey.ports import Author, DocumentRecord, DocumentVersion
 from roomkey.security.inspection import check_document_name
 

@@ -19,15 +19,10 @@ from roomkey.api.http_messages import (
     media_type,
     preferred,
     read_body,
-    websocket_url,
+    socket_address,
 )
-from roomkey.api.problems import (
-    BodyTooLarge,
-    MalformedRequest,
-    NotAcceptable,
-    RequestTimeout,
-    UnsupportedMediaType,
-)
+from roomkey.errors import BodyTooLarge, MalformedRequest, NotAcceptable, RequestTimeout, UnsupportedMediaType
+from tests.support.loops import in_no_time
 
 LONG = timedelta(seconds=30)
 NONE: set[int] = set()
@@ -100,6 +95,15 @@ async def test_one_part_that_is_too_large_is_refused() -> None:
 async def test_a_body_that_does_not_arrive_is_not_waited_for(parts: list[Message]) -> None:
     with pytest.raises(RequestTimeout):
         await read_body(Incoming(parts, at_once=False).receive, {}, 100, timedelta(milliseconds=5))
+
+
+@in_no_time
+async def test_where_the_server_has_a_deadline_there_is_no_other() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(3600)
+        return part(b"late")
+
+    assert await read_body(receive, {}, 100, None) == b"late"
 
 
 @pytest.mark.parametrize("before", [[], [part(b"{", more=True)]])
@@ -205,14 +209,14 @@ def test_an_if_match_that_is_none_is_malformed(condition: str) -> None:
 
 
 def test_sockets_are_where_the_client_found_us() -> None:
-    assert websocket_url("https", "rooms.example.com", "") == "wss://rooms.example.com/ws"
-    assert websocket_url("http", "[::1]:3000", "/rooms") == "ws://[::1]:3000/rooms/ws"
+    assert socket_address("https", "rooms.example.com", "/ws") == "wss://rooms.example.com/ws"
+    assert socket_address("http", "[::1]:3000", "/rooms/ws") == "ws://[::1]:3000/rooms/ws"
 
 
 @pytest.mark.parametrize("host", [None, "", "a/b", "a@b", "a b", "a?b", "x" * 256, "a\r\nb", "hôte"])
 def test_a_host_that_is_none_does_not_get_into_urls(host: str | None) -> None:
     with pytest.raises(MalformedRequest):
-        websocket_url("http", host, "")
+        socket_address("http", host, "/ws")
 
 
 # --- forms --------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from roomkey.api.problems import SchemaViolation
 from roomkey.api.schemas import (
     MAX_METADATA_DEPTH,
     Batch,
@@ -17,11 +16,11 @@ from roomkey.api.schemas import (
     RevocationQuery,
     is_address,
     parse_query,
-    printable,
     session_body,
 )
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.session import Client, SessionState
+from roomkey.errors import SchemaViolation
 from tests.support.sessions import Desk
 
 
@@ -198,12 +197,6 @@ def test_times_beyond_the_calendar_stay_at_its_edge() -> None:
 )
 def test_addresses_are_told_from_other_text(text: str, answer: bool) -> None:  # noqa: FBT001  # a row of the table
     assert is_address(text) is answer
-
-
-def test_headers_are_only_shown_if_they_can_be() -> None:
-    assert printable("Firefox", 4) == "Fire"
-    assert printable("a\x1b", 4) is None
-    assert printable("", 4) is None
 
 
 async def test_a_session_goes_out_with_every_field_and_no_secret() -> None:

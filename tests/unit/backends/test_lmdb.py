@@ -18,7 +18,9 @@ from msgspec.structs import replace
 
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.commit import Commit, Stored, stored, update
+from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.backends.lmdb.layout import FORMAT_KEY
+from roomkey.backends.lmdb.writer import Standstill
 from roomkey.domain.session import Activated, Session, SessionFilter, SessionState
 from roomkey.errors import InvalidInput, NotFound, Storage
 from roomkey.testing.storage import disagreements, issue
@@ -275,6 +277,55 @@ class TestTheWriter:
             message = await refusal(tmp_path, FileSystemSettings(timeout=timedelta(milliseconds=200)))
 
         assert "another process does not let go" in message
+
+
+class TestStandingStill:
+    """What the loop may lose to its writers. ``now`` is moved by those who make it wait."""
+
+    now = 0.0
+
+    def waiting(self, seconds: float, allowed: list[float]) -> Callable[[float], None]:
+        """Somebody who needs so long, and notes how long it was allowed to take."""
+
+        def wait(most: float) -> None:
+            allowed.append(round(most, 6))
+            self.now += min(seconds, most)
+
+        return wait
+
+    async def test_writers_that_ask_one_after_the_other_share_the_time_of_one(self) -> None:
+        standstill = Standstill(clock=lambda: self.now)
+        allowed: list[float] = []
+
+        for _ in range(3):
+            standstill.spend(self.waiting(0.015, allowed))
+
+        assert allowed == [0.02, 0.005, 0]
+
+    async def test_one_that_asks_meanwhile_does_not_come_before_everybody_else(self) -> None:
+        standstill = Standstill(clock=lambda: self.now)
+        allowed: list[float] = []
+
+        standstill.spend(self.waiting(0.015, allowed))
+        asyncio.get_running_loop().call_soon(standstill.spend, self.waiting(0.001, allowed))
+        await asyncio.sleep(0)
+
+        assert allowed == [0.02, 0.005]
+
+    async def test_after_a_turn_for_everybody_the_time_is_whole_again(self) -> None:
+        standstill = Standstill(clock=lambda: self.now)
+        allowed: list[float] = []
+
+        for _ in range(3):
+            standstill.spend(self.waiting(0.5, allowed))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        assert allowed == [0.02, 0.02, 0.02]
+
+    async def test_the_stores_of_a_loop_have_one_budget(self, tmp_path: Path) -> None:
+        async with opened(tmp_path / "sessions") as storage, FileSystemDocumentStore(tmp_path / "d", QUICK) as store:
+            assert storage._writer._standstill is store._writer._standstill
 
 
 class TestTouches:

@@ -25,7 +25,7 @@ from roomkey.backends.lmdb.documents.layout import DOCUMENT, PIECE, ROW, Documen
 from roomkey.backends.lmdb.documents.snapshot import Loading
 from roomkey.backends.lmdb.file import Table
 from roomkey.errors import DocumentNotFound, Serialization, Storage
-from roomkey.ports import DocumentTail, Page, StoredDocument
+from roomkey.ports import PLAIN_RECORDS, DocumentTail, Page, StoredDocument
 from roomkey.testing.documents.suite import (
     NOON,
     compactable,
@@ -608,10 +608,10 @@ async def swept(store: FileSystemDocumentStore) -> None:
 @contextmanager
 def empty(path: Path) -> Generator[DocumentChanges]:
     """Changes that are never committed."""
-    file = DocumentFile(path, QUICK)
+    file = DocumentFile(path, QUICK, PLAIN_RECORDS)
     transaction = file.environment.begin(write=True)
     try:
-        yield DocumentChanges(transaction, file.tables)
+        yield DocumentChanges(transaction, file)
     finally:
         transaction.abort()
         file.close()

@@ -16,6 +16,7 @@ from roomkey.backends.lmdb.layout import ENDED, LIVE, Counters, UserEntry, user_
 from roomkey.backends.lmdb.log import Log
 from roomkey.backends.records import encode_event
 from roomkey.domain.session import Activated, SessionId
+from roomkey.ports import PLAIN_RECORDS
 from roomkey.testing.storage.suite import NOON, SECOND
 from tests.support.effort import examples
 
@@ -26,10 +27,10 @@ PARTITIONS = 5
 @contextmanager
 def empty_log(path: Path) -> Generator[Log]:
     """A log in a transaction that is never committed."""
-    file = DataFile(path, QUICK)
+    file = DataFile(path, QUICK, PLAIN_RECORDS)
     transaction = file.environment.begin(write=True)
     try:
-        yield Log(transaction, file.tables, Counters(None))
+        yield Log(transaction, file, Counters(None))
     finally:
         transaction.abort()
         file.close()

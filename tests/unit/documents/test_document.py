@@ -9,8 +9,8 @@ from pycrdt import Doc, Text, merge_updates
 
 from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
-from roomkey.documents.document import Document, DocumentTooLarge, WritesRefused
-from roomkey.errors import InvalidInput
+from roomkey.documents.document import Document
+from roomkey.errors import DocumentTooLarge, InvalidInput, WritesRefused
 from roomkey.ports import DocumentUpdate
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES

@@ -534,3 +534,22 @@ async def test_what_waits_for_storage_is_counted_and_after_some_seconds_somethin
         assert statistics.unsaved_bytes == document.size
         assert degradations == {"documents": "1 changes of 1 documents are not saved, the oldest for 7 s"}
         assert house.open_documents.degradations() == {}
+
+
+@in_no_time
+async def test_a_document_is_put_away_when_nobody_has_been_in_it_for_as_long_as_it_may_be_idle() -> None:
+    async with House(idle_timeout=timedelta(minutes=1)) as house:
+        editor = await house.editor()
+        opened = house.clock.now()
+
+        await house.pass_time(50)
+        editor.cut()
+        await house.pass_time(50)
+        house.open_documents.evict(house.clock.now())
+        after_100_seconds = len(house.open_documents)
+        await house.pass_time(11)
+        house.open_documents.evict(house.clock.now())
+
+        assert house.clock.now() - opened == timedelta(seconds=111)
+        assert (after_100_seconds, len(house.open_documents)) == (1, 0)
+        assert len(house.audiences) == 0

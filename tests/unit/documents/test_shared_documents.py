@@ -6,7 +6,7 @@ from typing import Any
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.service import DocumentService
 from roomkey.errors import Storage
-from roomkey.ports import StoredDocument
+from roomkey.ports import DocumentTail, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.transport import Accepted
 from tests.support.loops import in_no_time
@@ -364,3 +364,49 @@ async def test_updates_of_ours_behind_a_gap_count_once_when_the_gap_is_filled() 
         assert blind.failed
         assert version == 4
         assert (document.sequence, document.version, document.has_gap) == (6, 6, False)
+
+
+class PagedStore(FaultyStore):
+    """One that tells what was appended two updates at a time, each time one turn later."""
+
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 2) -> DocumentTail:
+        await asyncio.sleep(0)
+        return await super().updates(name, lineage, after, min(limit, 2))
+
+
+@in_no_time
+async def test_much_that_another_process_has_stored_is_learned_to_its_end_and_each_state_has_its_own_version() -> None:
+    async with House(PagedStore(shared=True)) as house:
+        await stored(house.store, "hello")
+        document, theirs = await house.document(), Writer()
+        for number in range(5):
+            await outside(house.store, theirs.type(str(number)))
+        seen: dict[int, set[str]] = {}
+
+        with document.pin():
+            learning = asyncio.create_task(house.open_documents.catch_up(document))
+            while not learning.done():
+                seen.setdefault(document.version, set()).add(text(document))
+                await asyncio.sleep(0)
+
+        assert sorted(text(document)) == sorted("hello01234")
+        assert document.sequence == 6
+        assert all(len(states) == 1 for states in seen.values())
+        assert set(seen) >= {1, 3, 5}
+
+
+@in_no_time
+async def test_a_gap_that_could_not_be_filled_is_filled_later_though_nobody_is_in_the_document() -> None:
+    async with House() as house:
+        await stored(house.store, "hello")
+        document = await house.document()
+        await outside(house.store, Writer().type("theirs"))
+        load = FailingOnce(house.store)
+
+        document.take_update(Writer().type("ours"), ALICE, NOON)
+        await house.settle()
+        had_gap = document.has_gap
+        await Maintenance(house.open_documents).sweep(NOON)
+
+        assert (load.failed, had_gap, document.has_gap) == (True, True, False)
+        assert sorted(text(document)) == sorted("hello" + "theirs" + "ours")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from roomkey.domain.access import Access, Grant, allows, check_grants
+from roomkey.domain.access import Access, Grant, allows, check_grants, reaches
 from roomkey.errors import InvalidInput
 
 READ, WRITE, ADMIN = Access.READ, Access.WRITE, Access.ADMIN
@@ -63,3 +63,10 @@ def test_many_stars_do_not_make_a_check_slow() -> None:
     hostile = "*a" * 500 + "b"  # backtracking over this would take longer than the universe is old
 
     assert not allows([Grant(hostile, READ)], "a" * 1024, READ)
+
+
+@pytest.mark.parametrize(
+    ("given", "included"), [(None, []), (READ, [READ]), (WRITE, [READ, WRITE]), (ADMIN, [READ, WRITE, ADMIN])]
+)
+def test_each_access_includes_the_ones_before_it(given: Access | None, included: list[Access]) -> None:
+    assert [wanted for wanted in Access if reaches(given, wanted)] == included

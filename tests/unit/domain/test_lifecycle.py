@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from roomkey import errors
 from roomkey.domain.access import Access, Grant
-from roomkey.domain.lifecycle import NEXT_STATE, OnIdle, apply, deadline, diagram, holds, overdue, replay
+from roomkey.domain.lifecycle import NEXT_STATE, OnIdle, apply, check_usable, deadline, diagram, holds, overdue, replay
 from roomkey.domain.session import (
     Activated,
     Deleted,
@@ -117,6 +118,31 @@ def test_what_already_holds_is_recognised(kind: type[Event], state: str) -> None
     holding = {each for each in SessionState if holds(in_state(each), kind)}
 
     assert holding == {SessionState(state)}
+
+
+@pytest.mark.parametrize(
+    ("state", "refusal"),
+    [
+        ("pending", errors.SessionPending),
+        ("suspended", errors.Suspended),
+        ("expired", errors.Expired),
+        ("invalidated", errors.Invalidated),
+    ],
+)
+def test_only_an_active_session_is_usable_and_every_other_is_refused_by_its_state(
+    state: str, refusal: type[errors.RoomkeyError]
+) -> None:
+    check_usable(in_state(SessionState.ACTIVE))
+
+    with pytest.raises(refusal):
+        check_usable(in_state(SessionState(state)))
+
+
+def test_a_pending_session_is_usable_where_that_is_said() -> None:
+    check_usable(in_state(SessionState.PENDING), even_pending=True)
+
+    with pytest.raises(errors.Suspended):
+        check_usable(in_state(SessionState.SUSPENDED), even_pending=True)
 
 
 def test_a_pending_session_must_be_activated_in_time() -> None:

@@ -1,6 +1,7 @@
 """Handshakes: which credential opens, what the refusals look like, and how many may come."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from roomkey.domain.session import Expired, Invalidated, SessionState, Suspended
 from roomkey.errors import Conflict, Serialization, Storage
+from roomkey.ports import Rate
 from roomkey.realtime.transport import Accepted, Refused
 from tests.support.sockets import Node
 
@@ -51,7 +53,7 @@ async def test_a_subprotocol_opens_and_the_other_one_is_selected() -> None:
 async def test_a_ticket_opens_once() -> None:
     node = Node()
     session, _ = node.sessions.issue()
-    ticket = node.tickets.issue(session.id, node.clock.now())
+    ticket = await node.tickets.issue(session.id)
 
     first, second = [await node.knock(query={"ticket": ticket}) for _ in range(2)]
 
@@ -62,7 +64,7 @@ async def test_a_ticket_opens_once() -> None:
 async def test_a_ticket_of_an_ended_session_opens_nothing() -> None:
     node = Node()
     session, _ = node.sessions.issue()
-    ticket = node.tickets.issue(session.id, node.clock.now())
+    ticket = await node.tickets.issue(session.id)
     node.sessions.change(session.id, Invalidated)
 
     assert problem(await node.knock(query={"ticket": ticket})) == (410, "session_invalidated")
@@ -208,6 +210,55 @@ async def test_handshakes_from_one_address_have_a_rate() -> None:
     assert problem(refused) == (429, "rate_limited")
     assert ("retry-after", "1") in refused.headers
     assert problem(await node.knock("forged"))[0] == 401
+
+
+class Elsewhere:
+    """Counters that are asked over a wire, and answer when the test says so."""
+
+    def __init__(self) -> None:
+        self.answered = asyncio.Event()
+        self.asked = 0
+        self.failure: Exception | None = None
+
+    async def take(self, key: str, rate: Rate, cost: float = 1.0) -> float:
+        del key, rate, cost
+        self.asked += 1
+        await self.answered.wait()
+        if self.failure is not None:
+            raise self.failure
+        return 0.0
+
+
+async def test_handshakes_that_wait_for_their_counters_are_not_let_in_beyond_the_bound() -> None:
+    counters = Elsewhere()
+    node = Node(max_connections=2, counters=counters)
+    _, token = node.sessions.issue()
+
+    async with asyncio.TaskGroup() as group:
+        knocks = [group.create_task(node.knock(token)) for _ in range(5)]
+        await asyncio.sleep(0)  # all of them have asked
+        counters.answered.set()
+
+    assert counters.asked == 5
+    assert sum(isinstance(knock.result(), Accepted) for knock in knocks) == 2
+    assert {problem(knock.result()) for knock in knocks if isinstance(knock.result(), Refused)} == {(503, "overloaded")}
+
+
+async def test_nobody_is_let_in_while_handshakes_cannot_be_counted() -> None:
+    counters = Elsewhere()
+    counters.failure = Storage("it is away")
+    counters.answered.set()
+    node = Node(counters=counters)
+    _, token = node.sessions.issue()
+
+    assert problem(await node.knock(token)) == (503, "storage")
+
+
+async def test_counters_that_do_not_answer_keep_nobody_waiting() -> None:
+    node = Node(counters=Elsewhere(), authentication_timeout=timedelta(milliseconds=1))
+    _, token = node.sessions.issue()
+
+    assert problem(await node.knock(token)) == (503, "overloaded")
 
 
 async def test_refusals_are_counted() -> None:

@@ -44,8 +44,8 @@ async def test_what_was_published_before_the_drain_still_leaves() -> None:
 async def test_who_was_let_in_while_the_drain_began_goes_too() -> None:
     node = Node()
     _, token = node.sessions.issue()
-    arrivals = node.handler._arrivals  # pyright: ignore[reportPrivateUsage]  # nothing else can happen in between
-    node.sessions.before_returning = lambda: setattr(arrivals, "is_draining", True)
+    admission = node.handler._admission  # pyright: ignore[reportPrivateUsage]  # nothing else can happen in between
+    node.sessions.before_returning = lambda: setattr(admission, "is_draining", True)
 
     answer: Any = await node.knock(token)
 
@@ -125,7 +125,9 @@ async def test_it_runs_on_a_loop_until_it_is_cancelled() -> None:
 
 async def test_frames_leave_in_the_next_turn_of_the_running_loop() -> None:
     node = Node()
-    node.handler = SessionWebSocketHandler(node.sessions, clock=node.clock, tickets=node.tickets)
+    node.handler = SessionWebSocketHandler(
+        node.sessions, clock=node.clock, tickets=node.tickets, counters=node.counters
+    )
     node.sessions.listener = node.handler.on_events
     session, token = node.sessions.issue()
     accepted: Any = await node.knock(token)

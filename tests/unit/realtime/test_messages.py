@@ -607,3 +607,14 @@ def test_durations_are_what_the_pages_say() -> None:
     assert settings.history_age == timedelta(minutes=5)
     assert settings.position_interval == timedelta(seconds=40)
     assert settings.expiry_notice == timedelta(seconds=60)
+
+
+async def test_an_id_that_was_used_for_a_message_of_another_type_is_a_conflict() -> None:
+    node = Node(message_types={"laser": {"x-roomkey": {"history": False, "access": "read"}}})
+    caller = await node.member()
+    caller.say("laser", {"document": "d"}, id="m")
+    caller.news()
+
+    caller.say("realtime_edit", {"document": "d"}, id="m")
+
+    assert caller.payload_of("error")["code"] == "CONFLICT"

@@ -555,3 +555,54 @@ async def test_grants_that_shrink_to_reading_make_an_open_socket_a_reader() -> N
     other.edit("y")
 
     assert [message["message_type"] for message in caller.news()] == ["error", "realtime_edit"]
+
+
+HERE = 0x3A
+"""The partition of every session that the tests issue."""
+
+
+async def test_after_a_gap_in_the_log_nothing_passes_until_storage_has_said_how_the_session_stands() -> None:
+    node = Node()
+    ended, going_on = await node.member(), await node.member(user_id="bob")
+    node.sessions.change(ended.session.id, Invalidated, tell=False)
+
+    node.handler.on_gap(HERE)
+    ended.edit("too late")
+    sent = going_on.edit("in time")
+    meanwhile = [ended.news(), going_on.news()]
+    await node.answer()
+
+    assert meanwhile == [[], []]
+    assert ended.closed_with == (4401, "session_invalidated")
+    assert going_on.closed_with is None
+    assert [message["id"] for message in going_on.news()] == [sent]
+
+
+async def test_a_gap_in_the_log_of_others_makes_nobody_doubt() -> None:
+    node = Node()
+    caller = await node.member()
+
+    node.handler.on_gap(HERE + 1)
+    caller.edit("passes")
+
+    assert node.questions.empty()
+    assert caller.payload_of("ack")["position"]["offset"] == 1
+
+
+async def test_a_gap_while_storage_is_away_ends_what_cannot_be_certain() -> None:
+    node = Node()
+    caller = await node.member()
+
+    node.handler.on_gap(HERE)
+    node.sessions.failure = Storage("away")
+    await node.answer()
+
+    assert caller.closed_with == (1013, "unavailable")
+
+
+async def test_who_is_leaving_already_is_not_asked_about() -> None:
+    node = Node()
+    caller = await node.member()
+    node.sessions.change(caller.session.id, Invalidated)
+
+    assert list(caller.peer.guard.doubt()) == []

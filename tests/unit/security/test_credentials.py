@@ -3,7 +3,16 @@
 import pytest
 from rich.pretty import pretty_repr
 
-from roomkey.security.credentials import Credential, CredentialKind, find, origin_allowed, select_subprotocol
+from roomkey.domain.session import Client
+from roomkey.security.credentials import (
+    MAX_USER_AGENT_CHARS,
+    Credential,
+    CredentialKind,
+    client_of,
+    find,
+    origin_allowed,
+    select_subprotocol,
+)
 
 EVERYWHERE = {
     "authorization": "Bearer from-bearer",
@@ -127,3 +136,20 @@ def test_our_own_pages_and_those_that_are_named_may_use_cookies(origin: str, hos
 def test_other_pages_may_not(origin: str | None) -> None:
     assert not origin_allowed(origin, "app.example.com", ("https://friend.example.com",))
     assert not origin_allowed(origin, None, ())
+
+
+def test_a_client_is_its_address_and_what_it_calls_itself() -> None:
+    client = client_of({"user-agent": "Firefox/1"}, "192.0.2.1")
+
+    assert client == Client(ip="192.0.2.1", user_agent="Firefox/1")
+
+
+def test_what_a_client_calls_itself_is_cut_at_its_bound() -> None:
+    client = client_of({"user-agent": "x" * (MAX_USER_AGENT_CHARS + 1)}, None)
+
+    assert client.user_agent == "x" * MAX_USER_AGENT_CHARS
+
+
+@pytest.mark.parametrize("headers", [{}, {"user-agent": ""}, {"user-agent": "a\x1b"}])
+def test_a_name_that_cannot_be_shown_is_none(headers: dict[str, str]) -> None:
+    assert client_of(headers, None) == Client()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomkey.security.ratelimit import Bucket, Limiter, Rate
+from roomkey.security.ratelimit import Bucket, Rate
 
 NOW = 1_767_355_200.0
 
@@ -61,28 +61,6 @@ def test_a_bucket_is_full_again_after_a_pause() -> None:
 
     assert not bucket.is_full(NOW + 0.4)
     assert bucket.is_full(NOW + 0.6)
-
-
-def test_names_have_budgets_of_their_own() -> None:
-    limiter = Limiter(Rate(per_second=1, burst=1))
-
-    limiter.take("a", NOW)
-
-    assert limiter.take("a", NOW) > 0
-    assert limiter.take("b", NOW) == 0
-
-
-def test_the_name_that_was_not_heard_of_for_longest_is_forgotten_first() -> None:
-    limiter = Limiter(Rate(per_second=1, burst=1), capacity=2)
-    limiter.take("a", NOW)
-    limiter.take("b", NOW)
-    limiter.take("a", NOW)
-
-    limiter.take("c", NOW)
-
-    assert len(limiter) == 2
-    assert limiter.take("a", NOW) > 0
-    assert limiter.take("b", NOW) == 0
 
 
 @given(

@@ -645,6 +645,22 @@ async def test_a_session_that_vanishes_in_the_middle_of_a_command_is_not_recreat
     assert await desk.sessions.count_sessions() == 0
 
 
+# --- listen -------------------------------------------------------------------------------------------
+
+
+async def test_a_listener_that_was_taken_off_hears_nothing_more_and_others_do() -> None:
+    desk = Desk()
+    heard: list[AnyEvent] = []
+    unsubscribe = desk.sessions.on_events(heard.extend)
+    issued = await desk.sessions.create_session("alice")
+
+    unsubscribe()
+    await desk.sessions.activate_session(issued.id)
+
+    assert [event.tag() for event in heard] == ["created"]
+    assert [event.tag() for event in desk.announced] == ["created", "activated"]
+
+
 # --- ask ----------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,17 @@ from roomkey.backends.lmdb.writer import Writer
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import Deleted, Evicted, Session, SessionEvent, SessionFilter, SessionId
 from roomkey.errors import Storage
-from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
+from roomkey.ports import (
+    PLAIN_RECORDS,
+    LoggedEvent,
+    NewSession,
+    Page,
+    RecordCodec,
+    Revocation,
+    Secret,
+    SessionPage,
+    StorageStatistics,
+)
 
 __all__ = ["FileSystemSessionStorage", "FileSystemSettings"]
 
@@ -40,16 +50,24 @@ class FileSystemSessionStorage:
 
     shared = True
 
-    def __init__(self, path: str | PathLike[str], settings: FileSystemSettings | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        settings: FileSystemSettings | None = None,
+        *,
+        codec: RecordCodec = PLAIN_RECORDS,
+    ) -> None:
         self._directory = Path(path)
         self._settings = settings or FileSystemSettings()
+        self._codec = codec
         self._touched: dict[SessionId, datetime] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._file: DataFile | None = None
         self._writer: Writer[DataFile, Commit]
 
     async def __aenter__(self) -> Self:
-        self._writer = Writer(self._directory, self._settings, open_file=DataFile, begin=self._begin)
+        open_file = partial(DataFile, codec=self._codec)
+        self._writer = Writer(self._directory, self._settings, open_file=open_file, begin=self._begin)
         self._file = await self._writer.open()
         return self
 
@@ -110,7 +128,7 @@ class FileSystemSessionStorage:
 
     def _begin(self, transaction: Transaction, file: DataFile) -> Commit:
         # Its thread reads what was touched while ours changes it, entry by entry.
-        return Commit(transaction, file.tables, self._touched)
+        return Commit(transaction, file, self._touched)
 
     # --- touch ----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from roomkey.backends.lmdb.file import Tables, Transaction
+from roomkey.backends.lmdb.file import MappedFile, Tables, Transaction
 from roomkey.backends.lmdb.layout import (
     COUNTERS_KEY,
     ENDED,
@@ -47,9 +47,11 @@ from roomkey.domain.session import (
     partition_of,
 )
 from roomkey.errors import Conflict, NotFound, Serialization
-from roomkey.ports import NewSession, Revocation, Secret
+from roomkey.ports import PLAIN_RECORDS, NewSession, RecordKind, Revocation, Secret
 
 _log = structlog.get_logger("roomkey.storage")
+
+SESSION = RecordKind.SESSION
 
 _NOTHING = b""
 _FIRST_EPOCH = EPOCH.pack(0)
@@ -110,11 +112,13 @@ class Commit(Changes[Tables]):
 
     __slots__ = ("_touched", "_users", "counters", "log")
 
-    def __init__(self, transaction: Transaction, tables: Tables, touched: Mapping[SessionId, datetime]) -> None:
-        super().__init__(transaction, tables)
-        self.counters = Counters(transaction.get(COUNTERS_KEY, db=tables.meta))
-        self.log = Log(transaction, tables, self.counters)
-        self._users = transaction.cursor(tables.users)
+    def __init__(
+        self, transaction: Transaction, file: MappedFile[Tables], touched: Mapping[SessionId, datetime]
+    ) -> None:
+        super().__init__(transaction, file)
+        self.counters = Counters(transaction.get(COUNTERS_KEY, db=self.tables.meta))
+        self.log = Log(transaction, file, self.counters)
+        self._users = transaction.cursor(self.tables.users)
         self._touched = touched
 
     def close(self) -> None:
@@ -128,7 +132,7 @@ class Commit(Changes[Tables]):
 
     def load(self, key: bytes | None) -> Stored | None:
         """The session with this key as it stands now, changes of this transaction included."""
-        value = None if key is None else self.get(self.tables.sessions, key)
+        value = None if key is None else self.record(SESSION, self.tables.sessions, key)
         if value is None:
             return None
         found = stored(value)
@@ -179,7 +183,7 @@ class Commit(Changes[Tables]):
         record = encode_session(session, secret or found.secret)
         event_record = encode_event(event)
         position = self._move(found, session, event.at, key)
-        self.put(self.tables.sessions, key, HEADER.pack(found.epoch, position) + record)
+        self.put_record(SESSION, self.tables.sessions, key, HEADER.pack(found.epoch, position) + record)
         self.append(event, event_record)
 
     def rewrite(self, found: Stored, position: int) -> None:
@@ -191,10 +195,9 @@ class Commit(Changes[Tables]):
         self._write(found, epoch, found.position)
 
     def _write(self, found: Stored, epoch: int, position: int) -> None:
-        session, secret = found.session, found.secret
-        self.put(
-            self.tables.sessions, session.id.encode(), HEADER.pack(epoch, position) + encode_session(session, secret)
-        )
+        key = found.session.id.encode()
+        record = encode_session(found.session, found.secret)
+        self.put_record(SESSION, self.tables.sessions, key, HEADER.pack(epoch, position) + record)
 
     def _move(self, found: Stored, session: Session, at: datetime, key: bytes) -> int:
         """Bring the indexes and counters in line; returns the place in the time index."""
@@ -238,7 +241,7 @@ class Commit(Changes[Tables]):
 
 def stored(value: bytes) -> Stored:
     """
-    What lies in ``sessions``.
+    What a value of ``sessions`` says, once it has been decoded.
 
     Raises:
         Serialization: If it is damaged.
@@ -260,9 +263,11 @@ def create(commit: Commit, newcomers: Sequence[Newcomer], policy: SessionPolicy,
         if not policy.has_room(len(keys), count):
             evicted += _make_room(commit, keys, count, policy, now)
     # The most frequent write of all, hence written out.
-    tables, put = commit.tables, commit.transaction.put
+    tables, put, codec = commit.tables, commit.transaction.put, commit.codec
     for new in newcomers:
         value = commit.epoch(new.user) + new.place + new.record
+        if codec is not PLAIN_RECORDS:
+            value = codec.encode(SESSION, new.key, 0, value)
         if not put(new.key, value, True, False, False, tables.sessions):
             raise Conflict("a session with this id exists")
         commit.writes += 1

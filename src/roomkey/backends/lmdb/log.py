@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from roomkey.backends.lmdb.file import Table, Tables, Transaction
+from roomkey.backends.lmdb.file import MappedFile, Table, Tables, Transaction
 from roomkey.backends.lmdb.layout import TAILS_KEY, Counters
 from roomkey.backends.records import decode_event
 from roomkey.domain.session import PARTITIONS
+from roomkey.ports import PLAIN_RECORDS, RecordKind
 
 SLOT_SIZE: Final = 256
 
+_EVENT: Final = RecordKind.EVENT
 _EVENT_KEY: Final = struct.Struct(">IBQ")
 _SLOT_KEY: Final = struct.Struct(">I")
 _NUMBER: Final = struct.Struct(">Q")
@@ -37,10 +39,12 @@ class LogEntry(NamedTuple):
 class Log:
     """The log as one transaction sees it; ``append`` and ``purge`` need one that may write."""
 
-    __slots__ = ("_counters", "_events", "_meta", "_slots", "_transaction")
+    __slots__ = ("_codec", "_counters", "_events", "_meta", "_slots", "_transaction")
 
-    def __init__(self, transaction: Transaction, tables: Tables, counters: Counters) -> None:
+    def __init__(self, transaction: Transaction, file: MappedFile[Tables], counters: Counters) -> None:
+        tables = file.tables
         self._transaction = transaction
+        self._codec = file.codec
         self._events: Table = tables.events
         self._slots: Table = tables.slots
         self._meta: Table = tables.meta
@@ -56,6 +60,8 @@ class Log:
         counters.room -= 1
         counters.heads[partition] = sequence = counters.heads[partition] + 1
         key = _EVENT_KEY.pack(counters.slot, partition, sequence)
+        if self._codec is not PLAIN_RECORDS:
+            record = self._codec.encode(_EVENT, key, 0, record)
         self._transaction.put(key, record, True, True, False, self._events)  # keywords cost half a microsecond
 
     def after(self, partition: int, sequence: int) -> Iterator[LogEntry]:
@@ -75,6 +81,8 @@ class Log:
                         if place[:2] != (slot, partition):
                             break
                         last = place[2]
+                        if self._codec is not PLAIN_RECORDS:
+                            record = self._codec.decode(_EVENT, key, 0, record)  # noqa: PLW2901
                         yield LogEntry(last, record, key)
                 if slot >= self._counters.slot:
                     return

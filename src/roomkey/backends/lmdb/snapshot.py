@@ -29,7 +29,7 @@ from roomkey.backends.records import decode_event, decode_session, decode_sessio
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
 from roomkey.errors import Serialization
-from roomkey.ports import LoggedEvent, Page, Secret, SessionPage
+from roomkey.ports import PLAIN_RECORDS, LoggedEvent, Page, RecordKind, Secret, SessionPage
 
 SCAN_LIMIT: Final = 2000
 """So many sessions are looked at between two turns of the event loop: some six milliseconds."""
@@ -40,6 +40,7 @@ MAX_CURSOR_BYTES: Final = 255
 _ID: Final = b"i"
 _ENTRY: Final = b"u"
 
+SESSION = RecordKind.SESSION
 EXPIRED, INVALIDATED = SessionState.EXPIRED, SessionState.INVALIDATED
 
 _log = structlog.get_logger("roomkey.storage")
@@ -100,16 +101,26 @@ class Snapshot(ReadTransaction[Tables]):
 
     def session(self, key: bytes | None) -> Session | None:
         """The session with this key."""
-        value = None if key is None else self._get(key, None, self._file.tables.sessions)
+        if key is None:
+            return None
+        file = self._file
+        value = self._get(key, None, file.tables.sessions)
         if value is None:
             return None
+        if file.codec is not PLAIN_RECORDS:
+            value = file.codec.decode(SESSION, key, 0, value)
         return self._as_read(decode_session_only(value[HEADER.size :]), value)
 
     def session_with_secret(self, key: bytes | None) -> tuple[Session, Secret] | None:
         """The session with this key, and its secret."""
-        value = None if key is None else self._get(key, None, self._file.tables.sessions)
+        if key is None:
+            return None
+        file = self._file
+        value = self._get(key, None, file.tables.sessions)
         if value is None:
             return None
+        if file.codec is not PLAIN_RECORDS:
+            value = file.codec.decode(SESSION, key, 0, value)
         session, secret = decode_session(value[HEADER.size :])
         return self._as_read(session, value), secret
 
@@ -214,7 +225,7 @@ class Snapshot(ReadTransaction[Tables]):
 
     def events(self, partition: int, after: int, limit: int) -> list[LoggedEvent]:
         """Events of a partition behind ``after``."""
-        log = Log(self._transaction, self._file.tables, self.counters())
+        log = Log(self._transaction, self._file, self.counters())
         return [
             LoggedEvent(each.sequence, decode_event(each.record)) for each in islice(log.after(partition, after), limit)
         ]

@@ -2,7 +2,8 @@
 
 from typing import Final, Generic
 
-from roomkey.backends.lmdb.file import Table, TablesT, Transaction
+from roomkey.backends.lmdb.file import MappedFile, Table, TablesT, Transaction
+from roomkey.ports import RecordKind
 
 _PROBE_KEY: Final = b"probe"
 _NOTHING: Final = b""
@@ -15,11 +16,12 @@ class Changes(Generic[TablesT]):
     ``writes`` counts what was changed. Whoever changes something without these methods counts it, too.
     """
 
-    __slots__ = ("tables", "transaction", "writes")
+    __slots__ = ("codec", "tables", "transaction", "writes")
 
-    def __init__(self, transaction: Transaction, tables: TablesT) -> None:
+    def __init__(self, transaction: Transaction, file: MappedFile[TablesT]) -> None:
         self.transaction = transaction
-        self.tables = tables
+        self.tables = file.tables
+        self.codec = file.codec
         self.writes = 0
 
     def close(self) -> None:
@@ -31,6 +33,15 @@ class Changes(Generic[TablesT]):
     def put(self, table: Table, key: bytes, value: bytes = _NOTHING) -> None:
         self.writes += 1
         self.transaction.put(key, value, True, True, False, table)  # keywords cost half a microsecond
+
+    def record(self, kind: RecordKind, table: Table, key: bytes) -> bytes | None:
+        """The record with this key."""
+        value = self.get(table, key)
+        return None if value is None else self.codec.decode(kind, key, 0, value)
+
+    def put_record(self, kind: RecordKind, table: Table, key: bytes, record: bytes, *, version: int = 0) -> None:
+        """Store a record. ``version`` is how old it is, if readers know that from elsewhere."""
+        self.put(table, key, self.codec.encode(kind, key, version, record))
 
     def remove(self, table: Table, key: bytes) -> None:
         self.writes += 1

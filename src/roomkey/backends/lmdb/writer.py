@@ -5,7 +5,7 @@ While one batch waits for the disk, the next one collects. Filling a transaction
 of which gives the interpreter's lock away; a busy event loop would take it every time and give it back after
 five milliseconds. So the loop stands still for the moment it takes to fill a transaction, and works while
 the writer waits for the disk. It is told what became of a batch when it is asked to stand still for the next
-one, or at once when nothing follows.
+one, or at once when nothing follows. All writers of a loop share one budget of standing still.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, Final, Generic, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import lmdb
 import structlog
@@ -33,7 +34,10 @@ READER_CHECK_SECONDS: Final = 60.0
 """How often the traces of processes that died while reading are removed; they keep old pages from being reused."""
 
 STANDSTILL_SECONDS: Final = 0.02
-"""The longest that the loop and the writer wait for each other; filling a transaction takes one or two milliseconds."""
+"""
+The longest that the loop stands still for its writers before it has a turn for everybody else, and that a writer waits
+for it. Filling a transaction takes one or two milliseconds.
+"""
 
 PING_SECONDS: Final = 1.0
 """A commit that is as recent as this shows that writing works."""
@@ -71,6 +75,35 @@ class _Pause:
         self.over.acquire()
 
 
+class Standstill:
+    """
+    How long a loop may still stand still. Two writers that ask one after the other get no more than one would.
+
+    Once it has begun, everything that waits for the loop has a turn before the budget is whole again.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._left = STANDSTILL_SECONDS
+
+    def spend(self, wait: Callable[[float], object]) -> None:
+        """Call ``wait``, which blocks the loop, with the seconds that are left."""
+        if self._left == STANDSTILL_SECONDS:
+            loop = asyncio.get_running_loop()
+            # Not in the next turn: in that, a writer that asks meanwhile comes before what arrives from outside.
+            loop.call_soon(loop.call_soon, self._renew)
+        began = self._clock()
+        wait(self._left)
+        self._left = max(0.0, self._left - (self._clock() - began))
+
+    def _renew(self) -> None:
+        self._left = STANDSTILL_SECONDS
+
+
+_standstills: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Standstill]] = WeakKeyDictionary()
+"""One for each loop, because its writers belong to stores that do not know each other."""
+
+
 class _Spoiled(Exception):  # nobody's error: the others of the batch start over without it
     """A change failed after it had begun to write."""
 
@@ -102,6 +135,7 @@ class Writer(Generic[FileT, ChangesT]):
         self._begin = begin
         self._timeout = settings.timeout.total_seconds()
         self._loop = asyncio.get_running_loop()
+        self._standstill = _standstills.setdefault(self._loop, Standstill())
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._unanswered: set[asyncio.Future[Any]] = set()
         self._answered_at = monotonic()
@@ -219,7 +253,7 @@ class Writer(Generic[FileT, ChangesT]):
     def _stand_still(self, answers: list[_Answer], pause: "_Pause") -> None:
         self._settle(answers)
         pause.begun.release()
-        pause.over.acquire(timeout=STANDSTILL_SECONDS)
+        self._standstill.spend(partial(pause.over.acquire, True))  # Lock takes no keyword for it
 
     # --- on the writer's thread -----------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""What a document says, as values: read, compared and changed."""
+"""The content of a document as values: read, compared and changed."""

@@ -14,7 +14,7 @@ from roomkey.errors import Conflict, InvalidInput
 from roomkey.security.inspection import is_deeper
 
 MAX_OPERATIONS: Final = 1_000
-"""Of one JSON patch."""
+"""Maximum number of operations of one JSON patch."""
 
 MAX_PATH_PARTS: Final = 64
 
@@ -22,7 +22,7 @@ MAX_COPIED_BYTES: Final = 16 * 1024 * 1024
 """By all operations of one patch: a few of them can double a value again and again."""
 
 MAX_DEPTH: Final = 100
-"""Of what is copied."""
+"""Maximum nesting of a copied value."""
 
 MAX_COMPARED_ITEMS: Final = 5_000
 """Lists that differ in more places than this are taken for altogether different there."""

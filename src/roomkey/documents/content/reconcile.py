@@ -1,9 +1,9 @@
 """
-How to make a shared type say what another value says, by as few edits as possible.
+Reconcile a shared type with another value, by as few edits as possible.
 
-What is to be said is JSON, or a shared type of another document, whose nested types, formatting and embedded
-things then come along. What is there already and alike is left alone, so that nobody's concurrent edits of it
-are lost; a nested type that only partly differs is edited, not replaced.
+The target is JSON, or a shared type of another document with its nested types, formatting and embedded things.
+Parts that are equal already are left alone, so that no concurrent edit of them is lost; a nested type that differs
+only in parts is edited, not replaced.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from roomkey.errors import InvalidInput
 
 MAX_ITEMS: Final = 20_000
 MAX_NEW_ITEMS: Final = 5_000
-"""Of one array that is changed: the native library walks from its beginning for each, so these take a second."""
+"""Bounds of one changed array: the native library walks from its start for each item, so these take about a second."""
 
 _SHARED: Final = (Text, Array, Map, XmlFragment, XmlElement, XmlText)
 

@@ -1,8 +1,8 @@
 """
-What a document says, and changes to it: from JSON, from patches, and back to an older state.
+The content of a document, and changes to it: from JSON, from patches, and back to an older state.
 
-Every change is made of ordinary edits of what differs, as somebody at a keyboard would make them. So what is
-edited elsewhere at the same time survives, cursors stay where they are, and undoing works.
+Every change consists of ordinary edits of what differs, like those of a user at a keyboard. So concurrent edits
+survive, cursors stay in place, and undo works.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ from roomkey.security.inspection import is_deeper
 from roomkey.wire.lib0 import MAX_NUMBER
 
 MAX_EDITS: Final = 1_000
-"""Of texts, in one change."""
+"""Maximum number of text edits in one change."""
 
 
 class Kind(StrEnum):
-    """What a root of a document is. ``EMPTY``: everything in it was deleted, and nobody knows what it was."""
+    """What a root of a document is. ``EMPTY``: everything in it was deleted, and its kind is not known any more."""
 
     TEXT = "text"
     ARRAY = "array"

@@ -2,7 +2,7 @@
 Changes to shared texts that touch only what differs, so that cursors stay and what others type at the same time
 merges well.
 
-Whoever calls counts in code points; the native library counts in bytes of UTF-8, and an embedded thing as one.
+Callers count in code points; the native library counts in bytes of UTF-8, and an embedded thing as one.
 """
 
 import re

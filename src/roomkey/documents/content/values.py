@@ -17,7 +17,7 @@ from roomkey.errors import InvalidInput
 from roomkey.wire.lib0 import MAX_NUMBER
 
 MAX_DEPTH: Final = 100
-"""Of types and values within one another, where they are read."""
+"""Maximum nesting of types and values that are read."""
 
 MAX_WALKED_ITEMS: Final = 5_000
 """Longer arrays are read by the native library at once: it is quick, but has lists of numbers for bytes."""

@@ -1,8 +1,8 @@
 """
-Who wrote what: for every Yjs client, whose its units are, in ranges of clocks.
+Who wrote what: the author of every unit of every Yjs client, in ranges of clocks.
 
-Who first brings a unit is its author, for good: what is brought again, by whomever, changes nothing. Times are
-kept to the minute, so that what somebody types without a pause is a few ranges, however many keys are pressed.
+The first author to bring a unit stays its author: bringing it again, by any author, changes nothing. Times are kept
+to the minute, so that continuous typing is a few ranges, not one range per key.
 """
 
 from bisect import bisect_right
@@ -23,7 +23,7 @@ SCHEMA: Final = 1
 """The first byte of what is packed. What follows is msgpack: a ``_Packed``."""
 
 MAX_BLAME_BLOCKS: Final = 100_000
-"""Of one document: reading and ordering them takes a second or so."""
+"""Maximum number of blocks of one document: reading and ordering them takes about a second."""
 
 
 class Contribution(NamedTuple):
@@ -44,7 +44,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BlameRange(Struct, frozen=True, gc=False):
-    """A part of a text, in code points, and who wrote it in the minute ``at``; ``None`` where nobody knows."""
+    """A part of a text, in code points, and its author in the minute ``at``; ``None`` where that is not known."""
 
     start: int
     end: int

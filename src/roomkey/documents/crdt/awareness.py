@@ -1,8 +1,8 @@
 """
-Who shows what in a document: the states of Yjs clients, and which connection each of them belongs to.
+Awareness of a document: the states of Yjs clients, and the connection that each of them belongs to.
 
 The laws of y-protocols: a state is newer if its clock is higher, or equal and the state is ``null``. Ours
-beside them: a client belongs to the connection that introduced it, and nobody else changes or removes it. When
+beside them: a client belongs to the connection that introduced it, and no other changes or removes it. When
 the connection goes, its clients go with it, one clock further, and that is remembered: a client that comes back
 sooner than its clock has passed that is told, so that it shows itself anew.
 """
@@ -15,7 +15,7 @@ from msgspec import Struct
 from roomkey.wire.lib0 import GONE, MAX_NUMBER, AwarenessEntry
 
 MAX_REMEMBERED: Final = 1_000
-"""So many clients that left are remembered in each document, the latest ones."""
+"""Maximum number of departed clients remembered per document, the latest ones."""
 
 
 class Owner(Struct, frozen=True, gc=False):
@@ -30,10 +30,10 @@ class Owner(Struct, frozen=True, gc=False):
 
 class AwarenessOutcome(Struct, frozen=True, gc=False):
     """
-    What became of an awareness update: entries that everybody is to be told, and that its sender is to be told.
+    The result of an awareness update: entries to pass on to everyone, and entries to send back to its sender.
 
-    ``is_activity`` says that somebody shows something else than before: clients repeat what they show every 15
-    seconds, whether or not anybody is at the keyboard.
+    ``is_activity`` says that a state has changed: clients repeat their state every 15 seconds, also without a user
+    at the keyboard.
     """
 
     news: Sequence[AwarenessEntry]
@@ -72,11 +72,11 @@ class Awareness:
         return len(self._shown)
 
     def entries(self) -> list[AwarenessEntry]:
-        """What everybody shows, for joiners."""
+        """The states of all clients, for joiners."""
         return [shown.entry for shown in self._shown.values()]
 
     def news(self) -> list[AwarenessEntry]:
-        """What everybody shows, and who has left: for those who may know somebody who is not there any more."""
+        """The states of all clients, and the departed clients: for connections that may still show one of those."""
         return [*self.entries(), *(AwarenessEntry(client, clock, GONE) for client, clock in self._left.items())]
 
     def apply(self, entries: Iterable[AwarenessEntry], owner: Owner) -> AwarenessOutcome:
@@ -120,7 +120,7 @@ class Awareness:
     def _may_replace(self, shown: _Shown, entry: AwarenessEntry, owner: Owner) -> bool:
         if shown.owner.connection is owner.connection:
             return entry.clock > shown.entry.clock or (entry.clock == shown.entry.clock and entry.is_gone)
-        # Taken over, with something that is newer than all that was shown before: everybody repeats everything.
+        # Another connection takes over only with a newer state: clients repeat the states of others.
         is_newer = entry.clock > shown.entry.clock and not entry.is_gone
         return is_newer and shown.owner.user == owner.user and self._count(owner.connection) < self._max_clients
 

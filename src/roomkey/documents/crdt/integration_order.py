@@ -13,7 +13,7 @@ from roomkey.documents.crdt.updates import Block, BlockId, BlockKind
 from roomkey.errors import InvalidInput
 
 MAX_STEPS: Final = 2_000_000
-"""Of passing a block while the place of another is looked for: a second or so. Most blocks pass none."""
+"""Maximum number of times that a block is passed in search of another's place: about 1 s. Most blocks pass none."""
 
 
 class Run:

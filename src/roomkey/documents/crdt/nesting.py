@@ -12,13 +12,13 @@ from typing import Final
 from roomkey.documents.crdt.updates import Block, BlockId, BlockKind, MalformedUpdate, Places, read_update
 
 MAX_NESTING: Final = 1_500
-"""Of types within one another, when it is measured."""
+"""Maximum nesting of types, when it is measured."""
 
 UNMEASURED_TYPES: Final = 1_500
-"""So many may come in before it is measured again: the deepest is then at a third of what is deadly."""
+"""Types accepted between two measurements: the deepest is then at most at a third of the deadly depth."""
 
 MAX_WAITING_BYTES: Final = 1024 * 1024
-"""Of updates with types that hang on something missing, or that came in since it was measured."""
+"""Maximum number of updates with types that wait for something missing, or came in since the last measurement."""
 
 
 class Nesting:
@@ -77,7 +77,7 @@ def depth_of(blocks: Sequence[Block]) -> tuple[int, set[BlockId]]:
     """
     At how many types the deepest one lies within one another, at most; and those that hang on what is not here.
 
-    As nobody knows where these belong, it is taken for possible that they all come to lie within one another.
+    Their places are not known, so the worst case counts: that they all come to lie within one another.
     """
     places = Places(blocks)
     depths: dict[BlockId, int | None] = {}

@@ -37,7 +37,7 @@ class Replica:
     """
     A document in memory. All on one thread.
 
-    ``doc`` is for reading and for ``edit``; who changes it otherwise changes it behind everybody's back.
+    ``doc`` is for reading and for ``edit``; any other change to it would not be passed on or stored.
     ``waiting`` are updates that build on what is not here yet: they are part of the document, and can be seen
     when what they need has come. The native library has them, too, but does not give them away again.
     ``revision`` is another one after each change.
@@ -219,7 +219,7 @@ class Replica:
 
 class _Clocks:
     """
-    How far each Yjs client has come, decoded when somebody wants to know.
+    The clock of each Yjs client, decoded on first use.
 
     State vectors have an entry for everyone who ever wrote, so they are not decoded for each keystroke.
     """
@@ -272,7 +272,7 @@ def _is_panic(error: BaseException | None) -> bool:
     """
     Whether the native library gave up, or could not go on because it had.
 
-    A panic is no ``Exception``, so that nobody catches it by accident, and pyo3 gives it no importable name.
+    A panic is no ``Exception``, so that no handler catches it by accident, and pyo3 gives it no importable name.
     """
     while error is not None:
         if type(error).__name__ == "PanicException":

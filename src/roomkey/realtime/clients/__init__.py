@@ -1,1 +1,1 @@
-"""One socket each: the clients of the three protocols."""
+"""The clients of the three protocols, one object per socket."""

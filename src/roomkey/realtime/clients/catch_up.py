@@ -1,5 +1,5 @@
 """
-What a connection missed of its documents while its socket was full, told in one update for each document.
+What a connection missed of its documents while its socket was full, sent as one update per document.
 
 And what it asked for meanwhile: an answer may be a million times as long as the question, so it is only made
 when the socket has room for it, and only one at a time.
@@ -43,7 +43,7 @@ class MergedBacklog:
         self._size = 0
 
     def missed(self, size: int) -> None:
-        """Count what was not given to it."""
+        """Count what was not sent to it."""
         self._size += size
 
     def ask(self, address: bytes, state: bytes) -> None:
@@ -58,7 +58,7 @@ class MergedBacklog:
         return self._size > limit
 
     def make_up(self) -> Sequence[Frame]:
-        """The answer to one question, or everything that it lacks."""
+        """The answer to one question, or one update with everything that it lacks."""
         for place in self._places():
             if (state := self._asked.pop(place.address, None)) is not None:
                 self._seen[place.address] = place.document.replica.state()

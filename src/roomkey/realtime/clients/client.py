@@ -1,4 +1,4 @@
-"""One client's socket and the session behind it: what is the same whatever protocol is spoken over it."""
+"""One client's socket and the session behind it: everything that all protocols have in common."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
@@ -35,11 +35,11 @@ class ClientHost(Protocol):
         ...
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have something done in the background. A failure is logged."""
+        """Run ``work`` in the background. A failure is logged."""
         ...
 
     def ask(self, client: "RealtimeClient", question: Question) -> None:
-        """Put a question to storage; its answer comes to ``client.guard`` later."""
+        """Ask storage about a session; ``client.guard`` gets the answer later."""
         ...
 
     def touch(self, id: SessionId) -> None:
@@ -47,11 +47,11 @@ class ClientHost(Protocol):
         ...
 
     def rebound(self, client: "RealtimeClient", former: Session) -> SessionLimits:
-        """The client belongs to another session than before; returns that one's limits."""
+        """The client has changed from session ``former`` to its present one; returns the limits of that."""
         ...
 
     def watch(self, client: "RealtimeClient") -> None:
-        """Look at the client when its guard wants it."""
+        """Check the client when its guard's next check is due."""
         ...
 
     def departed(self, client: "RealtimeClient") -> None:
@@ -68,7 +68,7 @@ class ClientHost(Protocol):
 
 
 class RealtimeClient(ABC):
-    """The ``Conversation`` of one socket, as far as it is about the session. ``guard`` decides, this carries out."""
+    """The ``Conversation`` of one socket, as far as the session is concerned. ``guard`` decides, this carries out."""
 
     __slots__ = (
         "_gone",
@@ -107,7 +107,7 @@ class RealtimeClient(ABC):
     # --- what the transport says ----------------------------------------------------------------------
 
     def opened(self, socket: Socket) -> None:
-        """Greet; or part, if the session ended while the handshake was being answered."""
+        """Greet the client; or close, if the session ended while the handshake was being answered."""
         now = self._host.now()
         if self._parting is not None:
             self._part(socket, self._parting, now)
@@ -129,7 +129,7 @@ class RealtimeClient(ABC):
         self._hub.writable(self.box)
 
     def closed(self, code: int) -> None:  # noqa: ARG002  # why makes no difference
-        """Let everybody know."""
+        """The socket is gone: leave every room and document."""
         self.guard.gone()
         self._hub.discard(self.box)
         self.box.socket = None
@@ -147,7 +147,7 @@ class RealtimeClient(ABC):
 
     @abstractmethod
     def _understand(self, message: bytes, now: datetime) -> None:
-        """Do what a message says that had to wait."""
+        """Process a message that had to wait."""
 
     @abstractmethod
     def _begin(self, now: datetime) -> None:
@@ -159,27 +159,27 @@ class RealtimeClient(ABC):
 
     @abstractmethod
     def _leave(self, now: datetime) -> None:
-        """Be nowhere any more."""
+        """Leave every room and document."""
 
     # --- what is decided ------------------------------------------------------------------------------
 
     def carry_out_safely(self, decide: Callable[[datetime], GuardEffects]) -> None:
         """
-        Do what ``decide`` decides now. Should that fail, this client is cut off, and no other notices.
+        Carry out what ``decide`` returns. If that fails, this client is disconnected, and no other is affected.
 
-        For whoever goes through many clients; a transport does the same for those that it calls.
+        For callers that loop over many clients; a transport does the same for the clients that it calls.
         """
         now = self._host.now()
         self._safely(lambda: self.carry_out(decide(now), now))
 
     def resume(self) -> None:
-        """Go on with the messages that waited for storage, as far as they need not wait again."""
+        """Process the messages that waited for storage, until one must wait again."""
         while self.guard.can_resume:
             now = self._host.now()
             self._safely(lambda now=now: self._understand(self.guard.resume(), now))
 
     def end(self, end: Close) -> None:
-        """Part, for a reason that the client did not bring about."""
+        """Close, for a reason that is not a message of the client."""
         self.carry_out_safely(lambda _: self.guard.close(end))
 
     def _safely(self, work: Callable[[], None]) -> None:
@@ -196,7 +196,7 @@ class RealtimeClient(ABC):
             socket.abort()
 
     def _do(self, effect: Touch | Authenticate | Verify | Close, now: datetime) -> None:
-        """Carry out what means the same in every protocol."""
+        """Carry out an effect that all protocols share."""
         match effect:
             case Touch():
                 self._host.touch(self.guard.session.id)

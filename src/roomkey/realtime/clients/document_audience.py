@@ -1,4 +1,4 @@
-"""The sockets that are in one document: each change goes to all of them as one prepared frame per address."""
+"""The sockets in one document: each change goes to all of them as one prepared frame per address."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,27 +17,27 @@ class Subscriber(Protocol):
     One connection in one document.
 
     ``address`` stands in front of every message for it: empty for y-websocket, the document's encoded name for
-    Hocuspocus. All who have the same address are sent the same frames.
+    Hocuspocus. Subscribers with the same address are sent the same frames.
     """
 
     box: Outbox
     address: bytes
 
     def document_deleted(self) -> None:
-        """The document is no more: what the client has of it must not come back."""
+        """The document was deleted: the client's copy must not come back."""
         ...
 
     def ask_for_missing(self) -> None:
-        """The client is to send what is missing here."""
+        """Ask the client for what the document lacks here."""
         ...
 
     def unavailable(self) -> None:
-        """The document cannot be used here any more; the client may come back."""
+        """The document cannot be used on this node any more; the client may reconnect."""
         ...
 
 
 class DocumentAudience:
-    """The ``Audience`` of a document as long as somebody is in it."""
+    """The ``Audience`` of a document, while it has subscribers."""
 
     __slots__ = ("_channels", "_document", "_hub", "_said_at", "_subscribers", "_to_ask", "_whole")
 
@@ -59,7 +59,7 @@ class DocumentAudience:
     # --- who is in it ---------------------------------------------------------------------------------
 
     def join(self, subscriber: Subscriber) -> None:
-        """Give ``subscriber`` everything that is said from now on; what was there before it asks for."""
+        """Send ``subscriber`` everything from now on; it asks for the state before that itself."""
         if subscriber not in self._subscribers:
             self._subscribers[subscriber] = None
             channel = self._channels.get(subscriber.address)
@@ -68,7 +68,7 @@ class DocumentAudience:
             self._hub.join(subscriber.box, channel)
 
     def leave(self, subscriber: Subscriber, now: datetime) -> None:
-        """``subscriber`` is gone, and whom it showed with it."""
+        """``subscriber`` has left, and its awareness with it."""
         del self._subscribers[subscriber]
         self._to_ask.pop(subscriber, None)
         channel = self._channels[subscriber.address]
@@ -81,7 +81,7 @@ class DocumentAudience:
     # --- what happens to the document -----------------------------------------------------------------
 
     def changed(self, update: bytes, message: bytes | None, now: datetime) -> None:
-        """Pass on a change: as the bytes that came, to those who would be sent the same."""
+        """Pass on a change: as the bytes that came in, wherever the encoded message would be the same."""
         self._said_at = now
         head = b"\x00\x02" + lib0.number(len(update))
         for address, channel in self._channels.items():
@@ -93,19 +93,19 @@ class DocumentAudience:
             self._hub.publish(channel, Frame(payload, binary=True))
 
     def shown(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> None:
-        """Pass on what somebody shows."""
+        """Pass on awareness."""
         self._said_at = now
         message = yjs.awareness(entries)
         for address, channel in self._channels.items():
             self._hub.publish(channel, Frame(address + message, binary=True))
 
     def deleted(self) -> None:
-        """Let everyone go, with nothing to come back with."""
+        """Tell every subscriber that the document was deleted."""
         for subscriber in tuple(self._subscribers):
             subscriber.document_deleted()
 
     def lost(self) -> None:
-        """Let everyone go for now."""
+        """Tell every subscriber that the document is not available now."""
         for subscriber in tuple(self._subscribers):
             subscriber.unavailable()
 
@@ -113,9 +113,9 @@ class DocumentAudience:
 
     def answer(self, state: bytes, address: bytes) -> Frame:
         """
-        The answer to a step 1 with ``state``, for those who have ``address``.
+        The answer to a step 1 with ``state``, for subscribers with ``address``.
 
-        Who has nothing is given everything, and often many come at the same time: they get the same frame.
+        Clients without content get the whole document; often many join at the same time, and get the same frame.
         """
         replica = self._document.replica
         if state != lib0.EMPTY_STATE:
@@ -127,14 +127,14 @@ class DocumentAudience:
         return whole[2]
 
     def ask_later(self, subscriber: Subscriber) -> None:
-        """Storage could not take what ``subscriber`` brought: ask for it when it can."""
+        """A change of ``subscriber`` was refused because storage is behind: ask for it when storage has caught up."""
         self._to_ask[subscriber] = None
 
     # --- time -----------------------------------------------------------------------------------------
 
     def tick(self, now: datetime, settings: DocumentSettings) -> None:
-        """Say something if nothing was said for long, and ask for changes that had to be refused."""
-        self._whole = None  # whoever comes with others comes within a second
+        """Send a keep-alive if nothing was sent for long, and ask for changes that had to be refused."""
+        self._whole = None  # clients that join together do so within a second
         if self._to_ask and self._document.takes_writes(now):
             to_ask, self._to_ask = self._to_ask, {}
             for subscriber in to_ask:
@@ -144,7 +144,7 @@ class DocumentAudience:
             self._keep_alive()
 
     def _keep_alive(self) -> None:
-        # A step 1 would be answered by everyone, so it is only for when nobody shows anything.
+        # Every client would answer a step 1, so it is only sent when there is no awareness.
         shown = self._document.awareness.entries()
         quiet = yjs.awareness(shown) if shown else yjs.sync_step1(self._document.replica.state())
         for address, channel in self._channels.items():
@@ -185,6 +185,6 @@ class Audiences:
         return True
 
     def tick(self, now: datetime) -> None:
-        """Do what is due in each of them. Called several times a second."""
+        """Do what is due in each audience. Called several times a second."""
         for audience in tuple(self._audiences.values()):
             audience.tick(now, self._settings)

@@ -1,7 +1,7 @@
 """
-One connection in one document: what its client says about the document becomes changes, answers and refusals.
+One connection in one document: its client's messages become changes, answers and refusals.
 
-What the two protocols have in common. They differ in how a client is told what became of its changes.
+Common to both Yjs protocols. They differ in how a client learns what became of its changes.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,8 @@ from roomkey.ports import Author
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.document_audience import Audiences, DocumentAudience
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES, Outbox
+from roomkey.realtime.rooms.hub import Outbox
+from roomkey.realtime.transport import HIGH_WATER_BYTES
 from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
@@ -70,14 +71,14 @@ class DocumentSubscription(ABC):
     # --- in and out -----------------------------------------------------------------------------------
 
     def begin(self, now: datetime) -> None:
-        """Be told of everything from now on, say what is here, and ask for what is not."""
+        """Subscribe, send what the document has, and ask for what it lacks."""
         if not self.join(now):
             return
         self.ask_for_missing()
         self.show_everybody()
 
     def join(self, now: datetime) -> bool:
-        """Be in the document, unless it has gone since it was opened."""
+        """Subscribe, unless the document has gone since it was opened; whether it worked."""
         if self.document.is_deleted:
             self.document_deleted()
         elif self.document.is_gone:
@@ -87,27 +88,27 @@ class DocumentSubscription(ABC):
         return not self.document.is_gone
 
     def leave(self, now: datetime) -> bool:
-        """Be gone, and everything with it that the client showed. Whether it was in the document."""
+        """Unsubscribe, and remove the client's awareness. Whether it was in the document."""
         self._audience = None
         return self._audiences.leave(self.document, self, now)
 
     def show_everybody(self) -> None:
-        """Let the client know what everybody shows."""
+        """Send the awareness of everyone to the client."""
         if entries := self.document.awareness.entries():
             self.send(yjs.awareness(entries))
 
     def ask_for_missing(self) -> None:
-        """Let the client send what is missing here: the answer to a step 1 is a step 2."""
+        """Ask the client for what the document lacks here: the answer to a step 1 is a step 2."""
         self.send(yjs.sync_step1(self.document.replica.state()))
 
     def send(self, message: bytes) -> None:
-        """Tell the client."""
+        """Send a message to the client."""
         self._audiences.hub.send(self.box, Frame(self.address + message, binary=True))
 
     # --- what the client says -------------------------------------------------------------------------
 
     def deliver(self, message: yjs.Message, frame: bytes, now: datetime) -> bool:
-        """Take a message, which came as ``frame``; whether it is something that the user did."""
+        """Process a message, which came as ``frame``; returns whether it is activity of the user."""
         match message:
             case yjs.Update(update):
                 return self._take(update, frame, now)
@@ -143,7 +144,7 @@ class DocumentSubscription(ABC):
         return outcome.is_activity
 
     def _take(self, update: bytes, frame: bytes | None, now: datetime) -> bool:
-        """Take a change that came as ``frame``, or the answer to our step 1 if there is none."""
+        """Process a change that came as ``frame``, or, without a frame, the answer to our step 1."""
         settled = self._expect(brings_all=frame is None)
         if self.document.is_of_the_deleted(update):
             self.document_deleted()
@@ -173,7 +174,7 @@ class DocumentSubscription(ABC):
         return document.take_update(update, self.author, now, settled=settled, message=frame)
 
     def unavailable(self) -> None:
-        """The document cannot be used any more. Whoever broke it is told so in another way, and may not come back."""
+        """The document cannot be used any more. The client whose change broke it is closed with MALFORMED instead."""
         if not self._is_taking:
             self.sent_away()
 
@@ -202,7 +203,7 @@ class DocumentSubscription(ABC):
 
     @abstractmethod
     def refused(self, reason: str) -> None:
-        """A change of the client was not taken."""
+        """A change of the client was refused."""
 
     @abstractmethod
     def told_access(self) -> None:
@@ -210,8 +211,8 @@ class DocumentSubscription(ABC):
 
     @abstractmethod
     def document_deleted(self) -> None:
-        """The document is no more."""
+        """The document was deleted."""
 
     @abstractmethod
     def sent_away(self) -> None:
-        """The client cannot be in the document now, and may come back."""
+        """The client cannot be in the document now, and may reconnect."""

@@ -1,5 +1,5 @@
 """
-The peers of Hocuspocus: many documents on one socket, each opened by a token that comes in a message.
+The clients of Hocuspocus: many documents on one socket, each opened by a token in a message.
 
 A socket carries one session: that of its handshake, or the one that its first good token opens. Until there is
 one, and until a document is open, messages wait, within bounds: clients send everything at once. A later token
@@ -43,7 +43,7 @@ DONE: Final = "provider_initiated"
 
 
 class DocumentOpener(Protocol):
-    """Who opens documents for a socket."""
+    """Opens documents for a socket."""
 
     def open(self, client: "HocuspocusClient", address: str, document: str, *, create: bool) -> None:
         """Call ``client.opened_document`` with the document, pinned, or ``client.not_opened``, later."""
@@ -216,7 +216,7 @@ class HocuspocusClient(DocumentClient):
 
 
 class _HocuspocusSubscription(DocumentSubscription):
-    """Each change of the client, and each step 2, is answered with one status: once it is durable, or refused."""
+    """Answers each change of the client, and each step 2, with one status: once it is durable, or refused."""
 
     __slots__ = ("_client", "_made_up", "_refusals")
 

@@ -1,4 +1,4 @@
-"""The clients of ``/ws``: what the rules decide about messages is carried out in rooms and on the wire."""
+"""The clients of ``/ws``: they carry out in rooms and on the wire what the rules decide about messages."""
 
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
@@ -44,14 +44,14 @@ class JsonClient(RealtimeClient):
     # --- what the transport says ----------------------------------------------------------------------
 
     def text(self, message: bytes) -> None:
-        """Decide, and do."""
+        """Have the rules decide about the message, and carry that out."""
         self.messages_in += 1
         self.bytes_in += len(message)
         now = self._host.now()
         self._perform(self._rules.receive(message, now), now)
 
     def binary(self, message: bytes) -> None:  # noqa: ARG002  # whatever it is
-        """Part: this protocol is text only."""
+        """Close: this protocol is text only."""
         self.end(closing(CloseReason.TEXT_ONLY))
 
     def documents(self) -> Sequence[str]:
@@ -132,7 +132,7 @@ class JsonClient(RealtimeClient):
     # --- what the broker has a part in ----------------------------------------------------------------
 
     def _publish(self, publish: Publish, now: datetime) -> Awaitable[None] | None:
-        """Without a coroutine of its own: this is the way of every edit."""
+        """Publish without a coroutine of its own, because every edit comes this way."""
         try:
             published = begin(
                 self._rooms.publish(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, assert_never
 
 from msgspec import UNSET, Struct
 
-from roomkey.domain.access import Access, access_to
+from roomkey.domain.access import Access, access_to, reaches
 from roomkey.domain.session import Session
 from roomkey.ports import Position
 from roomkey.realtime.protocol.json_messages import (
@@ -47,12 +47,9 @@ from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security.ratelimit import Bucket, Rate
 from roomkey.wire.close import CloseReason
 
-_LEVEL: Final = {access: level for level, access in enumerate(Access)}
-"""Each kind of access includes the ones before it."""
-
 
 class Send(Struct, frozen=True, gc=False):
-    """Tell the client. ``id`` is that of the message that this answers, if it answers one."""
+    """Send a message to the client. ``id`` is that of the message that this answers, if any."""
 
     message_type: str
     payload: Any
@@ -60,7 +57,7 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class Join(Struct, frozen=True, gc=False):
-    """Let the client follow a document, and answer ``subscribed`` with what it missed."""
+    """Subscribe the client to a document, and answer ``subscribed`` with what it missed."""
 
     id: str | None
     document: str
@@ -68,7 +65,7 @@ class Join(Struct, frozen=True, gc=False):
 
 
 class Leave(Struct, frozen=True, gc=False):
-    """Let the client follow a document no more, and answer ``unsubscribed``; ``why`` if it did not ask for it."""
+    """Unsubscribe the client, and answer ``unsubscribed``; ``why`` is set if the client did not ask for it."""
 
     id: str | None
     document: str
@@ -77,7 +74,7 @@ class Leave(Struct, frozen=True, gc=False):
 
 class Publish(Struct, frozen=True, gc=False):
     """
-    Give a message to everyone else in the document, and acknowledge it.
+    Publish a message to everyone else in the document, and acknowledge it.
 
     What is published for the first time is something that the user did: call ``SessionGuard.acted``.
     """
@@ -90,7 +87,7 @@ class Publish(Struct, frozen=True, gc=False):
 
 
 class Point(Struct, frozen=True, gc=False):
-    """Give a cursor to everyone else in the document."""
+    """Send a cursor to everyone else in the document."""
 
     document: str
     payload: dict[str, Any]
@@ -270,14 +267,14 @@ class JsonRules:
     def _check_access(self, document: str, wanted: Access) -> None:
         given = self._access.get(document)
         if given is None:
-            if _reaches(access_to(document, self.guard.session.grants), wanted):
+            if reaches(access_to(document, self.guard.session.grants), wanted):
                 raise Fault(ErrorCode.NOT_SUBSCRIBED, "subscribe to the document first")
-        elif _reaches(given, wanted):
+        elif reaches(given, wanted):
             return
         raise Fault(ErrorCode.FORBIDDEN, f"no grant of the session allows to {wanted} this document")
 
     def answer(self, fault: Fault, id: str | None, now: datetime) -> JsonEffects:
-        """The error that the client is told, and the end of our patience with it."""
+        """The error message for the client, and the close if it has made too many."""
         answer = Send(MessageType.ERROR, fault.payload(), id)
         seconds = now.timestamp()
         match fault.code:
@@ -317,7 +314,7 @@ class JsonRules:
         return translated
 
     def _review(self) -> JsonEffects:
-        """Put the client out of documents that the grants do not cover any more."""
+        """Unsubscribe the client from documents that the grants do not cover any more."""
         effects: list[JsonEffect] = []
         for document in tuple(self._access):
             access = access_to(document, self.guard.session.grants)
@@ -337,10 +334,6 @@ class JsonRules:
 def acknowledgement(id: str | None, document: str, position: Position | None) -> Send:
     """The answer to what was published, the first time and every other time."""
     return Send(MessageType.ACK, {"document": document, "position": position}, id)
-
-
-def _reaches(given: Access | None, wanted: Access) -> bool:
-    return given is not None and _LEVEL[given] >= _LEVEL[wanted]
 
 
 def _id(incoming: Incoming) -> str | None:

@@ -15,7 +15,7 @@ class PendingMessages:
         self._bytes = 0
 
     def put(self, address: str, frame: bytes) -> bool:
-        """Let a message wait; ``False`` if there is no room for it."""
+        """Keep a message; ``False`` if there is no room for it."""
         settings = self._settings
         self._bytes += len(frame)
         self._frames.append((address, frame))
@@ -26,7 +26,7 @@ class PendingMessages:
         )
 
     def take(self, address: str) -> list[bytes]:
-        """The messages for ``address``, which wait no longer."""
+        """Remove and return the messages for ``address``."""
         taken = [frame for waiting, frame in self._frames if waiting == address]
         self._frames = [(waiting, frame) for waiting, frame in self._frames if waiting != address]
         self._bytes -= sum(map(len, taken))
@@ -40,6 +40,6 @@ class PendingMessages:
             self.put(address, frame)
 
     def take_all(self) -> list[bytes]:
-        """All messages, which wait no longer."""
+        """Remove and return all messages."""
         frames, self._frames, self._bytes = self._frames, [], 0
         return [frame for _, frame in frames]

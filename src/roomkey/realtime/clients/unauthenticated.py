@@ -1,4 +1,4 @@
-"""A Hocuspocus socket of which it is not known yet whose it is."""
+"""A Hocuspocus socket before its first valid token."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -8,9 +8,8 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient
 from roomkey.realtime.clients.pending import PendingMessages
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
 from roomkey.realtime.session.closing import closing
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Socket
 from roomkey.wire import lib0
 from roomkey.wire.close import CloseCode, CloseReason
 from roomkey.wire.frame import Frame
@@ -48,14 +47,14 @@ class UnauthenticatedConnection:
         self._socket = socket
 
     def text(self, message: bytes) -> None:
-        """Part: this protocol is binary."""
+        """Close: this protocol is binary."""
         if self._client is not None:
             self._client.text(message)
         else:
             self.part(CloseReason.BINARY_ONLY)
 
     def binary(self, message: bytes) -> None:
-        """Look for a token; everything else waits."""
+        """Take a token from the message; every other message waits."""
         if self._client is not None:
             self._client.binary(message)
         elif self._socket is not None:
@@ -67,7 +66,7 @@ class UnauthenticatedConnection:
             self._client.writable()
 
     def closed(self, code: int) -> None:
-        """Nobody there any more."""
+        """The socket is gone; pass that on."""
         self._socket = None
         self._closed(self)
         if self._client is not None:

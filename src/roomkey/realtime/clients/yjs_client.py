@@ -35,16 +35,17 @@ from roomkey.realtime.session.effects import (
     Verify,
 )
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
+from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
 from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
 
 _COST_OF_HASTE: Final = 10.0
-"""Of the patience with a session, in messages of ``/ws`` that would be too many: each time costs a connection."""
+"""Cost of one message over the limit, in excess messages of ``/ws``: here each one closes a connection."""
 
 
 class DocumentClient(RealtimeClient):
-    """A session's socket in some documents."""
+    """One socket of a session, in one or more documents."""
 
     __slots__ = ("audiences", "missed")
 
@@ -56,7 +57,7 @@ class DocumentClient(RealtimeClient):
     # --- what the transport says ----------------------------------------------------------------------
 
     def text(self, message: bytes) -> None:  # noqa: ARG002  # whatever it is
-        """Part: these protocols are binary."""
+        """Close: these protocols are binary."""
         self.end(closing(CloseReason.BINARY_ONLY))
 
     def binary(self, message: bytes) -> None:
@@ -115,7 +116,7 @@ class DocumentClient(RealtimeClient):
         return access_to(document, self.guard.session.grants)
 
     def author(self) -> Author:
-        """As whom the client writes."""
+        """The author of the client's changes."""
         return author_of(self.guard.session)
 
     def documents(self) -> Sequence[str]:
@@ -142,7 +143,7 @@ class DocumentClient(RealtimeClient):
     @abstractmethod
     def _deliver(self, message: bytes, now: datetime) -> bool:
         """
-        Do what the client says; whether the user did something.
+        Process a message; returns whether it is activity of the user.
 
         Raises:
             Malformed, PoisonUpdate: If it is nothing.
@@ -157,13 +158,13 @@ class DocumentClient(RealtimeClient):
         """The session's grants may have changed."""
 
     def _renewed(self, address: str, now: datetime) -> None:
-        """The token that came for ``address`` is good."""
+        """The token for ``address`` was accepted."""
 
     def _not_renewed(self, address: str, reason: str, now: datetime) -> None:
-        """The token that came for ``address`` is not good."""
+        """The token for ``address`` was refused."""
 
     def _ask_for_token(self) -> None:
-        """Let the client know that a newer token is needed soon."""
+        """Tell the client that it needs a new token soon."""
 
 
 class YjsClient(DocumentClient):
@@ -237,7 +238,7 @@ class _YjsSubscription(DocumentSubscription):
         self._gap: int | None = None
 
     def begin(self, now: datetime) -> None:
-        """As every subscription; whoever may only read is told so."""
+        """As every subscription; a client that may only read is told so."""
         super().begin(now)
         if not self.may_write:
             self.told_access()
@@ -272,8 +273,3 @@ class _YjsSubscription(DocumentSubscription):
 
     def sent_away(self) -> None:
         self._client.end(closing(CloseReason.UNAVAILABLE))
-
-
-def author_of(session: Session) -> Author:
-    """As whom a session writes."""
-    return Author(f"user:{session.user_id}", session.id, session.user_id)

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from roomkey.domain.names import check_text
 from roomkey.domain.session import SessionId
 from roomkey.errors import InvalidInput
 from roomkey.ports import Position
-from roomkey.security.inspection import check_document_name, check_text, is_deeper
+from roomkey.security.inspection import check_document_name, is_deeper
 from roomkey.wire.frame import Frame
 
 MAX_ID_CHARS: Final = 128

@@ -87,7 +87,7 @@ class AwarenessUpdate(Struct, frozen=True, gc=False):
 
 
 class QueryAwareness(Struct, frozen=True, gc=False):
-    """The sender wants to know what everybody shows."""
+    """The sender asks for the awareness of everyone."""
 
 
 class Token(Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from roomkey.realtime.settings import RealtimeSettings
 
 
 def new_epoch() -> str:
-    """Letters that no other history has."""
+    """A random epoch."""
     return "".join(choice(ascii_lowercase) for _ in range(EPOCH_LETTERS))
 
 
@@ -20,7 +20,7 @@ class LocalBroker:
     """
     The embedded ``Broker``. None of its coroutines ever waits.
 
-    The history of a room that nobody listens to is kept as long as there is memory for it.
+    The history of a room without listeners is kept as long as there is memory for it.
     """
 
     def __init__(self, settings: RealtimeSettings, clock: Clock, *, new_epoch: Callable[[], str] = new_epoch) -> None:

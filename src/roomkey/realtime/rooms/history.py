@@ -18,11 +18,11 @@ from roomkey.ports import Position, Publication
 EPOCH_LETTERS: Final = 8
 
 _OVERHEAD_BYTES: Final = 300
-"""Of a kept publication besides its bytes: its entry, its position, the headers of Python's objects."""
+"""Memory of a kept publication besides its bytes: its entry, its position, the headers of Python's objects."""
 
 
 class Window(Struct, frozen=True, kw_only=True):
-    """How much history one room keeps: whatever bound is reached first."""
+    """Bounds of one room's history; all of them hold."""
 
     publications: int
     age: timedelta
@@ -131,7 +131,7 @@ class Histories:
         return history
 
     def release(self, room: str) -> None:
-        """Nobody is in ``room`` any more."""
+        """``room`` has no receiver any more."""
         self._idle[room] = self._in_use.pop(room)
         if len(self._idle) > self._max_idle:
             self._drop_stalest()
@@ -150,7 +150,7 @@ class Histories:
         while self._size > self._max_size and self._idle:
             self._drop_stalest()
         if self._size > self._max_size:
-            # Everything that is left is in use: whoever adds makes room at home.
+            # Every history that is left is in use, so the one that grows gives up its own oldest.
             before = history.size
             history.shrink(self._size - self._max_size)
             self._size += history.size - before

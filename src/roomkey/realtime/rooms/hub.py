@@ -1,8 +1,8 @@
 """
-Who listens to what on this node: channels, bounded outboxes, and what happens when one is full.
+Fan-out on this node: channels, bounded outboxes, and what happens when one is full.
 
-Publishing costs the same however many listen: a frame goes into its channel's queue, and once per turn of the
-loop every member is given what is new to it. Nothing here waits. What one outbox is given is in the order in
+Publishing costs the same for any number of members: a frame goes into its channel's queue, and once per turn of
+the loop every member is given what is new to it. Nothing here waits. What one outbox is given is in the order in
 which it was published in each channel, and with what was sent to it alone in between at its place.
 """
 
@@ -13,11 +13,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.transport import HIGH_WATER_BYTES, Socket
 from roomkey.wire.frame import Frame
-
-HIGH_WATER_BYTES: Final = 64 * 1024
-"""When a transport has more than this unsent, it says when it is ``writable`` again; until then frames stay here."""
 
 CHUNK_BYTES: Final = 256 * 1024
 """A reader that catches up is given so much at a time, so that what is unsent stays bounded in the transport, too."""
@@ -35,7 +32,7 @@ class Traffic(Struct):
     messages: int = 0
     bytes: int = 0
     cursors_collapsed: int = 0
-    """Cursors that nobody saw because a newer one of the same session took their place."""
+    """Cursors that were not sent because a newer one of the same session replaced them."""
     dropped: int = 0
     """Messages that were waiting for a connection when it was closed."""
     slow_closes: int = 0
@@ -53,7 +50,7 @@ class Backlog(Protocol):
         ...
 
     def missed(self, size: int) -> None:
-        """So many bytes were published that the connection was not given."""
+        """Count ``size`` bytes that were published and not given to the connection."""
         ...
 
     def is_hopeless(self, limit: int) -> bool:
@@ -125,7 +122,7 @@ class Member:
 
 
 class Hub:
-    """Hands out what is published in channels, and what is sent to one connection alone. One for a node."""
+    """Hands out what is published in channels, and what is sent to single connections. One per node."""
 
     def __init__(self, *, max_outbox_size: int, schedule: Callable[[Callable[[], None]], object] | None = None) -> None:
         """
@@ -143,14 +140,14 @@ class Hub:
     # --- in and out -----------------------------------------------------------------------------------
 
     def join(self, box: Outbox, channel: Channel) -> None:
-        """Let ``box`` have everything that is published in ``channel`` from now on."""
+        """Give ``box`` everything that is published in ``channel`` from now on."""
         if box.members is None:
             box.members = {}
         if channel not in box.members:
             box.members[channel] = channel.members[box] = Member(box, channel, len(channel.pending))
 
     def leave(self, box: Outbox, channel: Channel) -> None:
-        """Nothing more of ``channel`` for ``box``."""
+        """Stop giving ``box`` what is published in ``channel``."""
         if box.members is None or channel not in box.members:
             return
         self._catch_up(box.members.pop(channel))
@@ -190,7 +187,7 @@ class Hub:
         self._touch(box)
 
     def hold_back(self, box: Outbox) -> None:
-        """Let ``box`` make up for everything from now on when its socket has room, though it may not be full yet."""
+        """Stop queueing for ``box``: its backlog makes up for everything once its socket has room, maybe at once."""
         for member in (box.members or {}).values():
             self._catch_up(member)
         self._fall_behind(box)
@@ -213,9 +210,9 @@ class Hub:
             socket = box.socket
             if socket is None or box.behind or socket.buffered() > HIGH_WATER_BYTES:
                 self._write(box)
-            else:
+            elif frames := box.frames:
                 # What _write would do, without the call: this is the loop that all deliveries go through.
-                frames, box.frames, box.size = box.frames, (), 0
+                box.frames, box.size = (), 0
                 socket.send(frames)
 
     def flush_box(self, box: Outbox) -> None:
@@ -226,7 +223,7 @@ class Hub:
         self._write(box)
 
     def discard(self, box: Outbox) -> None:
-        """Forget what waits for ``box``, because nobody will read it."""
+        """Drop what waits for ``box``, whose connection is gone."""
         waiting = len(box.frames) + len(box.cursors or ())
         self.traffic.dropped += waiting
         self.traffic.messages -= waiting
@@ -253,7 +250,7 @@ class Hub:
 
     def _spread(self, channel: Channel) -> None:
         pending, cursors = channel.pending, channel.cursors
-        # One tuple for all who get the same; whoever writes it to many sockets may know it again.
+        # One tuple for all who get the same: a transport recognises it when it writes it to many sockets.
         shared = (*pending, *cursors.values())
         size = channel.size + sum(frame.size for frame in cursors.values())
         channel.pending, channel.cursors, channel.size, channel.moved = [], {}, 0, False

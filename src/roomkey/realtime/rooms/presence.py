@@ -1,4 +1,4 @@
-"""Who is here: what sessions say about themselves in a room, under leases, until they go."""
+"""Presence: what sessions say about themselves in a room, under leases."""
 
 from datetime import datetime, timedelta
 
@@ -22,8 +22,8 @@ class Presence:
     What joiners of one room are shown, and when others must be told that someone is gone.
 
     A session is present from its first ``announce`` on, through one or more holders (its connections, by their
-    origin); the last thing that any of them announced is shown. A lease that is not renewed lapses, so that whoever
-    vanished without a word does not stay as a ghost.
+    origin); the last thing that any of them announced is shown. A lease that is not renewed lapses, so that
+    a session does not stay present after its connection has vanished.
     """
 
     __slots__ = ("_entries", "_lease", "_max_size", "_size")
@@ -55,7 +55,7 @@ class Presence:
         return True
 
     def attend(self, session: SessionId, holder: str, shown: bytes, now: datetime) -> bool:
-        """Be there, too: ``shown`` counts only if the session shows nothing yet. Whether the others must be told."""
+        """Join as a holder: ``shown`` counts only if the session shows nothing yet. Whether the others must be told."""
         entry = self._entries.get(session)
         if entry is None:
             return self.announce(session, holder, shown, now)
@@ -67,7 +67,7 @@ class Presence:
         return [Raw(entry.shown) for entry in self._entries.values()]
 
     def leave(self, session: SessionId, holder: str) -> bool:
-        """The holder goes. Whether the session is gone with it, so that the others must be told."""
+        """Remove the holder. Whether the session is gone with it, so that the others must be told."""
         entry = self._entries.get(session)
         if entry is None or entry.leases.pop(holder, None) is None or entry.leases:
             return False

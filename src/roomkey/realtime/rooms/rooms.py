@@ -1,4 +1,4 @@
-"""What happens in rooms on this node: who listens, what was missed, who is present. One room is one object."""
+"""The rooms of this node: members, recovery and presence. One room is one object."""
 
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -31,7 +31,7 @@ from roomkey.wire.frame import Frame
 
 class Participant:
     """
-    A connection as others see it: where its frames wait, whose it is, and which rooms it is in.
+    A connection as others see it: its outbox, its session, and the rooms that it is in.
 
     ``origin`` names it, on this node and on others. ``info`` is the encoded ``session_info`` of what it says.
     """
@@ -74,12 +74,12 @@ class Room:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether somebody is in it, or about to be."""
+        """Whether it has members, or connections that are joining."""
         return bool(self.members or self._joining)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody listens, and nobody is shown."""
+        """Whether it has neither listeners nor presence."""
         return not self.has_listeners and not len(self.presence)
 
     # --- members --------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Room:
         self._joining.setdefault(who.origin, [])
 
     def give_up_joining(self, who: Participant) -> None:
-        """``who`` will not come."""
+        """``who`` does not join after all."""
         self._joining.pop(who.origin, None)
 
     def join(self, who: Participant, recovered: Recovered, answer: Frame) -> None:
@@ -112,7 +112,7 @@ class Room:
     # --- what is said ---------------------------------------------------------------------------------
 
     def on_publication(self, publication: Publication) -> None:
-        """Give a publication to everyone but the connection that it came from."""
+        """Send a publication to every member but the connection that it came from."""
         if publication.position is not None:
             self.position = publication.position
         for origin, meanwhile in self._joining.items():
@@ -122,7 +122,7 @@ class Room:
             self._hub.publish(self.channel, self._frame(publication), self.members.get(publication.origin))
 
     def tell(self, frame: Frame, box: Outbox | None = None) -> None:
-        """Give a frame of this node to everyone but ``box``."""
+        """Send a frame of this node to every member but ``box``."""
         if self.members:
             self._hub.publish(self.channel, frame, box)
 
@@ -167,7 +167,7 @@ class Rooms:
         self._next_leases: datetime | None = None
 
     def __len__(self) -> int:
-        """How many rooms somebody listens to."""
+        """Number of rooms with listeners."""
         return sum(room.has_listeners for room in self._rooms.values())
 
     def new_id(self) -> str:
@@ -200,7 +200,7 @@ class Rooms:
         self, who: Participant, name: str, since: Position | None, answer: Callable[[dict[str, Any]], Frame]
     ) -> None:
         """
-        Let the connection follow the room: first comes ``answer`` of the payload of ``subscribed``, then what is new.
+        Let the connection join the room: it is sent ``answer`` of the payload of ``subscribed``, then what is new.
 
         Raises:
             Storage: If the broker is away; the connection is not in the room then.
@@ -220,7 +220,7 @@ class Rooms:
                 who.rooms.pop(name, None)
             self._drop_if_empty(room)
             if not room.has_listeners:
-                with suppress(Storage):  # or what was subscribed would be handed to a room that nobody is in
+                with suppress(Storage):  # or publications would be handed to a room without members
                     await self.broker.unsubscribe(name)
             raise
         if name not in who.rooms:
@@ -244,7 +244,7 @@ class Rooms:
         }
 
     async def leave(self, who: Participant, name: str, now: datetime) -> None:
-        """Let the connection follow the room no more."""
+        """Let the connection leave the room."""
         room = None if who.rooms is None else who.rooms.pop(name, None)
         if room is None:
             return
@@ -305,14 +305,14 @@ class Rooms:
             room.point(encode(self.new_id(), MessageType.CURSOR_POSITION, payload, now), who.box)
 
     def announce(self, who: Participant, name: str, status: str, payload: dict[str, Any], now: datetime) -> bool:
-        """Show how the session is, to everyone in the room and those who come. ``False`` if there is no room for it."""
+        """Show the session's status to the room and to later joiners. ``False`` if there is no room for it."""
         room = (who.rooms or {}).get(name)
         return room is None or self._announce(who, room, status, payload, now)
 
     def _announce(self, who: Participant, room: Room, status: str, payload: dict[str, Any], now: datetime) -> bool:
         payload["session_info"] = who.info
         if status == OFFLINE:
-            # Whoever is here through another connection as well is still here.
+            # A session that has another connection here is still present.
             if room.presence.leave(who.session_id, who.origin):
                 room.tell(encode(self.new_id(), MessageType.USER_PRESENCE, payload, now), who.box)
             return True
@@ -364,7 +364,7 @@ class Rooms:
             self._next_leases = now + self._settings.presence_lease / 3
 
     def _tell_positions(self, now: datetime) -> None:
-        """So that a subscriber notices if the last message before a silence did not arrive."""
+        """Send position checks, so that a subscriber notices if the last message before a silence did not arrive."""
         for room in self._rooms.values():
             position = room.position
             if room.members and position is not None and room.told_offset != position.offset:

@@ -21,7 +21,7 @@ class SessionDeadline:
         self.begin(session)
 
     def begin(self, session: Session) -> None:
-        """Be about another session from now on."""
+        """Keep the deadline of another session from now on."""
         self.session = session
         self._active_at = self._next_touch = session.last_seen_at
         self._noticed: datetime | None = None
@@ -34,7 +34,7 @@ class SessionDeadline:
         self.deadline = self._ends()
 
     def act(self, now: datetime) -> bool:
-        """The user did something (ASVS 7.3.1). Whether storage should know."""
+        """Note activity of the user (ASVS 7.3.1). Whether storage should be told."""
         if now < self._next_touch:
             return False
         idle, interval = self.session.idle_timeout, self._settings.activity_interval
@@ -45,7 +45,7 @@ class SessionDeadline:
 
     @property
     def reason(self) -> str:
-        """What will end the session: ``idle``, or its ``lifetime``."""
+        """What will end the session: ``idle`` or ``lifetime``."""
         return "idle" if self.deadline < self.session.expires_at else "lifetime"
 
     def wants_notice(self, now: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""What a guard wants done, whatever protocol is spoken. Each client adds the effects of its own."""
+"""Effects of a guard, the same in every protocol. Each client adds its own effects."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ from roomkey.wire.close import CloseCode, CloseReason
 
 
 class Touch(Struct, frozen=True, gc=False):
-    """Let storage know that the user was active just now."""
+    """Tell storage that the user was active just now."""
 
 
 class Authenticate(Struct, frozen=True, gc=False):
@@ -36,7 +36,7 @@ class Rebind(Struct, frozen=True, gc=False):
 
 
 class Review(Struct, frozen=True, gc=False):
-    """Look again at what the session may do where it is: its grants may have changed."""
+    """Check the session's access to its documents again: its grants may have changed."""
 
 
 class Renewed(Struct, frozen=True, gc=False):
@@ -53,11 +53,11 @@ class NotRenewed(Struct, frozen=True, gc=False):
 
 
 class ExpiringSoon(Struct, frozen=True, gc=False):
-    """Tell the client that its session's time will soon be over."""
+    """Tell the client that its session will expire soon."""
 
 
 class Farewell(Struct, frozen=True, gc=False):
-    """The last message to a client whose protocol has words for it."""
+    """The last message to a client, if its protocol has one."""
 
     message_type: str
     payload: object

@@ -24,7 +24,7 @@ class SessionLimits:
         self.patience = Bucket(rates.patience)
 
     def is_idle(self, seconds: float) -> bool:
-        """Whether fresh limits would do just as well."""
+        """Whether it is in the same state as fresh limits."""
         return (
             not self.connections
             and self.messages.is_full(seconds)
@@ -70,5 +70,5 @@ class LimitsOfSessions:
             del self._idle[next(iter(self._idle))]
 
     def sweep(self, seconds: float) -> None:
-        """Forget the limits that are as good as new. ``seconds`` is the time of day, as ``Bucket`` counts it."""
+        """Forget limits that are in the same state as fresh ones. ``seconds`` is the time, as ``Bucket`` counts it."""
         self._idle = {id: limits for id, limits in self._idle.items() if not limits.is_idle(seconds)}

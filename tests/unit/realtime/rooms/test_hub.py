@@ -1,6 +1,9 @@
 """Outboxes: order, one write per turn, and what happens to those who read slowly or never."""
 
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from roomkey.realtime.rooms.hub import CHUNK_BYTES, HIGH_WATER_BYTES, Channel, Hub, Outbox
 from roomkey.wire.frame import Frame
@@ -353,3 +356,58 @@ def test_every_message_that_was_handed_out_is_counted() -> None:
 
     assert network.hub.traffic.messages == 5
     assert network.hub.traffic.bytes == 4 * frame("1").size + frame("ack").size
+
+
+# --- the two ways to a socket ---------------------------------------------------------------------------
+
+
+def written(write: Callable[[Network, Listener], None], *, unread: int, said: int, was_behind: bool) -> tuple[Any, ...]:
+    """What ``write`` does to a listener to which so much was said, and whose socket has so much unread."""
+    network = Network(max_outbox_size=100)
+    listener = Listener(network)
+    if was_behind:
+        network.hub.hold_back(listener.box)
+    for number in range(said):
+        network.hub.send(listener.box, frame(str(number)))
+    if not said:
+        network.hub.send(listener.box, frame("forgotten"))
+        network.hub.discard(listener.box)
+    listener.socket.unread = unread
+
+    write(network, listener)
+
+    box = listener.box
+    sends = [[each.payload for each in frames] for frames in listener.socket.sends]
+    waiting = [each.payload for each in box.frames]
+    return sends, waiting, box.size, box.behind, listener.overflows, network.hub.traffic
+
+
+@pytest.mark.parametrize("was_behind", [False, True])
+@pytest.mark.parametrize("said", [0, 1, 3, 40])
+@pytest.mark.parametrize("unread", [0, HIGH_WATER_BYTES, HIGH_WATER_BYTES + 1])
+def test_a_turn_writes_to_a_socket_just_what_is_written_to_one_that_is_about_to_be_closed(
+    unread: int, said: int, *, was_behind: bool
+) -> None:
+    in_a_turn = written(lambda network, _: network.turns.turn(), unread=unread, said=said, was_behind=was_behind)
+    at_the_end = written(
+        lambda network, listener: network.hub.flush_box(listener.box), unread=unread, said=said, was_behind=was_behind
+    )
+
+    assert in_a_turn == at_the_end
+
+
+def test_who_has_caught_up_in_a_turn_that_brings_nothing_more_is_written_to_once() -> None:
+    network = Network()
+    slow = Listener(network, "d")
+    stall(slow)
+    network.publish("1")
+    network.turns.turn()
+
+    network.publish("2")
+    network.hub.send(slow.box, frame("alone"))
+    slow.socket.stalled = False
+    slow.read(network, HIGH_WATER_BYTES)
+    network.turns.turn()
+
+    assert slow.texts == ["1", "2", "alone"]
+    assert all(slow.socket.sends)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from roomkey.domain.session import Extended, Session
-from roomkey.realtime.session.effects import Close, Verify
+from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
+from roomkey.realtime.session.effects import Authenticate, Close, Verify
 from roomkey.realtime.session.guard import NEXT_TRUST, SessionGuard, Signal, Trust
 from roomkey.realtime.session.limits import LimitsOfSessions
 from roomkey.realtime.settings import RealtimeSettings
@@ -72,7 +73,27 @@ def test_a_doubt_that_is_younger_than_the_question_is_asked_about_again() -> Non
     assert watched.admit(b"waits", NOON) == ()
 
 
-@pytest.mark.parametrize("doubts", [0, 1])
+def test_nothing_passes_while_a_doubt_is_younger_than_the_question() -> None:
+    watched = guard()
+    watched.doubt()
+
+    watched.doubt()
+    held = watched.admit(b"waits", NOON)
+
+    assert held == ()
+    assert not watched.can_resume
+
+
+def test_messages_pass_while_storage_is_asked_without_a_reason_to_doubt() -> None:
+    watched = guard()
+
+    asked = watched.due(watched.deadline.next_check())
+
+    assert [type(effect) for effect in asked] == [Verify]
+    assert watched.admit(b"passes", NOON) is None
+
+
+@pytest.mark.parametrize("doubts", [0, 1, 2])
 def test_without_an_answer_only_a_session_that_is_not_in_doubt_goes_on(doubts: int) -> None:
     watched = guard()
     for _ in range(doubts):
@@ -105,3 +126,31 @@ def test_what_waits_is_bounded() -> None:
     assert effects[:3] == [(), (), ()]
     assert [type(effect) for effect in effects[3] or ()] == [Close]
     assert watched.is_over
+
+
+def test_what_waits_is_bounded_in_bytes_and_what_was_resumed_does_not_count() -> None:
+    watched = guard(max_held_bytes=10)
+    watched.pause()
+    watched.admit(b"12345678", NOON)
+    watched.unpause()
+    watched.resume()
+    watched.pause()
+
+    fits = watched.admit(b"1234567890", NOON)
+    exceeds = watched.admit(b"1", NOON)
+
+    assert fits == ()
+    assert [type(effect) for effect in exceeds or ()] == [Close]
+
+
+def test_what_waits_goes_on_only_when_a_new_token_is_known_and_the_connection_is_not_over() -> None:
+    watched = guard()
+    watched.refresh(Authenticate(None, "token"))
+    watched.admit(b"waits", NOON)
+
+    while_refreshing = watched.can_resume
+    watched.not_refreshed(Fault(ErrorCode.UNAUTHORIZED, "no"), NOON)
+    afterwards = watched.can_resume
+    watched.gone()
+
+    assert (while_refreshing, afterwards, watched.can_resume) == (False, True, False)

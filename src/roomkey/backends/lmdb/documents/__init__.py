@@ -15,10 +15,11 @@ from roomkey.backends.lmdb.documents import commit
 from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges
 from roomkey.backends.lmdb.documents.layout import DocumentFile
 from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
-from roomkey.backends.lmdb.file import FileSystemSettings, Transaction
+from roomkey.backends.lmdb.file import FileSystemSettings
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.errors import Storage
 from roomkey.ports import (
+    PLAIN_RECORDS,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
@@ -26,6 +27,7 @@ from roomkey.ports import (
     DocumentVersion,
     NewVersion,
     Page,
+    RecordCodec,
     StoredDocument,
     VersionPage,
 )
@@ -48,9 +50,16 @@ class FileSystemDocumentStore:
 
     shared = True
 
-    def __init__(self, path: str | PathLike[str], settings: FileSystemSettings | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        settings: FileSystemSettings | None = None,
+        *,
+        codec: RecordCodec = PLAIN_RECORDS,
+    ) -> None:
         self._directory = Path(path)
         self._settings = settings or FileSystemSettings()
+        self._codec = codec
         self._file: DocumentFile | None = None
         self._writer: Writer[DocumentFile, DocumentChanges]
         self._in_flight = 0
@@ -58,7 +67,8 @@ class FileSystemDocumentStore:
         self._sweeping = False
 
     async def __aenter__(self) -> Self:
-        self._writer = Writer(self._directory, self._settings, open_file=DocumentFile, begin=_begin)
+        open_file = partial(DocumentFile, codec=self._codec)
+        self._writer = Writer(self._directory, self._settings, open_file=open_file, begin=DocumentChanges)
         self._file = await self._writer.open()
         self._sweep_soon()
         return self
@@ -202,7 +212,3 @@ class FileSystemDocumentStore:
     async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
         with self._snapshot() as snapshot:
             return snapshot.version(name_key(name), number)
-
-
-def _begin(transaction: Transaction, file: DocumentFile) -> DocumentChanges:
-    return DocumentChanges(transaction, file.tables)

@@ -43,7 +43,7 @@ from roomkey.backends.lmdb.documents.layout import (
 from roomkey.backends.lmdb.file import Table, step_before
 from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.errors import Conflict, DocumentNotFound, Serialization
-from roomkey.ports import DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion
+from roomkey.ports import DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion, RecordKind
 
 SWEEP_ROWS = 2_000
 """So many rows are swept up in one commit: a few milliseconds."""
@@ -91,7 +91,7 @@ class DocumentChanges(Changes[DocumentTables]):
             return None
         get, table = self.transaction.get, self.tables.names
         key = names.find(lambda key: get(key, None, table), name)
-        return None if key is None else filed(key, self.get(self.tables.documents, key), name)
+        return None if key is None else filed(key, self.record(RecordKind.DOCUMENT, self.tables.documents, key), name)
 
     def of(self, name: bytes | None, lineage: str) -> Filed | None:
         """The document of this name and lineage."""
@@ -104,7 +104,8 @@ class DocumentChanges(Changes[DocumentTables]):
 
     def write(self, found: Filed, entry: DocumentEntry) -> None:
         """Make ``entry`` current in place of ``found``."""
-        self.put(self.tables.documents, DOCUMENT.pack(found.number), encode_document(entry))
+        record = encode_document(entry)
+        self.put_record(RecordKind.DOCUMENT, self.tables.documents, DOCUMENT.pack(found.number), record)
         before = found.entry
         self._move(found.number, Measure.UPDATES, before.log_updates, entry.log_updates)
         self._move(found.number, Measure.BYTES, before.log_bytes, entry.log_bytes)
@@ -141,12 +142,13 @@ class DocumentChanges(Changes[DocumentTables]):
         value = self.get(self.tables.meta, NUMBERS_KEY)
         return (0, 0) if value is None else NUMBERS.unpack(value)
 
-    def write_content(self, number: int, part: Part, version: int, content: bytes) -> None:
-        """Store a content in pieces, in place of one that may be there."""
+    def write_content(self, number: int, part: Part, version: int, content: bytes, *, upto: int = 0) -> None:
+        """Store a content in pieces, in place of one that may be there. ``upto`` is how far a snapshot goes."""
         pieces = range(0, len(content), PIECE_BYTES)
         for piece, start in enumerate(pieces):
             key = PIECE.pack(number, part, version, piece)
-            self.put(self.tables.pieces, key, content[start : start + PIECE_BYTES])
+            record = content[start : start + PIECE_BYTES]
+            self.put_record(RecordKind.CONTENT, self.tables.pieces, key, record, version=upto)
         self.clear(self.tables.pieces, *self._pieces(number, part, version, len(pieces)))
 
     def remove_content(self, number: int, part: Part, version: int) -> None:
@@ -171,7 +173,7 @@ class DocumentChanges(Changes[DocumentTables]):
 
 def filed(key: bytes, record: bytes | None, name: bytes | None) -> Filed:
     """
-    What lies in ``documents``, which is the document of this ``name``, if that is known.
+    What a record of ``documents`` says, which is the document of this ``name``, if that is known.
 
     Raises:
         Serialization: If it is damaged or missing, or another one.
@@ -210,7 +212,7 @@ def create(changes: DocumentChanges, name: bytes, lineage: str, now: datetime) -
     record = encode_document(entry)
     key = DOCUMENT.pack(changes.new_document())
     names.enter(changes, name, key, changes.new_branch)
-    changes.put(changes.tables.documents, key, record)
+    changes.put_record(RecordKind.DOCUMENT, changes.tables.documents, key, record)
     return entry.record()
 
 
@@ -220,7 +222,8 @@ def append(changes: DocumentChanges, name: bytes | None, lineage: str, batch: Ba
     entry = found.entry
     if batch is None:
         return entry.sequence
-    changes.put(changes.tables.updates, ROW.pack(found.number, entry.sequence + 1), batch.record)
+    key = ROW.pack(found.number, entry.sequence + 1)
+    changes.put_record(RecordKind.UPDATES, changes.tables.updates, key, batch.record)
     sequence = entry.sequence + batch.count
     grown = replace(
         entry,
@@ -242,8 +245,8 @@ def compact(
         return False
     number, entry = found
     left = 0 if upto == entry.sequence else _cut_log(changes, number, upto)
-    changes.write_content(number, Part.SNAPSHOT, 0, snapshot)
-    changes.write_content(number, Part.AUTHORSHIP, 0, authorship)
+    changes.write_content(number, Part.SNAPSHOT, 0, snapshot, upto=upto)
+    changes.write_content(number, Part.AUTHORSHIP, 0, authorship, upto=upto)
     compacted = replace(
         entry,
         log_updates=entry.sequence - upto,
@@ -262,13 +265,15 @@ def _cut_log(changes: DocumentChanges, number: int, upto: int) -> int:
     if changes.get(table, start) is None:
         # They were appended together with some that go.
         first, record = _row_before(changes, start)
-        changes.put(table, start, encode_batch(decode_batch(record, {})[upto + 1 - first :]))
+        rest = encode_batch(decode_batch(record, {})[upto + 1 - first :])
+        changes.put_record(RecordKind.UPDATES, table, start, rest)
     left = 0
     with changes.transaction.cursor(table) as cursor:
         cursor.set_range(start)
-        for key, record in cursor.iternext():
+        for key, value in cursor.iternext():
             if not key.startswith(start[: DOCUMENT.size]):
                 break
+            record = changes.codec.decode(RecordKind.UPDATES, key, 0, value)
             left += sum(len(update.data) for update in decode_batch(record, {}))
     return left
 
@@ -277,7 +282,8 @@ def _row_before(changes: DocumentChanges, key: bytes) -> tuple[int, bytes]:
     with changes.transaction.cursor(changes.tables.updates) as cursor:
         if not step_before(cursor, key) or not cursor.key().startswith(key[: DOCUMENT.size]):
             raise Serialization("updates of a document are missing")
-        return ROW.unpack(cursor.key())[1], cursor.value()
+        found, value = cursor.item()
+        return ROW.unpack(found)[1], changes.codec.decode(RecordKind.UPDATES, found, 0, value)
 
 
 def delete(changes: DocumentChanges, name: bytes | None, lineage: str) -> bool:
@@ -295,7 +301,8 @@ def keep_version(changes: DocumentChanges, name: bytes | None, lineage: str, ver
     """``DocumentStore.keep_version``."""
     found = changes.existing(name, lineage)
     kept = numbered(version, found.entry.last_version + 1)
-    changes.put(changes.tables.versions, VERSION.pack(found.number, kept.number), encode_version(kept))
+    key = VERSION.pack(found.number, kept.number)
+    changes.put_record(RecordKind.VERSION, changes.tables.versions, key, encode_version(kept))
     changes.write_content(found.number, Part.VERSION, kept.number, version.content)
     changes.write(found, replace(found.entry, last_version=kept.number))
     return kept

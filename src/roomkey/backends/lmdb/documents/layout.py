@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from roomkey.backends.lmdb.file import FileSystemSettings, MappedFile, Table
+from roomkey.ports import RecordCodec
 
 FORMAT: Final = b"roomkey documents 1"
 NUMBERS_KEY: Final = b"numbers"
@@ -84,10 +85,9 @@ class DocumentTables(NamedTuple):
 class DocumentFile(MappedFile[DocumentTables]):
     """The file that documents are in."""
 
-    def __init__(self, directory: Path, settings: FileSystemSettings) -> None:
-        super().__init__(
-            directory, settings, names=DocumentTables._fields, tables=DocumentTables, format=FORMAT, readahead=True
-        )
+    def __init__(self, directory: Path, settings: FileSystemSettings, codec: RecordCodec) -> None:
+        names = DocumentTables._fields
+        super().__init__(directory, settings, codec, names=names, tables=DocumentTables, format=FORMAT, readahead=True)
 
 
 def grave_key(name: bytes, lineage: str) -> bytes:

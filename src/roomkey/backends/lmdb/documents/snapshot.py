@@ -25,11 +25,13 @@ from roomkey.backends.lmdb.documents.layout import (
 from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
 from roomkey.errors import Serialization
 from roomkey.ports import (
+    PLAIN_RECORDS,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
     DocumentUpdate,
     DocumentVersion,
+    RecordKind,
     StoredDocument,
     VersionPage,
 )
@@ -133,7 +135,11 @@ class Snapshot(ReadTransaction[DocumentTables]):
         return None if key is None else self._filed(key, name)
 
     def _filed(self, key: bytes, name: bytes | None) -> Filed:
-        return filed(key, self._get(key, None, self._file.tables.documents), name)
+        return filed(key, self._record(RecordKind.DOCUMENT, self._file.tables.documents, key), name)
+
+    def _record(self, kind: RecordKind, table: Table, key: bytes) -> bytes | None:
+        value = self._get(key, None, table)
+        return None if value is None else self._file.codec.decode(kind, key, 0, value)
 
     def load(self, loading: Loading) -> None:
         """Take the loading a turn further."""
@@ -173,8 +179,8 @@ class Snapshot(ReadTransaction[DocumentTables]):
         if entry.authorship_bytes is None:
             return None, None
         return (
-            self._content(number, Part.SNAPSHOT, 0, entry.snapshot_bytes),
-            self._content(number, Part.AUTHORSHIP, 0, entry.authorship_bytes),
+            self._content(number, Part.SNAPSHOT, 0, entry.snapshot_bytes, upto=entry.upto),
+            self._content(number, Part.AUTHORSHIP, 0, entry.authorship_bytes, upto=entry.upto),
         )
 
     def _appended(self, found: Filed, after: int, known: Authors) -> Iterator[tuple[list[DocumentUpdate], int]]:
@@ -203,23 +209,24 @@ class Snapshot(ReadTransaction[DocumentTables]):
 
     def _rows_from(self, number: int, sequence: int) -> Iterator[tuple[int, bytes]]:
         """The rows of a log from the one on that has to have this update, with the number of the first in each."""
-        document, key = DOCUMENT.pack(number), ROW.pack(number, sequence)
+        document, key, codec = DOCUMENT.pack(number), ROW.pack(number, sequence), self._file.codec
         with self._transaction.cursor(self._file.tables.updates) as cursor:
             if cursor.set_key(key) or step_before(cursor, key):
-                for row, record in cursor.iternext():
+                for row, value in cursor.iternext():
                     if not row.startswith(document):
                         return
+                    record = value if codec is PLAIN_RECORDS else codec.decode(RecordKind.UPDATES, row, 0, value)
                     yield ROW.unpack(row)[1], record
 
-    def _content(self, number: int, part: Part, version: int, size: int) -> bytes:
+    def _content(self, number: int, part: Part, version: int, size: int, *, upto: int = 0) -> bytes:
         common = PIECE.pack(number, part, version, 0)[:-4]
         pieces: list[bytes] = []
         with self._transaction.cursor(self._file.tables.pieces) as cursor:
             if cursor.set_range(common):
-                for key, piece in cursor.iternext():
+                for key, value in cursor.iternext():
                     if not key.startswith(common):
                         break
-                    pieces.append(piece)
+                    pieces.append(self._file.codec.decode(RecordKind.CONTENT, key, upto, value))
         content = b"".join(pieces)
         if len(content) != size:
             raise Serialization("a part of a document is missing")
@@ -235,12 +242,12 @@ class Snapshot(ReadTransaction[DocumentTables]):
         document = DOCUMENT.pack(found.number)
         end = document + LAST if before is None else VERSION.pack(found.number, min(before, MAX_VERSION))
         versions: list[DocumentVersion] = []
-        for key, record in self._back_from(self._file.tables.versions, end):
+        for key, value in self._back_from(self._file.tables.versions, end):
             if not key.startswith(document):
                 break
             if len(versions) == limit:
                 return VersionPage(versions, version_cursor(versions[-1].number))
-            versions.append(decode_version(record))
+            versions.append(decode_version(self._file.codec.decode(RecordKind.VERSION, key, 0, value)))
         return VersionPage(versions)
 
     def version(self, name: bytes | None, number: int) -> tuple[DocumentVersion, bytes] | None:
@@ -248,7 +255,8 @@ class Snapshot(ReadTransaction[DocumentTables]):
         found = self.find(name)
         if found is None or not 0 < number <= MAX_VERSION:
             return None
-        record = self._get(VERSION.pack(found.number, number), None, self._file.tables.versions)
+        key = VERSION.pack(found.number, number)
+        record = self._record(RecordKind.VERSION, self._file.tables.versions, key)
         if record is None:
             return None
         version = decode_version(record)

@@ -1,0 +1,27 @@
+"""Budgets in the memory of one process. No method suspends."""
+
+from roomkey.ports import Clock, Rate
+from roomkey.security.ratelimit import spend
+
+
+class MemoryCounters:
+    """
+    ``ports.Counters`` for one node.
+
+    Beyond ``capacity`` the key that was heard of least recently is forgotten, which fills its budget.
+    """
+
+    def __init__(self, clock: Clock, *, capacity: int = 10_000) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._until: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    async def take(self, key: str, rate: Rate, cost: float = 1.0) -> float:
+        until, wait = spend(rate, self._until.pop(key, 0.0), cost, self._clock.now().timestamp())
+        if len(self._until) >= self._capacity:
+            del self._until[next(iter(self._until))]
+        self._until[key] = until
+        return wait

@@ -1,0 +1,25 @@
+"""The seam between sessions and the sockets that they open."""
+
+from typing import Protocol
+
+from roomkey.domain.session import Client, Session, SessionId
+
+
+class Authenticator(Protocol):
+    """
+    What sockets need to know of sessions.
+
+    All raise ``roomkey.errors``; whoever implements it tells ``SessionWebSocketHandler.on_events`` what changes.
+    """
+
+    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
+        """The pending or active session that ``token`` opens; raises for every other."""
+        ...
+
+    async def get_session(self, id: SessionId) -> Session | None:
+        """The session as it stands now; one whose time is over is ended first."""
+        ...
+
+    async def touch(self, id: SessionId) -> None:
+        """The user was active just now."""
+        ...

@@ -1,0 +1,186 @@
+"""
+Every error as outsiders see it: one table from errors to statuses and close codes, and RFC 9457 bodies.
+
+REST, handshakes and sockets read the same table. An error that is not listed is shown as its nearest ancestor.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from roomkey import errors
+from roomkey.errors import Flaw, RoomkeyError
+from roomkey.wire.close import CloseCode
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+Headers = tuple[tuple[str, str], ...]
+
+CHALLENGE: Final[Headers] = (("www-authenticate", 'Bearer realm="roomkey"'),)
+"""RFC 6750, section 3: a request without credentials learns the scheme and nothing else."""
+
+_REJECTED: Final[Headers] = (("www-authenticate", 'Bearer realm="roomkey", error="invalid_token"'),)
+_SOON: Final[Headers] = (("retry-after", "1"),)
+_LAST: Final[Headers] = (("connection", "close"),)
+
+
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What went wrong, as RFC 9457 says it.
+
+    Go by `code`: it never changes its meaning. `detail` is for people. `instance` stands in the log of the
+    server beside the cause of an internal error.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str | UnsetType = UNSET
+    errors: Sequence[Flaw] | UnsetType = UNSET
+
+
+class Presentation(Struct, frozen=True):
+    """
+    How an error is shown. The details of our own failures stay in the log.
+
+    ``refresh_fault`` is what a socket is told whose new token is refused because of it, as an error code of
+    ``/ws``.
+    """
+
+    status: int
+    title: str
+    headers: Headers = ()
+    hides_detail: bool = False
+    close_code: CloseCode = CloseCode.UNAUTHENTICATED
+    refresh_fault: str = "SERVER_ERROR"
+
+
+PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
+    errors.MalformedRequest: Presentation(400, "Malformed request"),
+    errors.CredentialsMissing: Presentation(401, "A credential is needed", CHALLENGE),
+    errors.InvalidToken: Presentation(401, "The credential is not valid", _REJECTED, refresh_fault="UNAUTHORIZED"),
+    errors.TokenReused: Presentation(
+        401, "The token was replaced by a newer one", _REJECTED, refresh_fault="UNAUTHORIZED"
+    ),
+    errors.Suspended: Presentation(
+        401, "The session is suspended", _REJECTED, close_code=CloseCode.SUSPENDED, refresh_fault="INVALID_SESSION"
+    ),
+    errors.Forbidden: Presentation(403, "Not allowed"),
+    errors.SecurityViolation: Presentation(403, "Not allowed", refresh_fault="UNAUTHORIZED"),
+    errors.OriginRejected: Presentation(403, "The request came from a foreign origin"),
+    errors.SessionPending: Presentation(403, "The session is not active yet"),
+    errors.NotFound: Presentation(404, "Not found"),
+    errors.DocumentNotFound: Presentation(404, "There is no such document"),
+    errors.UnknownCursor: Presentation(404, "There is no such page"),
+    errors.MethodNotAllowed: Presentation(405, "Method not allowed"),
+    errors.NotAcceptable: Presentation(406, "Not in such a form"),
+    errors.RequestTimeout: Presentation(408, "The request took too long", _LAST),
+    errors.Conflict: Presentation(409, "Someone else was faster"),
+    errors.InvalidState: Presentation(409, "The session's state does not allow this"),
+    errors.CapReached: Presentation(409, "The user has too many sessions"),
+    errors.RequestInProgress: Presentation(409, "The first request is still being answered", _SOON),
+    errors.Expired: Presentation(410, "The session's time is over", refresh_fault="INVALID_SESSION"),
+    errors.Invalidated: Presentation(410, "The session was ended", refresh_fault="INVALID_SESSION"),
+    errors.VersionMismatch: Presentation(412, "It has changed"),
+    errors.BodyTooLarge: Presentation(413, "The body is too large", _LAST),
+    errors.DocumentTooLarge: Presentation(413, "The document is too large"),
+    errors.UnsupportedMediaType: Presentation(415, "Unsupported media type"),
+    errors.InvalidInput: Presentation(422, "The input is not valid"),
+    errors.IdempotencyKeyReused: Presentation(422, "The idempotency key belongs to another request"),
+    errors.Internal: Presentation(500, "Internal error", hides_detail=True),
+    errors.Serialization: Presentation(500, "A stored record cannot be read", hides_detail=True),
+    errors.Storage: Presentation(
+        503, "The storage is not available", _SOON, hides_detail=True, close_code=CloseCode.OVERLOADED
+    ),
+    errors.WritesRefused: Presentation(503, "The storage does not keep up", _SOON, close_code=CloseCode.OVERLOADED),
+    errors.Draining: Presentation(503, "The server is about to stop", _SOON),
+}
+"""The only place where an error becomes a status."""
+
+CODES: Final = tuple(sorted({error.code for error in PRESENTATIONS}))
+"""Every ``code`` that a problem of the REST interface can have."""
+
+_TYPE_PREFIX: Final = "urn:roomkey:problem:"
+_HIDDEN: Final = "Something failed here, not at your end. The cause is in the log of the server."
+_UNCHECKED: Final = "This cannot be checked now."
+
+_TOLD_AT_HANDSHAKES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.GONE})
+
+
+def presentation_of(error: BaseException) -> Presentation:
+    """How ``error`` is shown."""
+    return PRESENTATIONS[_listed(error)]
+
+
+def problem_of(error: BaseException, *, instance: str | None = None) -> Problem:
+    """What the caller learns about ``error``."""
+    listed = _listed(error)
+    shown = PRESENTATIONS[listed]
+    # An error below a listed one keeps its own code; what is not listed at all is nobody's business.
+    code = error.code if isinstance(error, listed) else listed.code
+    return Problem(
+        type=_TYPE_PREFIX + code,
+        title=shown.title,
+        status=shown.status,
+        detail=_HIDDEN if shown.hides_detail else str(error) or shown.title,
+        code=code,
+        instance=UNSET if instance is None else instance,
+        errors=error.flaws if isinstance(error, errors.SchemaViolation) else UNSET,
+    )
+
+
+def headers_of(error: BaseException) -> Headers:
+    """The headers that ``error`` brings besides those of every problem."""
+    headers = presentation_of(error).headers
+    if isinstance(error, errors.MethodNotAllowed):
+        return (*headers, ("allow", error.allow))
+    if isinstance(error, errors.UnsupportedMediaType):
+        return (*headers, ("accept", ", ".join(error.accept)))
+    return headers
+
+
+def plain_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
+    """A problem that is none of the errors in the table; its title is HTTP's name of the status."""
+    return Problem(type=_TYPE_PREFIX + code, title=status.phrase, status=status.value, detail=detail, code=code)
+
+
+def at_handshake(error: RoomkeyError) -> tuple[Problem, Headers]:
+    """
+    What the client of a refused WebSocket handshake learns about ``error``, and the headers that go with it.
+
+    It is told what is wrong with its credential or session. Everything else means that this cannot be found out now.
+    """
+    shown = presentation_of(error)
+    status = HTTPStatus(shown.status)
+    if status in _TOLD_AT_HANDSHAKES:
+        return plain_problem(status, error.code, str(error)), shown.headers
+    return plain_problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _UNCHECKED), _SOON
+
+
+def example(error: type[RoomkeyError]) -> Problem:
+    """The problem that errors of this kind are, as the contract shows it."""
+    shown = PRESENTATIONS[error]
+    return Problem(
+        type=_TYPE_PREFIX + error.code, title=shown.title, status=shown.status, detail=shown.title, code=error.code
+    )
+
+
+def encode(problem: Problem) -> bytes:
+    """The body of the response."""
+    return _encoder.encode(problem)
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def _listed(error: BaseException) -> type[RoomkeyError]:
+    """The most specific class in the table."""
+    for kind in type(error).__mro__:
+        if issubclass(kind, RoomkeyError) and kind in PRESENTATIONS:
+            return kind
+    return errors.Internal
