@@ -676,7 +676,7 @@ async def test_whoever_has_it_open_has_to_leave_when_it_is_deleted() -> None:
 
 
 async def test_what_was_answered_is_stored_and_what_cannot_be_stored_is_not_answered() -> None:
-    async with a_site(store=FailingStore, documents={"load_timeout": "0.2s"}) as site:
+    async with a_site(store=FailingStore, documents={"load_timeout": "2s"}) as site:
         http = site.caller.http
         await http.put("/documents/plan", json={"content": "a"})
         stored = len(faulty(site).appended)
