@@ -1,12 +1,11 @@
 """The commands on sessions: load, let the lifecycle decide, commit; start over after a lost race."""
 
-import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial, wraps
 from os import urandom
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -41,17 +40,15 @@ from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, Syst
 from roomkey.security import tokens
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
+from roomkey.sessions.races import Races
 from roomkey.sessions.rotation import Rotation, TokenStanding, succeed
 
-ATTEMPTS: Final = 16
-"""Maximum number of attempts of a command. Retries of one process queue up, so only other processes use them up."""
-
-FIRST_PAUSE_SECONDS: Final = 0.002
-
 EventListener = Callable[[Sequence[AnyEvent]], None]
+P = ParamSpec("P")
 T = TypeVar("T")
 Fact = TypeVar("Fact", bound=SessionEvent)
 Decision = Callable[[Session, datetime], SessionEvent | None]
+Command = Callable[Concatenate["SessionManager", SessionId, P], Coroutine[Any, Any, T]]
 
 _log = structlog.get_logger("roomkey.sessions")
 
@@ -61,6 +58,17 @@ class UserRevocation(Struct, frozen=True):
 
     epoch: int
     revoked: int
+
+
+def _starts_over(command: Command[P, T]) -> Command[P, T]:
+    """Let ``command`` decide again on fresh state after a lost race."""
+
+    @wraps(command)
+    async def persist(self: "SessionManager", id: SessionId, *args: P.args, **details: P.kwargs) -> T:
+        races = self._races  # pyright: ignore[reportPrivateUsage]  # this is a part of the class
+        return await races.persist(id, partial(command, self, id, *args, **details))
+
+    return persist
 
 
 class SessionManager:
@@ -97,7 +105,7 @@ class SessionManager:
         self._now = self.clock.now
         self._rotation = Rotation(rotation_key or urandom(32), self.policy.rotation_grace)
         self._listeners: list[EventListener] = []
-        self._queues = _Queues()
+        self._races = Races()
         self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from)
 
     def on_events(self, listener: EventListener) -> Callable[[], None]:
@@ -203,7 +211,11 @@ class SessionManager:
             raise InvalidToken("no session answers to this token")
         session, secret = found
         now = self._now()
-        await self._refuse_unless_genuine(session, self._rotation.standing(token, secret, now))
+        try:
+            _check_genuine(self._rotation.standing(token, secret, now))
+        except TokenReused:
+            await self._revoke_stolen(session)
+            raise
         session = await self._settle(session, now)
         check_usable(session, even_pending=True)
         await self._note_activity(session, now)
@@ -228,7 +240,7 @@ class SessionManager:
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Let a pending session use rooms. Raises as ``suspend_session``."""
-        return await self._transition(id, Activated, actor, reason, if_version)
+        return await self._change(id, _transition(Activated, actor, reason), if_version)
 
     async def suspend_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
@@ -242,25 +254,25 @@ class SessionManager:
             VersionMismatch: If ``if_version`` is given and is not the current version.
             Conflict: If others kept changing the session, all the time.
         """
-        return await self._transition(id, Suspended, actor, reason, if_version)
+        return await self._change(id, _transition(Suspended, actor, reason), if_version)
 
     async def resume_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Give a suspended session its access back. Raises as ``suspend_session``."""
-        return await self._transition(id, Resumed, actor, reason, if_version)
+        return await self._change(id, _transition(Resumed, actor, reason), if_version)
 
     async def expire_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """End the session as if its time were over. Raises as ``suspend_session``."""
-        return await self._transition(id, Expired, actor, reason, if_version)
+        return await self._change(id, _transition(Expired, actor, reason), if_version)
 
     async def invalidate_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Revoke the session for good. Raises as ``suspend_session``."""
-        return await self._transition(id, Invalidated, actor, reason, if_version)
+        return await self._change(id, _transition(Invalidated, actor, reason), if_version)
 
     async def invalidate_sessions(
         self, ids: Sequence[SessionId], *, actor: str = "system", reason: str | None = None
@@ -279,7 +291,7 @@ class SessionManager:
         gone: set[SessionId] = set()
         for id in lost:
             try:
-                await self._transition(id, Invalidated, actor, reason, None)
+                await self._change(id, _transition(Invalidated, actor, reason))
             except NotFound:
                 gone.add(id)
         return [session is not None and session.id not in gone for session in sessions]
@@ -332,7 +344,7 @@ class SessionManager:
 
     async def record_violation(self, id: SessionId, cause: str, *, actor: str = "system") -> Session:
         """Count a misbehaviour of the session's holder, ``cause`` in a word. Raises as ``suspend_session``."""
-        return await self._transition(id, ViolationRecorded, actor, cause, None)
+        return await self._change(id, _transition(ViolationRecorded, actor, cause))
 
     async def revoke_user(
         self,
@@ -357,64 +369,36 @@ class SessionManager:
 
     async def delete_session(self, id: SessionId, *, actor: str = "system", if_version: int | None = None) -> bool:
         """Remove the session, live or not; ``False`` if there is none. Its history stays until the retention."""
+        return await self._delete(id, actor, if_version)
 
-        async def attempt() -> bool:
-            session = await self.storage.get(id)
-            if session is None:
-                return False
-            _check_version(session, if_version)
-            event = _fact(Deleted, session, self._now(), actor, None)
-            deleted = await self.storage.delete(event)
-            if deleted:
-                self._announce((event,))
-            return deleted
-
-        return await self._persist(id, attempt)
-
-    async def _transition(
-        self, id: SessionId, kind: type[SessionEvent], actor: str, cause: str | None, if_version: int | None
-    ) -> Session:
-        def decide(session: Session, now: datetime) -> SessionEvent | None:
-            return None if holds(session, kind) else _fact(kind, session, now, actor, cause)
-
-        return await self._change(id, decide, if_version)
-
-    async def _change(self, id: SessionId, decide: Decision, if_version: int | None) -> Session:
-        async def attempt() -> Session:
-            session = await self.storage.get(id)
-            if session is None:
-                raise NotFound("there is no such session")
-            _check_version(session, if_version)
-            now = self._now()
-            session = await self._settle(session, now)
-            event = decide(session, now)
-            if event is None:
-                return session
-            after = apply(session, event)
-            await self.storage.update(after, event)
+    @_starts_over
+    async def _delete(self, id: SessionId, actor: str, if_version: int | None) -> bool:
+        session = await self.storage.get(id)
+        if session is None:
+            return False
+        _check_version(session, if_version)
+        event = _fact(Deleted, session, self._now(), actor, None)
+        deleted = await self.storage.delete(event)
+        if deleted:
             self._announce((event,))
-            return after
+        return deleted
 
-        return await self._persist(id, attempt)
-
-    async def _persist(self, id: SessionId, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Make the attempt; after a lost race decide again on fresh state, one task of this process at a time."""
-        try:
-            return await attempt()
-        except VersionMismatch:
-            raise
-        except Conflict:
-            pass
-        async with self._queues.turn(id):
-            for number in range(1, ATTEMPTS):
-                try:
-                    return await attempt()
-                except VersionMismatch:
-                    raise
-                except Conflict:
-                    pause = FIRST_PAUSE_SECONDS * 2 ** min(number, 7)
-                    await asyncio.sleep(pause * random.random())  # noqa: S311  # jitter is no secret
-        raise Conflict("the session is being changed too often")
+    @_starts_over
+    async def _change(self, id: SessionId, decide: Decision, if_version: int | None = None) -> Session:
+        """Load, decide, commit. A decision of ``None`` changes nothing."""
+        session = await self.storage.get(id)
+        if session is None:
+            raise NotFound("there is no such session")
+        _check_version(session, if_version)
+        now = self._now()
+        session = await self._settle(session, now)
+        event = decide(session, now)
+        if event is None:
+            return session
+        after = apply(session, event)
+        await self.storage.update(after, event)
+        self._announce((event,))
+        return after
 
     async def _settle(self, session: Session, now: datetime) -> Session:
         """The session after what time has made due, committed."""
@@ -463,30 +447,37 @@ class SessionManager:
         """
         if presented is not None and tokens.session_of(presented) != id:
             raise InvalidToken("the token belongs to another session")
+        try:
+            return await self._rotate(id, presented, actor, if_version)
+        except TokenReused:
+            # Here, because a command that waits for its turn cannot wait for another of the same session.
+            session = await self.get_session(id)
+            if session is not None:
+                await self._revoke_stolen(session)
+            raise
 
-        async def attempt() -> IssuedSession:
-            found = await self.storage.get_with_secret(id)
-            if found is None:
-                raise NotFound("there is no such session")
-            session, secret = found
-            _check_version(session, if_version)
-            now = self._now()
-            session = await self._settle(session, now)
-            if presented is None:
-                token = tokens.mint(id)
-            else:
-                standing = self._rotation.standing(presented, secret, now)
-                await self._refuse_unless_genuine(session, standing)
-                if standing is TokenStanding.GRACE:
-                    return self._repeat_rotation(session, secret, presented)
-                token = self._rotation.successor(presented, secret)
-            event = _fact(TokenRotated, session, now, actor, None)
-            after = apply(session, event)
-            await self.storage.update(after, event, secret=succeed(secret, token, now))
-            self._announce((event,))
-            return IssuedSession(after, token)
-
-        return await self._persist(id, attempt)
+    @_starts_over
+    async def _rotate(self, id: SessionId, presented: str | None, actor: str, if_version: int | None) -> IssuedSession:
+        found = await self.storage.get_with_secret(id)
+        if found is None:
+            raise NotFound("there is no such session")
+        session, secret = found
+        _check_version(session, if_version)
+        now = self._now()
+        session = await self._settle(session, now)
+        if presented is None:
+            token = tokens.mint(id)
+        else:
+            standing = self._rotation.standing(presented, secret, now)
+            _check_genuine(standing)
+            if standing is TokenStanding.GRACE:
+                return self._repeat_rotation(session, secret, presented)
+            token = self._rotation.successor(presented, secret)
+        event = _fact(TokenRotated, session, now, actor, None)
+        after = apply(session, event)
+        await self.storage.update(after, event, secret=succeed(secret, token, now))
+        self._announce((event,))
+        return IssuedSession(after, token)
 
     def _repeat_rotation(self, session: Session, secret: Secret, presented: str) -> IssuedSession:
         """Hand a racer within the grace the successor that the winner got."""
@@ -497,13 +488,9 @@ class SessionManager:
             raise InvalidState(f"a session that is {session.state} cannot become {TokenRotated.tag()}")
         return IssuedSession(session, token)
 
-    async def _refuse_unless_genuine(self, session: Session, standing: TokenStanding) -> None:
-        if standing is TokenStanding.UNKNOWN:
-            raise InvalidToken("no session answers to this token")
-        if standing is TokenStanding.REUSED:
-            if session.state.is_live:
-                await self._transition(session.id, Invalidated, "system", "token_reused", None)
-            raise TokenReused("the token was replaced by a newer one")
+    async def _revoke_stolen(self, session: Session) -> None:
+        if session.state.is_live:
+            await self._change(session.id, _transition(Invalidated, "system", "token_reused"))
 
     # --- ask ------------------------------------------------------------------------------------------
 
@@ -529,26 +516,6 @@ class SessionManager:
         return await self._queries.health()
 
 
-class _Queues:
-    """One queue for each session that several tasks are changing at this moment."""
-
-    def __init__(self) -> None:
-        self._locks: dict[SessionId, tuple[asyncio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def turn(self, id: SessionId) -> AsyncGenerator[None]:
-        lock, waiting = self._locks.get(id, (None, 0))
-        lock = lock or asyncio.Lock()
-        self._locks[id] = lock, waiting + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._locks.pop(id)
-            if waiting > 1:
-                self._locks[id] = lock, waiting - 1
-
-
 def _fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: str | None, **details: Any) -> Fact:
     """The next event in the history of ``session``."""
     return kind(
@@ -560,6 +527,22 @@ def _fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: 
         cause=cause,
         **details,
     )
+
+
+def _transition(kind: type[SessionEvent], actor: str, cause: str | None) -> Decision:
+    """Decide on an event of ``kind``, unless the session is where it leads already."""
+
+    def decide(session: Session, now: datetime) -> SessionEvent | None:
+        return None if holds(session, kind) else _fact(kind, session, now, actor, cause)
+
+    return decide
+
+
+def _check_genuine(standing: TokenStanding) -> None:
+    if standing is TokenStanding.UNKNOWN:
+        raise InvalidToken("no session answers to this token")
+    if standing is TokenStanding.REUSED:
+        raise TokenReused("the token was replaced by a newer one")
 
 
 def _check_version(session: Session, expected: int | None) -> None:

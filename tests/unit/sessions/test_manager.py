@@ -1,5 +1,6 @@
 """The commands on sessions, one promise at a time."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -604,6 +605,20 @@ async def test_an_ended_session_does_not_rotate() -> None:
             await desk.sessions.rotate_token(first.id, presented)
 
 
+async def test_a_theft_of_what_is_over_is_no_event() -> None:
+    desk = Desk(policy=SessionPolicy(rotation_grace=timedelta()))
+    stolen = await desk.sessions.create_session("alice")
+    await desk.sessions.rotate_token(stolen.id, stolen.token)
+    await desk.sessions.expire_session(stolen.id)
+
+    with pytest.raises(errors.TokenReused):
+        await desk.sessions.authenticate(stolen.token)
+    with pytest.raises(errors.TokenReused):
+        await desk.sessions.rotate_token(stolen.id, stolen.token)
+
+    assert tags(await desk.history(stolen.session)) == ["created", "token_rotated", "expired"]
+
+
 # --- races --------------------------------------------------------------------------------------------
 
 
@@ -616,8 +631,10 @@ class ContestedStorage(MemorySessionStorage):
         self.plans: list[str] = []
 
     async def update(self, session: Session, event: SessionEvent, *, secret: Secret | None = None) -> None:
-        if self.plans:
-            await getattr(self.rival, self.plans.pop())(session.id)
+        plans, self.plans = self.plans, []  # nobody is faster than the rival
+        if plans:
+            await getattr(self.rival, plans.pop())(session.id)
+        self.plans = plans
         await super().update(session, event, secret=secret)
 
 
@@ -643,6 +660,20 @@ async def test_a_session_that_vanishes_in_the_middle_of_a_command_is_not_recreat
         await desk.sessions.suspend_session(session.id)
 
     assert await desk.sessions.count_sessions() == 0
+
+
+async def test_a_theft_that_is_noticed_in_the_middle_of_a_race_ends_the_session() -> None:
+    storage = ContestedStorage()
+    desk = Desk(storage, SessionPolicy(rotation_grace=timedelta()))
+    stolen = await desk.sessions.create_session("alice")
+    # The rotation loses against one, so its token is an old one when it tries again; the revocation loses, too.
+    storage.plans = ["activate_session", "rotate_token"]
+
+    with pytest.raises(errors.TokenReused):
+        async with asyncio.timeout(5):
+            await desk.sessions.rotate_token(stolen.id, stolen.token)
+
+    assert tags(await desk.history(stolen.session)) == ["created", "token_rotated", "activated", "invalidated"]
 
 
 # --- listen -------------------------------------------------------------------------------------------
