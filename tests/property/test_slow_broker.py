@@ -22,6 +22,8 @@ class SlowBroker:
     def __init__(self, delays: list[int]) -> None:
         self.inner = LocalBroker(RealtimeSettings(), ManualClock(NOON))
         self.away = False
+        self.fails_to_read = False
+        self.listening: set[str] = set()
         self._delays = delays
         self._calls = 0
 
@@ -42,14 +44,18 @@ class SlowBroker:
 
     async def subscribe(self, room: str, receiver: Receiver) -> None:
         await self._travel()
+        self.listening.add(room)
         await self.inner.subscribe(room, receiver)
         await self._travel()
 
     async def unsubscribe(self, room: str) -> None:
+        self.listening.discard(room)
         await self.inner.unsubscribe(room)
 
     async def since(self, room: str, position: Position | None) -> Recovered:
         await self._travel()
+        if self.fails_to_read:
+            raise Storage("the history cannot be read")
         recovered = await self.inner.since(room, position)
         await self._travel()
         return recovered
@@ -266,3 +272,37 @@ async def test_an_answer_that_was_overtaken_by_what_was_published_does_not_set_t
         await settle(node)
 
         assert [offset for _, offset in told_positions(node, writer)] == [3]
+
+
+@in_no_time
+async def test_a_room_that_could_not_be_joined_is_not_listened_to() -> None:
+    broker = SlowBroker([1])
+    node = Node(broker=broker)
+    async with node.at_work():
+        caller = await node.client()
+        broker.fails_to_read = True
+        caller.whisper("subscribe", {"document": "d"})
+        await settle(node)
+
+        assert caller.payload_of("error")["code"] == "SERVER_ERROR"
+        assert broker.listening == set()
+
+
+@in_no_time
+async def test_the_last_one_who_leaves_a_room_ends_its_subscription() -> None:
+    broker = SlowBroker([1])
+    node = Node(broker=broker)
+    async with node.at_work():
+        first, second = await node.client(), await node.client("bob")
+        for caller in (first, second):
+            caller.whisper("subscribe", {"document": "d"})
+        await settle(node)
+
+        first.whisper("unsubscribe", {"document": "d"})
+        await settle(node)
+        still = set(broker.listening)
+        second.hang_up()
+        await settle(node)
+
+        assert still == {"d"}
+        assert broker.listening == set()

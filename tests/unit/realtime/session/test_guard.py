@@ -154,3 +154,26 @@ def test_what_waits_goes_on_only_when_a_new_token_is_known_and_the_connection_is
     watched.gone()
 
     assert (while_refreshing, afterwards, watched.can_resume) == (False, True, False)
+
+
+def test_a_session_that_storage_still_calls_active_is_over_when_its_time_is() -> None:
+    watched = guard()
+    watched.doubt()
+
+    effects = watched.verified(watched.session, watched.session.expires_at)
+
+    assert [(effect.reason, watched.is_over) for effect in effects if isinstance(effect, Close)] == [
+        ("session_expired", True)
+    ]
+
+
+def test_a_notice_that_is_due_does_not_take_an_older_answer_for_an_answer_to_a_younger_doubt() -> None:
+    watched = guard()
+    watched.doubt()
+    watched.doubt()
+
+    notice = watched.due(watched.deadline.next_check())
+    again = watched.verified(watched.session, NOON)
+
+    assert notice == ()
+    assert [type(effect) for effect in again] == [Verify]
