@@ -2,9 +2,12 @@
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from roomkey.backends.lmdb import FileSystemSettings
+from roomkey.backends.lmdb.leases import FileSystemLeases
 from roomkey.backends.memory.checkpoints import MemoryCheckpoints
 from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.leases import MemoryLeases
@@ -45,6 +48,18 @@ class TestMemoryCounters(InTheHandsOfTheTest, CountersConformance):
 class TestMemoryLeases(InTheHandsOfTheTest, LeasesConformance):
     def open(self) -> AbstractAsyncContextManager[Leases]:
         return nullcontext(MemoryLeases(self.clock))
+
+
+class TestFileSystemLeases(InTheHandsOfTheTest, LeasesConformance):
+    durable = True
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "leases"
+
+    def open(self) -> AbstractAsyncContextManager[Leases]:
+        settings = FileSystemSettings(map_size=1024 * 1024, durable=False)
+        return FileSystemLeases(self.path, clock=self.clock, settings=settings)
 
 
 class TestMemoryCheckpoints(CheckpointsConformance):

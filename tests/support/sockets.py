@@ -109,7 +109,7 @@ class FakeSocket:
 
 
 class FakeSessions:
-    """``door.Sessions`` in a dictionary; commands tell the listener at once, as the manager does."""
+    """``ports.Authenticator`` in a dictionary; commands tell the listener at once, as the manager does."""
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock

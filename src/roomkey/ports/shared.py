@@ -96,7 +96,8 @@ class Leases(Protocol):
     A lease says who may begin, not that nobody else is still at it: a holder that was asleep does not know that its
     time is over. So it comes with a **fencing token**, which is written together with what is done under it, and
     whoever writes refuses a lower token than it has seen. Of one name every token is higher than all before, also
-    after the lease was released or is over, and as durable as what it protects.
+    after the lease was released or is over, and as durable as what it protects. Names and holders have 1 to 500 bytes
+    in UTF-8.
     """
 
     async def acquire(self, name: str, holder: str, lifetime: timedelta) -> int | None:

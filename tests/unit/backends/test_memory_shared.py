@@ -87,3 +87,17 @@ async def test_the_key_that_was_not_heard_of_for_longest_is_forgotten_first() ->
     assert len(counters) == 2
     assert await counters.take("a", ONE_PER_SECOND) > 0
     assert await counters.take("b", ONE_PER_SECOND) == 0
+
+
+async def test_nothing_is_left_of_leases_that_are_over() -> None:
+    clock = ManualClock(NOON)
+    leases = MemoryLeases(clock)
+    for number in range(10):
+        token = await leases.acquire(f"released{number}", "a", SECOND)
+        await leases.release(f"released{number}", token or 0)
+        await leases.acquire(f"over{number}", "a", SECOND)
+
+    clock.advance(SECOND)
+    await leases.acquire("last", "a", SECOND)
+
+    assert len(leases) == 1

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from roomkey.domain.session import Expired, Invalidated, SessionState, Suspended
-from roomkey.errors import Conflict, Serialization, Storage
+from roomkey import errors
+from roomkey.domain.session import Client, Expired, Invalidated, SessionState, Suspended
+from roomkey.errors import Conflict, Serialization, SessionPending, Storage
 from roomkey.ports import Rate
-from roomkey.realtime.transport import Accepted, Refused
+from roomkey.realtime.transport import Accepted, Handshake, Refused
 from tests.support.sockets import Node
 
 HOST = {"host": "app.example.com"}
@@ -210,6 +211,19 @@ async def test_handshakes_from_one_address_have_a_rate() -> None:
     assert problem(refused) == (429, "rate_limited")
     assert ("retry-after", "1") in refused.headers
     assert problem(await node.knock("forged"))[0] == 401
+
+
+@pytest.mark.parametrize("state", [SessionState.PENDING, SessionState.INVALIDATED])
+async def test_before_a_session_is_known_to_be_usable_nothing_is_done_for_it(state: SessionState) -> None:
+    node = Node()
+    session, token = node.sessions.issue(state=state)
+    ticket = await node.tickets.issue(session.id)
+    admission = node.handler._admission  # pyright: ignore[reportPrivateUsage]  # who asks it goes on with what it says
+    handshake = Handshake(path="/ws", raw_path="/ws", query={"ticket": ticket}, headers={}, client_ip=None)
+
+    for way in (admission.authenticate_handshake(handshake), admission.authenticate_token(token, Client())):
+        with pytest.raises((SessionPending, errors.Invalidated)):
+            await way
 
 
 class Elsewhere:

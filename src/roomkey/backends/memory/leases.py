@@ -1,6 +1,7 @@
 """Leases in the memory of one process. No method suspends."""
 
 from datetime import datetime, timedelta
+from itertools import count
 
 from msgspec import Struct
 
@@ -14,18 +15,25 @@ class _Lease(Struct):
 
 
 class MemoryLeases:
-    """``ports.Leases`` for one node. A name is never forgotten: its tokens must keep growing."""
+    """``ports.Leases`` for one node."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._leases: dict[str, _Lease] = {}
+        # One count for all names, so that nothing has to be kept of a lease that is over.
+        self._tokens = count(1)
+
+    def __len__(self) -> int:
+        return len(self._leases)
 
     async def acquire(self, name: str, holder: str, lifetime: timedelta) -> int | None:
         now = self._clock.now()
-        former = self._leases.get(name)
-        if former is not None and now < former.ends_at and former.holder != holder:
+        for over in [name for name, lease in self._leases.items() if lease.ends_at <= now]:
+            del self._leases[over]
+        present = self._leases.get(name)
+        if present is not None and present.holder != holder:
             return None
-        token = 1 if former is None else former.token + 1
+        token = next(self._tokens)
         self._leases[name] = _Lease(holder, token, now + lifetime)
         return token
 
@@ -38,11 +46,9 @@ class MemoryLeases:
         return True
 
     async def release(self, name: str, token: int) -> bool:
-        now = self._clock.now()
-        lease = self._held(name, token, now)
-        if lease is None:
+        if self._held(name, token, self._clock.now()) is None:
             return False
-        lease.ends_at = now
+        del self._leases[name]
         return True
 
     def _held(self, name: str, token: int, now: datetime) -> _Lease | None:

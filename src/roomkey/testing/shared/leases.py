@@ -3,13 +3,19 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from typing import ClassVar
+
+import pytest
 
 from roomkey.ports import Leases
 from roomkey.testing.shared.timed import TimedSuite
 
 
 class LeasesConformance(TimedSuite):
-    """All of it. Subclasses say how to ``open`` the implementation under test, with nothing leased."""
+    """All of it. Subclasses say how to ``open`` the implementation under test, with nothing leased at first."""
+
+    durable: ClassVar[bool] = False
+    """Whether another ``open`` within a test finds what was leased before."""
 
     def open(self) -> AbstractAsyncContextManager[Leases]:
         raise NotImplementedError
@@ -111,6 +117,28 @@ class LeasesConformance(TimedSuite):
                     await self.pass_time(self.moment)
 
         assert tokens == sorted(set(tokens))
+
+    async def test_any_name_of_up_to_500_bytes_will_do(self) -> None:
+        async with self.open() as leases:
+            names = ["x", "document:\N{SNOWMAN}/a\nb \x00", "\N{ROCKET}" * 125]
+
+            tokens = [await leases.acquire(name, name, self.moment) for name in names]
+
+            assert None not in tokens
+            assert [await leases.acquire(name, "b", self.moment) for name in names] == [None] * 3
+
+    async def test_leases_and_tokens_outlive_a_restart(self) -> None:
+        if not self.durable:
+            pytest.skip("not durable")
+        async with self.open() as leases:
+            held = await self._acquired(leases, "a", name="held", moments=100)
+            released = await self._acquired(leases, "a", name="released")
+            await leases.release("released", released)
+
+        async with self.open() as leases:
+            assert await leases.acquire("held", "b", self.moment) is None
+            assert await leases.renew("held", held, self.moment)
+            assert await self._acquired(leases, "b", name="released") > released
 
     async def test_what_never_was_is_neither_renewed_nor_released(self) -> None:
         async with self.open() as leases:
