@@ -58,6 +58,7 @@ COMMANDS: dict[str, type[SessionEvent]] = {
     "expire_session": Expired,
     "invalidate_session": Invalidated,
 }
+DRAWN = [*COMMANDS, *("activate_session", "suspend_session", "resume_session") * 2]
 FINAL = {
     SessionState.EXPIRED: {SessionState.EXPIRED, SessionState.INVALIDATED},
     SessionState.INVALIDATED: {SessionState.INVALIDATED},
@@ -97,14 +98,19 @@ class SessionMachine(RuleBasedStateMachine):
     def create(self, user: str) -> IssuedSession:
         return self.do(self.sessions.create_session(user))
 
-    @rule(session=issued, command=st.sampled_from(list(COMMANDS)))
+    @rule(session=issued, commands=st.lists(st.sampled_from(DRAWN), min_size=1, max_size=4))
+    def commands(self, session: IssuedSession, commands: list[str]) -> None:
+        # Several to one session: drawn one by one, hardly any session would be activated, suspended and resumed.
+        for command in commands:
+            self.command(session, command)
+
     def command(self, session: IssuedSession, command: str) -> None:
         fact = COMMANDS[command]
         before = self.due_state(session)
         try:
             self.do(getattr(self.sessions, command)(session.id))
         except errors.NotFound:
-            assert session.id in self.deleted
+            assert before is None
         except errors.InvalidState:
             assert before is not None
             assert fact not in NEXT_STATE[before]
