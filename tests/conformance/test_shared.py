@@ -17,6 +17,7 @@ from roomkey.testing.clock import ManualClock
 from roomkey.testing.shared import (
     CheckpointsConformance,
     CountersConformance,
+    DurableLeasesConformance,
     LeasesConformance,
     OneTimeConformance,
 )
@@ -50,9 +51,7 @@ class TestMemoryLeases(InTheHandsOfTheTest, LeasesConformance):
         return nullcontext(MemoryLeases(self.clock))
 
 
-class TestFileSystemLeases(InTheHandsOfTheTest, LeasesConformance):
-    durable = True
-
+class TestFileSystemLeases(InTheHandsOfTheTest, DurableLeasesConformance):
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.path = tmp_path / "leases"

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from roomkey.backends.lmdb.file import FileSystemSettings, MappedFile, Table, Transaction, clear_errors
 from roomkey.errors import Storage
-from roomkey.ports import Clock, SystemClock
+from roomkey.ports import PLAIN_RECORDS, Clock, SystemClock
 
 FORMAT: Final = b"roomkey leases 1"
 TOKEN_KEY: Final = b"token"
@@ -108,7 +108,10 @@ class FileSystemLeases:
         self._thread = ThreadPoolExecutor(1, "roomkey-lmdb-leases")
 
     async def __aenter__(self) -> Self:
-        self._file = MappedFile(self._directory, self._settings, names=_Tables._fields, tables=_Tables, format=FORMAT)
+        # Who does which chore is no secret, so leases are plain records.
+        self._file = MappedFile(
+            self._directory, self._settings, PLAIN_RECORDS, names=_Tables._fields, tables=_Tables, format=FORMAT
+        )
         return self
 
     async def __aexit__(

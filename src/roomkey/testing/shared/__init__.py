@@ -18,13 +18,14 @@ The rest is as in ``roomkey.testing.storage``.
 
 from roomkey.testing.shared.checkpoints import CheckpointsConformance, DurableCheckpointsConformance
 from roomkey.testing.shared.counters import CountersConformance
-from roomkey.testing.shared.leases import LeasesConformance
+from roomkey.testing.shared.leases import DurableLeasesConformance, LeasesConformance
 from roomkey.testing.shared.one_time import OneTimeConformance
 
 __all__ = [
     "CheckpointsConformance",
     "CountersConformance",
     "DurableCheckpointsConformance",
+    "DurableLeasesConformance",
     "LeasesConformance",
     "OneTimeConformance",
 ]

@@ -3,9 +3,6 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar
-
-import pytest
 
 from roomkey.ports import Leases
 from roomkey.testing.shared.timed import TimedSuite
@@ -13,9 +10,6 @@ from roomkey.testing.shared.timed import TimedSuite
 
 class LeasesConformance(TimedSuite):
     """All of it. Subclasses say how to ``open`` the implementation under test, with nothing leased at first."""
-
-    durable: ClassVar[bool] = False
-    """Whether another ``open`` within a test finds what was leased before."""
 
     def open(self) -> AbstractAsyncContextManager[Leases]:
         raise NotImplementedError
@@ -127,9 +121,16 @@ class LeasesConformance(TimedSuite):
             assert None not in tokens
             assert [await leases.acquire(name, "b", self.moment) for name in names] == [None] * 3
 
+    async def test_what_never_was_is_neither_renewed_nor_released(self) -> None:
+        async with self.open() as leases:
+            assert not await leases.renew("janitor", 1, self.moment)
+            assert not await leases.release("janitor", 1)
+
+
+class DurableLeasesConformance(LeasesConformance):
+    """What holds besides for leases that outlive their process."""
+
     async def test_leases_and_tokens_outlive_a_restart(self) -> None:
-        if not self.durable:
-            pytest.skip("not durable")
         async with self.open() as leases:
             held = await self._acquired(leases, "a", name="held", moments=100)
             released = await self._acquired(leases, "a", name="released")
@@ -139,8 +140,3 @@ class LeasesConformance(TimedSuite):
             assert await leases.acquire("held", "b", self.moment) is None
             assert await leases.renew("held", held, self.moment)
             assert await self._acquired(leases, "b", name="released") > released
-
-    async def test_what_never_was_is_neither_renewed_nor_released(self) -> None:
-        async with self.open() as leases:
-            assert not await leases.renew("janitor", 1, self.moment)
-            assert not await leases.release("janitor", 1)
