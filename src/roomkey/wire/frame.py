@@ -1,6 +1,7 @@
 """A message encoded once, in every form that goes over the wire, for everyone who will receive it."""
 
 import zlib
+from struct import Struct
 from typing import Final
 
 DEFLATE_FROM_BYTES = 1024
@@ -65,5 +66,8 @@ def header(opcode: int, length: int) -> bytes:
     if length < 126:
         return bytes((first, length))
     if length < 65536:
-        return bytes((first, 126)) + length.to_bytes(2, "big")
+        return _medium(first, 126, length)
     return bytes((first, 127)) + length.to_bytes(8, "big")
+
+
+_medium = Struct("!BBH").pack

@@ -115,11 +115,15 @@ class Room:
         """Send a publication to every member but the connection that it came from."""
         if publication.position is not None:
             self.position = publication.position
+        if self._joining:
+            self._keep_for_joiners(publication)
+        if self.members:
+            self._hub.publish(self.channel, self._frame(publication), self.members.get(publication.origin))
+
+    def _keep_for_joiners(self, publication: Publication) -> None:
         for origin, meanwhile in self._joining.items():
             if origin != publication.origin and origin not in self.members:
                 meanwhile.append(publication)
-        if self.members:
-            self._hub.publish(self.channel, self._frame(publication), self.members.get(publication.origin))
 
     def tell(self, frame: Frame, box: Outbox | None = None) -> None:
         """Send a frame of this node to every member but ``box``."""
