@@ -2,8 +2,8 @@
 
 import socket
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import cache
 from itertools import count
 from typing import Any, Final
@@ -64,14 +64,9 @@ class Side(Struct, frozen=True):
 
     def connect(self, documents: Sequence[str]) -> list[socket.socket]:
         """A client for each document, several of which may be the same; nothing is said yet."""
-        opened: list[socket.socket] = []
         tokens = self.tokens or [None] * len(documents)
-        with ExitStack() as undo:
-            undo.callback(websocket.close, opened)
-            for document, token in zip(documents, tokens, strict=False):
-                opened += websocket.connect(self.server.port, self.address(document), [token])
-            undo.pop_all()
-        return opened
+        who = [(self.address(document), token) for document, token in zip(documents, tokens, strict=False)]
+        return websocket.connect_each(self.server.port, who)
 
     def greeting(self, document: str, client: int = 0) -> list[bytes]:
         """What clients say first: who they are, that they have nothing, and that they have nothing to add."""
@@ -249,21 +244,47 @@ def servers(clients: int, settings: Mapping[str, str] | None = None) -> Generato
 
     It speaks both protocols, and is measured with each.
     """
-    with (
-        roomkey(storage="file", settings=settings) as ours,
-        node.peer("hocuspocus.mjs") as hocuspocus,
-        node.peer("y-websocket.mjs") as y_websocket,
-        python.peer("pycrdt_websocket.py") as pycrdt_websocket,
-    ):
+    with ExitStack() as stack:
+        ours = stack.enter_context(roomkey_sides(clients, settings))
+        yield {**ours, **{name: stack.enter_context(start()) for name, start in PEERS.items()}}
+
+
+@contextmanager
+def roomkey_sides(clients: int, settings: Mapping[str, str] | None = None) -> Generator[dict[str, Side]]:
+    """Roomkey by both protocols, with so many sessions, and everything that is written kept on the disk."""
+    with roomkey(storage="file", settings=settings) as ours:
         with closing(Api(ours)) as api:
             tokens = [token for _, token in api.sessions(clients)]
         yield {
             ROOMKEY: Side(ours, "/yjs", tokens=tokens),
             ROOMKEY_HOCUSPOCUS: Side(ours, "/hocuspocus", addressed=True, tokens=tokens),
-            HOCUSPOCUS: _side(hocuspocus, "/", addressed=True),
-            Y_WEBSOCKET: _side(y_websocket),
-            PYCRDT_WEBSOCKET: _side(pycrdt_websocket),
         }
+
+
+@contextmanager
+def _hocuspocus() -> Generator[Side | Missing]:
+    with node.peer("hocuspocus.mjs") as server:
+        yield _side(server, "/", addressed=True)
+
+
+@contextmanager
+def _y_websocket() -> Generator[Side | Missing]:
+    with node.peer("y-websocket.mjs") as server:
+        yield _side(server)
+
+
+@contextmanager
+def _pycrdt_websocket() -> Generator[Side | Missing]:
+    with python.peer("pycrdt_websocket.py") as server:
+        yield _side(server)
+
+
+PEERS: Final[Mapping[str, Callable[[], AbstractContextManager[Side | Missing]]]] = {
+    HOCUSPOCUS: _hocuspocus,
+    Y_WEBSOCKET: _y_websocket,
+    PYCRDT_WEBSOCKET: _pycrdt_websocket,
+}
+"""How each of the others is started."""
 
 
 def _side(server: Started | Missing, path: str = "", *, addressed: bool = False) -> Side | Missing:

@@ -152,13 +152,15 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     """Where the benchmark's own process belongs: beside the server, or in its place."""
 
 
-def interleaved(plan: Plan, contenders: Mapping[str, Contender]) -> dict[str, dict[str, Figure]]:
+def interleaved(
+    plan: Plan, contenders: Mapping[str, Contender], *, warm_up: bool = True
+) -> dict[str, dict[str, Figure]]:
     """
     Let the contenders take turns, A B A B, so that a change of the machine's mood hits all of them.
 
-    Each has warmed up before; that does not count.
+    Each has warmed up before, unless every round is a beginning anyway; that does not count.
     """
-    for contend in contenders.values():
+    for contend in contenders.values() if warm_up else ():
         contend(min(1.0, plan.seconds / 2))
     found: dict[str, list[Measures]] = {name: [] for name in contenders}
     for _ in range(plan.rounds):

@@ -90,19 +90,24 @@ class MessageAssembler:
 
 
 def connect(port: int, path: str, tokens: Sequence[str | None], *, source: str = "") -> list[socket.socket]:
+    """One open WebSocket for each token, as ``connect_each``."""
+    return connect_each(port, [(path, token) for token in tokens], source=source)
+
+
+def connect_each(port: int, who: Sequence[tuple[str, str | None]], *, source: str = "") -> list[socket.socket]:
     """
-    One open WebSocket for each token, blocking, with a timeout. What follows the handshake is left unread.
+    One open WebSocket for each path and token, blocking, with a timeout. What follows the handshake is left unread.
 
     Raises:
         Unexpected: If the server refuses one. Those that were opened are closed then.
     """
     opened: list[socket.socket] = []
     try:
-        for first in range(0, len(tokens), BATCH):
-            batch = tokens[first : first + BATCH]
+        for first in range(0, len(who), BATCH):
+            batch = who[first : first + BATCH]
             fresh = [_dial(port, source) for _ in batch]
             opened.extend(fresh)
-            for connection, token in zip(fresh, batch, strict=True):
+            for connection, (path, token) in zip(fresh, batch, strict=True):
                 connection.sendall(_upgrade(path, token))
             for connection in fresh:
                 _read_answer(connection)
