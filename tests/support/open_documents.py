@@ -16,8 +16,8 @@ from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
 from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
 from roomkey.documents.settings import DocumentSettings
-from roomkey.errors import Storage
-from roomkey.ports import Author, DocumentUpdate, StoredDocument
+from roomkey.errors import Conflict, NotFound, Storage
+from roomkey.ports import Append, Author, DocumentUpdate, StoredDocument
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import Outbox
@@ -39,7 +39,8 @@ class FaultyStore(MemoryDocumentStore):
     A store that is ``away`` when the test says so, or answers only when its ``gate`` is opened; a ``fault`` is
     something that no store should raise.
 
-    ``appended`` are the batches that were stored, ``tried`` counts those that were brought. What happened is in
+    Commits with one of the ``broken`` documents fail. ``appended`` are the batches that were stored, ``commits`` the
+    documents that were stored together, ``tried`` counts those that were brought. What happened is in
     ``calls``; ``at_once`` is the most appends to one document that were under way at the same time.
     """
 
@@ -53,6 +54,8 @@ class FaultyStore(MemoryDocumentStore):
         self.calls: list[str] = []
         self.tried_at: list[float] = []
         self.appended: list[list[bytes]] = []
+        self.commits: list[list[str]] = []
+        self.broken: set[str] = set()
         self.at_once = 0
         self._under_way: dict[str, int] = {}
 
@@ -76,6 +79,13 @@ class FaultyStore(MemoryDocumentStore):
             self._under_way[name] -= 1
         self.appended.append([update.data for update in updates])
         return head
+
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+        if self.broken.intersection(each.name for each in appends):
+            raise Storage("this document cannot be stored")
+        outcomes = await super().append_each(appends)
+        self.commits.append([each.name for each in appends])
+        return outcomes
 
     async def _answer(self) -> None:
         await self.gate.wait()

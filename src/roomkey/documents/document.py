@@ -328,6 +328,11 @@ class Document:
         else:
             self._writer.when_saved(settled)
 
+    def hurry(self) -> None:
+        """Somebody waits until what is in the document is durable: do not wait for changes of others."""
+        if self._writer is not None:
+            self._writer.hurry()
+
     def _keep(self, update: bytes, author: Author, now: datetime, settled: Settled | None) -> None:
         self._size += len(update)
         self._used_at = now

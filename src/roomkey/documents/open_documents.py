@@ -25,7 +25,7 @@ from roomkey.documents.content.roots import replace
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
-from roomkey.documents.writer import DocumentWriter
+from roomkey.documents.writer import DocumentWriter, GroupCommit
 from roomkey.errors import Conflict, NotFound, RoomkeyError, Serialization, Storage
 from roomkey.ports import Author, Clock, DocumentRecord, DocumentStore, DocumentUpdate, Page, StoredDocument
 from roomkey.wire.lib0 import read_state
@@ -87,6 +87,7 @@ class OpenDocuments:
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._creating: dict[str, asyncio.Future[None]] = {}
         self._tombstones: dict[str, frozenset[int]] = {}
+        self._group_commit = GroupCommit(store, interval=self.settings.save_interval, spawn=self.spawn)
         self._crew: asyncio.TaskGroup | None = None
         self._at_work: set[asyncio.Task[None]] = set()
         self._loads = 0
@@ -218,12 +219,10 @@ class OpenDocuments:
 
     def _writer(self, document: Document, record: DocumentRecord) -> DocumentWriter:
         return DocumentWriter(
-            self.store,
+            self._group_commit,
             document.name,
             lineage=record.lineage,
             sequence=record.sequence,
-            interval=self.settings.save_interval,
-            spawn=self.spawn,
             lost=lambda: self.forget(document),
             overtaken=lambda: self.spawn(self.catch_up(document)),
         )

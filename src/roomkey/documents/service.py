@@ -166,6 +166,7 @@ class DocumentService:
                 changed = change(document, self._open_documents.clock.now(), durability.settle)
                 revision = _revision(document)
                 if changed:
+                    document.hurry()
                     await self._durable(durability)
                 return Written(revision, is_new, changed)
 

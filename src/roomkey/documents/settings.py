@@ -66,8 +66,11 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
     """How long a saved document that nobody uses stays in memory."""
 
     # --- what is kept in storage ----------------------------------------------------------------------
-    save_interval: timedelta = timedelta(milliseconds=25)
-    """Minimum time between two writes of one document; 0 writes as often as storage can."""
+    save_interval: timedelta = timedelta(milliseconds=50)
+    """
+    Minimum time between two commits, each of which stores what all documents of the node have waiting; what is
+    written over HTTP does not wait for it. 0 commits as often as storage can.
+    """
     sweep_interval: timedelta = timedelta(seconds=5)
     """How often maintenance runs: compaction, versions, eviction, and a look at what other processes have stored."""
     compact_updates: int = 5_000

@@ -1,14 +1,18 @@
 """
-Saving: one write at a time per document; everything that waits goes into the next one.
+Saving: a group commit of what all documents have to store, one after the other.
 
-The writer drops no update as long as the process lives. While storage fails, the same write is
-tried again, with growing pauses; what is applied meanwhile waits behind it; the document bounds how much and
-how long.
+A commit costs the disk and the processor the same, however much is in it, and people type more slowly than it could
+follow. So what documents store waits for each other: the first change after a while leaves at once, and what comes
+within ``save_interval`` behind a commit goes into the next one, whichever document it is of.
+
+No update is dropped as long as the process lives. While storage fails, the same is tried again, with growing pauses;
+what is applied meanwhile waits behind it; the document bounds how much and how long.
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -16,20 +20,24 @@ from typing import Any, Final
 import structlog
 from msgspec import Struct
 
-from roomkey.errors import Conflict, NotFound, RoomkeyError
-from roomkey.ports import DocumentStore, DocumentUpdate
+from roomkey.errors import Conflict, NotFound, RoomkeyError, Storage
+from roomkey.ports import Append, DocumentStore, DocumentUpdate
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
 
 MAX_BATCH_UPDATES: Final = 2_000
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Of one document, and of all documents, in one commit."""
 
 _log = structlog.get_logger("roomkey.documents")
 
 
 Settled = Callable[[bool], None]
 """Called once: with ``True`` when the change is durable, with ``False`` when the document is gone."""
+
+Outcome = int | Exception
+"""The number of the last update of a document that was stored, or why nothing was."""
 
 
 class Waiting(Struct, frozen=True, gc=False):
@@ -41,28 +49,24 @@ class Waiting(Struct, frozen=True, gc=False):
 
 class DocumentWriter:
     """
-    Saves one document.
+    What one document has to store, and how far it has come; ``group`` stores it, a batch at a time.
 
-    ``interval`` lies between the end of a write and the beginning of the next one, which collects meanwhile: each
-    costs a commit, however much is in it. ``sequence`` is the number up to which every update of the log is in the
-    document here. ``lost`` is called once if the document is not there any more, or is another one: nothing can
-    be saved then. ``overtaken`` is called when another process has appended to the log, too: then there is a
-    gap, and what was stored behind it does not count until ``merged`` says that the gap is filled.
+    ``sequence`` is the number up to which every update of the log is in the document here. ``lost`` is called once
+    if the document is not there any more, or is another one: nothing can be saved then. ``overtaken`` is called
+    when another process has appended to the log, too: then there is a gap, and what was stored behind it does not
+    count until ``merged`` says that the gap is filled.
     """
 
     __slots__ = (
         "_ahead",
-        "_interval",
+        "_failures",
+        "_group",
+        "_is_asking",
         "_lineage",
         "_lost",
         "_name",
         "_overtaken",
-        "_rested_at",
-        "_settled",
-        "_spawn",
-        "_store",
         "_waiting",
-        "_working",
         "_writing",
         "sequence",
         "trouble",
@@ -71,31 +75,25 @@ class DocumentWriter:
 
     def __init__(
         self,
-        store: DocumentStore,
+        group: "GroupCommit",
         name: str,
         *,
         lineage: str,
         sequence: int,
-        interval: timedelta,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
         lost: Callable[[], None],
         overtaken: Callable[[], None],
     ) -> None:
-        self._store = store
+        self._group = group
         self._name = name
         self._lineage = lineage
-        self._interval = interval.total_seconds()
-        self._spawn = spawn
         self._lost = lost
         self._overtaken = overtaken
         self._ahead: list[tuple[int, int]] = []
         """Numbers (first, last) of updates of ours in the log that lie behind a gap, in order."""
         self._waiting: list[Waiting] = []
         self._writing: Sequence[Waiting] = ()
-        self._working = False
-        self._rested_at = 0.0
-        self._settled = asyncio.Event()
-        self._settled.set()
+        self._is_asking = False
+        self._failures = 0
         self.sequence = sequence
         self.unsaved_bytes = 0
         self.trouble: str | None = None
@@ -103,7 +101,7 @@ class DocumentWriter:
     @property
     def is_idle(self) -> bool:
         """Whether everything is stored."""
-        return not self._working
+        return not self._is_asking
 
     @property
     def unsaved(self) -> int:
@@ -147,10 +145,14 @@ class DocumentWriter:
         """Have ``update`` stored behind everything that was given before."""
         self._waiting.append(Waiting(update, settled))
         self.unsaved_bytes += len(update.data)
-        if not self._working:
-            self._working = True
-            self._settled.clear()
-            self._spawn(self._work())
+        if not self._is_asking:
+            self._is_asking = True
+            self._group.ask(self)
+
+    def hurry(self) -> None:
+        """Somebody waits for what was given so far: have it stored without waiting for others."""
+        if self._is_asking:
+            self._group.hurry()
 
     def merged(self, sequence: int) -> None:
         """Everything in the log up to number ``sequence`` is in the document."""
@@ -168,26 +170,38 @@ class DocumentWriter:
 
     async def settle(self) -> None:
         """Wait until everything is stored, or nothing can be."""
-        await self._settled.wait()
+        while self._is_asking:
+            settled = asyncio.get_running_loop().create_future()
+            self.when_saved(partial(_resolve, settled))
+            self.hurry()
+            await settled
 
-    async def _work(self) -> None:
-        try:
-            clock = asyncio.get_running_loop().time
-            while self._waiting:
-                if (rest := self._rested_at - clock()) > 0:
-                    await asyncio.sleep(rest)
-                self._writing = self._next_batch()
-                if not await self._write(self._writing):
-                    self._give_up()
-                    return
-                self._rested_at = clock() + self._interval
-                done, self._writing = self._writing, ()
-                self._tell(done, stored=True)
-        finally:
-            self._working = False
-            self._settled.set()
+    # --- for the group --------------------------------------------------------------------------------
 
-    def _next_batch(self) -> Sequence[Waiting]:
+    def next_batch(self) -> Append:
+        """What is to be stored now: what could not be stored the last time, or what waits, up to a bound."""
+        if not self._writing:
+            self._writing = self._cut_batch()
+        return Append(self._name, self._lineage, [waiting.update for waiting in self._writing])
+
+    def settled(self, outcome: Outcome) -> float | None:
+        """What became of the batch; returns after how many seconds it asks again, or ``None`` if all is stored."""
+        if isinstance(outcome, int):
+            self._stored(outcome)
+        elif isinstance(outcome, NotFound | Conflict):
+            self._give_up()
+        else:
+            self._note_trouble(outcome)
+        self._is_asking = bool(self._writing or self._waiting)
+        return self._pause() if self._is_asking else None
+
+    def _pause(self) -> float:
+        if not self._failures:
+            return 0.0
+        longest = min(FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311  # jitter is no secret
+
+    def _cut_batch(self) -> Sequence[Waiting]:
         size = 0
         for count, waiting in enumerate(self._waiting, 1):
             size += len(waiting.update.data)
@@ -198,34 +212,21 @@ class DocumentWriter:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    async def _write(self, batch: Sequence[Waiting]) -> bool:
-        """Store the batch, however long that takes; ``False`` if there is nothing any more to store it in."""
-        updates = [waiting.update for waiting in batch]
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                head = await self._store.append(self._name, self._lineage, updates)
-            except (NotFound, Conflict):
-                return False
-            except RoomkeyError as error:
-                self._note_trouble(error)
-            except Exception as error:  # noqa: BLE001  # a defect there must not cost anybody's changes
-                _log.exception("document_not_saved", document=self._name)
-                self._note_trouble(error)
-            else:
-                self.trouble = None
-                last = self._ahead[-1][1] if self._ahead else self.sequence
-                self.appended(len(updates), head)
-                if head - len(updates) > last:
-                    self._overtaken()
-                return True
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+    def _stored(self, head: int) -> None:
+        done, self._writing = self._writing, ()
+        self.trouble = None
+        self._failures = 0
+        last = self._ahead[-1][1] if self._ahead else self.sequence
+        self.appended(len(done), head)
+        if head - len(done) > last:
+            self._overtaken()
+        self._tell(done, stored=True)
 
     def _note_trouble(self, error: Exception) -> None:
         if self.trouble is None:
             _log.warning("document_not_saved", document=self._name, error=str(error))
         self.trouble = str(error)
+        self._failures += 1
 
     def _give_up(self) -> None:
         given_up = (*self._writing, *self._waiting)
@@ -244,3 +245,99 @@ def _tell_both(one: Settled | None, other: Settled, stored: bool) -> None:  # no
     if one is not None:
         one(stored)
     other(stored)
+
+
+def _resolve(future: "asyncio.Future[None]", stored: bool) -> None:  # noqa: ARG001, FBT001  # as writers call it
+    if not future.done():
+        future.set_result(None)
+
+
+class GroupCommit:
+    """
+    Stores what the documents of a node have to store. One per store; usable on one event loop.
+
+    ``interval`` lies at least between the end of a commit and the beginning of the next one, unless somebody is in a
+    hurry. A document that could not be stored asks again after a pause of its own, so that none keeps others
+    from being saved.
+    """
+
+    def __init__(
+        self, store: DocumentStore, *, interval: timedelta, spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        self._store = store
+        self._interval = interval.total_seconds()
+        self._spawn = spawn
+        self._asking: list[DocumentWriter] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_committing = False
+        self._is_hurried = False
+        self._not_before = 0.0
+
+    def ask(self, writer: DocumentWriter) -> None:
+        """``writer`` has something to store."""
+        self._asking.append(writer)
+        if self._timer is None and not self._is_committing:
+            self._wake_at(self._not_before)
+
+    def hurry(self) -> None:
+        """Store what waits at once, or as soon as the commit that is under way is done."""
+        self._is_hurried = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._wake_at(0.0)
+
+    def _wake_at(self, time: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(time, self._begin)
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._is_committing = True
+        with suppress(Storage):  # the node has stopped
+            self._spawn(self._work())
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await self._commit(self._next_group())
+        finally:
+            self._is_committing = False
+            self._not_before = loop.time() + self._interval
+            if self._asking:
+                self._wake_at(0.0 if self._is_hurried else self._not_before)
+
+    def _next_group(self) -> list[tuple[DocumentWriter, Append]]:
+        """As much as one commit may take, of those who asked first."""
+        self._is_hurried = False
+        group: list[tuple[DocumentWriter, Append]] = []
+        size = updates = 0
+        for writer in self._asking:
+            batch = writer.next_batch()
+            group.append((writer, batch))
+            updates += len(batch.updates)
+            size += sum(len(update.data) for update in batch.updates)
+            if updates >= MAX_BATCH_UPDATES or size >= MAX_BATCH_BYTES:
+                self._is_hurried = True
+                break
+        del self._asking[: len(group)]
+        return group
+
+    async def _commit(self, group: Sequence[tuple[DocumentWriter, Append]]) -> None:
+        outcomes = await self._store_each([batch for _, batch in group])
+        for (writer, _), outcome in zip(group, outcomes, strict=True):
+            pause = writer.settled(outcome)
+            if pause:
+                asyncio.get_running_loop().call_later(pause, self.ask, writer)
+            elif pause is not None:
+                self._asking.append(writer)
+
+    async def _store_each(self, batches: Sequence[Append]) -> Sequence[Outcome]:
+        try:
+            return await self._store.append_each(batches)
+        except Exception as error:  # noqa: BLE001  # a defect there must not cost anybody's changes
+            if len(batches) == 1:
+                if not isinstance(error, RoomkeyError):
+                    _log.exception("document_not_saved", document=batches[0].name)
+                return [error]
+        # Maybe because of one of them: what becomes of each shows when it is alone.
+        alone = await asyncio.gather(*(self._store_each([batch]) for batch in batches))
+        return [outcome for (outcome,) in alone]

@@ -19,6 +19,7 @@ from roomkey.ports.rooms import (
 from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate
 from roomkey.ports.stores import (
     PLAIN_RECORDS,
+    Append,
     Author,
     Clock,
     DocumentPage,
@@ -47,6 +48,7 @@ from roomkey.ports.stores import (
 
 __all__ = [
     "PLAIN_RECORDS",
+    "Append",
     "Authenticator",
     "Author",
     "Broker",

@@ -23,6 +23,7 @@ from roomkey.domain.session import (
     SessionState,
     UserRevoked,
 )
+from roomkey.errors import Conflict, NotFound
 
 # --- time ---------------------------------------------------------------------------------------------
 
@@ -435,6 +436,14 @@ class VersionPage(Struct, frozen=True):
     next_cursor: str | None = None
 
 
+class Append(Struct, frozen=True, gc=False):
+    """Updates for the end of a document's log, in order."""
+
+    name: str
+    lineage: str
+    updates: Sequence[DocumentUpdate]
+
+
 class DocumentStore(Protocol):
     """
     Where documents live: a snapshot and a log of updates for each, its versions, and its lineage.
@@ -484,6 +493,15 @@ class DocumentStore(Protocol):
         Raises:
             NotFound: If there is no such document.
             Conflict: If it is of another lineage.
+        """
+        ...
+
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+        """
+        ``append`` for several documents, in one commit where the backend has such: what each would return or raise.
+
+        No document is named twice. What becomes of one says nothing of the others; if this raises, some may have been
+        stored.
         """
         ...
 

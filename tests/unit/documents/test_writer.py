@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.documents import writer
-from roomkey.documents.writer import DocumentWriter
+from roomkey.documents.writer import DocumentWriter, GroupCommit
 from roomkey.ports import DocumentUpdate
 from tests.support.loops import in_no_time
 from tests.support.open_documents import ALICE, BOB, TURNS, FaultyStore
@@ -27,21 +28,22 @@ class WriterAtWork:
         self.store = store
         self.tasks: list[asyncio.Task[None]] = []  # or they would be collected
         self.told: list[tuple[str, bool]] = []
+        self.news = asyncio.Event()
         self.lost = 0
         self.overtaken = 0
+        self.group: GroupCommit
         self.writer: DocumentWriter
 
     @classmethod
     async def open(cls, *, lineage: str = "l", interval: timedelta = timedelta()) -> "WriterAtWork":
         work = cls(FaultyStore())
         await work.store.create("d", "l", NOON)
+        work.group = GroupCommit(work.store, interval=interval, spawn=work._spawn)
         work.writer = DocumentWriter(
-            work.store,
+            work.group,
             "d",
             lineage=lineage,
             sequence=0,
-            interval=interval,
-            spawn=work._spawn,
             lost=work._lose,
             overtaken=work._overtake,
         )
@@ -62,7 +64,22 @@ class WriterAtWork:
 
     def add(self, *texts: str) -> None:
         for text in texts:
-            self.writer.add(update(text), lambda stored, text=text: self.told.append((text, stored)))
+            self.writer.add(update(text), partial(self._tell, text))
+
+    def _tell(self, text: str, stored: bool) -> None:  # noqa: FBT001  # as writers call it
+        self.told.append((text, stored))
+        self.news.set()
+
+    async def other(self, name: str) -> DocumentWriter:
+        """The writer of another new document in the same store."""
+        await self.store.create(name, "l", NOON)
+        return DocumentWriter(self.group, name, lineage="l", sequence=0, lost=self._lose, overtaken=self._overtake)
+
+    async def until_told(self, count: int) -> None:
+        """Until so many changes were settled, without hurrying anybody."""
+        while len(self.told) < count:
+            self.news.clear()
+            await self.news.wait()
 
     async def settle(self) -> None:
         """Let everything happen that waits for nobody."""
@@ -94,7 +111,9 @@ async def test_one_write_is_under_way_and_everything_else_waits_for_the_next_one
     work = await WriterAtWork.open()
     work.store.gate.clear()
 
-    for number in range(50):
+    work.add("0")
+    await work.settle()
+    for number in range(1, 50):
         work.add(str(number))
         await asyncio.sleep(0)
     told = list(work.told)
@@ -109,18 +128,18 @@ async def test_one_write_is_under_way_and_everything_else_waits_for_the_next_one
 
 
 @in_no_time
-async def test_between_two_writes_there_is_a_rest_in_which_the_next_one_collects() -> None:
+async def test_between_two_commits_there_is_a_rest_in_which_the_next_one_collects() -> None:
     work = await WriterAtWork.open(interval=timedelta(milliseconds=25))
     clock = asyncio.get_running_loop().time
     work.add("first")
-    await work.writer.settle()
+    await work.until_told(1)
     first_at = clock()
 
     work.add("second")
     await asyncio.sleep(0.02)
     work.add("third")
     early = list(work.store.appended)
-    await work.writer.settle()
+    await work.until_told(3)
     second_at = clock()
     await asyncio.sleep(1)
     work.add("long after")
@@ -129,6 +148,85 @@ async def test_between_two_writes_there_is_a_rest_in_which_the_next_one_collects
     assert early == [[b"first"]]
     assert second_at - first_at >= 0.025
     assert work.store.appended == [[b"first"], [b"second", b"third"], [b"long after"]]
+
+
+@in_no_time
+async def test_whoever_is_in_a_hurry_does_not_wait_for_the_rest_to_end() -> None:
+    work = await WriterAtWork.open(interval=timedelta(hours=1))
+    work.add("first")
+    await work.until_told(1)
+
+    work.add("second")
+    await work.settle()
+    before = list(work.store.appended)
+    work.writer.hurry()
+    await work.settle()
+
+    assert before == [[b"first"]]
+    assert work.store.appended == [[b"first"], [b"second"]]
+
+
+@in_no_time
+async def test_whoever_is_in_a_hurry_during_a_commit_goes_into_the_next_one_at_once() -> None:
+    work = await WriterAtWork.open(interval=timedelta(hours=1))
+    work.store.gate.clear()
+    work.add("first")
+    await work.settle()
+
+    work.add("second")
+    work.writer.hurry()
+    work.store.gate.set()
+    await work.settle()
+
+    assert work.store.appended == [[b"first"], [b"second"]]
+
+
+@in_no_time
+async def test_documents_that_are_written_at_the_same_time_share_a_commit() -> None:
+    work = await WriterAtWork.open(interval=timedelta(milliseconds=25))
+    others = [await work.other(name) for name in ("e", "f")]
+    work.add("first")
+    await work.until_told(1)
+
+    work.add("second")
+    for other in others:
+        other.add(update("theirs"))
+    await work.until_told(2)
+
+    assert [sorted(names) for names in work.store.commits] == [["d"], ["d", "e", "f"]]
+    assert all(other.is_idle for other in others)
+
+
+@in_no_time
+async def test_a_document_that_cannot_be_stored_keeps_no_other_from_it() -> None:
+    work = await WriterAtWork.open()
+    other = await work.other("e")
+    work.store.broken = {"d"}
+
+    work.add("a")
+    other.add(update("theirs"))
+    await work.settle()
+    other.add(update("more"))
+    await work.settle()
+    waiting = work.writer.trouble, work.writer.unsaved, other.trouble, other.is_idle
+    work.store.broken = set()
+    await work.until_told(1)
+
+    assert waiting == ("this document cannot be stored", 1, None, True)
+    assert await work.stored() == [b"a"]
+
+
+@in_no_time
+async def test_what_documents_store_together_is_bounded_too() -> None:
+    work = await WriterAtWork.open()
+    other = await work.other("e")
+
+    work.add(*(str(number) for number in range(writer.MAX_BATCH_UPDATES)))
+    other.add(update("theirs"))
+    await work.writer.settle()
+    await other.settle()
+
+    assert work.store.commits == [["d"], ["e"]]
 
 
 @in_no_time

@@ -11,8 +11,9 @@ from msgspec import Struct, field
 
 from roomkey.backends.document_keys import name_cursor, name_of, new_name_key, version_cursor, version_of
 from roomkey.backends.document_records import numbered
-from roomkey.errors import Conflict, DocumentNotFound
+from roomkey.errors import Conflict, DocumentNotFound, NotFound
 from roomkey.ports import (
+    Append,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
@@ -98,6 +99,15 @@ class MemoryDocumentStore:
         document.log_bytes += _size(updates)
         document.updated_at = max([document.updated_at, *(update.at for update in updates)])
         return document.sequence
+
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+        outcomes: list[int | NotFound | Conflict] = []
+        for each in appends:
+            try:
+                outcomes.append(await self.append(each.name, each.lineage, each.updates))
+            except (NotFound, Conflict) as error:
+                outcomes.append(error)
+        return outcomes
 
     async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
         document = self._existing(name, lineage)

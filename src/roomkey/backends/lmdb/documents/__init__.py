@@ -17,9 +17,10 @@ from roomkey.backends.lmdb.documents.layout import DocumentFile
 from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
 from roomkey.backends.lmdb.file import FileSystemSettings
 from roomkey.backends.lmdb.writer import Writer
-from roomkey.errors import Storage
+from roomkey.errors import Conflict, NotFound, Storage
 from roomkey.ports import (
     PLAIN_RECORDS,
+    Append,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
@@ -92,6 +93,14 @@ class FileSystemDocumentStore:
         async with self._taking_off(sum(len(update.data) for update in updates)):
             batch = Batch.of(updates) if updates else None
             return await self._write(partial(commit.append, name=name_key(name), lineage=lineage, batch=batch))
+
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+        async with self._taking_off(sum(len(update.data) for each in appends for update in each.updates)):
+            prepared = [
+                (name_key(each.name), each.lineage, Batch.of(each.updates) if each.updates else None)
+                for each in appends
+            ]
+            return await self._write(partial(commit.append_each, appends=prepared))
 
     async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
         async with self._taking_off(len(snapshot) + len(authorship)):

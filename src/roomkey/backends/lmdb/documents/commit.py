@@ -42,7 +42,7 @@ from roomkey.backends.lmdb.documents.layout import (
 )
 from roomkey.backends.lmdb.file import Table, step_before
 from roomkey.backends.lmdb.write_batch import Changes
-from roomkey.errors import Conflict, DocumentNotFound, Serialization
+from roomkey.errors import Conflict, DocumentNotFound, NotFound, Serialization
 from roomkey.ports import DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion, RecordKind
 
 SWEEP_ROWS = 2_000
@@ -234,6 +234,19 @@ def append(changes: DocumentChanges, name: bytes | None, lineage: str, batch: Ba
     )
     changes.write(found, grown)
     return sequence
+
+
+def append_each(
+    changes: DocumentChanges, appends: Sequence[tuple[bytes | None, str, Batch | None]]
+) -> list[int | NotFound | Conflict]:
+    """``DocumentStore.append_each``. Who there is no document for has written nothing."""
+    outcomes: list[int | NotFound | Conflict] = []
+    for name, lineage, batch in appends:
+        try:
+            outcomes.append(append(changes, name, lineage, batch))
+        except (NotFound, Conflict) as error:
+            outcomes.append(error)
+    return outcomes
 
 
 def compact(
