@@ -1,6 +1,6 @@
 """The doors to documents: the sockets of y-websocket and of Hocuspocus, and where their documents come from."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final
 
@@ -28,6 +28,9 @@ FRAMING_BYTES: Final = 4 * 1024
 
 LINEAGE_HEADER: Final = "roomkey-lineage"
 
+LOOK_INTERVAL: Final = timedelta(seconds=1)
+"""How often each open document is looked at: for a thousand of them that is a millisecond."""
+
 
 class DocumentEndpoint:
     """Lets editors in. ``tick`` must be called as long as there are strangers."""
@@ -47,6 +50,7 @@ class DocumentEndpoint:
         self._documents = open_documents.settings
         self._audiences = Audiences(connections.hub, open_documents.settings)
         self._unauthenticated: dict[UnauthenticatedConnection, datetime] = {}
+        self._next_look: datetime | None = None
 
     def leads_to(self, path: str) -> bool:
         """Whether ``path`` is one of these doors."""
@@ -179,8 +183,10 @@ class DocumentEndpoint:
                 break
             connection.part(CloseReason.NOT_AUTHENTICATED)
             self._forget(connection)
-        self._audiences.tick(now)
-        self._open_documents.tick()
+        if self._next_look is None or now >= self._next_look:
+            self._next_look = now + LOOK_INTERVAL
+            self._audiences.tick(now)
+            self._open_documents.tick()
 
     def drain(self) -> None:
         """Close unauthenticated connections; no further one is admitted."""

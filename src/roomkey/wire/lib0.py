@@ -17,6 +17,9 @@ MAX_NUMBER: Final = 2**53 - 1
 MAX_NUMBER_BYTES: Final = 8
 """Maximum number of bytes of a number, seven bits each: 2^53 - 1 needs these."""
 
+TWO_BYTES_FROM: Final = 0x80
+"""Numbers below this are one byte."""
+
 EMPTY_STATE: Final = b"\x00"
 """The state vector of a document in which nothing was ever written."""
 

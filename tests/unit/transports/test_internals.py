@@ -1,5 +1,5 @@
 """
-The names inside picows and uvicorn that we use though nobody promised them.
+The names inside picows, pycrdt and uvicorn that we use though nobody promised them.
 
 When one is missing, the test says which: before the upper bound of a dependency is raised, this is where to look.
 """
@@ -21,6 +21,10 @@ ATTRIBUTES = {
         "WSProtocol.connection_made",
         "WSProtocol.get_buffer",
         "WSProtocol.buffer_updated",
+    ],
+    "pycrdt._pycrdt": [
+        *(f"Doc.{name}" for name in ("create_transaction", "apply_update", "get_state")),
+        *(f"Transaction.{name}" for name in ("commit", "drop")),
     ],
     "uvicorn._types": ["ASGI3Application"],
     "uvicorn.config": ["Config.load"],
@@ -45,6 +49,7 @@ ASSIGNED = {
         *("response_started", "response_complete"),
     },
     ("uvicorn.protocols.http.flow_control", "FlowControl"): {"write_paused"},
+    ("pycrdt._base", "BaseDoc"): {"_doc"},
     ("uvicorn.config", "Config"): {"proxy_headers", "forwarded_allow_ips"},
     ("uvicorn.server", "ServerState"): {"connections", "tasks"},
 }

@@ -67,8 +67,7 @@ class Replica:
             raise PoisonUpdate(str(error)) from None
         if len(self.waiting) >= MAX_WAITING and self._would_wait(update):
             raise PoisonUpdate("too many changes wait for others")
-        self._apply(update)
-        self._look_for_what_waits(update, content)
+        self._look_for_what_waits(update, content, self._apply(update))
 
     def load(self, update: bytes, *, whole: bool) -> None:
         """
@@ -76,15 +75,15 @@ class Replica:
 
         ``whole`` says that nothing in it waits for anything.
         """
-        self._apply(update)
+        state = self._apply(update)
         if whole:
-            self._state = self.doc.get_state()
+            self._state = state
             self._clocks.passed(None)
         else:
-            self._look_for_what_waits(update, read_update(update))
+            self._look_for_what_waits(update, read_update(update), state)
 
-    def _look_for_what_waits(self, update: bytes, content: Structs | Keystroke) -> None:
-        before, self._state = self._state, self.doc.get_state()
+    def _look_for_what_waits(self, update: bytes, content: Structs | Keystroke, state: bytes) -> None:
+        before, self._state = self._state, state
         has_changed = self._state != before
         if has_changed:
             self._clocks.passed(update if isinstance(content, Keystroke) else None)
@@ -106,15 +105,17 @@ class Replica:
         clocks = self._clocks.read(self._state)
         return any(units.clock > clocks.get(units.client, 0) for units in clients_of(update))
 
-    def _apply(self, update: bytes) -> None:
+    def _apply(self, update: bytes) -> bytes:
+        """Give ``update`` to the native library; returns the state vector behind it."""
         self.revision += 1
         try:
-            self.doc.apply_update(update)
+            return _apply_natively(self.doc, update)
         except ValueError as error:
             raise PoisonUpdate("the update cannot be decoded") from error
         except RuntimeError:
             # Something in it, or in what waited for it, cannot be used, and is dropped. The rest was applied.
             _log.warning("update_partly_dropped")
+            return self.doc.get_state()
         except BaseException as error:
             if not _is_panic(error):
                 raise
@@ -250,6 +251,24 @@ class _Clocks:
 
 
 _MAX_PASSED: Final = 256
+
+
+def _apply_natively(doc: Doc[Any], update: bytes) -> bytes:
+    """
+    ``Doc.apply_update`` and ``Doc.get_state`` in one transaction, and without their wrappers.
+
+    These take longer than a keystroke does inside. pycrdt is bounded, and a test names what is used of it here.
+    """
+    native = doc._doc  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    transaction = native.create_transaction()
+    try:
+        native.apply_update(transaction, update)
+        return native.get_state(transaction)
+    finally:
+        try:
+            transaction.commit()
+        finally:
+            transaction.drop()
 
 
 def _covers(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:

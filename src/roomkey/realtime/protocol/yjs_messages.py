@@ -134,7 +134,12 @@ def decode(frame: bytes) -> Message:
     Raises:
         Malformed: If it is none, or there is something behind it.
     """
+    if frame[:2] == _UPDATE_HEAD and len(frame) > 2 and frame[2] == len(frame) - 3 < lib0.TWO_BYTES_FROM:
+        return Update(frame[3:])  # what people type, seen at one glance
     return _decode(frame, 0, _Y_WEBSOCKET)
+
+
+_UPDATE_HEAD: Final = bytes((MessageKind.SYNC, _Sync.UPDATE))
 
 
 def decode_addressed(frame: bytes) -> AddressedMessage:

@@ -14,7 +14,7 @@ class SessionDeadline:
     is recorded coarsely, so the deadline may be early by the interval of that, never late.
     """
 
-    __slots__ = ("_active_at", "_next_touch", "_noticed", "_settings", "deadline", "session")
+    __slots__ = ("_active_at", "_next_note", "_next_touch", "_noticed", "_settings", "deadline", "session")
 
     def __init__(self, session: Session, settings: RealtimeSettings) -> None:
         self._settings = settings
@@ -23,7 +23,7 @@ class SessionDeadline:
     def begin(self, session: Session) -> None:
         """Keep the deadline of another session from now on."""
         self.session = session
-        self._active_at = self._next_touch = session.last_seen_at
+        self._active_at = self._next_note = self._next_touch = session.last_seen_at
         self._noticed: datetime | None = None
         self.deadline = self._ends()
 
@@ -35,12 +35,17 @@ class SessionDeadline:
 
     def act(self, now: datetime) -> bool:
         """Note activity of the user (ASVS 7.3.1). Whether storage should be told."""
-        if now < self._next_touch:
+        if now < self._next_note:
             return False
         idle, interval = self.session.idle_timeout, self._settings.activity_interval
-        self._next_touch = now + (interval if idle is None else min(interval, idle / 20))
+        interval = interval if idle is None else min(interval, idle / 20)
+        self._next_note = now + interval
         self._active_at = max(self._active_at, now)
         self.deadline = self._ends()
+        if idle is None or now < self._next_touch:
+            return False
+        # It is written down at most once per tenth of the limit, so there is no use in asking often.
+        self._next_touch = now + max(interval, idle / 50)
         return True
 
     @property
