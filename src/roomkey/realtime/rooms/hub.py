@@ -8,6 +8,7 @@ which it was published in each channel, and with what was sent to it alone in be
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -24,6 +25,15 @@ SHORTEST_REST_SECONDS: Final = 0.0005
 """Timers of the loop count milliseconds; what is less is no rest."""
 
 LONGEST_REST_SECONDS: Final = 0.005
+
+DEAR_MEMBERS: Final = 32
+"""A channel with so many members has a pace of its own: what is published in it waits for more of the same."""
+
+LONGEST_WAIT_SECONDS: Final = 0.016
+"""For so long at most, the time of one picture on a screen."""
+
+SHARE_OF_TIME: Final = 0.1
+"""Handing out what one publication brings takes no more than this share of the time, as far as the wait allows."""
 
 
 class Traffic(Struct):
@@ -98,9 +108,9 @@ class Outbox:
 
 
 class Channel:
-    """What its members are all given: who they are, and what was published in this turn of the loop."""
+    """What its members are all given: who they are, and what was published since it was handed out last."""
 
-    __slots__ = ("cursors", "members", "moved", "pending", "size")
+    __slots__ = ("cursors", "members", "moved", "pending", "rest_until", "size")
 
     def __init__(self) -> None:
         self.members: dict[Outbox, Member] = {}
@@ -108,6 +118,7 @@ class Channel:
         self.size = 0
         self.cursors: dict[Outbox, Frame] = {}
         self.moved = False
+        self.rest_until = 0.0
 
 
 class Member:
@@ -124,15 +135,25 @@ class Member:
 class Hub:
     """Hands out what is published in channels, and what is sent to single connections. One per node."""
 
-    def __init__(self, *, max_outbox_size: int, schedule: Callable[[Callable[[], None]], object] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_outbox_size: int,
+        schedule: Callable[[Callable[[], None]], object] | None = None,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
+        seconds: Callable[[], float] = perf_counter,
+    ) -> None:
         """
         Args:
             max_outbox_size: Bytes that may wait for one connection, as of the end of a turn.
             schedule: Calls a function once, soon; by default at the ``FlushScheduler`` of the running loop.
+            later: Calls a function once, after so many seconds; by default the running loop does.
         """
         self.traffic = Traffic()
         self._max_outbox_size = max_outbox_size
         self._schedule = schedule or FlushScheduler()
+        self._later = later or _call_later
+        self._seconds = seconds
         self._scheduled = False
         self._moved: list[Channel] = []
         self._dirty: list[Outbox] = []
@@ -202,7 +223,12 @@ class Hub:
         """Hand out what this turn has brought: to the members, then to their sockets."""
         self._scheduled = False
         moved, self._moved = self._moved, []
+        dear: list[tuple[Channel, int]] = []
+        begun = 0.0
         for channel in moved:
+            if len(channel.members) >= DEAR_MEMBERS:
+                begun = begun or self._seconds()
+                dear.append((channel, len(channel.pending) + len(channel.cursors)))
             self._spread(channel)
         dirty, self._dirty = self._dirty, []
         for box in dirty:
@@ -214,6 +240,11 @@ class Hub:
                 # What _write would do, without the call: this is the loop that all deliveries go through.
                 box.frames, box.size = (), 0
                 socket.send(frames)
+        if dear:
+            done = self._seconds()
+            each = (done - begun) / max(len(dirty), 1)
+            for channel, published in dear:
+                self._let_rest(channel, each * len(channel.members) / max(published, 1), done)
 
     def flush_box(self, box: Outbox) -> None:
         """Hand out now what waits for ``box``, because it is about to be closed."""
@@ -234,8 +265,20 @@ class Hub:
 
     def _mark(self, channel: Channel) -> None:
         channel.moved = True
+        if channel.rest_until and (rest := channel.rest_until - self._seconds()) > 0.0:
+            self._later(rest, partial(self._rested, channel))
+        else:
+            self._rested(channel)
+
+    def _rested(self, channel: Channel) -> None:
+        channel.rest_until = 0.0
         self._moved.append(channel)
         self._wake()
+
+    def _let_rest(self, channel: Channel, cost: float, now: float) -> None:
+        """``cost`` are the seconds that it takes to hand out one publication."""
+        rest = min(cost / SHARE_OF_TIME - cost, LONGEST_WAIT_SECONDS)
+        channel.rest_until = now + rest if rest > SHORTEST_REST_SECONDS else 0.0
 
     def _touch(self, box: Outbox) -> None:
         if not box.dirty:
@@ -370,6 +413,10 @@ class Hub:
             frames = box.backlog.make_up()
             self._give(box, list(frames))
         return bool(box.frames)
+
+
+def _call_later(seconds: float, function: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, function)
 
 
 def _chunk(frames: Sequence[Frame]) -> tuple[Sequence[Frame], int]:
