@@ -38,6 +38,9 @@ class Bucket:
 
     def take(self, cost: float, now: float) -> float:
         """Spend ``cost`` if there is enough, and return 0; otherwise how many seconds until there is."""
+        if self._until <= now and cost <= self._rate.burst:  # full, as that of everybody who is not in haste
+            self._until = now + cost / self._rate.per_second
+            return 0.0
         self._until, wait = spend(self._rate, self._until, cost, now)
         return wait
 

@@ -83,13 +83,11 @@ class DocumentAudience:
     def changed(self, update: bytes, message: bytes | None, now: datetime) -> None:
         """Pass on a change: as the bytes that came in, wherever the encoded message would be the same."""
         self._said_at = now
-        head = b"\x00\x02" + lib0.number(len(update))
         for address, channel in self._channels.items():
-            prefix = address + head
-            if message is None or len(message) != len(prefix) + len(update) or not message.startswith(prefix):
-                payload = prefix + update
-            else:
+            if message is not None and _is_update(message, address, update):
                 payload = message
+            else:
+                payload = address + yjs.update(update)
             self._hub.publish(channel, Frame(payload, binary=True))
 
     def shown(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> None:
@@ -151,6 +149,16 @@ class DocumentAudience:
             # Hocuspocus counts the answers to its changes, and would take the one to a step 1 for one of them.
             message = yjs.PING if address and not shown else address + quiet
             self._hub.publish(channel, Frame(message, binary=True))
+
+
+def _is_update(message: bytes, address: bytes, update: bytes) -> bool:
+    """Whether ``message``, which brought ``update``, is byte by byte what would be sent to ``address``."""
+    begin, size = len(address), len(update)
+    if size < lib0.TWO_BYTES_FROM:
+        # Kind, step and length in three bytes are as we would write them, if the kind is ours.
+        return len(message) == begin + 3 + size and not message[begin] and message.startswith(address)
+    prefix = address + yjs.UPDATE_HEAD + lib0.number(size)
+    return len(message) == len(prefix) + size and message.startswith(prefix)
 
 
 class Audiences:

@@ -134,12 +134,13 @@ def decode(frame: bytes) -> Message:
     Raises:
         Malformed: If it is none, or there is something behind it.
     """
-    if frame[:2] == _UPDATE_HEAD and len(frame) > 2 and frame[2] == len(frame) - 3 < lib0.TWO_BYTES_FROM:
+    if frame[:2] == UPDATE_HEAD and len(frame) > 2 and frame[2] == len(frame) - 3 < lib0.TWO_BYTES_FROM:
         return Update(frame[3:])  # what people type, seen at one glance
     return _decode(frame, 0, _Y_WEBSOCKET)
 
 
-_UPDATE_HEAD: Final = bytes((MessageKind.SYNC, _Sync.UPDATE))
+UPDATE_HEAD: Final = bytes((MessageKind.SYNC, _Sync.UPDATE))
+"""How the messages begin that people's changes come in."""
 
 
 def decode_addressed(frame: bytes) -> AddressedMessage:
@@ -279,7 +280,7 @@ def sync_step2(update: bytes) -> bytes:
 
 def update(content: bytes) -> bytes:
     """Something was changed."""
-    return b"\x00\x02" + sized(content)
+    return UPDATE_HEAD + sized(content)
 
 
 def awareness(entries: Iterable[AwarenessEntry]) -> bytes:
