@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from roomkey.domain.session import SessionId
-from roomkey.errors import InvalidInput
-from roomkey.ports import Author, DocumentUpdate
+from roomkey.errors import Conflict, DocumentNotFound, InvalidInput
+from roomkey.ports import Append, Author, DocumentUpdate
 from roomkey.testing.documents.suite import (
     ALICE,
     KEY,
@@ -44,6 +44,30 @@ class ContentConformance(DocumentSuite):
             assert await store.append("notes", "first", []) == 3
 
             assert await found(store) == record
+
+    async def test_several_documents_are_appended_to_at_once_and_each_has_its_own_outcome(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3))
+            await make(store, "plans")
+
+            outcomes = await store.append_each(
+                [
+                    Append("notes", "first", updates(2, 10)),
+                    Append("nowhere", "first", updates(1)),
+                    Append("plans", "second", updates(1)),
+                    Append("plain", "first", []),
+                ]
+            )
+            later = await store.append_each([Append("plans", "first", updates(4)), Append("notes", "first", [])])
+
+            assert (outcomes[0], later) == (5, [4, 5])
+            assert [type(outcome) for outcome in outcomes[1:]] == [DocumentNotFound, Conflict, DocumentNotFound]
+            assert await log_of(store) == updates(3) + updates(2, 10)
+            assert await log_of(store, "plans") == updates(4)
+
+    async def test_appending_to_no_document_is_nothing(self) -> None:
+        async with self.open() as store:
+            assert list(await store.append_each([])) == []
 
     async def test_the_record_counts_what_is_in_the_log(self) -> None:
         async with self.open() as store:
