@@ -251,7 +251,11 @@ class _HocuspocusSubscription(DocumentSubscription):
     def _expect(self, *, brings_all: bool) -> Settled:
         # A step 2 brings what was refused before, too, which the client still counts as open.
         self._made_up, self._refusals = (self._refusals, 0) if brings_all else (0, self._refusals)
-        return partial(self._settled_with, self._made_up)
+        return partial(self._settled_with, self._made_up) if self._made_up else self._settled_alone
+
+    def _settled_alone(self, stored: bool) -> None:  # noqa: FBT001  # as writers call it
+        if stored and self.box.socket is not None:
+            self.send(yjs.sync_status(applied=True))
 
     def _settled_with(self, refusals: int, stored: bool) -> None:  # noqa: FBT001  # as writers call it
         if stored and self.box.socket is not None:
