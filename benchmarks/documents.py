@@ -5,9 +5,7 @@ from contextlib import closing
 from itertools import count
 from typing import Final
 
-from websockets.sync.client import ClientConnection
-
-from benchmarks.crowd import STALLED_SECONDS, Crowd, Room
+from benchmarks.crowd import Crowd, Room
 from benchmarks.editing import (
     HOCUSPOCUS,
     ROOMKEY,
@@ -15,8 +13,8 @@ from benchmarks.editing import (
     VERSIONS,
     Y_WEBSOCKET,
     Side,
+    check,
     servers,
-    text_of,
 )
 from benchmarks.harness import (
     TIMES,
@@ -35,7 +33,6 @@ from benchmarks.harness import (
     ratio,
     value,
 )
-from benchmarks.httpload import Unexpected
 from benchmarks.node import Missing
 from benchmarks.processes import Meter
 
@@ -71,37 +68,6 @@ def _contender(side: Side, room: Room) -> Contender:
         }
 
     return contend
-
-
-def check(side: Side) -> None:
-    """
-    Show that a real client in the room reads the same text as one that comes later, and as was typed.
-
-    Raises:
-        Unexpected: If it does not.
-    """
-    room, document = Room(5, 2, rate=100), "checked"
-    typing = side.typing(document, room.writers, 1)
-    with (
-        side.visit(document) as real,
-        closing(Crowd(side.join([document] * room.clients), room, typing, echoed=True)) as crowd,
-    ):
-        while side.state_in(_receive(real), document) is None:
-            pass
-        crowd.work(0.25)
-
-        updates: list[bytes] = []
-        while len(text_of(updates)) < sum(typing.written):
-            update = side.update_in(_receive(real), document)
-            updates += [] if update is None else [update]
-        typing.check(text_of(updates))
-        if side.text(document) != text_of(updates):
-            raise Unexpected("who comes later reads something else")
-
-
-def _receive(real: ClientConnection) -> bytes:
-    message = real.recv(STALLED_SECONDS)
-    return message if isinstance(message, bytes) else message.encode()
 
 
 def run(plan: Plan) -> Finding:

@@ -1,11 +1,13 @@
 """Servers of Yjs documents and their clients: how each is spoken to, what is typed, and what must come out of it."""
 
 import socket
+import tempfile
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
@@ -14,6 +16,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_real
 
 from benchmarks import node, python, websocket
+from benchmarks.crowd import STALLED_SECONDS, Crowd, Room
 from benchmarks.httpload import Api, Unexpected
 from benchmarks.node import Missing
 from benchmarks.processes import HOST, Started, roomkey
@@ -27,14 +30,13 @@ ROOMKEY_HOCUSPOCUS: Final = "Roomkey, Hocuspocus protocol"
 HOCUSPOCUS: Final = "Hocuspocus"
 Y_WEBSOCKET: Final = "y-websocket"
 PYCRDT_WEBSOCKET: Final = "pycrdt-websocket"
+PYCRDT_WEBSOCKET_SQLITE: Final = "pycrdt-websocket, SQLite"
 
 VERSIONS: Final[Mapping[str, str]] = {
-    "@hocuspocus/server": node.version_of("@hocuspocus/server"),
-    "@y/websocket-server": node.version_of("@y/websocket-server"),
-    "pycrdt-websocket": python.version_of("pycrdt-websocket"),
-    "yjs": node.version_of("yjs"),
+    **{package: node.version_of(package) for package in ("@hocuspocus/server", "@y/websocket-server", "yjs")},
+    "yjs in @y/websocket-server": node.version_of("@y/websocket-server/node_modules/yjs"),
+    **{package: python.version_of(package) for package in ("pycrdt-store", "pycrdt-websocket")},
 }
-
 
 STEP_2: Final = b"\x00\x01"
 UPDATE: Final = b"\x00\x02"
@@ -241,30 +243,94 @@ class Typing:
 
 # --- the servers ----------------------------------------------------------------------------------------
 
+PEERS: Final = (HOCUSPOCUS, Y_WEBSOCKET, PYCRDT_WEBSOCKET)
+"""Those that keep nothing on the disk, and so do the least work."""
+
+
+class _Peer(Struct, frozen=True):
+    """How a server is started: ``stores`` says that it wants to be told of a file for its documents."""
+
+    start: Callable[..., AbstractContextManager[Started | Missing]]
+    script: str
+    path: str = ""
+    addressed: bool = False
+    stores: bool = False
+
+
+_PEERS: Final[Mapping[str, _Peer]] = {
+    HOCUSPOCUS: _Peer(node.peer, "hocuspocus.mjs", path="/", addressed=True),
+    Y_WEBSOCKET: _Peer(node.peer, "y-websocket.mjs"),
+    PYCRDT_WEBSOCKET: _Peer(python.peer, "pycrdt_websocket.py"),
+    PYCRDT_WEBSOCKET_SQLITE: _Peer(python.peer, "pycrdt_websocket.py", stores=True),
+}
+
 
 @contextmanager
-def servers(clients: int, settings: Mapping[str, str] | None = None) -> Generator[dict[str, Side | Missing]]:
+def peer(name: str, folder: str | None = None) -> Generator[Side | Missing]:
     """
-    All servers, running, by name. Roomkey has sessions for so many clients and keeps what is written on the disk.
+    One of the other servers, running: of ``PEERS``, or ``PYCRDT_WEBSOCKET_SQLITE``.
 
-    It speaks both protocols, and is measured with each.
+    The last one keeps its file in ``folder``, or in one that is gone when the block is left.
     """
-    with (
-        roomkey(storage="file", settings=settings) as ours,
-        node.peer("hocuspocus.mjs") as hocuspocus,
-        node.peer("y-websocket.mjs") as y_websocket,
-        python.peer("pycrdt_websocket.py") as pycrdt_websocket,
-    ):
-        with closing(Api(ours)) as api:
-            tokens = [token for _, token in api.sessions(clients)]
+    wanted = _PEERS[name]
+    with tempfile.TemporaryDirectory(prefix="roomkey-benchmark-") as temporary:
+        arguments = [str(Path(folder or temporary) / "documents.sqlite")] if wanted.stores else []
+        with wanted.start(wanted.script, *arguments) as server:
+            yield server if isinstance(server, Missing) else Side(server, wanted.path, addressed=wanted.addressed)
+
+
+@contextmanager
+def ours(clients: int, settings: Mapping[str, str] | None = None) -> Generator[Side]:
+    """Roomkey, with sessions for so many clients; what is written is on the disk (LMDB) before it is acknowledged."""
+    with roomkey(storage="file", settings=settings) as server, closing(Api(server)) as api:
+        yield Side(server, "/yjs", tokens=[token for _, token in api.sessions(clients)])
+
+
+@contextmanager
+def servers(
+    clients: int, settings: Mapping[str, str] | None = None, *, peers: Sequence[str] = PEERS
+) -> Generator[dict[str, Side | Missing]]:
+    """
+    Roomkey for so many clients and the ``peers``, running, by name.
+
+    Roomkey speaks both protocols, and is measured with each.
+    """
+    with ExitStack() as stack:
+        side = stack.enter_context(ours(clients, settings))
+        as_hocuspocus = Side(side.server, "/hocuspocus", addressed=True, tokens=side.tokens)
         yield {
-            ROOMKEY: Side(ours, "/yjs", tokens=tokens),
-            ROOMKEY_HOCUSPOCUS: Side(ours, "/hocuspocus", addressed=True, tokens=tokens),
-            HOCUSPOCUS: _side(hocuspocus, "/", addressed=True),
-            Y_WEBSOCKET: _side(y_websocket),
-            PYCRDT_WEBSOCKET: _side(pycrdt_websocket),
+            ROOMKEY: side,
+            ROOMKEY_HOCUSPOCUS: as_hocuspocus,
+            **{name: stack.enter_context(peer(name)) for name in peers},
         }
 
 
-def _side(server: Started | Missing, path: str = "", *, addressed: bool = False) -> Side | Missing:
-    return server if isinstance(server, Missing) else Side(server, path, addressed=addressed)
+def check(side: Side) -> None:
+    """
+    Show that a real client in the room reads the same text as one that comes later, and as was typed.
+
+    Raises:
+        Unexpected: If it does not.
+    """
+    room, document = Room(5, 2, rate=100), "checked"
+    typing = side.typing(document, room.writers, 1)
+    with (
+        side.visit(document) as real,
+        closing(Crowd(side.join([document] * room.clients), room, typing, echoed=True)) as crowd,
+    ):
+        while side.state_in(_receive(real), document) is None:
+            pass
+        crowd.work(0.25)
+
+        updates: list[bytes] = []
+        while len(text_of(updates)) < sum(typing.written):
+            update = side.update_in(_receive(real), document)
+            updates += [] if update is None else [update]
+        typing.check(text_of(updates))
+        if side.text(document) != text_of(updates):
+            raise Unexpected("who comes later reads something else")
+
+
+def _receive(real: ClientConnection) -> bytes:
+    message = real.recv(STALLED_SECONDS)
+    return message if isinstance(message, bytes) else message.encode()

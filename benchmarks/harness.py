@@ -71,12 +71,18 @@ class Figure(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """What one side reached in one case, or why it was not measured."""
+    """
+    What one side reached in one case, or why it was not measured.
+
+    ``paced``: the load came as people bring it, and the figures say what that costs; if false, it came as fast as the
+    server took it, and they say how much fits; ``None`` where there was no such load.
+    """
 
     case: str
     side: str
     figures: dict[str, Figure] = {}
     skipped: str | None = None
+    paced: bool | None = None
 
 
 class Goal(Struct, frozen=True):

@@ -209,7 +209,7 @@ class Meter:
         self._begun = time.perf_counter()
 
     def measures(self, count: int, thing: str, things: str) -> dict[str, tuple[float, str]]:
-        """``count`` things were done since: how many per second, what each cost, and how busy both sides were."""
+        """``count`` things were done since: how many per second, what each cost both sides, and how busy they were."""
         seconds = time.perf_counter() - self._begun
         own = time.process_time() - self._own
         after = self._server.usage()
@@ -217,6 +217,7 @@ class Meter:
         return {
             things: (count / seconds, "/s"),
             f"CPU per {thing}": (cpu / max(count, 1) * 1e6, "µs"),
+            f"load CPU per {thing}": (own / max(count, 1) * 1e6, "µs"),
             "server CPU": (cpu / seconds * 100, "%"),
             "load CPU": (own / seconds * 100, "%"),
             "peak memory": (after.peak / 1e6, "MB"),
