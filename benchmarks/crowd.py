@@ -10,7 +10,9 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from benchmarks import websocket
+from benchmarks.harness import Measures, quantiles
 from benchmarks.httpload import Unexpected
+from benchmarks.processes import Meter, Started
 
 STALLED_SECONDS: Final = 10.0
 
@@ -25,6 +27,11 @@ class Room(Struct, frozen=True):
     clients: int
     writers: int
     rate: float | None = None
+
+    @property
+    def paced(self) -> bool:
+        """Whether people would type like this."""
+        return self.rate is not None
 
     def __str__(self) -> str:
         pace = "as fast as it goes" if self.rate is None else f"{self.rate:g} edits/s each"
@@ -108,6 +115,20 @@ class Crowd:
     def expected(self) -> int:
         """Edits that clients must have received when all is done."""
         return self.sent * self._receivers
+
+    def measure(self, server: Started, seconds: float) -> Measures:
+        """Work for so long; returns what that cost the server and this process, and how long deliveries took."""
+        meter = Meter(server)
+        self.work(seconds)
+        measures = meter.measures(self.deliveries, "delivery", "deliveries")
+        if not self.room.paced:
+            each, _ = measures["CPU per delivery"]
+            measures = {
+                "deliveries": measures.pop("deliveries"),
+                "deliveries per CPU second": (1e6 / each, ""),
+                **measures,
+            }
+        return {**measures, **quantiles(self.latencies, "latency ")}
 
     def work(self, seconds: float) -> None:
         """

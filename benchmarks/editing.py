@@ -127,7 +127,7 @@ class Side(Struct, frozen=True):
 
     def typing(self, document: str, writers: int, seconds: float) -> "Typing":
         """So many writers, who have something to type in the document for about so long."""
-        each = int(MANY_LETTERS_PER_SECOND * max(seconds, 1) / writers)
+        each = int(MANY_LETTERS_PER_SECOND * max(seconds, SHORTEST_SECONDS) / writers)
         return Typing([[self.frame(document, yjs.update(update)) for update in own] for own in typed(writers, each)])
 
     @contextmanager
@@ -167,6 +167,8 @@ LETTERS_PER_CLIENT: Final = 8_000
 A Yjs client id is used for so many letters only. Each counts two in its clock, so that clocks stay below 2^14 and
 are written in two bytes, of which only the first is larger than 127, as both of ``ANY_LETTER`` are.
 """
+
+SHORTEST_SECONDS: Final = 0.2
 
 MANY_LETTERS_PER_SECOND: Final = 24_000
 """Of all writers together, more than any server takes; a round in which they are used up ends earlier."""
@@ -313,7 +315,7 @@ def check(side: Side) -> None:
         Unexpected: If it does not.
     """
     room, document = Room(5, 2, rate=100), "checked"
-    typing = side.typing(document, room.writers, 1)
+    typing = side.typing(document, room.writers, 0.25)
     with (
         side.visit(document) as real,
         closing(Crowd(side.join([document] * room.clients), room, typing, echoed=True)) as crowd,

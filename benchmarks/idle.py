@@ -98,7 +98,8 @@ BENCHMARK: Final = Benchmark(
     title="Idle sockets",
     about="Resident memory of a server with as many open, authenticated and silent sockets as the system allows.",
     run=run,
-    versions={**installed("picows", "uvloop"), "ws": version_of("ws")},
+    versions=installed("picows", "uvloop"),
+    peers={"ws": version_of("ws")},
 )
 
 if __name__ == "__main__":

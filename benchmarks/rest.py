@@ -250,8 +250,8 @@ BENCHMARK: Final = Benchmark(
     title="REST against Express, FastAPI and Litestar with sessions",
     about="Requests per second of a server on one core, memory and durable.",
     run=run,
-    versions={
-        **installed("uvicorn", "httptools", "starlette"),
+    versions=installed("uvicorn", "httptools", "starlette", "uvloop"),
+    peers={
         **{package: node.version_of(package) for package in ("express", "express-session")},
         **{package: python.version_of(package) for package in ("fastapi", "litestar", "starsessions")},
     },
