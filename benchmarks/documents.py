@@ -54,7 +54,7 @@ SAME_PROTOCOL: Final[Mapping[str, str]] = {HOCUSPOCUS: ROOMKEY_HOCUSPOCUS, Y_WEB
 _numbers = count(1)
 
 
-def _contender(side: Side, room: Room) -> Contender:
+def contender(side: Side, room: Room) -> Contender:
     """The room on this server; its document and its clients are new in each round."""
 
     def contend(seconds: float) -> Measures:
@@ -79,7 +79,7 @@ def run(plan: Plan) -> Finding:
         for side in sides.values():
             check(side)
         for room in rooms:
-            measured = interleaved(plan, {name: _contender(side, room) for name, side in sides.items()})
+            measured = interleaved(plan, {name: contender(side, room) for name, side in sides.items()})
             rows += [Row(str(room), name, figures, paced=room.paced) for name, figures in measured.items()]
             rows += [Row(str(room), name, skipped=side.reason) for name, side in missing.items()]
     return Finding(rows, _goals(rows), NOTES)

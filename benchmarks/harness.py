@@ -33,6 +33,11 @@ _TO: Final = "–"  # noqa: RUF001  # as is this one
 UNITS: Final[Mapping[str, int]] = {"/s": 0, "µs": 2, "ms": 2, "s": 3, "B": 0, "KB": 1, "MB": 1, "%": 0, "": 0, TIMES: 2}
 """What is measured in, and how many digits after the point are worth reading."""
 
+SMALL_PERCENT: Final = 10
+
+FLAT: Final = 2.0
+"""So many times as dear an operation may be where there is a hundred or a thousand times as much of everything."""
+
 Measures = Mapping[str, tuple[float, str]]
 """What one round found: a number and its unit by name."""
 
@@ -204,7 +209,9 @@ def in_unit(value: float, unit: str) -> str:
 
 
 def _digits(value: float, unit: str) -> str:
-    return f"{value:,.{UNITS[unit]}f}"
+    # A server that does little takes less than a percent of a core, and that is worth telling apart.
+    digits = 2 if unit == "%" and value < SMALL_PERCENT else UNITS[unit]
+    return f"{value:,.{digits}f}"
 
 
 # --- the command line -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from benchmarks.harness import Result, in_json, write
 
 NAMES: Final = (
     *("sessions", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
-    *("documents", "joining", "opening", "compaction"),
+    *("documents", "joining", "opening", "compaction", "growth"),
 )
 
 LIMIT_SECONDS: Final = 900
