@@ -80,6 +80,7 @@ def test_what_was_paced_and_what_was_saturated_are_tables_of_their_own() -> None
 
     paced, saturated = page.index("**Paced: what it costs"), page.index("**Saturated: how much fits")
     assert paced < page.index("| daily | Roomkey |") < saturated < page.index("| full | Roomkey |")
+    assert page.count("| Roomkey |") == 2
 
 
 def test_the_city_is_the_headline_wherever_it_was_measured() -> None:
