@@ -1,5 +1,5 @@
 """
-pycrdt-websocket on uvicorn as it comes: everybody is let in; documents are in memory.
+pycrdt-websocket on uvicorn, almost as it comes: everybody is let in; documents are in memory.
 
 With the name of a file they are stored there, too, by the store of pycrdt-store for SQLite.
 """
@@ -10,6 +10,7 @@ With the name of a file they are stored there, too, by the store of pycrdt-store
 
 import sys
 from contextlib import suppress
+from typing import Any
 
 import uvloop
 from pycrdt.store import SQLiteYStore, YDocNotFound
@@ -44,6 +45,19 @@ async def make_file() -> None:
         await store.db_initialized.wait()
 
 
+def lasting(application: ASGIServer) -> Any:
+    """The application, which is not told when somebody has left whom it writes to: it would end with all rooms."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        async def send_if_there(message: Any) -> None:
+            with suppress(OSError):
+                await send(message)
+
+        await application(scope, receive, send_if_there)
+
+    return serve
+
+
 async def main() -> None:
     """Serve until told to stop."""
     made = WebsocketServer
@@ -52,7 +66,7 @@ async def main() -> None:
         await make_file()
         made = StoringServer
     async with made() as documents:
-        await serve_here(ASGIServer(documents))
+        await serve_here(lasting(ASGIServer(documents)))
 
 
 if __name__ == "__main__":
