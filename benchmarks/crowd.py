@@ -117,18 +117,21 @@ class Crowd:
         return self.sent * self._receivers
 
     def measure(self, server: Started, seconds: float) -> Measures:
-        """Work for so long; returns what that cost the server and this process, and how long deliveries took."""
+        """
+        Work for so long; returns what that cost the server and this process, and how long deliveries took.
+
+        Of a paced room it says how much of the pace was kept: below 100 % somebody could not follow.
+        """
         meter = Meter(server)
         self.work(seconds)
         measures = meter.measures(self.deliveries, "delivery", "deliveries")
-        if not self.room.paced:
-            each, _ = measures["CPU per delivery"]
-            measures = {
-                "deliveries": measures.pop("deliveries"),
-                "deliveries per CPU second": (1e6 / each, ""),
-                **measures,
-            }
-        return {**measures, **quantiles(self.latencies, "latency ")}
+        (per_second, unit), (each, _) = measures.pop("deliveries"), measures["CPU per delivery"]
+        if self.room.rate is None:
+            told = {"deliveries per CPU second": (1e6 / each, "")}
+        else:
+            wanted = self.room.rate * self.room.writers * self._receivers
+            told = {"pace kept": (per_second / wanted * 100, "%")}
+        return {"deliveries": (per_second, unit), **told, **measures, **quantiles(self.latencies, "latency ")}
 
     def work(self, seconds: float) -> None:
         """

@@ -128,7 +128,8 @@ NOTES: Final = [
         "As fast as it goes: a writer's next letter leaves when another client has received the one before. The "
         "latency there says in other words how many deliveries a second there are. At a pace, 5 letters a second "
         "each, it says how long people wait for each other; what the load needs to read for everyone is in it. The "
-        "load CPU per delivery is what reading costs the clients: it depends on how much a server sends at a time."
+        "load CPU per delivery is what reading costs the clients: it depends on how much a server sends at a time. "
+        "Where the pace was not kept, server or load had too much to do, and the figures are not those of people."
     ),
     "Every round has a document of its own; those of earlier rounds may still be in memory.",
     "Limits per session are on and set so high that they are not met.",
