@@ -10,7 +10,9 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from benchmarks import websocket
+from benchmarks.harness import Measures, quantiles
 from benchmarks.httpload import Unexpected
+from benchmarks.processes import Meter, Started
 
 STALLED_SECONDS: Final = 10.0
 
@@ -25,6 +27,11 @@ class Room(Struct, frozen=True):
     clients: int
     writers: int
     rate: float | None = None
+
+    @property
+    def paced(self) -> bool:
+        """Whether people would type like this."""
+        return self.rate is not None
 
     def __str__(self) -> str:
         pace = "as fast as it goes" if self.rate is None else f"{self.rate:g} edits/s each"
@@ -108,6 +115,23 @@ class Crowd:
     def expected(self) -> int:
         """Edits that clients must have received when all is done."""
         return self.sent * self._receivers
+
+    def measure(self, server: Started, seconds: float) -> Measures:
+        """
+        Work for so long; returns what that cost the server and this process, and how long deliveries took.
+
+        Of a paced room it says how much of the pace was kept: below 100 % somebody could not follow.
+        """
+        meter = Meter(server)
+        self.work(seconds)
+        measures = meter.measures(self.deliveries, "delivery", "deliveries")
+        (per_second, unit), (each, _) = measures.pop("deliveries"), measures["CPU per delivery"]
+        if self.room.rate is None:
+            told = {"deliveries per CPU second": (1e6 / each, "")}
+        else:
+            wanted = self.room.rate * self.room.writers * self._receivers
+            told = {"pace kept": (per_second / wanted * 100, "%")}
+        return {"deliveries": (per_second, unit), **told, **measures, **quantiles(self.latencies, "latency ")}
 
     def work(self, seconds: float) -> None:
         """

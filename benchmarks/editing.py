@@ -1,11 +1,13 @@
 """Servers of Yjs documents and their clients: how each is spoken to, what is typed, and what must come out of it."""
 
 import socket
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
@@ -14,6 +16,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_real
 
 from benchmarks import node, python, websocket
+from benchmarks.crowd import STALLED_SECONDS, Crowd, Room
 from benchmarks.httpload import Api, Unexpected
 from benchmarks.node import Missing
 from benchmarks.processes import HOST, Started, roomkey
@@ -27,14 +30,13 @@ ROOMKEY_HOCUSPOCUS: Final = "Roomkey, Hocuspocus protocol"
 HOCUSPOCUS: Final = "Hocuspocus"
 Y_WEBSOCKET: Final = "y-websocket"
 PYCRDT_WEBSOCKET: Final = "pycrdt-websocket"
+PYCRDT_WEBSOCKET_SQLITE: Final = "pycrdt-websocket, SQLite"
 
 VERSIONS: Final[Mapping[str, str]] = {
-    "@hocuspocus/server": node.version_of("@hocuspocus/server"),
-    "@y/websocket-server": node.version_of("@y/websocket-server"),
-    "pycrdt-websocket": python.version_of("pycrdt-websocket"),
-    "yjs": node.version_of("yjs"),
+    **{package: node.version_of(package) for package in ("@hocuspocus/server", "@y/websocket-server", "yjs")},
+    "yjs in @y/websocket-server": node.version_of("@y/websocket-server/node_modules/yjs"),
+    **{package: python.version_of(package) for package in ("pycrdt-store", "pycrdt-websocket")},
 }
-
 
 STEP_2: Final = b"\x00\x01"
 UPDATE: Final = b"\x00\x02"
@@ -120,7 +122,7 @@ class Side(Struct, frozen=True):
 
     def typing(self, document: str, writers: int, seconds: float) -> "Typing":
         """So many writers, who have something to type in the document for about so long."""
-        each = int(MANY_LETTERS_PER_SECOND * max(seconds, 1) / writers)
+        each = int(MANY_LETTERS_PER_SECOND * max(seconds, SHORTEST_SECONDS) / writers)
         return Typing([[self.frame(document, yjs.update(update)) for update in own] for own in typed(writers, each)])
 
     @contextmanager
@@ -160,6 +162,8 @@ LETTERS_PER_CLIENT: Final = 8_000
 A Yjs client id is used for so many letters only. Each counts two in its clock, so that clocks stay below 2^14 and
 are written in two bytes, of which only the first is larger than 127, as both of ``ANY_LETTER`` are.
 """
+
+SHORTEST_SECONDS: Final = 0.2
 
 MANY_LETTERS_PER_SECOND: Final = 24_000
 """Of all writers together, more than any server takes; a round in which they are used up ends earlier."""
@@ -236,56 +240,94 @@ class Typing:
 
 # --- the servers ----------------------------------------------------------------------------------------
 
+PEERS: Final = (HOCUSPOCUS, Y_WEBSOCKET, PYCRDT_WEBSOCKET)
+"""Those that keep nothing on the disk, and so do the least work."""
+
+
+class _Peer(Struct, frozen=True):
+    """How a server is started: ``stores`` says that it wants to be told of a file for its documents."""
+
+    start: Callable[..., AbstractContextManager[Started | Missing]]
+    script: str
+    path: str = ""
+    addressed: bool = False
+    stores: bool = False
+
+
+_PEERS: Final[Mapping[str, _Peer]] = {
+    HOCUSPOCUS: _Peer(node.peer, "hocuspocus.mjs", path="/", addressed=True),
+    Y_WEBSOCKET: _Peer(node.peer, "y-websocket.mjs"),
+    PYCRDT_WEBSOCKET: _Peer(python.peer, "pycrdt_websocket.py"),
+    PYCRDT_WEBSOCKET_SQLITE: _Peer(python.peer, "pycrdt_websocket.py", stores=True),
+}
+
 
 @contextmanager
-def servers(clients: int, settings: Mapping[str, str] | None = None) -> Generator[dict[str, Side | Missing]]:
+def peer(name: str, folder: str | None = None) -> Generator[Side | Missing]:
     """
-    All servers, running, by name. Roomkey has sessions for so many clients and keeps what is written on the disk.
+    One of the other servers, running: of ``PEERS``, or ``PYCRDT_WEBSOCKET_SQLITE``.
 
-    It speaks both protocols, and is measured with each.
+    The last one keeps its file in ``folder``, or in one that is gone when the block is left.
+    """
+    wanted = _PEERS[name]
+    with tempfile.TemporaryDirectory(prefix="roomkey-benchmark-") as temporary:
+        arguments = [str(Path(folder or temporary) / "documents.sqlite")] if wanted.stores else []
+        with wanted.start(wanted.script, *arguments) as server:
+            yield server if isinstance(server, Missing) else Side(server, wanted.path, addressed=wanted.addressed)
+
+
+@contextmanager
+def ours(clients: int, settings: Mapping[str, str] | None = None) -> Generator[Side]:
+    """Roomkey, with sessions for so many clients; what is written is on the disk (LMDB) before it is acknowledged."""
+    with roomkey(storage="file", settings=settings) as server, closing(Api(server)) as api:
+        yield Side(server, "/yjs", tokens=[token for _, token in api.sessions(clients)])
+
+
+@contextmanager
+def servers(
+    clients: int, settings: Mapping[str, str] | None = None, *, peers: Sequence[str] = PEERS
+) -> Generator[dict[str, Side | Missing]]:
+    """
+    Roomkey for so many clients and the ``peers``, running, by name.
+
+    Roomkey speaks both protocols, and is measured with each.
     """
     with ExitStack() as stack:
-        ours = stack.enter_context(roomkey_sides(clients, settings))
-        yield {**ours, **{name: stack.enter_context(start()) for name, start in PEERS.items()}}
-
-
-@contextmanager
-def roomkey_sides(clients: int, settings: Mapping[str, str] | None = None) -> Generator[dict[str, Side]]:
-    """Roomkey by both protocols, with so many sessions, and everything that is written kept on the disk."""
-    with roomkey(storage="file", settings=settings) as ours:
-        with closing(Api(ours)) as api:
-            tokens = [token for _, token in api.sessions(clients)]
+        side = stack.enter_context(ours(clients, settings))
+        as_hocuspocus = Side(side.server, "/hocuspocus", addressed=True, tokens=side.tokens)
         yield {
-            ROOMKEY: Side(ours, "/yjs", tokens=tokens),
-            ROOMKEY_HOCUSPOCUS: Side(ours, "/hocuspocus", addressed=True, tokens=tokens),
+            ROOMKEY: side,
+            ROOMKEY_HOCUSPOCUS: as_hocuspocus,
+            **{name: stack.enter_context(peer(name)) for name in peers},
         }
 
 
-@contextmanager
-def _hocuspocus() -> Generator[Side | Missing]:
-    with node.peer("hocuspocus.mjs") as server:
-        yield _side(server, "/", addressed=True)
+def check(side: Side) -> None:
+    """
+    Show that a real client in the room reads the same text as one that comes later, and as was typed.
+
+    Raises:
+        Unexpected: If it does not.
+    """
+    room, document = Room(5, 2, rate=100), "checked"
+    typing = side.typing(document, room.writers, 0.25)
+    with (
+        side.visit(document) as real,
+        closing(Crowd(side.join([document] * room.clients), room, typing, echoed=True)) as crowd,
+    ):
+        while side.state_in(_receive(real), document) is None:
+            pass
+        crowd.work(0.25)
+
+        updates: list[bytes] = []
+        while len(text_of(updates)) < sum(typing.written):
+            update = side.update_in(_receive(real), document)
+            updates += [] if update is None else [update]
+        typing.check(text_of(updates))
+        if side.text(document) != text_of(updates):
+            raise Unexpected("who comes later reads something else")
 
 
-@contextmanager
-def _y_websocket() -> Generator[Side | Missing]:
-    with node.peer("y-websocket.mjs") as server:
-        yield _side(server)
-
-
-@contextmanager
-def _pycrdt_websocket() -> Generator[Side | Missing]:
-    with python.peer("pycrdt_websocket.py") as server:
-        yield _side(server)
-
-
-PEERS: Final[Mapping[str, Callable[[], AbstractContextManager[Side | Missing]]]] = {
-    HOCUSPOCUS: _hocuspocus,
-    Y_WEBSOCKET: _y_websocket,
-    PYCRDT_WEBSOCKET: _pycrdt_websocket,
-}
-"""How each of the others is started."""
-
-
-def _side(server: Started | Missing, path: str = "", *, addressed: bool = False) -> Side | Missing:
-    return server if isinstance(server, Missing) else Side(server, path, addressed=addressed)
+def _receive(real: ClientConnection) -> bytes:
+    message = real.recv(STALLED_SECONDS)
+    return message if isinstance(message, bytes) else message.encode()

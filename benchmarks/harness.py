@@ -33,6 +33,11 @@ _TO: Final = "–"  # noqa: RUF001  # as is this one
 UNITS: Final[Mapping[str, int]] = {"/s": 0, "µs": 2, "ms": 2, "s": 3, "B": 0, "KB": 1, "MB": 1, "%": 0, "": 0, TIMES: 2}
 """What is measured in, and how many digits after the point are worth reading."""
 
+SMALL_PERCENT: Final = 10
+
+FLAT: Final = 2.0
+"""So many times as dear an operation may be where there is a hundred or a thousand times as much of everything."""
+
 Measures = Mapping[str, tuple[float, str]]
 """What one round found: a number and its unit by name."""
 
@@ -71,12 +76,18 @@ class Figure(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """What one side reached in one case, or why it was not measured."""
+    """
+    What one side reached in one case, or why it was not measured.
+
+    ``paced``: the load came as people bring it, and the figures say what that costs; if false, it came as fast as the
+    server took it, and they say how much fits; ``None`` where there was no such load.
+    """
 
     case: str
     side: str
     figures: dict[str, Figure] = {}
     skipped: str | None = None
+    paced: bool | None = None
 
 
 class Goal(Struct, frozen=True):
@@ -134,6 +145,7 @@ class Result(Struct, frozen=True, kw_only=True):
     command: str
     machine: Machine
     versions: dict[str, str]
+    peers: dict[str, str] = {}
     at: datetime
     took_seconds: float
     plan: Plan
@@ -148,6 +160,9 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     about: str
     run: Callable[[Plan], Finding]
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of the packages that Roomkey stands on here."""
+    peers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The versions of what it is compared with."""
     core: int = LOAD_CORE
     """Where the benchmark's own process belongs: beside the server, or in its place."""
 
@@ -196,7 +211,9 @@ def in_unit(value: float, unit: str) -> str:
 
 
 def _digits(value: float, unit: str) -> str:
-    return f"{value:,.{UNITS[unit]}f}"
+    # A server that does little takes less than a percent of a core, and that is worth telling apart.
+    digits = 2 if unit == "%" and value < SMALL_PERCENT else UNITS[unit]
+    return f"{value:,.{digits}f}"
 
 
 # --- the command line -----------------------------------------------------------------------------------
@@ -222,6 +239,7 @@ def main(benchmark: Benchmark) -> NoReturn:
         command=_command(benchmark, arguments),
         machine=machine(),
         versions=dict(benchmark.versions),
+        peers=dict(benchmark.peers),
         at=datetime.now(UTC).replace(microsecond=0),
         took_seconds=round(time.perf_counter() - begun, 1),
         plan=plan,
@@ -229,10 +247,9 @@ def main(benchmark: Benchmark) -> NoReturn:
     )
     if arguments.json != "-":
         show(result)  # first, for it needs no file
-    if arguments.json is not None:
-        _write(result, arguments.json)
+    kept = arguments.json is None or _keep(result, arguments.json)
     missed = any(goal.reached is False for goal in finding.goals)
-    sys.exit(1 if missed else 0)
+    sys.exit(0 if kept and not missed else 1)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
@@ -258,44 +275,87 @@ def _command(benchmark: Benchmark, arguments: argparse.Namespace) -> str:
     return " ".join([f"python -m benchmarks.{benchmark.name}", *options])
 
 
-def _write(result: Result, file: str) -> None:
-    encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
+def _keep(result: Result, file: str) -> bool:
+    encoded = in_json(result)
     if file == "-":
-        print(encoded.decode())
-    else:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_bytes(encoded + b"\n")
+        print(encoded)
+        return True
+    return write_or_print(Path(file), encoded)
+
+
+def in_json(results: Result | Sequence[Result]) -> str:
+    """As results are kept."""
+    return msgspec.json.format(msgspec.json.encode(results), indent=1).decode()
+
+
+def write(file: Path, content: str) -> bool:
+    """Write a file, and the folder that it lies in if there is none; or say why that is impossible."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{content}\n", encoding="utf-8")
+    except OSError as error:
+        print(f"{file} cannot be written: {error.strerror}", flush=True)
+        return False
+    return True
+
+
+def write_or_print(file: Path, content: str) -> bool:
+    """Write a file, or print what was meant for it: what took minutes to measure is not lost to a disk."""
+    written = write(file, content)
+    if not written:
+        print(content, flush=True)
+    return written
 
 
 def show(result: Result) -> None:
     """Print the tables of a result."""
     console = Console(width=None if sys.stdout.isatty() else 280)  # in a file nothing needs to be broken
     console.print(f"[bold]{result.title}[/bold]\n{result.about}\n{result.machine}", highlight=False)
-    for columns, rows in tables(result.finding):
-        table = Table(*(Column(name, overflow="fold") for name in columns))
-        for row in rows:
-            table.add_row(*row)
+    for lines in tables(result.finding):
+        table = Table(*(Column(name, overflow="fold") for name in lines.columns), title=lines.heading or None)
+        for cells in lines.cells:
+            table.add_row(*cells)
         console.print(table)
     for note in result.finding.notes:
         console.print(f"- {note}", highlight=False, markup=False)
 
 
-def tables(finding: Finding) -> list[tuple[Sequence[str], list[Sequence[str]]]]:
-    """The finding as tables of text: one for each set of quantities, and one of the goals."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in finding.rows:
-        if row.figures:
-            groups.setdefault(tuple(row.figures), []).append(row)
-    made: list[tuple[Sequence[str], list[Sequence[str]]]] = []
-    for names, rows in groups.items():
-        lines = [(row.case, row.side, *(str(figure) for figure in row.figures.values())) for row in rows]
-        made.append((("case", "side", *names), list(lines)))
+HEADINGS: Final[Mapping[bool | None, str]] = {
+    True: "Paced: what it costs every day",
+    False: "Saturated: how much fits",
+    None: "",
+}
+"""What a table is about, by how its rows were ``paced``; in this order."""
+
+
+class Lines(Struct, frozen=True):
+    """A table of text, with what stands above it."""
+
+    heading: str
+    columns: Sequence[str]
+    cells: Sequence[Sequence[str]]
+
+
+def tables(finding: Finding) -> list[Lines]:
+    """The finding as tables of text: one for each pace and set of quantities, and one of the goals."""
+    made: list[Lines] = []
+    for paced, heading in HEADINGS.items():
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in finding.rows:
+            if row.figures and row.paced is paced:
+                groups.setdefault(tuple(row.figures), []).append(row)
+        for names, rows in groups.items():
+            cells = [(row.case, row.side, *(str(figure) for figure in row.figures.values())) for row in rows]
+            made.append(Lines(heading, ("case", "side", *names), cells))
     skipped = [(row.case, row.side, f"skipped: {row.skipped}") for row in finding.rows if row.skipped]
     if skipped:
-        made.append((("case", "side", ""), list(skipped)))
+        made.append(Lines("", ("case", "side", ""), skipped))
     if finding.goals:
-        made.append((("goal", "wanted", "measured", ""), [goal.cells() for goal in finding.goals]))
+        made.append(Lines("", GOAL_COLUMNS, [goal.cells() for goal in finding.goals]))
     return made
+
+
+GOAL_COLUMNS: Final = ("goal", "wanted", "measured", "")
 
 
 def machine() -> Machine:

@@ -4,7 +4,7 @@ import re
 import selectors
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from types import TracebackType
 from typing import Any, Final, Self
@@ -127,7 +127,7 @@ class _Exchange:
         return True
 
 
-def request(method: str, path: str, *, headers: dict[str, str] | None = None, body: bytes = b"") -> bytes:
+def request(method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
     """A request as bytes."""
     lines = [f"{method} {path} HTTP/1.1", f"host: {HOST}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]

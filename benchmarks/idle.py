@@ -1,4 +1,4 @@
-"""What an open socket costs a server while nothing is said on it."""
+"""What a server costs that nobody uses, and an open socket on which nothing is said."""
 
 import resource
 import time
@@ -12,7 +12,7 @@ from benchmarks.httpload import Api, Unexpected
 from benchmarks.node import Missing, peer, version_of
 from benchmarks.processes import Started, roomkey
 
-SOCKETS: Final = 20_000
+SOCKETS: Final = 10_000
 RESERVED_FILES: Final = 100
 """Open files of a server that are no sockets, or that it keeps back."""
 
@@ -21,9 +21,19 @@ HOLDERS: Final = 2
 QUIET_SECONDS: Final = 30.0
 """Longer than the 25 s between two pings, so that every socket has been pinged and answered."""
 
-WANTED_KB: Final = 14
+WANTED_KB: Final = 12
+WANTED_PERCENT: Final = 0.3
+"""Of a core, of a server that nobody uses."""
+
+SETTLE_SECONDS: Final = 2.0
+"""What a server does when it has just started is not counted."""
+
+NOBODY: Final = "nobody connected"
+QUIET: Final = "open and quiet"
 
 ROOMKEY: Final = "Roomkey"
+MEMORY: Final = "Roomkey, memory"
+LMDB: Final = "Roomkey, LMDB"
 WS: Final = "Node.js ws, plain relay"
 
 
@@ -63,21 +73,43 @@ def _idle(server: Started, path: str, tokens: Sequence[str | None], *, quiet: fl
     }
 
 
+def _unused(settle: float, quiet: float) -> list[Row]:
+    """All servers at the same time, for none of them has anything to do."""
+    with roomkey() as memory, roomkey(storage="file") as disk, peer("relay.mjs") as relay:
+        sides = {MEMORY: memory, LMDB: disk, WS: relay}
+        started = {name: side for name, side in sides.items() if isinstance(side, Started)}
+        time.sleep(settle)
+        before = {name: server.usage() for name, server in started.items()}
+        time.sleep(quiet)
+        after = {name: server.usage() for name, server in started.items()}
+    rows = [
+        Row(
+            NOBODY,
+            name,
+            {
+                "server CPU": Figure([after[name].since(before[name]) / quiet * 100], "%"),
+                "resident memory": Figure([after[name].resident / 1e6], "MB"),
+            },
+        )
+        for name in started
+    ]
+    return rows + [Row(NOBODY, name, skipped=side.reason) for name, side in sides.items() if isinstance(side, Missing)]
+
+
 def run(plan: Plan) -> Finding:
     """One side after the other, once: memory does not depend on the moment."""
     sockets, quiet = plan.size(possible_sockets(), WARM_UP + 50), 0.2 if plan.quick else QUIET_SECONDS
-    case = "open and quiet"
+    rows = _unused(0.1 if plan.quick else SETTLE_SECONDS, quiet)
     with roomkey() as server, closing(Api(server)) as api:
         empty = server.usage()
         tokens = [token for _, token in api.sessions(sockets)]
         sessions = (server.usage().resident - empty.resident) / sockets
-        rows = [Row(case, ROOMKEY, _idle(server, "/ws", tokens, quiet=quiet))]
+        rows.append(Row(QUIET, ROOMKEY, _idle(server, "/ws", tokens, quiet=quiet)))
     with peer("relay.mjs") as server:
         if isinstance(server, Missing):
-            rows.append(Row(case, WS, skipped=server.reason))
+            rows.append(Row(QUIET, WS, skipped=server.reason))
         else:
-            rows.append(Row(case, WS, _idle(server, "/", [None] * sockets, quiet=quiet)))
-    each = value(rows, case, ROOMKEY, "memory each")
+            rows.append(Row(QUIET, WS, _idle(server, "/", [None] * sockets, quiet=quiet)))
     notes = [
         (
             f"{sockets:,} sockets to one process. Goal: {SOCKETS:,}; this system allows a process "
@@ -89,16 +121,27 @@ def run(plan: Plan) -> Finding:
             f"through REST made the process grow by {sessions:,.0f} B each."
         ),
         f"Quiet means {quiet:g} s in which the clients send nothing but answers to pings.",
+        f"With nobody connected a server is watched for {quiet:g} s, after {SETTLE_SECONDS:g} s to settle.",
     ]
-    return Finding(rows, [Goal("memory of an idle socket", each, WANTED_KB, "KB", at_least=False)], notes)
+    return Finding(rows, _goals(rows), notes)
+
+
+def _goals(rows: Sequence[Row]) -> list[Goal]:
+    each = value(rows, QUIET, ROOMKEY, "memory each")
+    goals = [Goal("memory of an idle socket", each, WANTED_KB, "KB", at_least=False)]
+    for side in (MEMORY, LMDB):
+        cpu = value(rows, NOBODY, side, "server CPU")
+        goals.append(Goal(f"CPU of an idle server, {side}", cpu, WANTED_PERCENT, "%", at_least=False))
+    return goals
 
 
 BENCHMARK: Final = Benchmark(
     name="idle",
-    title="Idle sockets",
-    about="Resident memory of a server with as many open, authenticated and silent sockets as the system allows.",
+    title="Idle servers and idle sockets",
+    about="What a server takes that nobody uses, and one with many open, authenticated and silent sockets.",
     run=run,
-    versions={**installed("picows", "uvloop"), "ws": version_of("ws")},
+    versions=installed("picows", "uvloop"),
+    peers={"ws": version_of("ws")},
 )
 
 if __name__ == "__main__":

@@ -13,7 +13,21 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
-from benchmarks.harness import Benchmark, Figure, Finding, Goal, Plan, Row, installed, main, value
+from benchmarks.harness import (
+    FLAT,
+    TIMES,
+    Benchmark,
+    Figure,
+    Finding,
+    Goal,
+    Plan,
+    Row,
+    find,
+    installed,
+    main,
+    ratio,
+    value,
+)
 from benchmarks.processes import SERVER_CORE, usage_of
 from roomkey import SessionManager
 from roomkey.backends.memory import MemorySessionStorage
@@ -121,7 +135,17 @@ def run(plan: Plan) -> Finding:
             WANTED_BYTES,
             "B",
             at_least=False,
-        )
+        ),
+        *(
+            Goal(
+                f"{most}: {command}, against {rows[0].case}",
+                ratio(find(rows, most, "Roomkey"), rows[0], command),
+                FLAT,
+                TIMES,
+                at_least=False,
+            )
+            for command in ("create", "get")
+        ),
     ]
     return Finding(rows, goals, NOTES)
 
@@ -133,6 +157,7 @@ NOTES: Final = [
         "dearer while they are few."
     ),
     f"{SESSIONS_PER_USER} sessions per user; every second one is active, the others are pending.",
+    f"Flat means at most {FLAT:g} times as dear, for caches get colder.",
     f"Speeds are medians of {BATCHES} batches of {BATCH}; the sessions that are read are chosen at random.",
 ]
 

@@ -26,14 +26,14 @@ class Missing(Struct, frozen=True):
 
 
 @contextmanager
-def peer(script: str) -> Generator[Started | Missing]:
+def peer(script: str, *arguments: str) -> Generator[Started | Missing]:
     """The server in ``script``, running; or the reason why it is not."""
     node = _node()
     missing = install()
     if node is None or missing is not None:
         yield missing or Missing("there is no Node.js")
         return
-    with running([node, str(FOLDER / script)], environment={"NODE_ENV": "production"}) as started:
+    with running([node, str(FOLDER / script), *arguments], environment={"NODE_ENV": "production"}) as started:
         yield started
 
 
@@ -64,7 +64,7 @@ def node_version() -> str | None:
 
 
 def version_of(package: str) -> str:
-    """Which version of a peer is locked."""
+    """Which version of a peer is locked; of one that another peer brings along, ``other/node_modules/package``."""
     lock = msgspec.json.decode((FOLDER / "package-lock.json").read_bytes())
     return lock["packages"][f"node_modules/{package}"]["version"]
 

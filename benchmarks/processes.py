@@ -99,7 +99,8 @@ def running(command: Sequence[str], *, environment: Mapping[str, str] | None = N
     A server that prints a line ending in ``:PORT`` or `` PORT`` when it listens; ended when the block is left.
 
     Raises:
-        RuntimeError: If it does not start, with what it wrote to standard error.
+        RuntimeError: If it does not start, or is found to have ended when something fails, with what it wrote to
+            standard error.
     """
     with tempfile.TemporaryFile() as errors:
         with _starting_on(SERVER_CORE):
@@ -111,7 +112,11 @@ def running(command: Sequence[str], *, environment: Mapping[str, str] | None = N
                 env={**_environment(), **(environment or {})},
             )
         try:
-            yield Started(process, _port(process, errors))
+            yield Started(process, _port(process))
+        except Exception as error:
+            if process.poll() is None:
+                raise
+            raise RuntimeError(f"{' '.join(command)[:200]} has ended: {_said(errors)}") from error
         finally:
             _end(process)
 
@@ -121,7 +126,7 @@ def _environment() -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if not name.startswith(("ROOMKEY_", "SESSION_"))}
 
 
-def _port(process: subprocess.Popen[bytes], errors: IO[bytes]) -> int:
+def _port(process: subprocess.Popen[bytes]) -> int:
     assert process.stdout is not None
     # The clock that reading a pipe does not have: a silent server is killed, and the line is empty then.
     patience = threading.Timer(START_SECONDS, process.kill)
@@ -133,10 +138,14 @@ def _port(process: subprocess.Popen[bytes], errors: IO[bytes]) -> int:
     port = line.replace(":", " ").rpartition(" ")[2]
     if not port.isdecimal():
         process.wait(STOP_SECONDS)
-        errors.seek(0)
-        said = errors.read().decode(errors="replace").strip()
-        raise RuntimeError(f"the server did not start: {line} {said[-2000:]}")
+        raise RuntimeError(f"it did not start: {line}")
     return int(port)
+
+
+def _said(errors: IO[bytes]) -> str:
+    """The end of what it wrote to standard error."""
+    errors.seek(0)
+    return errors.read().decode(errors="replace").strip()[-4000:]
 
 
 def end_children() -> None:
@@ -209,7 +218,7 @@ class Meter:
         self._begun = time.perf_counter()
 
     def measures(self, count: int, thing: str, things: str) -> dict[str, tuple[float, str]]:
-        """``count`` things were done since: how many per second, what each cost, and how busy both sides were."""
+        """``count`` things were done since: how many per second, what each cost both sides, and how busy they were."""
         seconds = time.perf_counter() - self._begun
         own = time.process_time() - self._own
         after = self._server.usage()
@@ -217,6 +226,7 @@ class Meter:
         return {
             things: (count / seconds, "/s"),
             f"CPU per {thing}": (cpu / max(count, 1) * 1e6, "µs"),
+            f"load CPU per {thing}": (own / max(count, 1) * 1e6, "µs"),
             "server CPU": (cpu / seconds * 100, "%"),
             "load CPU": (own / seconds * 100, "%"),
             "peak memory": (after.peak / 1e6, "MB"),

@@ -1,5 +1,6 @@
-"""The peer in Python: installed as locked, in an environment of its own, for it needs other versions than we do."""
+"""The peers in Python: installed as locked, in an environment of their own, for they need other versions than we do."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -7,24 +8,25 @@ import venv
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Final
 
 from benchmarks.node import FOLDER, INSTALL_SECONDS, Missing
 from benchmarks.processes import Started, running
 
-LOCK: Final = FOLDER / "pycrdt-websocket.txt"
+LOCK: Final = FOLDER / "requirements.txt"
 ENVIRONMENT: Final = FOLDER / ".venv"
+
+_PINNED: Final = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 
 
 @contextmanager
-def peer(script: str) -> Generator[Started | Missing]:
+def peer(script: str, *arguments: str) -> Generator[Started | Missing]:
     """The server in ``script``, running; or the reason why it is not."""
     missing = install()
     if missing is not None:
         yield missing
         return
-    with running([str(ENVIRONMENT / "bin" / "python"), str(FOLDER / script)]) as started:
+    with running([str(ENVIRONMENT / "bin" / "python"), str(FOLDER / script), *arguments]) as started:
         yield started
 
 
@@ -36,9 +38,10 @@ def install() -> Missing | None:
         return None
     if sys.platform == "win32":
         return Missing("it is not installed on Windows")
-    command = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(LOCK)]
+    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     try:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
+        command = [*pip, "--require-hashes", "--no-deps", "-r", str(LOCK)]
         subprocess.run(command, check=True, capture_output=True, timeout=INSTALL_SECONDS)
     except (subprocess.SubprocessError, OSError) as error:
         return Missing(f"pip install failed: {type(error).__name__}")
@@ -48,5 +51,4 @@ def install() -> Missing | None:
 
 def version_of(package: str) -> str:
     """Which version of a package is locked."""
-    locked = dict(line.split("==") for line in Path(LOCK).read_text().splitlines())
-    return locked[package]
+    return dict(_PINNED.findall(LOCK.read_text()))[package]

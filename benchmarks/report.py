@@ -2,6 +2,8 @@
 The results as a page with a picture: ``python -m benchmarks.report results.json docs``.
 
 Figures are set side by side as they were measured in one run; the page says on what machine, and promises nothing.
+Tables are of two kinds: paced ones say what a server costs every day, saturated ones how much fits. The first place
+is the city's, if it was measured: many small documents in which people type as people do.
 """
 
 import sys
@@ -12,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.harness import Figure, Goal, Result, Row, tables
+from benchmarks.harness import GOAL_COLUMNS, Figure, Goal, Result, Row, tables, write_or_print
 
 PAGE: Final = "benchmarks.md"
 PICTURE: Final = "benchmarks.svg"
@@ -28,6 +30,22 @@ PLOTTED: Final[Mapping[str, str]] = {
 }
 """The quantity of each benchmark with several sides that is drawn."""
 
+PLOTTED_PACED: Final[Mapping[str, str]] = {
+    "city": "server CPU",
+    "broadcast": "CPU per delivery",
+    "documents": "CPU per delivery",
+}
+"""The quantity that is drawn of rows that were paced."""
+
+HEADLINE: Final = "city"
+"""The benchmark that comes first, whose rows are one table."""
+
+HEADLINE_COLUMNS: Final = (
+    *("documents", "people", "edits", "server CPU", "memory", "peak memory"),
+    *("delivery p50", "delivery p99", "durable p50", "durable p99"),
+)
+"""Their order; other quantities follow them."""
+
 INTRODUCTION: Final = """\
 # Benchmarks
 
@@ -35,6 +53,9 @@ How fast Roomkey is next to others, and what it costs. The figures were measured
 machine, server and load on a core each where there are two sides; they are ratios to learn from, not promises: another
 machine gives others. Each is the median of its rounds, with the smallest and the largest behind it. The sides take
 turns, after a warm-up that does not count.
+
+Paced figures say what a server costs every day, when people type as people do; saturated ones how much fits, when
+everything comes as fast as it is taken.
 """
 
 
@@ -43,13 +64,16 @@ def read(file: Path) -> list[Result]:
     return msgspec.json.decode(file.read_bytes(), type=list[Result])
 
 
-def write(results: Sequence[Result], folder: Path) -> None:
-    """Write the page and its picture into ``folder``, which is made if it does not exist."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(results: Sequence[Result], folder: Path) -> bool:
+    """
+    Write the page and its picture into ``folder``, which is made if it does not exist.
+
+    Where that is impossible the page is printed; returns whether it was written.
+    """
     picture = draw(results)
-    (folder / PAGE).write_text(render(results, with_picture=picture is not None), encoding="utf-8")
-    if picture is not None:
-        (folder / PICTURE).write_text(picture, encoding="utf-8")
+    if not write_or_print(folder / PAGE, render(results, with_picture=picture is not None).rstrip("\n")):
+        return False
+    return picture is None or write_or_print(folder / PICTURE, picture.rstrip("\n"))
 
 
 # --- the page -------------------------------------------------------------------------------------------
@@ -60,40 +84,73 @@ def render(results: Sequence[Result], *, with_picture: bool) -> str:
     parts = [INTRODUCTION, *_circumstances(results)]
     if with_picture:
         parts.append(f"![The sides of each comparison as bars]({PICTURE})\n")
+    first = [result for result in results if result.benchmark == HEADLINE]
+    for result in first:
+        parts += list(_headline(result))
     goals = [goal for result in results for goal in result.finding.goals]
     if goals:
-        parts += ["## Goals\n", _table(("goal", "wanted", "measured", ""), [goal.cells() for goal in goals])]
+        parts += ["## Goals\n", _table(GOAL_COLUMNS, [goal.cells() for goal in goals])]
     for result in results:
-        parts += list(_section(result))
+        if result not in first:
+            parts += list(_section(result))
     return "\n".join(parts)
 
 
 def _circumstances(results: Sequence[Result]) -> Iterator[str]:
     machines = list(dict.fromkeys(str(result.machine) for result in results))
     days = sorted({f"{result.at:%Y-%m-%d}" for result in results})
-    versions = dict(sorted((package, at) for result in results for package, at in result.versions.items()))
+    versions = [version for result in results for version in result.versions.items()]
+    peers = [version for result in results for version in result.peers.items()]
     yield "\n".join(
         [
             *(f"- Machine: {machine}" for machine in machines),
             f"- Date: {', '.join(days)}",
-            f"- Versions: {', '.join(f'{package} {version}' for package, version in versions.items())}",
+            f"- Roomkey stands on: {_listed(versions)}",
+            f"- Compared with: {_listed(peers)}",
             "- Again: `python -m benchmarks.run_all --output results.json --report docs`",
             "",
         ]
     )
 
 
+def _listed(versions: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in sorted(set(versions)))
+
+
+def _headline(result: Result) -> Iterator[str]:
+    """All rows in one table, whatever was measured of each."""
+    yield from _beginning(result)
+    rows = [row for row in result.finding.rows if row.figures]
+    found = dict.fromkeys([*HEADLINE_COLUMNS, *(name for row in rows for name in row.figures)])
+    names = [name for name in found if any(name in row.figures for row in rows)]
+    cells = [(row.case, row.side, *(str(row.figures.get(name, "")) for name in names)) for row in rows]
+    skipped = [(row.case, row.side, f"skipped: {row.skipped}") for row in result.finding.rows if row.skipped]
+    yield _table(("case", "server", *names), [*cells, *skipped])
+    yield _notes(result)
+
+
 def _section(result: Result) -> Iterator[str]:
+    yield from _beginning(result)
+    finding = msgspec.structs.replace(result.finding, goals=list[Goal]())  # they stand at the top
+    for lines in tables(finding):
+        if lines.heading:
+            yield f"**{lines.heading}**\n"
+        yield _table(lines.columns, lines.cells)
+    yield _notes(result)
+
+
+def _beginning(result: Result) -> Iterator[str]:
     yield f"## {result.title}\n"
     yield f"{result.about} `{result.command}`\n"
-    finding = msgspec.structs.replace(result.finding, goals=list[Goal]())  # they stand at the top
-    for columns, rows in tables(finding):
-        yield _table(columns, rows)
-    yield "\n".join(f"- {note}" for note in finding.notes) + "\n"
+
+
+def _notes(result: Result) -> str:
+    return "\n".join(f"- {note}" for note in result.finding.notes) + "\n"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
+    whole = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
+    lines = [columns, ["---"] * len(columns), *whole]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
 
@@ -103,7 +160,7 @@ WIDTH: Final = 860
 LABELS: Final = 330
 BARS: Final = 380
 LINE: Final = 20
-COLOURS: Final = ("#2563eb", "#9ca3af", "#d97706", "#059669", "#7c3aed")
+COLOURS: Final = ("#2563eb", "#9ca3af", "#d97706", "#059669", "#7c3aed", "#db2777")
 TEXT: Final = "#6b7280"
 """Legible on white as on black, for pages are read on both."""
 
@@ -112,17 +169,13 @@ def draw(results: Sequence[Result]) -> str | None:
     """Bars for every case that has more than one side, each case to its own scale; ``None`` if there is none."""
     shapes: list[str] = []
     height = LINE
-    for result in results:
-        quantity = PLOTTED.get(result.benchmark)
-        cases = _cases(result.finding.rows, quantity) if quantity else {}
-        if not cases:
-            continue
+    for result, quantity, cases in _drawn(results):
         shapes.append(_text(0, height, f"{result.title}: {quantity}", weight="bold"))
         height += LINE
         for case, sides in cases.items():
             shapes.append(_text(0, height, case))
             height += LINE
-            longest = max(figure.median for figure in sides.values())
+            longest = max(figure.median for figure in sides.values()) or 1
             for (side, figure), colour in zip(sides.items(), COLOURS, strict=False):
                 shapes += _bar(height, side, figure, colour, figure.median / longest)
                 height += LINE
@@ -132,6 +185,16 @@ def draw(results: Sequence[Result]) -> str | None:
     font = 'font-family="system-ui, sans-serif" font-size="13"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" {font} fill="{TEXT}">'
     return "\n".join([head, *shapes, "</svg>", ""])
+
+
+def _drawn(results: Sequence[Result]) -> Iterator[tuple[Result, str, dict[str, dict[str, Figure]]]]:
+    """What has several sides, the headline first: the quantity, and its figures by case and side."""
+    for result in sorted(results, key=lambda result: result.benchmark != HEADLINE):
+        for plotted, is_paced in ((PLOTTED_PACED, True), (PLOTTED, False)):
+            quantity = plotted.get(result.benchmark)
+            rows = [row for row in result.finding.rows if bool(row.paced) is is_paced]
+            if quantity and (cases := _cases(rows, quantity)):
+                yield result, quantity, cases
 
 
 def _cases(rows: Sequence[Row], quantity: str) -> dict[str, dict[str, Figure]]:
@@ -159,4 +222,4 @@ def _text(x: int, y: int, text: str, *, weight: str = "normal", anchor: str = "s
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python -m benchmarks.report RESULTS FOLDER")
-    write(read(Path(sys.argv[1])), Path(sys.argv[2]))
+    sys.exit(0 if write(read(Path(sys.argv[1])), Path(sys.argv[2])) else 1)

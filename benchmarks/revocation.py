@@ -17,6 +17,8 @@ REVOCATIONS: Final = 150
 """In a round."""
 
 WANTED_MS: Final = 5.0
+WANTED_ELSEWHERE_MS: Final = 50.0
+"""Where the socket is on another node than the call. Nothing measures it yet, and the goals say so."""
 
 CLOSE_CODE: Final = 4401
 
@@ -85,7 +87,11 @@ def run(plan: Plan) -> Finding:
     if alive != bystanders:
         raise Unexpected(f"{bystanders - alive} of {bystanders} sockets of other sessions were closed, too")
     rows = [Row(CASE, ROOMKEY, figures(rounds[1:]))]  # the first round warms up
-    goal = Goal("revoked to closed, p99", value(rows, CASE, ROOMKEY, "closed p99"), WANTED_MS, "ms", at_least=False)
+    closed = value(rows, CASE, ROOMKEY, "closed p99")
+    goals = [
+        Goal("revoked to closed, same node, p99", closed, WANTED_MS, "ms", at_least=False),
+        Goal("revoked to closed, another node, p99", None, WANTED_ELSEWHERE_MS, "ms", at_least=False),
+    ]
     notes = [
         (
             f"{len(rounds) - 1} rounds of {count} revocations, one after the other, with {bystanders:,} other sockets "
@@ -96,7 +102,7 @@ def run(plan: Plan) -> Finding:
             "its 200. Victims and caller are one process, whose time to read is in it."
         ),
     ]
-    return Finding(rows, [goal], notes)
+    return Finding(rows, goals, notes)
 
 
 BENCHMARK: Final = Benchmark(

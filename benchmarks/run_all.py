@@ -15,18 +15,18 @@ from typing import Final
 import msgspec
 
 from benchmarks import report
-from benchmarks.harness import Result
+from benchmarks.harness import Result, in_json, write
 
 NAMES: Final = (
-    *("sessions", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
-    *("documents", "joining", "opening", "compaction"),
+    *("city", "sessions", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
+    *("documents", "joining", "opening", "compaction", "growth"),
 )
 
-LIMIT_SECONDS: Final = 900
+LIMIT_SECONDS: Final = 1800
 STOP_SECONDS: Final = 60
 
 RESORT: Final = Path("benchmark-results.json")
-"""Where results go if nobody says where, or they cannot be written there."""
+"""Where results go if nobody says where, or they cannot be written there; and if not here either, they are printed."""
 
 
 def measure(name: str, options: Sequence[str]) -> Result | None:
@@ -78,36 +78,16 @@ def run(given: Sequence[str] | None = None, *, measure: Measure = measure) -> in
             failed.append(name)
             continue
         results.append(result)
-        if not _keep(results, arguments.output):
+        if not write(arguments.output, in_json(results)):
             unwritten.append(arguments.output)
             arguments.output = RESORT
-            _keep(results, RESORT)
-    if arguments.report is not None and not _report(results, arguments.report):
+            if not write(RESORT, in_json(results)):
+                print(in_json([result]), flush=True)
+    if arguments.report is not None and not report.write(results, arguments.report):
         unwritten.append(arguments.report)
     missed = [goal.what for result in results for goal in result.finding.goals if goal.reached is False]
     print(f"\n{len(results)} measured, {len(failed)} failed {failed or ''}, {len(missed)} goals missed {missed or ''}")
     return 1 if failed or missed or unwritten else 0
-
-
-def _keep(results: Sequence[Result], file: Path) -> bool:
-    """Write the results, or say why that is impossible."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-    except OSError as error:
-        print(f"{file} cannot be written: {error.strerror}")
-        return False
-    return True
-
-
-def _report(results: Sequence[Result], folder: Path) -> bool:
-    """Write the page, or say why that is impossible; then ``python -m benchmarks.report`` can do it later."""
-    try:
-        report.write(results, folder)
-    except OSError as error:
-        print(f"the page cannot be written to {folder}: {error.strerror}")
-        return False
-    return True
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from benchmarks.harness import Result
+from benchmarks.processes import running
 from benchmarks.run_all import NAMES
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,24 @@ def test_a_folder_for_the_result_that_does_not_exist_is_made(tmp_path: Path) -> 
     subprocess.run(command, cwd=ROOT, capture_output=True, timeout=LIMIT_SECONDS, check=True)
 
     assert msgspec.json.decode(file.read_bytes(), type=Result).benchmark == "start"
+
+
+def test_why_a_server_has_ended_is_said() -> None:
+    def lose_it() -> None:
+        code = "import sys; print('listening on 1', flush=True); sys.exit('its disk ' + 'is full')"
+        with running([sys.executable, "-c", code]) as server:
+            server.process.wait(LIMIT_SECONDS)
+            raise ConnectionRefusedError
+
+    with pytest.raises(RuntimeError, match="its disk is full"):
+        lose_it()
+
+
+def test_why_a_server_does_not_start_is_said() -> None:
+    code = "import sys; sys.exit('its port ' + 'is taken')"
+
+    with pytest.raises(RuntimeError, match="its port is taken"), running([sys.executable, "-c", code]):
+        pytest.fail("it did not start")
 
 
 def test_a_benchmark_that_is_told_to_stop_ends_what_it_started() -> None:

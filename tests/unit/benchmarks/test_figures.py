@@ -1,17 +1,13 @@
-"""What the figures of benchmarks rest on: what is counted, and that nothing of it is lost."""
+"""What the figures of benchmarks rest on: what is sent, and what is counted."""
 
 import os
 import socket
-from datetime import UTC, datetime
-from pathlib import Path
 
-import msgspec
 import pytest
 
-from benchmarks import report, run_all
 from benchmarks.crowd import Crowd, Room
 from benchmarks.editing import Typing, text_of, typed
-from benchmarks.harness import Figure, Finding, Goal, Machine, Plan, Result, Row, quantiles, ratio
+from benchmarks.harness import Figure, Goal, quantiles
 from benchmarks.httpload import Unexpected
 from benchmarks.websocket import TEXT, MessageAssembler, frame, frames
 
@@ -139,113 +135,13 @@ def test_a_goal_is_reached_on_its_right_side(goal: Goal, reached: bool | None) -
     assert goal.reached is reached
 
 
-def a_result() -> Result:
-    fast, slow = Row("POST", "Roomkey", {"requests": _figure(30)}), Row("POST", "<peer>", {"requests": _figure(10)})
-    goals = [Goal("three times the peer", ratio(fast, slow, "requests"), 3, "/s")]
-    rows = [fast, slow, Row("GET", "<peer>", skipped="there is no Node.js")]
-    return Result(
-        benchmark="rest",
-        title="REST",
-        about="Requests per second.",
-        command="python -m benchmarks.rest",
-        machine=Machine("A processor", 2, "4 GiB", "Linux", "3.11", None),
-        versions={"ws": "8"},
-        at=datetime(2025, 1, 1, tzinfo=UTC),
-        took_seconds=1,
-        plan=Plan(),
-        finding=Finding(rows, goals, ["A note."]),
-    )
-
-
-def _figure(middle: float) -> Figure:
-    return Figure([middle - 1, middle, middle + 1], "/s")
-
-
-def test_the_page_shows_every_side_goals_and_what_was_skipped(tmp_path: Path) -> None:
-    report.write([a_result()], tmp_path)
-
-    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
-    assert "| POST | Roomkey | 30/s (29–31) |" in page  # noqa: RUF001  # an en dash
-    assert "| GET | <peer> | skipped: there is no Node.js |" in page
-    assert "| three times the peer | ≥ 3/s | 3/s | reached |" in page
-    assert "A processor, 2 cores, 4 GiB; Linux; Python 3.11, no Node.js" in page
-    picture = (tmp_path / "benchmarks.svg").read_text(encoding="utf-8")
-    assert picture.count("<rect") == 2
-    assert "&lt;peer&gt;" in picture
-
-
-# --- what was measured is kept ----------------------------------------------------------------------------
-
-
-def measured(name: str, options: object) -> Result:
-    """In place of a benchmark, which takes a minute."""
-    del options
-    return msgspec.structs.replace(a_result(), benchmark=name)
-
-
-def test_a_folder_for_the_page_that_does_not_exist_is_made(tmp_path: Path) -> None:
-    report.write([a_result()], tmp_path / "new" / "docs")
-
-    assert (tmp_path / "new" / "docs" / "benchmarks.md").is_file()
-
-
-def test_a_folder_for_the_results_that_does_not_exist_is_made(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "results.json"
-
-    code = run_all.run(["--only", "rest", "--output", str(file)], measure=measured)
-
-    assert code == 0
-    assert [result.benchmark for result in report.read(file)] == ["rest"]
-
-
-def test_each_result_is_kept_as_soon_as_it_is_there(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    kept: list[int] = []
-
-    def counting(name: str, options: object) -> Result:
-        kept.append(len(report.read(file)) if file.exists() else 0)
-        return measured(name, options)
-
-    run_all.run(["--only", "rest", "idle", "start", "--output", str(file)], measure=counting)
-
-    assert kept == [0, 1, 2]
-
-
-def test_a_benchmark_that_stops_everything_takes_no_earlier_result_with_it(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-
-    def interrupted(name: str, options: object) -> Result:
-        if name == "idle":
-            raise KeyboardInterrupt
-        return measured(name, options)
-
-    with pytest.raises(KeyboardInterrupt):
-        run_all.run(["--only", "rest", "idle", "--output", str(file)], measure=interrupted)
-
-    assert [result.benchmark for result in report.read(file)] == ["rest"]
-
-
-def test_results_are_kept_somewhere_if_neither_place_can_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    blocked = tmp_path / "a file"
-    blocked.write_text("not a folder")
-    options = ["--output", str(blocked / "results.json"), "--report", str(blocked)]
-
-    code = run_all.run(["--only", "rest", *options], measure=measured)
-
-    said = capsys.readouterr().out
-    assert code == 1
-    assert str(blocked / "results.json") in said
-    assert [result.benchmark for result in report.read(run_all.RESORT)] == ["rest"]
-
-
-def test_a_page_alone_that_cannot_be_written_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").write_text("not a folder")
-
-    code = run_all.run(["--only", "rest", "--report", "docs"], measure=measured)
-
-    assert code == 1
-    assert [result.benchmark for result in report.read(run_all.RESORT)] == ["rest"]
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        (Figure([0.234], "%"), "0.23 %"),
+        (Figure([12.34], "%"), "12 %"),
+        (Figure([1234.5, 1000, 2000], "/s"), "1,234/s (1,000–2,000)"),  # noqa: RUF001  # an en dash
+    ],
+)
+def test_a_figure_has_as_many_digits_as_are_worth_reading(figure: Figure, shown: str) -> None:
+    assert str(figure) == shown
