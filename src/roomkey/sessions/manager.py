@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from os import urandom
@@ -35,6 +36,7 @@ from roomkey.domain.session import (
     ViolationRecorded,
     check_user_id,
 )
+from roomkey.domain.token_uses import Place, TokenUse
 from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused, VersionMismatch
 from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
@@ -103,7 +105,7 @@ class SessionManager:
         self.clock = clock or SystemClock()
         self.default_grants = default_grants
         self._now = self.clock.now
-        self._rotation = Rotation(rotation_key or urandom(32), self.policy.rotation_grace)
+        self._rotation = Rotation(rotation_key or urandom(32), self.policy)
         self._listeners: list[EventListener] = []
         self._races = Races()
         self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from)
@@ -191,33 +193,37 @@ class SessionManager:
         The pending or active session that ``token`` opens; counts as activity.
 
         Args:
-            client: Who presents the token; only written to the log when it is refused.
+            client: Who presents the token. Once it has been rotated, this tells a second tab from a thief.
 
         Raises:
             InvalidToken: If no session of ours answers to it. Nothing is created or adopted.
-            TokenReused: If it was rotated out longer ago than the grace: a theft, the session is revoked.
+            TokenRotated: If it was replaced longer ago than the grace; the session goes on.
+            TokenReused: If two parties have tokens of the session: a theft, the session is revoked.
             Expired, Invalidated, Suspended: If the token is genuine and its session is not usable.
         """
         try:
-            return await self._authenticate(token)
-        except errors.SecurityViolation as refusal:
+            return await self._authenticate(token, client)
+        except errors.InvalidToken as refusal:
             _log.warning("token_refused", code=refusal.code, ip=client.ip if client else None)
             raise
+        except TokenReused:
+            await self._revoke_stolen(tokens.session_of(token))
+            raise
 
-    async def _authenticate(self, token: str) -> Session:
+    async def _authenticate(self, token: str, client: Client | None) -> Session:
         id = tokens.session_of(token)
         found = await self.storage.get_with_secret(id)
         if found is None:
             raise InvalidToken("no session answers to this token")
         session, secret = found
         now = self._now()
-        try:
-            _check_genuine(self._rotation.standing(token, secret, now))
-        except TokenReused:
-            await self._revoke_stolen(session)
-            raise
+        standing = self._rotation.standing(token, secret, now)
+        if standing is TokenStanding.UNKNOWN:
+            raise InvalidToken("no session answers to this token")
         session = await self._settle(session, now)
         check_usable(session, even_pending=True)
+        if secret.generation:
+            await self._check_use(session, secret, standing, client, now)
         await self._note_activity(session, now)
         return session
 
@@ -431,6 +437,7 @@ class SessionManager:
         id: SessionId,
         presented: str | None = None,
         *,
+        client: Client | None = None,
         actor: str = "system",
         if_version: int | None = None,
     ) -> IssuedSession:
@@ -442,22 +449,22 @@ class SessionManager:
 
         Raises:
             InvalidToken: If ``presented`` does not belong to this session.
-            TokenReused: If it was rotated out longer ago than the grace: a theft, the session is revoked.
+            TokenRotated, TokenReused: As ``authenticate``.
             NotFound, InvalidState, Conflict: As ``suspend_session``.
         """
         if presented is not None and tokens.session_of(presented) != id:
             raise InvalidToken("the token belongs to another session")
         try:
-            return await self._rotate(id, presented, actor, if_version)
+            return await self._rotate(id, presented, client, actor, if_version)
         except TokenReused:
             # Here, because a command that waits for its turn cannot wait for another of the same session.
-            session = await self.get_session(id)
-            if session is not None:
-                await self._revoke_stolen(session)
+            await self._revoke_stolen(id)
             raise
 
     @_starts_over
-    async def _rotate(self, id: SessionId, presented: str | None, actor: str, if_version: int | None) -> IssuedSession:
+    async def _rotate(
+        self, id: SessionId, presented: str | None, client: Client | None, actor: str, if_version: int | None
+    ) -> IssuedSession:
         found = await self.storage.get_with_secret(id)
         if found is None:
             raise NotFound("there is no such session")
@@ -465,32 +472,62 @@ class SessionManager:
         _check_version(session, if_version)
         now = self._now()
         session = await self._settle(session, now)
+        event = _fact(TokenRotated, session, now, actor, None)
+        rotator = None
         if presented is None:
-            token = tokens.mint(id)
+            after, token = apply(session, event), tokens.mint(id)
         else:
             standing = self._rotation.standing(presented, secret, now)
-            _check_genuine(standing)
+            if standing is TokenStanding.UNKNOWN:
+                raise InvalidToken("the token does not belong to this session")
             if standing is TokenStanding.GRACE:
-                return self._repeat_rotation(session, secret, presented)
+                return await self._repeat_rotation(session, secret, presented, client)
+            after = apply(session, event)
+            await self._check_use(session, secret, standing, client, now)
             token = self._rotation.successor(presented, secret)
-        event = _fact(TokenRotated, session, now, actor, None)
-        after = apply(session, event)
-        await self.storage.update(after, event, secret=succeed(secret, token, now))
+            rotator = TokenUse(Place.of(client), is_current=True, first_at=now, last_at=now)
+        await self.storage.update(after, event, secret=succeed(secret, token, now, rotator))
         self._announce((event,))
         return IssuedSession(after, token)
 
-    def _repeat_rotation(self, session: Session, secret: Secret, presented: str) -> IssuedSession:
+    async def _repeat_rotation(
+        self, session: Session, secret: Secret, presented: str, client: Client | None
+    ) -> IssuedSession:
         """Hand a racer within the grace the successor that the winner got."""
         token = self._rotation.successor_again(presented, secret)
         if token is None:
             raise InvalidToken("the token was replaced by an operator")
         if not session.state.is_live:
             raise InvalidState(f"a session that is {session.state} cannot become {TokenRotated.tag()}")
+        # From here on the current token is at this place, too.
+        await self._check_use(session, secret, TokenStanding.CURRENT, client, self._now())
         return IssuedSession(session, token)
 
-    async def _revoke_stolen(self, session: Session) -> None:
-        if session.state.is_live:
-            await self._change(session.id, _transition(Invalidated, "system", "token_reused"))
+    async def _check_use(
+        self, session: Session, secret: Secret, standing: TokenStanding, client: Client | None, now: datetime
+    ) -> None:
+        """Raise if the token has been replaced, or if it shows that two parties have tokens of the session."""
+        verdict = self._rotation.judge(session, secret, standing, client, now)
+        if verdict.to_note is not None:
+            await self.storage.note_use(
+                session.id, verdict.to_note, generation=secret.generation, window=self.policy.reuse_window
+            )
+        if not verdict.is_theft and standing is not TokenStanding.REPLACED:
+            return
+        _log.warning(
+            "token_reuse",
+            session=session.id,
+            ip=client.ip if client else None,
+            user_agent=client.user_agent if client else None,
+            outcome="session_ended" if verdict.is_theft else "refused",
+        )
+        if verdict.is_theft:
+            raise TokenReused("tokens of the session were used by two parties, and it has been ended")
+        raise errors.TokenRotated("the token was replaced by a newer one")
+
+    async def _revoke_stolen(self, id: SessionId) -> None:
+        with suppress(NotFound, InvalidState):  # it has ended by other means
+            await self._change(id, _transition(Invalidated, "system", "token_reused"))
 
     # --- ask ------------------------------------------------------------------------------------------
 
@@ -536,13 +573,6 @@ def _transition(kind: type[SessionEvent], actor: str, cause: str | None) -> Deci
         return None if holds(session, kind) else _fact(kind, session, now, actor, cause)
 
     return decide
-
-
-def _check_genuine(standing: TokenStanding) -> None:
-    if standing is TokenStanding.UNKNOWN:
-        raise InvalidToken("no session answers to this token")
-    if standing is TokenStanding.REUSED:
-        raise TokenReused("the token was replaced by a newer one")
 
 
 def _check_version(session: Session, expected: int | None) -> None:
