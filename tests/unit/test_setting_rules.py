@@ -130,6 +130,7 @@ def test_an_origin_is_what_browsers_send(origin: str) -> None:
 
     assert problem.startswith("security.allowed_origins: '")
     assert problem.endswith("(--set)")
+    assert ("cookies" in problem) is (origin == "*")
 
 
 @pytest.mark.parametrize(

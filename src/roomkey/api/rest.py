@@ -90,9 +90,10 @@ async def create_session(request: Request) -> Reply:
         grants=wanted.grants,
         lifetime=wanted.lifetime,
         metadata=wanted.metadata,
+        activate=new.activate,
         actor=request.caller.actor,
     )
-    body = await _issued(request, issued, url, activate=new.activate)
+    body = IssuedBody(session_body(issued.session), issued.token, url)
     return json_reply(body, 201, (b"location", f"{request.root}/sessions/{issued.session.id}".encode()))
 
 

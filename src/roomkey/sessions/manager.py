@@ -6,13 +6,13 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from os import urandom
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import structlog
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.domain.access import Grant, Grants, check_grants
+from roomkey.domain.access import GrantLike, Grants, check_grants
 from roomkey.domain.lifecycle import apply, check_usable, holds, overdue
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
@@ -40,6 +40,7 @@ from roomkey.domain.token_uses import Place, TokenUse
 from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused, VersionMismatch
 from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
+from roomkey.sessions.arguments import check_client, check_text, checked
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
 from roomkey.sessions.races import Races
@@ -100,6 +101,10 @@ class SessionManager:
                 without one, a random one lives as long as this object.
             degraded_from: Number of sessions from which ``health_check`` says ``degraded``.
         """
+        if not hasattr(storage, "get_with_secret"):
+            raise TypeError(f"storage must be a SessionStorage, as open_storage() returns it, not {storage!r}")
+        if not isinstance(cast("object", policy), SessionPolicy | None):
+            raise TypeError(f"policy must be a SessionPolicy or None, not {policy!r}")
         self.storage = storage
         self.policy = policy or SessionPolicy()
         self.clock = clock or SystemClock()
@@ -110,6 +115,7 @@ class SessionManager:
         self._races = Races()
         self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from)
 
+    @checked
     def on_events(self, listener: EventListener) -> Callable[[], None]:
         """
         Call ``listener`` with the events of each commit, before the command that made them returns.
@@ -121,18 +127,20 @@ class SessionManager:
 
     # --- issue ----------------------------------------------------------------------------------------
 
+    @checked
     async def create_session(
         self,
         user_id: str,
         *,
         client: Client | None = None,
-        grants: Sequence[Grant] | None = None,
+        grants: Sequence[GrantLike] | None = None,
         lifetime: timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
+        activate: bool = False,
         actor: str = "system",
     ) -> IssuedSession:
         """
-        Issue a pending session, and the only copy of its token.
+        Issue a session, and the only copy of its token. It is pending, unless ``activate``.
 
         Raises:
             InvalidInput: If the user id, a grant, the lifetime or the metadata is beyond its limits.
@@ -143,8 +151,11 @@ class SessionManager:
         issued, new = issue(request, self.policy, self.default_grants, actor=actor, now=now)
         evicted = await self.storage.create((new,), self.policy, now)
         self._announce((new.event, *evicted))
+        if activate:
+            return IssuedSession(await self.activate_session(issued.id, actor=actor), issued.token)
         return issued
 
+    @checked
     async def create_sessions(
         self, requests: Sequence[SessionRequest], *, actor: str = "system"
     ) -> list[IssuedSession]:
@@ -166,6 +177,8 @@ class SessionManager:
 
     async def get_session(self, id: SessionId) -> Session | None:
         """The session, or ``None``. If its time is over, it is expired (or suspended) first."""
+        # These three are called most often, and check for themselves.
+        check_text("id", id)
         session = await self.storage.get(id)
         if session is None:
             return None
@@ -177,6 +190,7 @@ class SessionManager:
                 return session
         return await self._settle(session, now)
 
+    @checked
     async def get_sessions(self, ids: Sequence[SessionId]) -> list[Session | None]:
         """The sessions in the order of ``ids``, as ``get_session`` would return them."""
         now = self._now()
@@ -201,6 +215,8 @@ class SessionManager:
             TokenReused: If two parties have tokens of the session: a theft, the session is revoked.
             Expired, Invalidated, Suspended: If the token is genuine and its session is not usable.
         """
+        check_text("token", token)
+        check_client("client", client)
         try:
             return await self._authenticate(token, client)
         except errors.InvalidToken as refusal:
@@ -229,6 +245,7 @@ class SessionManager:
 
     async def touch(self, id: SessionId) -> None:
         """Record activity now. Written at most once per tenth of the idle limit; a missing session is ignored."""
+        check_text("id", id)
         session = await self.storage.get(id)
         if session is not None:
             await self._note_activity(session, self._now())
@@ -242,12 +259,14 @@ class SessionManager:
 
     # --- change ---------------------------------------------------------------------------------------
 
+    @checked
     async def activate_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Let a pending session use rooms. Raises as ``suspend_session``."""
         return await self._change(id, _transition(Activated, actor, reason), if_version)
 
+    @checked
     async def suspend_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
@@ -262,24 +281,28 @@ class SessionManager:
         """
         return await self._change(id, _transition(Suspended, actor, reason), if_version)
 
+    @checked
     async def resume_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Give a suspended session its access back. Raises as ``suspend_session``."""
         return await self._change(id, _transition(Resumed, actor, reason), if_version)
 
+    @checked
     async def expire_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """End the session as if its time were over. Raises as ``suspend_session``."""
         return await self._change(id, _transition(Expired, actor, reason), if_version)
 
+    @checked
     async def invalidate_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Revoke the session for good. Raises as ``suspend_session``."""
         return await self._change(id, _transition(Invalidated, actor, reason), if_version)
 
+    @checked
     async def invalidate_sessions(
         self, ids: Sequence[SessionId], *, actor: str = "system", reason: str | None = None
     ) -> list[bool]:
@@ -302,6 +325,7 @@ class SessionManager:
                 gone.add(id)
         return [session is not None and session.id not in gone for session in sessions]
 
+    @checked
     async def extend_session(
         self,
         id: SessionId,
@@ -328,8 +352,9 @@ class SessionManager:
 
         return await self._change(id, decide, if_version)
 
+    @checked
     async def change_grants(
-        self, id: SessionId, grants: Sequence[Grant], *, actor: str = "system", if_version: int | None = None
+        self, id: SessionId, grants: Sequence[GrantLike], *, actor: str = "system", if_version: int | None = None
     ) -> Session:
         """
         Let the session do what ``grants`` say from now on, and nothing else; its open sockets obey at once.
@@ -348,10 +373,12 @@ class SessionManager:
 
         return await self._change(id, decide, if_version)
 
+    @checked
     async def record_violation(self, id: SessionId, cause: str, *, actor: str = "system") -> Session:
         """Count a misbehaviour of the session's holder, ``cause`` in a word. Raises as ``suspend_session``."""
         return await self._change(id, _transition(ViolationRecorded, actor, cause))
 
+    @checked
     async def revoke_user(
         self,
         user_id: str,
@@ -373,6 +400,7 @@ class SessionManager:
         self._announce(done.events)
         return UserRevocation(done.epoch, len(done.events) - 1)
 
+    @checked
     async def delete_session(self, id: SessionId, *, actor: str = "system", if_version: int | None = None) -> bool:
         """Remove the session, live or not; ``False`` if there is none. Its history stays until the retention."""
         return await self._delete(id, actor, if_version)
@@ -432,6 +460,7 @@ class SessionManager:
 
     # --- rotate ---------------------------------------------------------------------------------------
 
+    @checked
     async def rotate_token(
         self,
         id: SessionId,
@@ -531,6 +560,7 @@ class SessionManager:
 
     # --- ask ------------------------------------------------------------------------------------------
 
+    @checked
     async def list_sessions(self, filter: SessionFilter | None = None, page: Page | None = None) -> SessionPage:
         """
         A page of sessions; follow ``next_cursor`` for the rest. States are as stored: overdue ones may be among them.
@@ -540,6 +570,7 @@ class SessionManager:
         """
         return await self._queries.list(filter or SessionFilter(), page or Page())
 
+    @checked
     async def count_sessions(self, filter: SessionFilter | None = None) -> int:
         """How many sessions match."""
         return await self.storage.count(filter or SessionFilter())
