@@ -83,8 +83,7 @@ def check_grants(grants: Sequence[GrantLike]) -> Grants:
         InvalidInput: If one is no grant, if there are too many, or a pattern is empty, too long or has control
             characters.
     """
-    given: object = grants
-    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+    if isinstance(grants, str | bytes) or not isinstance(cast("object", grants), Sequence):
         raise InvalidInput(f"grants must be a list of grants, not {type(grants).__name__}")
     if len(grants) > MAX_GRANTS:
         raise InvalidInput(f"a session has at most {MAX_GRANTS} grants")

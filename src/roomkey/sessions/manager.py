@@ -37,10 +37,11 @@ from roomkey.domain.session import (
     check_user_id,
 )
 from roomkey.domain.token_uses import Place, TokenUse
-from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused, VersionMismatch
+from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused
 from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
 from roomkey.sessions.arguments import check_client, check_text, checked
+from roomkey.sessions.decisions import Decision, check_version, fact, transition
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
 from roomkey.sessions.races import Races
@@ -49,8 +50,6 @@ from roomkey.sessions.rotation import Rotation, TokenStanding, succeed
 EventListener = Callable[[Sequence[AnyEvent]], None]
 P = ParamSpec("P")
 T = TypeVar("T")
-Fact = TypeVar("Fact", bound=SessionEvent)
-Decision = Callable[[Session, datetime], SessionEvent | None]
 Command = Callable[Concatenate["SessionManager", SessionId, P], Coroutine[Any, Any, T]]
 
 _log = structlog.get_logger("roomkey.sessions")
@@ -264,7 +263,7 @@ class SessionManager:
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Let a pending session use rooms. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Activated, actor, reason), if_version)
+        return await self._change(id, transition(Activated, actor, reason), if_version)
 
     @checked
     async def suspend_session(
@@ -279,28 +278,28 @@ class SessionManager:
             VersionMismatch: If ``if_version`` is given and is not the current version.
             Conflict: If others kept changing the session, all the time.
         """
-        return await self._change(id, _transition(Suspended, actor, reason), if_version)
+        return await self._change(id, transition(Suspended, actor, reason), if_version)
 
     @checked
     async def resume_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Give a suspended session its access back. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Resumed, actor, reason), if_version)
+        return await self._change(id, transition(Resumed, actor, reason), if_version)
 
     @checked
     async def expire_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """End the session as if its time were over. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Expired, actor, reason), if_version)
+        return await self._change(id, transition(Expired, actor, reason), if_version)
 
     @checked
     async def invalidate_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Revoke the session for good. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Invalidated, actor, reason), if_version)
+        return await self._change(id, transition(Invalidated, actor, reason), if_version)
 
     @checked
     async def invalidate_sessions(
@@ -312,7 +311,7 @@ class SessionManager:
         changes: list[tuple[Session, SessionEvent]] = []
         for session in {session.id: session for session in sessions if session is not None}.values():
             if not holds(session, Invalidated):
-                event = _fact(Invalidated, session, now, actor, reason)
+                event = fact(Invalidated, session, now, actor, reason)
                 changes.append((apply(session, event), event))
         done = await self.storage.update_many(changes)
         self._announce([event for (_, event), fits in zip(changes, done, strict=True) if fits])
@@ -320,7 +319,7 @@ class SessionManager:
         gone: set[SessionId] = set()
         for id in lost:
             try:
-                await self._change(id, _transition(Invalidated, actor, reason))
+                await self._change(id, transition(Invalidated, actor, reason))
             except NotFound:
                 gone.add(id)
         return [session is not None and session.id not in gone for session in sessions]
@@ -345,7 +344,7 @@ class SessionManager:
         by = self.policy.lifetime if lifetime is None else check_lifetime(lifetime, self.policy)
 
         def decide(session: Session, now: datetime) -> Extended | None:
-            event = _fact(Extended, session, now, actor, None, expires_at=now + by)
+            event = fact(Extended, session, now, actor, None, expires_at=now + by)
             if session.state.is_live and event.expires_at <= session.expires_at:
                 return None
             return event
@@ -369,14 +368,14 @@ class SessionManager:
         def decide(session: Session, now: datetime) -> GrantsChanged | None:
             if session.state.is_live and session.grants == granted:
                 return None
-            return _fact(GrantsChanged, session, now, actor, None, grants=granted)
+            return fact(GrantsChanged, session, now, actor, None, grants=granted)
 
         return await self._change(id, decide, if_version)
 
     @checked
     async def record_violation(self, id: SessionId, cause: str, *, actor: str = "system") -> Session:
         """Count a misbehaviour of the session's holder, ``cause`` in a word. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(ViolationRecorded, actor, cause))
+        return await self._change(id, transition(ViolationRecorded, actor, cause))
 
     @checked
     async def revoke_user(
@@ -410,8 +409,8 @@ class SessionManager:
         session = await self.storage.get(id)
         if session is None:
             return False
-        _check_version(session, if_version)
-        event = _fact(Deleted, session, self._now(), actor, None)
+        check_version(session, if_version)
+        event = fact(Deleted, session, self._now(), actor, None)
         deleted = await self.storage.delete(event)
         if deleted:
             self._announce((event,))
@@ -423,7 +422,7 @@ class SessionManager:
         session = await self.storage.get(id)
         if session is None:
             raise NotFound("there is no such session")
-        _check_version(session, if_version)
+        check_version(session, if_version)
         now = self._now()
         session = await self._settle(session, now)
         event = decide(session, now)
@@ -498,10 +497,10 @@ class SessionManager:
         if found is None:
             raise NotFound("there is no such session")
         session, secret = found
-        _check_version(session, if_version)
+        check_version(session, if_version)
         now = self._now()
         session = await self._settle(session, now)
-        event = _fact(TokenRotated, session, now, actor, None)
+        event = fact(TokenRotated, session, now, actor, None)
         rotator = None
         if presented is None:
             after, token = apply(session, event), tokens.mint(id)
@@ -556,7 +555,7 @@ class SessionManager:
 
     async def _revoke_stolen(self, id: SessionId) -> None:
         with suppress(NotFound, InvalidState):  # it has ended by other means
-            await self._change(id, _transition(Invalidated, "system", "token_reused"))
+            await self._change(id, transition(Invalidated, "system", "token_reused"))
 
     # --- ask ------------------------------------------------------------------------------------------
 
@@ -582,30 +581,3 @@ class SessionManager:
     async def health_check(self) -> HealthStatus:
         """How the sessions and what keeps them are doing. Does not raise."""
         return await self._queries.health()
-
-
-def _fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: str | None, **details: Any) -> Fact:
-    """The next event in the history of ``session``."""
-    return kind(
-        session=session.id,
-        user=session.user_id,
-        version=session.version + 1,
-        at=now,
-        actor=actor,
-        cause=cause,
-        **details,
-    )
-
-
-def _transition(kind: type[SessionEvent], actor: str, cause: str | None) -> Decision:
-    """Decide on an event of ``kind``, unless the session is where it leads already."""
-
-    def decide(session: Session, now: datetime) -> SessionEvent | None:
-        return None if holds(session, kind) else _fact(kind, session, now, actor, cause)
-
-    return decide
-
-
-def _check_version(session: Session, expected: int | None) -> None:
-    if expected is not None and session.version != expected:
-        raise VersionMismatch(f"the session has version {session.version}, not {expected}")
