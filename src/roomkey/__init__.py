@@ -58,6 +58,38 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loaded when it is asked for
+    "Access",
+    "Client",
+    "DocumentStore",
+    "FileSystemDocumentStore",
+    "FileSystemSessionStorage",
+    "Grant",
+    "HealthStatus",
+    "IssuedSession",
+    "MemoryDocumentStore",
+    "MemorySessionStorage",
+    "Page",
+    "SecurityConfig",
+    "Session",
+    "SessionFilter",
+    "SessionId",
+    "SessionManager",
+    "SessionMetrics",
+    "SessionPage",
+    "SessionPolicy",
+    "SessionSecurityMiddleware",
+    "SessionState",
+    "SessionStorage",
+    "SessionWebSocketHandler",
+    "WebSocketMessage",
+    "__version__",
+    "asgi",
+    "errors",
+    "open_documents",
+    "open_storage",
+]
+
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
@@ -73,4 +105,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF, "__version__", "errors"})
+    return sorted({*globals(), *__all__})

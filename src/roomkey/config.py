@@ -6,8 +6,9 @@ Variables are called ``ROOMKEY_<SECTION>_<NAME>``; a few have shorter names (``S
 """
 
 import os
+import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,8 +30,10 @@ from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKey, ApiKeys
 from roomkey.sessions.janitor import JanitorSettings
+from roomkey.setting_rules import clashes
 from roomkey.settings import SourcedValue, in_words, nearest, read
 from roomkey.transports import TransportSettings
+from roomkey.transports.hosts import LOCAL
 from roomkey.transports.http import HttpSettings
 
 FILE: Final = "roomkey.toml"
@@ -44,8 +47,13 @@ SHORT_NAMES: Final[Mapping[str, str]] = {
 }
 """Variables whose names do not follow from the setting; the first two are those of the specification."""
 
-FOR_CLIENTS: Final = frozenset({"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY"})
-"""Variables that only the command line reads."""
+NOT_SETTINGS: Final = frozenset({"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY", "ROOMKEY_STRICT", "ROOMKEY_VENV"})
+"""Variables that set nothing: of the command line, and of the scripts of this repository."""
+
+_OF_KUBERNETES: Final = re.compile(
+    r"ROOMKEY(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes tells every container about services whose names begin with ours (also where links of Docker are)."""
 
 SECRETS: Final = frozenset({"security.master_key"})
 """Settings whose values are never shown."""
@@ -78,6 +86,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """Maximum number of open connections; beyond it requests get 503. Off: the limit on open files, less a reserve."""
     drain: timedelta = timedelta(seconds=10)
     """Time that open sockets and requests have to finish when the server stops."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that requests may name, such as ``*.example.com``; others get 421. None given: in ``--dev`` the local ones,
+    otherwise all, as for ``*``."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
     tls_cert: Path | None = None
@@ -86,6 +97,13 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """File with the private key of the certificate (PEM)."""
     tls_client_ca: Path | None = None
     """File with the authority that must have signed the certificates of clients (PEM)."""
+
+    @property
+    def hosts(self) -> Sequence[str] | None:
+        """Hosts that requests may name; ``None``: any."""
+        if "*" in self.allowed_hosts or not (self.allowed_hosts or self.dev):
+            return None
+        return self.allowed_hosts or (*LOCAL, self.host)
 
     @property
     def is_local(self) -> bool:
@@ -191,7 +209,6 @@ class Config(Struct, frozen=True, kw_only=True):
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
-    warnings: tuple[str, ...] = ()
 
     @property
     def default_grants(self) -> Grants:
@@ -215,7 +232,7 @@ class Config(Struct, frozen=True, kw_only=True):
         return None if folder is None else masterkey.load_or_create(folder / masterkey.FILE_NAME)
 
 
-SECTIONS: Final = tuple(name for name in Config.__struct_fields__ if name not in ("sources", "warnings"))
+SECTIONS: Final = tuple(name for name in Config.__struct_fields__ if name != "sources")
 
 Layer = dict[str, SourcedValue]
 """The settings of one source, by names such as ``server.port``."""
@@ -248,8 +265,8 @@ def load(
     config = Config(
         **{section: _read_section(section, given, problems) for section in SECTIONS},
         sources={name: entry.source for name, entry in given.items()},
-        warnings=tuple(_misspelt(environment)),
     )
+    problems.extend(_misspelt(environment))
     problems.extend(contradictions(config))
     if listening:
         problems.extend(exposure(config))
@@ -269,30 +286,22 @@ class Setting(Struct, frozen=True):
 def describe(config: Config) -> list[Setting]:
     """Every setting with its value in words, secrets hidden, and where it came from."""
     lines: list[Setting] = []
-    for section in SECTIONS:
-        settings = getattr(config, section)
-        for name in settings.__struct_fields__:
-            full = f"{section}.{name}"
-            if full in SHARED:
-                continue
-            value = getattr(settings, name)
-            shown = "<hidden>" if full in SECRETS and value is not None else in_words(value)
-            lines.append(Setting(full, shown, config.sources.get(full, "default")))
+    for name, value in _values(config):
+        shown = "<hidden>" if name in SECRETS and value is not None else in_words(value)
+        lines.append(Setting(name, shown, config.sources.get(name, "default")))
     return lines
 
 
 def contradictions(config: Config) -> Iterator[str]:
     """Problems of settings that can be read, alone or together with others."""
     server, security = config.server, config.security
-    if not 0 <= server.port <= 65535:
-        yield f"server.port: {server.port} is not a port (0 to 65535)"
+    yield from clashes({name: value for name, value in _values(config) if name.endswith("path")})
     if (server.tls_cert is None) != (server.tls_key is None):
         yield "server.tls_cert and server.tls_key belong together: only one is given"
     if server.tls_client_ca is not None and server.tls_cert is None:
         yield "server.tls_client_ca: client certificates need server.tls_cert and server.tls_key"
     if security.master_key is not None and security.master_key_file is not None:
         yield "security.master_key and security.master_key_file: give one of them"
-    yield from _policy_contradictions(config.sessions)
     yield from _storage_contradictions(config.storage)
     try:
         ApiKeys(security.api_keys)
@@ -319,12 +328,13 @@ def exposure(config: Config) -> Iterator[str]:
         yield f"security.api_keys: without any the server listens on this machine only, not on {server.host}"
 
 
-def _policy_contradictions(policy: SessionPolicy) -> Iterator[str]:
-    for name in ("lifetime", "idle_timeout", "activation_timeout"):
-        if getattr(policy, name) == timedelta():
-            yield f"sessions.{name}: must be longer than nothing"
-    if policy.cap < 1:
-        yield "sessions.cap: a user needs at least 1 session"
+def _values(config: Config) -> Iterator[tuple[str, Any]]:
+    """Every setting that can be set, with its value."""
+    for section in SECTIONS:
+        settings = getattr(config, section)
+        for name in settings.__struct_fields__:
+            if (full := f"{section}.{name}") not in SHARED:
+                yield full, getattr(settings, name)
 
 
 def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
@@ -421,7 +431,7 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> La
         value = environment.get(variable)
         # An empty variable is how many tools say that there is none, and Kubernetes describes
         # a service called roomkey-server in names of ours: ROOMKEY_SERVER_PORT=tcp://10.0.0.7:3000.
-        if not value or _is_of_kubernetes(value):
+        if not value or _is_of_kubernetes(variable, value):
             continue
         other = given.get(name)
         if other is not None and other.value != value:
@@ -430,17 +440,16 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> La
     return given
 
 
-def _is_of_kubernetes(value: str) -> bool:
-    return value.startswith(("tcp://", "udp://"))
+def _is_of_kubernetes(variable: str, value: str) -> bool:
+    return value.startswith(("tcp://", "udp://", "sctp://")) or _OF_KUBERNETES.fullmatch(variable) is not None
 
 
 def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
-    """Variables that look like ours and are not: worth a warning, but others may use the prefix too."""
-    known = _variables()
+    """Variables that look like ours and are not: whoever set one believes that it holds."""
+    known = _variables().keys() | NOT_SETTINGS
     for variable, value in sorted(environment.items()):
-        ours = variable in known or variable in FOR_CLIENTS
-        if variable.startswith("ROOMKEY_") and not ours and not _is_of_kubernetes(value):
-            yield f"{variable} sets nothing{nearest(variable, list(known))}"
+        if variable.startswith("ROOMKEY_") and variable not in known and not _is_of_kubernetes(variable, value):
+            yield f"{variable}: there is no such variable{nearest(variable, sorted(known))}"
 
 
 def _read_section(section: str, given: Layer, problems: list[str]) -> Any:

@@ -116,8 +116,14 @@ class InvalidToken(SecurityViolation):
     code = "invalid_token"
 
 
+class TokenRotated(SecurityViolation):
+    """The token has been replaced by a newer one, and opens nothing any more; the session goes on."""
+
+    code = "token_rotated"
+
+
 class TokenReused(SecurityViolation):
-    """A secret was presented after it had been rotated out: the sign of a theft (ASVS 10.4.5)."""
+    """A replaced token is used beside the current one by someone else: a theft. The session has been ended."""
 
     code = "token_reused"
 

@@ -64,8 +64,11 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.MalformedRequest: Presentation(400, "Malformed request"),
     errors.CredentialsMissing: Presentation(401, "A credential is needed", CHALLENGE),
     errors.InvalidToken: Presentation(401, "The credential is not valid", _REJECTED, refresh_fault="UNAUTHORIZED"),
-    errors.TokenReused: Presentation(
+    errors.TokenRotated: Presentation(
         401, "The token was replaced by a newer one", _REJECTED, refresh_fault="UNAUTHORIZED"
+    ),
+    errors.TokenReused: Presentation(
+        401, "The token was stolen, and its session has been ended", _REJECTED, refresh_fault="UNAUTHORIZED"
     ),
     errors.Suspended: Presentation(
         401, "The session is suspended", _REJECTED, close_code=CloseCode.SUSPENDED, refresh_fault="INVALID_SESSION"

@@ -38,8 +38,6 @@ def serve(config: Config) -> int:
         ConfigurationError: If the server cannot start as configured; no connection was accepted then.
     """
     logs.configure(config.log)
-    for warning in config.warnings:
-        _log.warning("configuration", problem=warning)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(config))
 
@@ -156,7 +154,7 @@ def _uvicorn_config(node: Node, open_files: int | None) -> uvicorn.Config:
     config = uvicorn.Config(
         node.app,
         lifespan="off",  # the node is running before connections are accepted
-        http=http_protocol(node.config.http),
+        http=http_protocol(node.config.http, hosts=settings.hosts),
         ws=websocket_protocol(node, node.config.websocket),
         log_config=None,
         access_log=node.config.log.access,

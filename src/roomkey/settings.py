@@ -17,6 +17,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from roomkey import setting_rules
+
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZE_UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _NOTHING: Final = frozenset({"none", "off", "never", ""})
@@ -98,7 +100,9 @@ def read(start: S, section: str, given: Mapping[str, SourcedValue], problems: li
             problems.append(f"{where}: there is no such setting{nearest(name, list(hints))} ({entry.source})")
             continue
         try:
-            changes[name] = _field(name, hints[name], entry.value, as_text=entry.as_text)
+            value = _field(name, hints[name], entry.value, as_text=entry.as_text)
+            setting_rules.check(where, value)
+            changes[name] = value
         except (ValueError, msgspec.ValidationError) as error:
             problems.append(f"{where}: {error} ({entry.source})")
     try:
@@ -139,7 +143,7 @@ def _convert(kind: Any, value: Any, *, as_text: bool) -> Any:
     if kind is timedelta:
         return duration(value)
     if kind is Path:
-        return Path(msgspec.convert(value, str)).expanduser()
+        return _path(msgspec.convert(value, str))
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _convert_optional(arguments, value, as_text=as_text)
@@ -148,6 +152,12 @@ def _convert(kind: Any, value: Any, *, as_text: bool) -> Any:
     if _is_record(kind):
         return _convert_record(kind, value)
     return msgspec.convert(value, kind, strict=not as_text)
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise ValueError("a path cannot be empty")
+    return Path(text).expanduser()
 
 
 def _is_record(kind: Any) -> TypeGuard[type[Struct]]:

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from roomkey.transports import BODY_DEADLINE
 from roomkey.transports.http import HttpSettings, http_protocol
 from tests.support.rawsocket import Door, RawClient, connected, serving
@@ -105,6 +107,19 @@ async def test_a_head_that_is_too_long_is_a_431() -> None:
                 statuses.append((await client.response()).status)
 
             assert statuses[-1] == 431
+
+
+async def test_a_handshake_with_a_head_that_is_too_long_is_a_431_and_no_failure_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    upgrade = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    key = b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+
+    async with bounded() as port, connected(port) as client:
+        answered = await status(client, upgrade + key + b"x: " + b"a" * 70_000 + b"\r\n\r\n")
+
+    assert answered == 431
+    assert caplog.records == []
 
 
 async def test_a_head_just_below_the_bound_is_fine() -> None:

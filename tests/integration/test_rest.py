@@ -407,13 +407,27 @@ async def test_rotating_replaces_the_token_after_its_grace() -> None:
     rotated = await rest.call("PUT", f"/sessions/{issued.id}/rotate", token=issued.token)
     racer = await rest.call("PUT", f"/sessions/{issued.id}/rotate", token=issued.token)
     rest.clock.advance(timedelta(seconds=31))
-    stolen = await rest.call("GET", "/sessions/me", token=issued.token)
+    late = await rest.call("GET", "/sessions/me", token=issued.token)
     after = await rest.call("GET", "/sessions/me", token=rotated.json["token"])
 
     assert set(rotated.json) == {"session", "token"}
     assert racer.json["token"] == rotated.json["token"] != issued.token
-    assert (stolen.status, stolen.code) == (401, "token_reused")
-    assert after.status == 410  # a theft ends the session, for the thief and for the holder
+    assert (late.status, late.code) == (401, "token_rotated")
+    assert after.status == 200  # a second tab ends nothing
+
+
+async def test_a_token_that_two_parties_use_ends_the_session_for_both() -> None:
+    rest = Rest()
+    issued = await rest.session()
+    victim, thief = [("user-agent", "Firefox/140.0 Linux")], [("user-agent", "curl/8.0")]
+
+    rotated = await rest.call("PUT", f"/sessions/{issued.id}/rotate", token=issued.token, headers=thief)
+    rest.clock.advance(timedelta(seconds=31))
+    refused = await rest.call("GET", "/sessions/me", token=issued.token, headers=victim)
+    after = await rest.call("GET", "/sessions/me", token=rotated.json["token"], headers=thief)
+
+    assert (refused.status, refused.code) == (401, "token_reused")
+    assert (after.status, after.code) == (410, "session_invalidated")
 
 
 async def test_logging_out_everywhere_else() -> None:

@@ -31,6 +31,7 @@ from roomkey.domain.lifecycle import ALREADY, NEXT_STATE, apply, deadline, overd
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
     Activated,
+    Client,
     Expired,
     Invalidated,
     IssuedSession,
@@ -42,6 +43,7 @@ from roomkey.domain.session import (
     SessionState,
     Suspended,
 )
+from roomkey.security import tokens
 from roomkey.sessions.janitor import Janitor
 from tests.support.effort import examples
 from tests.support.sessions import Desk
@@ -49,6 +51,7 @@ from tests.support.storages import STORAGES
 
 T = TypeVar("T")
 CAP = 3
+CLIENTS = [Client("192.0.2.1", "curl/8"), Client("192.0.2.2", "curl/8"), Client("192.0.2.1", "node"), Client()]
 USERS = st.sampled_from(["alice", "bob"])
 GRANTS: list[Grants] = [(), (Grant("a/*", Access.READ),), (Grant("a/*", Access.READ), Grant("**", Access.WRITE))]
 COMMANDS: dict[str, type[SessionEvent]] = {
@@ -77,6 +80,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.deleted: set[SessionId] = set()
         self.logged_out: set[SessionId] = set()
         self.granted: dict[SessionId, Grants] = {}
+        self.newest: dict[SessionId, str] = {}
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -148,6 +152,41 @@ class SessionMachine(RuleBasedStateMachine):
         due = deadline(found)
         assert due is not None
         assert self.desk.clock.now() < due or found.state is SessionState.PENDING
+
+    @rule(session=issued, client=st.sampled_from(CLIENTS), at_once=st.booleans())
+    def rotate(self, session: IssuedSession, client: Client, *, at_once: bool) -> None:
+        token = self.newest.get(session.id, session.token)
+        try:
+            rotated = self.do(self.sessions.rotate_token(session.id, token, client=client))
+        except errors.NotFound:
+            assert session.id in self.deleted
+        except errors.InvalidState:
+            pass
+        except errors.TokenReused:
+            self.logged_out.add(session.id)
+        else:
+            self.newest[session.id] = rotated.token
+        if not at_once:
+            self.desk.clock.advance(self.sessions.policy.rotation_grace)
+
+    @rule(session=issued, client=st.sampled_from(CLIENTS), newest=st.booleans())
+    def present(self, session: IssuedSession, client: Client, *, newest: bool) -> None:
+        token = self.newest.get(session.id, session.token) if newest else session.token
+        before = self.due_state(session)
+        kept = self.do(self.desk.storage.get_with_secret(session.id))
+        try:
+            self.do(self.sessions.authenticate(token, client=client))
+        except errors.TokenReused:
+            self.logged_out.add(session.id)
+        except errors.TokenRotated:
+            assert not newest
+            assert self.due_state(session) is before  # it ends nothing
+        except errors.SessionError:
+            return
+        else:
+            # What opened the session is its token, or the one before, for the grace.
+            assert kept is not None
+            assert tokens.digest(token) in {kept[1].current, kept[1].previous}
 
     @rule(session=issued)
     def extend(self, session: IssuedSession) -> None:

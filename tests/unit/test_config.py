@@ -1,10 +1,11 @@
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from roomkey.config import Config, describe, load
+from roomkey.config import NOT_SETTINGS, Config, describe, load
 from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Role
 from roomkey.domain.policy import OnCap
 from roomkey.errors import ConfigurationError
@@ -305,14 +306,44 @@ def test_development_makes_everything_writable_unless_grants_are_given() -> None
     assert stated.default_grants == (Grant("a", Access.READ),)
 
 
-def test_a_misspelt_variable_is_a_warning() -> None:
-    config = configured(environment={"ROOMKEY_SESSION_LIFETIME": "5m", "ROOMKEY_PORT": "tcp://10.0.0.7:3000"})
+def test_a_misspelt_variable_is_refused_as_a_misspelt_setting_is() -> None:
+    (problem,) = problems_of(environment={"ROOMKEY_SESSIONS_CAPP": "3"})
 
-    assert config.warnings == ("ROOMKEY_SESSION_LIFETIME sets nothing, did you mean ROOMKEY_SESSIONS_LIFETIME?",)
+    assert problem == "ROOMKEY_SESSIONS_CAPP: there is no such variable, did you mean ROOMKEY_SESSIONS_CAP?"
 
 
-def test_what_kubernetes_says_about_a_service_of_our_name_is_not_ours() -> None:
-    assert configured(environment={"ROOMKEY_SERVER_PORT": "tcp://10.0.0.7:3000"}).server.port == 3000
+def test_variables_that_set_nothing_are_known() -> None:
+    assert configured(environment=dict.fromkeys(NOT_SETTINGS - {"ROOMKEY_CONFIG"}, "x")) == configured()
+
+
+def test_every_variable_that_the_repository_names_is_known() -> None:
+    root = Path(__file__).parents[2]
+    pages = [*root.glob("*.md"), *(root / "docs").glob("*.md"), *(root / "script").iterdir(), root / ".ci" / "run"]
+
+    named = {name for page in pages for name in re.findall(r"ROOMKEY_[A-Z_]*[A-Z]\b", page.read_text("utf-8"))}
+
+    problems = problems_of(environment=dict.fromkeys(named, "x"))
+
+    assert [problem for problem in problems if "no such variable" in problem] == []
+
+
+def test_what_kubernetes_says_about_services_of_our_name_is_not_ours() -> None:
+    of_services = {
+        f"{service}_{name}": value
+        for service in ("ROOMKEY", "ROOMKEY_SERVER", "ROOMKEY_BLUE")
+        for name, value in {
+            "SERVICE_HOST": "10.0.0.7",
+            "SERVICE_PORT": "3000",
+            "SERVICE_PORT_HTTP": "3000",
+            "PORT": "tcp://10.0.0.7:3000",
+            "PORT_3000_TCP": "tcp://10.0.0.7:3000",
+            "PORT_3000_TCP_PROTO": "tcp",
+            "PORT_3000_TCP_PORT": "3000",
+            "PORT_3000_TCP_ADDR": "10.0.0.7",
+        }.items()
+    }
+
+    assert configured(environment=of_services) == configured()
 
 
 def test_the_master_key_is_not_shown() -> None:
@@ -358,7 +389,12 @@ def test_keys_for_different_purposes_have_nothing_in_common() -> None:
 
 
 def test_the_effective_configuration_can_be_written_down_and_read_again(tmp_path: Path) -> None:
-    before = configured(environment={"ROOMKEY_SESSIONS_PRESET": "aal1", "ROOMKEY_SECURITY_ALLOWED_ORIGINS": "a,b"})
+    before = configured(
+        environment={
+            "ROOMKEY_SESSIONS_PRESET": "aal1",
+            "ROOMKEY_SECURITY_ALLOWED_ORIGINS": "https://a.example,https://b.example",
+        }
+    )
     written = {f"ROOMKEY_{line.name.replace('.', '_')}".upper(): line.value for line in describe(before)}
 
     after = configured(environment=written, folder=tmp_path)

@@ -48,7 +48,8 @@ ANSWERS: list[tuple[BaseException, int, str, str, dict[str, str]]] = [
         {"www-authenticate": 'Bearer realm="roomkey"'},
     ),
     (errors.InvalidToken("no"), 401, "invalid_token", "The credential is not valid", REJECTED),
-    (errors.TokenReused("no"), 401, "token_reused", "The token was replaced by a newer one", REJECTED),
+    (errors.TokenRotated("no"), 401, "token_rotated", "The token was replaced by a newer one", REJECTED),
+    (errors.TokenReused("no"), 401, "token_reused", "The token was stolen, and its session has been ended", REJECTED),
     (errors.Suspended("no"), 401, "session_suspended", "The session is suspended", REJECTED),
     (errors.Forbidden("no"), 403, "forbidden", "Not allowed", {}),
     (errors.SecurityViolation("no"), 403, "security_violation", "Not allowed", {}),
@@ -173,6 +174,7 @@ def test_whoever_is_refused_because_storage_is_behind_learns_why_and_when_to_com
     ("error", "status", "title", "headers"),
     [
         (errors.InvalidToken("no"), 401, "Unauthorized", REJECTED),
+        (errors.TokenRotated("no"), 401, "Unauthorized", REJECTED),
         (errors.TokenReused("no"), 401, "Unauthorized", REJECTED),
         (errors.Suspended("no"), 401, "Unauthorized", REJECTED),
         (errors.CredentialsMissing("no"), 401, "Unauthorized", {"www-authenticate": 'Bearer realm="roomkey"'}),
@@ -220,6 +222,7 @@ def test_a_new_token_on_a_socket_is_refused_for_what_it_opens() -> None:
     assert {kind: fault for kind, fault in faults.items() if fault != "SERVER_ERROR"} == {
         errors.SecurityViolation: "UNAUTHORIZED",
         errors.InvalidToken: "UNAUTHORIZED",
+        errors.TokenRotated: "UNAUTHORIZED",
         errors.TokenReused: "UNAUTHORIZED",
         errors.Suspended: "INVALID_SESSION",
         errors.Expired: "INVALID_SESSION",

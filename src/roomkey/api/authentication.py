@@ -36,6 +36,10 @@ class SecurityConfig(Struct, frozen=True, kw_only=True):
     require_session_validation: bool = True
     allowed_origins: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for origin in self.allowed_origins:
+            credentials.check_origin(origin)
+
 
 class Authenticator:
     """

@@ -349,7 +349,8 @@ def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
     kinds: list[type[errors.RoomkeyError]] = [errors.MalformedRequest, errors.Storage]
     who = operation.rule.who
     if not operation.rule.is_public:
-        kinds += [errors.InvalidToken, errors.TokenReused, errors.Suspended, errors.Expired, errors.Invalidated]
+        kinds += [errors.InvalidToken, errors.TokenRotated, errors.TokenReused]
+        kinds += [errors.Suspended, errors.Expired, errors.Invalidated]
     if who is not ANYONE:
         kinds += [errors.CredentialsMissing, errors.Forbidden]
         if CallerKind.SESSION in who and CallerKind.PENDING not in who:

@@ -90,9 +90,10 @@ async def create_session(request: Request) -> Reply:
         grants=wanted.grants,
         lifetime=wanted.lifetime,
         metadata=wanted.metadata,
+        activate=new.activate,
         actor=request.caller.actor,
     )
-    body = await _issued(request, issued, url, activate=new.activate)
+    body = IssuedBody(session_body(issued.session), issued.token, url)
     return json_reply(body, 201, (b"location", f"{request.root}/sessions/{issued.session.id}".encode()))
 
 
@@ -268,11 +269,16 @@ async def rotate(request: Request) -> Reply:
     Replace the token of the session; the one before it is honoured for half a minute.
 
     A session may rotate its own token, and everyone who presents the same one within that time gets the same
-    successor. Using the old token later is taken for a theft, and ends the session.
+    successor. Later the old token is answered with `token_rotated`; if it is used beside the new one by
+    somebody else, that is a theft (`token_reused`), which ends the session.
     """
     id = await _id(request)
     issued = await request.sessions.rotate_token(
-        id, request.caller.token, actor=request.caller.actor, if_version=await _expected(request, id)
+        id,
+        request.caller.token,
+        client=client_of(request.headers, address_of(request.scope)),
+        actor=request.caller.actor,
+        if_version=await _expected(request, id),
     )
     return json_reply(RotatedBody(session_body(issued.session), issued.token), 200, etag(issued.session.version))
 

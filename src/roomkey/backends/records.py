@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.session import AnyEvent, Client, Session, SessionId, SessionState
+from roomkey.domain.token_uses import TokenUse
 from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import Secret
 
@@ -56,6 +57,7 @@ class _SessionRecord(Struct, frozen=True, array_like=True, gc=False):
     generation: int
     previous_secret: bytes | None
     rotated_at: datetime | None
+    uses: tuple[TokenUse, ...] = ()
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -102,6 +104,7 @@ def encode_session(session: Session, secret: Secret) -> bytes:
         secret.generation,
         secret.previous,
         secret.rotated_at,
+        secret.uses,
     )
     try:
         return _SESSION_MARK + _encode(record)
@@ -203,4 +206,5 @@ def _secret(record: _SessionRecord) -> Secret:
         generation=record.generation,
         previous=record.previous_secret,
         rotated_at=record.rotated_at,
+        uses=record.uses,
     )

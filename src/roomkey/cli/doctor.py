@@ -70,8 +70,6 @@ def examine(choices: Choices) -> Iterator[Finding]:
             yield Finding("configuration", Verdict.FAILED, problem, "correct it; `roomkey config` shows all settings")
         return
     yield Finding("configuration", Verdict.OK, "valid")
-    for warning in config.warnings:
-        yield Finding("configuration", Verdict.WARNING, warning)
     yield _port(config)
     yield _api_keys(config)
     yield from _storages(config.storage)

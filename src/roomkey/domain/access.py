@@ -1,9 +1,10 @@
 """Who may do what with which document: grants, and the one function that reads them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
+from typing import cast
 
 from msgspec import Struct
 
@@ -42,6 +43,9 @@ class Grant(Struct, frozen=True, gc=False):
 
 Grants = tuple[Grant, ...]
 
+GrantLike = Grant | Mapping[str, str]
+"""A grant, or its fields under their names, as in JSON."""
+
 EVERYTHING_WRITABLE: Grants = (Grant("**", Access.WRITE),)
 """What a session may do in ``--dev`` when its creator did not say."""
 
@@ -71,22 +75,46 @@ def allows(grants: Sequence[Grant], document: str, wanted: Access) -> bool:
     return reaches(access_to(document, grants), wanted)
 
 
-def check_grants(grants: Sequence[Grant]) -> Grants:
+def check_grants(grants: Sequence[GrantLike]) -> Grants:
     """
     Return ``grants`` as they are stored.
 
     Raises:
-        InvalidInput: If there are too many, or a pattern is empty, too long or has control characters.
+        InvalidInput: If one is no grant, if there are too many, or a pattern is empty, too long or has control
+            characters.
     """
+    if isinstance(grants, str | bytes) or not isinstance(cast("object", grants), Sequence):
+        raise InvalidInput(f"grants must be a list of grants, not {type(grants).__name__}")
     if len(grants) > MAX_GRANTS:
         raise InvalidInput(f"a session has at most {MAX_GRANTS} grants")
-    for grant in grants:
+    granted = tuple([_grant(index, grant) for index, grant in enumerate(grants)])
+    for grant in granted:
         pattern = grant.documents
         if not pattern or len(pattern.encode("utf-8", "surrogatepass")) > MAX_PATTERN_BYTES:
             raise InvalidInput(f"a grant's pattern has 1 to {MAX_PATTERN_BYTES} bytes")
         if not pattern.isprintable():
             raise InvalidInput("a grant's pattern must not contain control characters")
-    return tuple(grants)
+    return granted
+
+
+def _grant(index: int, grant: object) -> Grant:
+    """The grant that ``grant`` says, whoever wrote it."""
+    if isinstance(grant, Mapping):
+        fields = dict(cast("Mapping[object, object]", grant))
+        if fields.keys() != {"documents", "access"}:
+            raise InvalidInput(f"grants[{index}] must have documents and access, and nothing else")
+        documents, access = fields["documents"], fields["access"]
+    elif isinstance(grant, Grant):
+        documents, access = grant.documents, grant.access
+    else:
+        raise InvalidInput(f"grants[{index}] must be a Grant or a mapping, not {type(grant).__name__}")
+    if not isinstance(documents, str):
+        raise InvalidInput(f"grants[{index}].documents must be text, not {type(documents).__name__}")
+    if isinstance(grant, Grant) and isinstance(access, Access):
+        return grant
+    if not isinstance(access, str) or access not in _LEVEL:
+        raise InvalidInput(f"grants[{index}].access must be one of {', '.join(Access)}")
+    return Grant(documents, Access(access))
 
 
 @lru_cache(maxsize=4096)

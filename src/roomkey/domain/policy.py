@@ -19,13 +19,23 @@ class OnCap(StrEnum):
     REFUSE = "refuse"
 
 
+class OnReuse(StrEnum):
+    """What a replaced token does that comes back after the grace. It opens nothing in any case."""
+
+    COMPARE = "compare"
+    """It ends the session if the current token is in use elsewhere: see ``domain.token_uses.is_theft``."""
+    REVOKE = "revoke"
+    """It ends the session at once (ASVS 5.0, 10.4.5; RFC 9700, 4.14.2), for a second tab as well as for a thief."""
+
+
 class SessionPolicy(Struct, frozen=True, kw_only=True):
     """
     The deadlines and the cap of the sessions that are created under it.
 
     ``lifetime`` is the absolute limit and the longest that a caller may ask for; activity never moves it
     (ASVS 7.3.2). ``idle_timeout`` is measured from the last activity (ASVS 7.3.1), ``None`` switches it off.
-    ``cap`` counts pending, active and suspended sessions of one user (ASVS 7.1.2).
+    ``cap`` counts pending, active and suspended sessions of one user (ASVS 7.1.2). A replaced token is good for
+    ``rotation_grace``; afterwards ``on_reuse`` decides, from what was seen within ``reuse_window``.
     """
 
     lifetime: timedelta = timedelta(hours=24)
@@ -35,6 +45,8 @@ class SessionPolicy(Struct, frozen=True, kw_only=True):
     cap: int = 10
     on_cap: OnCap = OnCap.EVICT_OLDEST
     rotation_grace: timedelta = timedelta(seconds=30)
+    on_reuse: OnReuse = OnReuse.COMPARE
+    reuse_window: timedelta = timedelta(minutes=10)
     max_metadata_bytes: int = 4096
 
     def has_room(self, live: int, newcomers: int) -> bool:

@@ -23,6 +23,7 @@ from roomkey.domain.session import (
     SessionState,
     UserRevoked,
 )
+from roomkey.domain.token_uses import TokenUse
 from roomkey.errors import Conflict, NotFound
 
 # --- time ---------------------------------------------------------------------------------------------
@@ -106,13 +107,15 @@ class Secret(Struct, frozen=True, kw_only=True, gc=False):
     """
     What storage keeps of a session's token: SHA-256 hashes (32 bytes), never the token.
 
-    ``generation`` counts rotations. ``previous`` is the hash that ``current`` replaced at ``rotated_at``.
+    ``generation`` counts rotations. ``previous`` is the hash that ``current`` replaced at ``rotated_at``. ``uses``
+    is where the current token was presented since then, and where replaced ones were.
     """
 
     current: bytes
     generation: int = 0
     previous: bytes | None = None
     rotated_at: datetime | None = None
+    uses: tuple[TokenUse, ...] = ()
 
 
 class NewSession(Struct, frozen=True, gc=False):
@@ -267,6 +270,15 @@ class SessionStorage(EventLog, Protocol):
 
         Not an event. A session that is missing or has ended is left alone. May become durable later than
         it is visible.
+        """
+        ...
+
+    async def note_use(self, id: SessionId, use: TokenUse, *, generation: int, window: timedelta) -> None:
+        """
+        Add ``use`` to those of the session's secret, as ``domain.token_uses.noted`` does, and nothing else.
+
+        Not an event. Nothing happens if the session is missing or has ended, or if its secret is not of
+        ``generation`` any more. A rotation at the same moment may forget it.
         """
         ...
 

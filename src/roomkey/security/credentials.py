@@ -1,5 +1,6 @@
 """Where a request may carry a credential, and which of several counts. Finding is not believing."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
@@ -91,6 +92,34 @@ def select_subprotocol(offered: Sequence[str]) -> str | None:
     return offered[0] if offered else None
 
 
+def check_origin(text: str) -> str:
+    """
+    Return ``text`` if it is the origin of a page as browsers send it, such as ``https://app.example.com``.
+
+    Raises:
+        ValueError: If it would match no page, or every one.
+    """
+    if text == "*":
+        raise ValueError(
+            "'*' would let every page of the web use the cookies of its visitors (ASVS 3.4.2, 3.5.1): name the origins"
+        )
+    scheme, separator, authority = text.partition("://")
+    if not separator or not authority or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        raise ValueError(f"{text!r} is not an origin such as https://app.example.com")
+    if scheme.lower() in ("ws", "wss"):
+        raise ValueError(f"{text!r} is the address of a socket; the origin of its page begins with http or https")
+    if "*" in authority:
+        raise ValueError(f"{text!r} is a pattern: name each origin")
+    parts = _origin(text.rstrip("/"))
+    if parts is None or not re.fullmatch(r"[A-Za-z0-9._:-]+", parts[1]):
+        raise ValueError(f"{text!r} is not an origin: scheme, host in ASCII and perhaps a port, and nothing else")
+    host = f"[{parts[1]}]" if ":" in parts[1] else parts[1]
+    port = "" if parts[2] == _DEFAULT_PORTS.get(parts[0], 0) else f":{parts[2]}"
+    if text != (sent := f"{parts[0]}://{host}{port}"):
+        raise ValueError(f"{text!r} is sent by browsers as {sent}: write that")
+    return text
+
+
 def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
     """
     Whether a page of ``origin`` may use our cookies: it is ours by ``host``, or named in ``allowed``.
@@ -101,7 +130,7 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str])
     parts = _origin(origin)
     if parts is None:
         return False
-    if any(parts == _origin(entry.rstrip("/")) for entry in allowed):
+    if any(parts == _origin(entry) for entry in allowed):
         return True
     scheme, name, port = parts
     # Host leaves out the default port of a scheme that only the browser knows for certain.

@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from roomkey.domain.access import Grant, Grants, check_grants
+from roomkey.domain.access import GrantLike, Grants, check_grants
 from roomkey.domain.lifecycle import begin
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import Client, Created, IssuedSession, check_user_id, partition_of
 from roomkey.errors import InvalidInput
 from roomkey.ports import NewSession, Secret
 from roomkey.security import tokens
+from roomkey.sessions import arguments
 
 
 class SessionRequest(Struct, frozen=True, kw_only=True):
@@ -22,7 +23,7 @@ class SessionRequest(Struct, frozen=True, kw_only=True):
 
     user_id: str
     client: Client | None = None
-    grants: Sequence[Grant] | None = None
+    grants: Sequence[GrantLike] | None = None
     lifetime: timedelta | None = None
     metadata: Mapping[str, Any] | None = None
 
@@ -36,6 +37,8 @@ def issue(
     Raises:
         InvalidInput: If the user id, a grant, the lifetime or the metadata is beyond its limits.
     """
+    arguments.check_text("user_id", request.user_id)
+    arguments.check_client("client", request.client)
     # One string for all sessions of a user: requests bring a new copy each time, and they stay.
     user_id = intern(check_user_id(request.user_id))
     lifetime, grants, metadata = request.lifetime, request.grants, request.metadata
@@ -59,12 +62,14 @@ def issue(
 
 def check_lifetime(lifetime: timedelta, policy: SessionPolicy) -> timedelta:
     """Return ``lifetime`` if the policy allows it; raise ``InvalidInput`` otherwise."""
+    arguments.check_lifetime("lifetime", lifetime)
     if not timedelta() < lifetime <= policy.lifetime:
         raise InvalidInput(f"a lifetime is positive and at most {policy.lifetime}")
     return lifetime
 
 
 def _checked_metadata(metadata: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
+    arguments.check_metadata("metadata", metadata)
     try:
         # A copy, so that the stored value does not change with the caller's.
         encoded = msgspec.json.encode(metadata)

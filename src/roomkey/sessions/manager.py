@@ -2,16 +2,17 @@
 
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from os import urandom
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import structlog
 from msgspec import Struct
 
 from roomkey import errors
-from roomkey.domain.access import Grant, Grants, check_grants
+from roomkey.domain.access import GrantLike, Grants, check_grants
 from roomkey.domain.lifecycle import apply, check_usable, holds, overdue
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
@@ -35,9 +36,12 @@ from roomkey.domain.session import (
     ViolationRecorded,
     check_user_id,
 )
-from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused, VersionMismatch
+from roomkey.domain.token_uses import Place, TokenUse
+from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused
 from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
+from roomkey.sessions.arguments import check_client, check_text, checked
+from roomkey.sessions.decisions import Decision, check_version, fact, transition
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
 from roomkey.sessions.races import Races
@@ -46,8 +50,6 @@ from roomkey.sessions.rotation import Rotation, TokenStanding, succeed
 EventListener = Callable[[Sequence[AnyEvent]], None]
 P = ParamSpec("P")
 T = TypeVar("T")
-Fact = TypeVar("Fact", bound=SessionEvent)
-Decision = Callable[[Session, datetime], SessionEvent | None]
 Command = Callable[Concatenate["SessionManager", SessionId, P], Coroutine[Any, Any, T]]
 
 _log = structlog.get_logger("roomkey.sessions")
@@ -98,16 +100,21 @@ class SessionManager:
                 without one, a random one lives as long as this object.
             degraded_from: Number of sessions from which ``health_check`` says ``degraded``.
         """
+        if not hasattr(storage, "get_with_secret"):
+            raise TypeError(f"storage must be a SessionStorage, as open_storage() returns it, not {storage!r}")
+        if not isinstance(cast("object", policy), SessionPolicy | None):
+            raise TypeError(f"policy must be a SessionPolicy or None, not {policy!r}")
         self.storage = storage
         self.policy = policy or SessionPolicy()
         self.clock = clock or SystemClock()
         self.default_grants = default_grants
         self._now = self.clock.now
-        self._rotation = Rotation(rotation_key or urandom(32), self.policy.rotation_grace)
+        self._rotation = Rotation(rotation_key or urandom(32), self.policy)
         self._listeners: list[EventListener] = []
         self._races = Races()
         self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from)
 
+    @checked
     def on_events(self, listener: EventListener) -> Callable[[], None]:
         """
         Call ``listener`` with the events of each commit, before the command that made them returns.
@@ -119,18 +126,20 @@ class SessionManager:
 
     # --- issue ----------------------------------------------------------------------------------------
 
+    @checked
     async def create_session(
         self,
         user_id: str,
         *,
         client: Client | None = None,
-        grants: Sequence[Grant] | None = None,
+        grants: Sequence[GrantLike] | None = None,
         lifetime: timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
+        activate: bool = False,
         actor: str = "system",
     ) -> IssuedSession:
         """
-        Issue a pending session, and the only copy of its token.
+        Issue a session, and the only copy of its token. It is pending, unless ``activate``.
 
         Raises:
             InvalidInput: If the user id, a grant, the lifetime or the metadata is beyond its limits.
@@ -141,8 +150,11 @@ class SessionManager:
         issued, new = issue(request, self.policy, self.default_grants, actor=actor, now=now)
         evicted = await self.storage.create((new,), self.policy, now)
         self._announce((new.event, *evicted))
+        if activate:
+            return IssuedSession(await self.activate_session(issued.id, actor=actor), issued.token)
         return issued
 
+    @checked
     async def create_sessions(
         self, requests: Sequence[SessionRequest], *, actor: str = "system"
     ) -> list[IssuedSession]:
@@ -164,6 +176,8 @@ class SessionManager:
 
     async def get_session(self, id: SessionId) -> Session | None:
         """The session, or ``None``. If its time is over, it is expired (or suspended) first."""
+        # These three are called most often, and check for themselves.
+        check_text("id", id)
         session = await self.storage.get(id)
         if session is None:
             return None
@@ -175,6 +189,7 @@ class SessionManager:
                 return session
         return await self._settle(session, now)
 
+    @checked
     async def get_sessions(self, ids: Sequence[SessionId]) -> list[Session | None]:
         """The sessions in the order of ``ids``, as ``get_session`` would return them."""
         now = self._now()
@@ -191,38 +206,45 @@ class SessionManager:
         The pending or active session that ``token`` opens; counts as activity.
 
         Args:
-            client: Who presents the token; only written to the log when it is refused.
+            client: Who presents the token. Once it has been rotated, this tells a second tab from a thief.
 
         Raises:
             InvalidToken: If no session of ours answers to it. Nothing is created or adopted.
-            TokenReused: If it was rotated out longer ago than the grace: a theft, the session is revoked.
+            TokenRotated: If it was replaced longer ago than the grace; the session goes on.
+            TokenReused: If two parties have tokens of the session: a theft, the session is revoked.
             Expired, Invalidated, Suspended: If the token is genuine and its session is not usable.
         """
+        check_text("token", token)
+        check_client("client", client)
         try:
-            return await self._authenticate(token)
-        except errors.SecurityViolation as refusal:
+            return await self._authenticate(token, client)
+        except errors.InvalidToken as refusal:
             _log.warning("token_refused", code=refusal.code, ip=client.ip if client else None)
             raise
+        except TokenReused:
+            await self._revoke_stolen(tokens.session_of(token))
+            raise
 
-    async def _authenticate(self, token: str) -> Session:
+    async def _authenticate(self, token: str, client: Client | None) -> Session:
         id = tokens.session_of(token)
         found = await self.storage.get_with_secret(id)
         if found is None:
             raise InvalidToken("no session answers to this token")
         session, secret = found
         now = self._now()
-        try:
-            _check_genuine(self._rotation.standing(token, secret, now))
-        except TokenReused:
-            await self._revoke_stolen(session)
-            raise
+        standing = self._rotation.standing(token, secret, now)
+        if standing is TokenStanding.UNKNOWN:
+            raise InvalidToken("no session answers to this token")
         session = await self._settle(session, now)
         check_usable(session, even_pending=True)
+        if secret.generation:
+            await self._check_use(session, secret, standing, client, now)
         await self._note_activity(session, now)
         return session
 
     async def touch(self, id: SessionId) -> None:
         """Record activity now. Written at most once per tenth of the idle limit; a missing session is ignored."""
+        check_text("id", id)
         session = await self.storage.get(id)
         if session is not None:
             await self._note_activity(session, self._now())
@@ -236,12 +258,14 @@ class SessionManager:
 
     # --- change ---------------------------------------------------------------------------------------
 
+    @checked
     async def activate_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Let a pending session use rooms. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Activated, actor, reason), if_version)
+        return await self._change(id, transition(Activated, actor, reason), if_version)
 
+    @checked
     async def suspend_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
@@ -254,26 +278,30 @@ class SessionManager:
             VersionMismatch: If ``if_version`` is given and is not the current version.
             Conflict: If others kept changing the session, all the time.
         """
-        return await self._change(id, _transition(Suspended, actor, reason), if_version)
+        return await self._change(id, transition(Suspended, actor, reason), if_version)
 
+    @checked
     async def resume_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Give a suspended session its access back. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Resumed, actor, reason), if_version)
+        return await self._change(id, transition(Resumed, actor, reason), if_version)
 
+    @checked
     async def expire_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """End the session as if its time were over. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Expired, actor, reason), if_version)
+        return await self._change(id, transition(Expired, actor, reason), if_version)
 
+    @checked
     async def invalidate_session(
         self, id: SessionId, *, actor: str = "system", reason: str | None = None, if_version: int | None = None
     ) -> Session:
         """Revoke the session for good. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(Invalidated, actor, reason), if_version)
+        return await self._change(id, transition(Invalidated, actor, reason), if_version)
 
+    @checked
     async def invalidate_sessions(
         self, ids: Sequence[SessionId], *, actor: str = "system", reason: str | None = None
     ) -> list[bool]:
@@ -283,7 +311,7 @@ class SessionManager:
         changes: list[tuple[Session, SessionEvent]] = []
         for session in {session.id: session for session in sessions if session is not None}.values():
             if not holds(session, Invalidated):
-                event = _fact(Invalidated, session, now, actor, reason)
+                event = fact(Invalidated, session, now, actor, reason)
                 changes.append((apply(session, event), event))
         done = await self.storage.update_many(changes)
         self._announce([event for (_, event), fits in zip(changes, done, strict=True) if fits])
@@ -291,11 +319,12 @@ class SessionManager:
         gone: set[SessionId] = set()
         for id in lost:
             try:
-                await self._change(id, _transition(Invalidated, actor, reason))
+                await self._change(id, transition(Invalidated, actor, reason))
             except NotFound:
                 gone.add(id)
         return [session is not None and session.id not in gone for session in sessions]
 
+    @checked
     async def extend_session(
         self,
         id: SessionId,
@@ -315,15 +344,16 @@ class SessionManager:
         by = self.policy.lifetime if lifetime is None else check_lifetime(lifetime, self.policy)
 
         def decide(session: Session, now: datetime) -> Extended | None:
-            event = _fact(Extended, session, now, actor, None, expires_at=now + by)
+            event = fact(Extended, session, now, actor, None, expires_at=now + by)
             if session.state.is_live and event.expires_at <= session.expires_at:
                 return None
             return event
 
         return await self._change(id, decide, if_version)
 
+    @checked
     async def change_grants(
-        self, id: SessionId, grants: Sequence[Grant], *, actor: str = "system", if_version: int | None = None
+        self, id: SessionId, grants: Sequence[GrantLike], *, actor: str = "system", if_version: int | None = None
     ) -> Session:
         """
         Let the session do what ``grants`` say from now on, and nothing else; its open sockets obey at once.
@@ -338,14 +368,16 @@ class SessionManager:
         def decide(session: Session, now: datetime) -> GrantsChanged | None:
             if session.state.is_live and session.grants == granted:
                 return None
-            return _fact(GrantsChanged, session, now, actor, None, grants=granted)
+            return fact(GrantsChanged, session, now, actor, None, grants=granted)
 
         return await self._change(id, decide, if_version)
 
+    @checked
     async def record_violation(self, id: SessionId, cause: str, *, actor: str = "system") -> Session:
         """Count a misbehaviour of the session's holder, ``cause`` in a word. Raises as ``suspend_session``."""
-        return await self._change(id, _transition(ViolationRecorded, actor, cause))
+        return await self._change(id, transition(ViolationRecorded, actor, cause))
 
+    @checked
     async def revoke_user(
         self,
         user_id: str,
@@ -367,6 +399,7 @@ class SessionManager:
         self._announce(done.events)
         return UserRevocation(done.epoch, len(done.events) - 1)
 
+    @checked
     async def delete_session(self, id: SessionId, *, actor: str = "system", if_version: int | None = None) -> bool:
         """Remove the session, live or not; ``False`` if there is none. Its history stays until the retention."""
         return await self._delete(id, actor, if_version)
@@ -376,8 +409,8 @@ class SessionManager:
         session = await self.storage.get(id)
         if session is None:
             return False
-        _check_version(session, if_version)
-        event = _fact(Deleted, session, self._now(), actor, None)
+        check_version(session, if_version)
+        event = fact(Deleted, session, self._now(), actor, None)
         deleted = await self.storage.delete(event)
         if deleted:
             self._announce((event,))
@@ -389,7 +422,7 @@ class SessionManager:
         session = await self.storage.get(id)
         if session is None:
             raise NotFound("there is no such session")
-        _check_version(session, if_version)
+        check_version(session, if_version)
         now = self._now()
         session = await self._settle(session, now)
         event = decide(session, now)
@@ -426,11 +459,13 @@ class SessionManager:
 
     # --- rotate ---------------------------------------------------------------------------------------
 
+    @checked
     async def rotate_token(
         self,
         id: SessionId,
         presented: str | None = None,
         *,
+        client: Client | None = None,
         actor: str = "system",
         if_version: int | None = None,
     ) -> IssuedSession:
@@ -442,58 +477,89 @@ class SessionManager:
 
         Raises:
             InvalidToken: If ``presented`` does not belong to this session.
-            TokenReused: If it was rotated out longer ago than the grace: a theft, the session is revoked.
+            TokenRotated, TokenReused: As ``authenticate``.
             NotFound, InvalidState, Conflict: As ``suspend_session``.
         """
         if presented is not None and tokens.session_of(presented) != id:
             raise InvalidToken("the token belongs to another session")
         try:
-            return await self._rotate(id, presented, actor, if_version)
+            return await self._rotate(id, presented, client, actor, if_version)
         except TokenReused:
             # Here, because a command that waits for its turn cannot wait for another of the same session.
-            session = await self.get_session(id)
-            if session is not None:
-                await self._revoke_stolen(session)
+            await self._revoke_stolen(id)
             raise
 
     @_starts_over
-    async def _rotate(self, id: SessionId, presented: str | None, actor: str, if_version: int | None) -> IssuedSession:
+    async def _rotate(
+        self, id: SessionId, presented: str | None, client: Client | None, actor: str, if_version: int | None
+    ) -> IssuedSession:
         found = await self.storage.get_with_secret(id)
         if found is None:
             raise NotFound("there is no such session")
         session, secret = found
-        _check_version(session, if_version)
+        check_version(session, if_version)
         now = self._now()
         session = await self._settle(session, now)
+        event = fact(TokenRotated, session, now, actor, None)
+        rotator = None
         if presented is None:
-            token = tokens.mint(id)
+            after, token = apply(session, event), tokens.mint(id)
         else:
             standing = self._rotation.standing(presented, secret, now)
-            _check_genuine(standing)
+            if standing is TokenStanding.UNKNOWN:
+                raise InvalidToken("the token does not belong to this session")
             if standing is TokenStanding.GRACE:
-                return self._repeat_rotation(session, secret, presented)
+                return await self._repeat_rotation(session, secret, presented, client)
+            after = apply(session, event)
+            await self._check_use(session, secret, standing, client, now)
             token = self._rotation.successor(presented, secret)
-        event = _fact(TokenRotated, session, now, actor, None)
-        after = apply(session, event)
-        await self.storage.update(after, event, secret=succeed(secret, token, now))
+            rotator = TokenUse(Place.of(client), is_current=True, first_at=now, last_at=now)
+        await self.storage.update(after, event, secret=succeed(secret, token, now, rotator))
         self._announce((event,))
         return IssuedSession(after, token)
 
-    def _repeat_rotation(self, session: Session, secret: Secret, presented: str) -> IssuedSession:
+    async def _repeat_rotation(
+        self, session: Session, secret: Secret, presented: str, client: Client | None
+    ) -> IssuedSession:
         """Hand a racer within the grace the successor that the winner got."""
         token = self._rotation.successor_again(presented, secret)
         if token is None:
             raise InvalidToken("the token was replaced by an operator")
         if not session.state.is_live:
             raise InvalidState(f"a session that is {session.state} cannot become {TokenRotated.tag()}")
+        # From here on the current token is at this place, too.
+        await self._check_use(session, secret, TokenStanding.CURRENT, client, self._now())
         return IssuedSession(session, token)
 
-    async def _revoke_stolen(self, session: Session) -> None:
-        if session.state.is_live:
-            await self._change(session.id, _transition(Invalidated, "system", "token_reused"))
+    async def _check_use(
+        self, session: Session, secret: Secret, standing: TokenStanding, client: Client | None, now: datetime
+    ) -> None:
+        """Raise if the token has been replaced, or if it shows that two parties have tokens of the session."""
+        verdict = self._rotation.judge(session, secret, standing, client, now)
+        if verdict.to_note is not None:
+            await self.storage.note_use(
+                session.id, verdict.to_note, generation=secret.generation, window=self.policy.reuse_window
+            )
+        if not verdict.is_theft and standing is not TokenStanding.REPLACED:
+            return
+        _log.warning(
+            "token_reuse",
+            session=session.id,
+            ip=client.ip if client else None,
+            user_agent=client.user_agent if client else None,
+            outcome="session_ended" if verdict.is_theft else "refused",
+        )
+        if verdict.is_theft:
+            raise TokenReused("tokens of the session were used by two parties, and it has been ended")
+        raise errors.TokenRotated("the token was replaced by a newer one")
+
+    async def _revoke_stolen(self, id: SessionId) -> None:
+        with suppress(NotFound, InvalidState):  # it has ended by other means
+            await self._change(id, transition(Invalidated, "system", "token_reused"))
 
     # --- ask ------------------------------------------------------------------------------------------
 
+    @checked
     async def list_sessions(self, filter: SessionFilter | None = None, page: Page | None = None) -> SessionPage:
         """
         A page of sessions; follow ``next_cursor`` for the rest. States are as stored: overdue ones may be among them.
@@ -503,6 +569,7 @@ class SessionManager:
         """
         return await self._queries.list(filter or SessionFilter(), page or Page())
 
+    @checked
     async def count_sessions(self, filter: SessionFilter | None = None) -> int:
         """How many sessions match."""
         return await self.storage.count(filter or SessionFilter())
@@ -514,37 +581,3 @@ class SessionManager:
     async def health_check(self) -> HealthStatus:
         """How the sessions and what keeps them are doing. Does not raise."""
         return await self._queries.health()
-
-
-def _fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: str | None, **details: Any) -> Fact:
-    """The next event in the history of ``session``."""
-    return kind(
-        session=session.id,
-        user=session.user_id,
-        version=session.version + 1,
-        at=now,
-        actor=actor,
-        cause=cause,
-        **details,
-    )
-
-
-def _transition(kind: type[SessionEvent], actor: str, cause: str | None) -> Decision:
-    """Decide on an event of ``kind``, unless the session is where it leads already."""
-
-    def decide(session: Session, now: datetime) -> SessionEvent | None:
-        return None if holds(session, kind) else _fact(kind, session, now, actor, cause)
-
-    return decide
-
-
-def _check_genuine(standing: TokenStanding) -> None:
-    if standing is TokenStanding.UNKNOWN:
-        raise InvalidToken("no session answers to this token")
-    if standing is TokenStanding.REUSED:
-        raise TokenReused("the token was replaced by a newer one")
-
-
-def _check_version(session: Session, expected: int | None) -> None:
-    if expected is not None and session.version != expected:
-        raise VersionMismatch(f"the session has version {session.version}, not {expected}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+from collections.abc import Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, cast
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from roomkey.transports import BODY_DEADLINE
 from roomkey.transports.handshake import refused
 from roomkey.transports.handshake_gate import refusal
+from roomkey.transports.hosts import AllowedHosts
 from roomkey.transports.timers import TimerWheel
 
 
@@ -42,6 +44,13 @@ _HEAD_TOO_LARGE: Final = refused(
 )
 _TOO_SLOW: Final = refused(refusal(HTTPStatus.REQUEST_TIMEOUT, "too_slow", "The request did not arrive in time."))
 _MALFORMED: Final = refused(refusal(HTTPStatus.BAD_REQUEST, "malformed", "There is more around the body than in it."))
+_MISDIRECTED: Final = refused(
+    refusal(
+        HTTPStatus.MISDIRECTED_REQUEST,
+        "misdirected",
+        "This server does not answer to the host that the request names; server.allowed_hosts says to which it does.",
+    )
+)
 
 
 class _Part(enum.Enum):
@@ -139,6 +148,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     settings: ClassVar[HttpSettings]
     timers: ClassVar[TimerWheel]
+    hosts: ClassVar[AllowedHosts | None]
     waiting: ClassVar[dict["BoundedHttp", None]]
     """Connections that owe a head, the one that waits longest first."""
 
@@ -219,6 +229,9 @@ class BoundedHttp(HttpToolsProtocol):
         if self._received > self.settings.max_head_bytes and self._head_bytes() > self.settings.max_head_bytes:
             self._refuse(_HEAD_TOO_LARGE)
             return
+        if self.hosts is not None and not self._is_meant_for(self.hosts):
+            self._refuse(_MISDIRECTED)
+            return
         self._received = self._of_the_body = 0
         self._now_owed(_Part.BODY)
         super().on_headers_complete()
@@ -240,6 +253,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over, and let go of the parser, which holds us as we hold it."""
+        if self._refused:  # the parser reports the upgrade all the same
+            return
         super().handle_websocket_upgrade()
         self.parser = cast("Any", None)
 
@@ -265,6 +280,10 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self.timers.stop(self)
 
+    def _is_meant_for(self, hosts: AllowedHosts) -> bool:
+        named = [value for name, value in self.headers if name == b"host"]
+        return len(named) == 1 and hosts.allows(named[0])
+
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
@@ -276,11 +295,17 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-def http_protocol(settings: HttpSettings) -> type[BoundedHttp]:
-    """The class for ``uvicorn.Config(http=...)``; connections of one class share their timers and bounds."""
+def http_protocol(settings: HttpSettings, *, hosts: Sequence[str] | None = None) -> type[BoundedHttp]:
+    """
+    The class for ``uvicorn.Config(http=...)``; connections of one class share their timers and bounds.
+
+    ``hosts`` are those that requests and handshakes may name, if not any.
+    """
+    allowed = None if hosts is None else AllowedHosts(hosts)
     head, body = settings.head_timeout.total_seconds(), settings.body_timeout.total_seconds()
     timers = TimerWheel(tick=min(head, body) / 10, horizon=max(head, body))
-    return type("HttpProtocol", (BoundedHttp,), {"settings": settings, "timers": timers, "waiting": {}})
+    shared: dict[str, Any] = {"settings": settings, "timers": timers, "waiting": {}, "hosts": allowed}
+    return type("HttpProtocol", (BoundedHttp,), shared)
 
 
 HttpProtocol: Final = http_protocol(HttpSettings())

@@ -39,6 +39,8 @@ class CloseReason(StrEnum):
     """4401. The session expired: with a new token the client may reconnect at once. It could have been refreshed."""
     SESSION_INVALIDATED = "session_invalidated"
     """4401. The session was ended on purpose: the user must sign in again."""
+    TOKEN_ROTATED = "token_rotated"  # noqa: S105  # a reason, not a secret
+    """4401. The client came with a token that has been replaced: with the new one it may reconnect at once."""
     SESSION_SUSPENDED = "session_suspended"
     MALFORMED = "malformed"
     FORBIDDEN = "forbidden"
@@ -67,6 +69,7 @@ class CloseReason(StrEnum):
 CODES: Final[dict[CloseReason, CloseCode]] = {
     CloseReason.SESSION_EXPIRED: CloseCode.UNAUTHENTICATED,
     CloseReason.SESSION_INVALIDATED: CloseCode.UNAUTHENTICATED,
+    CloseReason.TOKEN_ROTATED: CloseCode.UNAUTHENTICATED,
     CloseReason.SESSION_SUSPENDED: CloseCode.SUSPENDED,
     CloseReason.MALFORMED: CloseCode.MALFORMED,
     CloseReason.FORBIDDEN: CloseCode.FORBIDDEN,

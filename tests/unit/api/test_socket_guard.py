@@ -227,6 +227,18 @@ async def test_a_ticket_means_nothing_where_none_are_redeemed() -> None:
     assert heard == [{"type": "websocket.close", "code": 4401, "reason": "invalid_token"}]
 
 
+async def test_a_socket_that_comes_with_a_replaced_token_is_told_so_and_its_session_goes_on() -> None:
+    rest = Rest()
+    issued = await rest.session()
+    await rest.sessions.rotate_token(issued.id, issued.token)
+    rest.clock.advance(timedelta(seconds=31))
+
+    heard = await Chat(socket_guarded(rest), [bearer(issued.token)]).run()
+
+    assert heard == [{"type": "websocket.close", "code": 4401, "reason": "token_rotated"}]
+    assert await rest.sessions.validate_session(issued.id)
+
+
 # --- the end of an open socket ------------------------------------------------------------------------
 
 

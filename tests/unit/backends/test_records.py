@@ -37,6 +37,7 @@ from roomkey.domain.session import (
     UserRevoked,
     ViolationRecorded,
 )
+from roomkey.domain.token_uses import Place, TokenUse
 from roomkey.errors import Serialization
 from roomkey.ports import Secret
 
@@ -77,6 +78,9 @@ secrets = st.builds(
     generation=st.integers(0, 2**40),
     previous=st.none() | digests,
     rotated_at=st.none() | moments,
+    uses=st.lists(st.builds(TokenUse, st.builds(Place, names, names), st.booleans(), moments, moments), max_size=3).map(
+        tuple
+    ),
 )
 common: dict[str, Any] = {
     "session": ids,

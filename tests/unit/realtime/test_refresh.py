@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from roomkey.domain.session import Expired, Invalidated, SessionState, Suspended
-from roomkey.errors import Storage, TokenReused
+from roomkey.errors import Storage, TokenRotated
 from tests.support.sockets import READ_ONLY, Caller, Node
 
 
@@ -134,8 +134,8 @@ async def test_a_pending_session_is_no_new_credential() -> None:
     assert (await refresh(caller, token))["payload"]["code"] == "INVALID_SESSION"
 
 
-@pytest.mark.parametrize("failure", [None, TokenReused("rotated out")], ids=["unknown", "reused"])
-async def test_a_token_that_opens_nothing_is_unauthorized(failure: Exception | None) -> None:
+@pytest.mark.parametrize(("failure", "reason"), [(None, "invalid_token"), (TokenRotated("replaced"), "token_rotated")])
+async def test_a_token_that_opens_nothing_is_unauthorized(failure: Exception | None, reason: str) -> None:
     node = Node()
     caller = await node.client()
     node.sessions.failure = failure
@@ -143,6 +143,7 @@ async def test_a_token_that_opens_nothing_is_unauthorized(failure: Exception | N
     answer = await refresh(caller, "no-such-token")
 
     assert answer["payload"]["code"] == "UNAUTHORIZED"
+    assert answer["payload"]["details"]["reason"] == reason
     assert "no-such-token" not in str(answer)
     assert caller.closed_with is None
 

@@ -111,7 +111,7 @@ def test_the_token_is_only_echoed_when_a_browser_would_otherwise_hang_up(
     ],
 )
 def test_our_own_pages_and_those_that_are_named_may_use_cookies(origin: str, host: str) -> None:
-    allowed = ("https://other.example.com:8443", "https://elsewhere.example.com/")
+    allowed = ("https://other.example.com:8443", "https://elsewhere.example.com")
 
     assert origin_allowed(origin, host, allowed)
 

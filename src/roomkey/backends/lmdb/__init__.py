@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,7 @@ from roomkey.backends.lmdb.snapshot import SCAN_LIMIT, OverdueSearch, Snapshot
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import Deleted, Evicted, Session, SessionEvent, SessionFilter, SessionId
+from roomkey.domain.token_uses import TokenUse
 from roomkey.errors import Storage
 from roomkey.ports import (
     PLAIN_RECORDS,
@@ -95,6 +96,9 @@ class FileSystemSessionStorage:
 
     async def update_many(self, changes: Sequence[tuple[Session, SessionEvent]]) -> list[bool]:
         return await self._write(partial(commit.update_many, changes=changes))
+
+    async def note_use(self, id: SessionId, use: TokenUse, *, generation: int, window: timedelta) -> None:
+        await self._write(partial(commit.note_use, id=id, use=use, generation=generation, window=window))
 
     async def delete(self, event: Deleted) -> bool:
         return await self._write(partial(commit.delete, event=event))

@@ -7,7 +7,7 @@ nothing, or is undone by running the others again without it.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
@@ -46,6 +46,7 @@ from roomkey.domain.session import (
     UserRevoked,
     partition_of,
 )
+from roomkey.domain.token_uses import TokenUse, noted
 from roomkey.errors import Conflict, NotFound, Serialization
 from roomkey.ports import PLAIN_RECORDS, NewSession, RecordKind, Revocation, Secret
 
@@ -370,6 +371,16 @@ def touch(commit: Commit, seen: Iterable[SessionId]) -> None:
         found = commit.load_readable(session_key(id))
         if found is not None and found.session.state in LIVE_STATES:
             commit.rewrite(found, found.position)
+
+
+def note_use(commit: Commit, id: SessionId, use: TokenUse, generation: int, window: timedelta) -> None:
+    """``SessionStorage.note_use``."""
+    found = commit.load(session_key(id))
+    if found is None or found.session.state not in LIVE_STATES or commit.is_dead(found):
+        return
+    if found.secret.generation == generation:
+        secret = replace(found.secret, uses=noted(found.secret.uses, use, window))
+        commit.rewrite(found._replace(secret=secret), found.position)
 
 
 def tend(commit: Commit, ids: Iterable[SessionId], now: datetime) -> None:

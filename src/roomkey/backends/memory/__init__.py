@@ -31,6 +31,7 @@ from roomkey.domain.session import (
     partition_of,
     partition_of_id,
 )
+from roomkey.domain.token_uses import TokenUse, noted
 from roomkey.errors import Conflict, InvalidInput, NotFound
 from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
 from roomkey.security.tokens import is_session_id
@@ -206,6 +207,14 @@ class MemorySessionStorage:
         if record.session.last_seen_at >= at:
             return
         record.session = replace(record.session, last_seen_at=at)
+
+    async def note_use(self, id: SessionId, use: TokenUse, *, generation: int, window: timedelta) -> None:
+        record = self._records.get(id)
+        if record is None or record.session.state not in LIVE_STATES or self._is_revoked(record):
+            return
+        secret = record.rotation or Secret(current=record.digest)
+        if secret.generation == generation:
+            record.rotation = replace(secret, uses=noted(secret.uses, use, window))
 
     async def delete(self, event: Deleted) -> bool:
         record = self._records.get(event.session)

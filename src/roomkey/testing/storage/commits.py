@@ -19,6 +19,7 @@ from roomkey.domain.session import (
     Suspended,
     TokenRotated,
 )
+from roomkey.domain.token_uses import Place, TokenUse
 from roomkey.errors import Conflict, InvalidInput, NotFound
 from roomkey.ports import Secret
 from roomkey.testing.requirements import needs
@@ -55,6 +56,8 @@ USERS = (
     "\N{GRINNING FACE}" * 64,  # 256 bytes
 )
 """Different users all of them: ids are compared as they are."""
+
+PLACE = Place("Firefox Linux", "192.0.2.7")
 
 
 class CommitConformance(StorageSuite):
@@ -336,6 +339,59 @@ class CommitConformance(StorageSuite):
             await storage.touch(session.id, NOON + MINUTE)
 
             assert await storage.get(session.id) == before
+            assert await disagreements(storage) == []
+
+    async def test_a_use_of_a_token_is_kept_with_its_secret_and_is_no_event(self) -> None:
+        first, again = (TokenUse(PLACE, is_current=True, first_at=at, last_at=at) for at in (NOON, NOON + SECOND))
+        async with self.open() as storage:
+            session = await store(storage, active=True)
+
+            await storage.note_use(session.id, first, generation=0, window=MINUTE)
+            await storage.note_use(session.id, again, generation=0, window=MINUTE)
+
+            kept = await storage.get_with_secret(session.id)
+            assert kept is not None
+            assert kept[0] == session
+            assert kept[1].uses == (replace(first, last_at=NOON + SECOND),)
+            assert len(await history(storage, session.id)) == 2
+
+    async def test_a_use_is_not_forgotten_by_a_change_of_the_session(self) -> None:
+        use = TokenUse(PLACE, is_current=False, first_at=NOON, last_at=NOON)
+        async with self.open() as storage:
+            session = await store(storage, active=True)
+            await storage.note_use(session.id, use, generation=0, window=MINUTE)
+
+            await change(storage, session, Suspended, NOON + SECOND)
+
+            kept = await storage.get_with_secret(session.id)
+            assert kept is not None
+            assert kept[1].uses == (use,)
+
+    async def test_a_use_of_another_generation_of_tokens_is_not_kept(self) -> None:
+        use = TokenUse(PLACE, is_current=True, first_at=NOON, last_at=NOON)
+        async with self.open() as storage:
+            session = await store(storage, active=True)
+
+            await storage.note_use(session.id, use, generation=1, window=MINUTE)
+
+            kept = await storage.get_with_secret(session.id)
+            assert kept is not None
+            assert kept[1].uses == ()
+
+    @pytest.mark.parametrize("end", [Invalidated, Deleted])
+    async def test_a_use_revives_nobody(self, end: type[Invalidated] | type[Deleted]) -> None:
+        use = TokenUse(PLACE, is_current=True, first_at=NOON, last_at=NOON)
+        async with self.open() as storage:
+            session = await store(storage, active=True)
+            if end is Deleted:
+                await storage.delete(fact(session, Deleted, NOON))
+            else:
+                await change(storage, session, Invalidated, NOON)
+            before = await storage.get_with_secret(session.id)
+
+            await storage.note_use(session.id, use, generation=0, window=MINUTE)
+
+            assert await storage.get_with_secret(session.id) == before
             assert await disagreements(storage) == []
 
     async def test_a_touch_of_nobody_is_nothing(self) -> None:

@@ -1,0 +1,169 @@
+"""What settings may be beyond their types: bounds of numbers, sizes and durations, and the forms of addresses."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from roomkey.errors import ConfigurationError
+from roomkey.security import masterkey
+from roomkey.security.credentials import check_origin
+from roomkey.transports.hosts import check_host, is_host_name
+
+SHORTEST: Final = timedelta(milliseconds=1)
+LONGEST: Final = timedelta(days=36_525)
+"""A hundred years: a moment so far from now still is one for every clock and store."""
+
+MOST: Final = 2**31 - 1
+MOST_BYTES: Final = 2**40
+"""More memory or disk than one thing of ours may take; what is beyond is a slip of the keyboard."""
+
+MAY_BE_ZERO: Final = frozenset(
+    {
+        "server.drain",
+        "sessions.rotation_grace",
+        "sessions.max_metadata_bytes",
+        "api.idempotency_window",
+        "api.idempotency_max_bytes",
+        "documents.save_interval",
+        "janitor.keep_ended",
+    }
+)
+"""Where nought means at once, nothing kept, or none allowed. Everywhere else it would stop what it limits."""
+
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()+,;=:@-]+)+")
+"""RFC 3986, 3.3, without percent-encoding and what a pattern could be meant by."""
+
+
+def check(setting: str, value: Any) -> None:
+    """
+    Raise unless ``value``, which is of the right type, can be that of ``setting``.
+
+    Raises:
+        ValueError: If it cannot; the message is to stand behind the name of the setting.
+    """
+    form = FORMS.get(setting)
+    if form is not None and value is not None:
+        form(value)
+    elif isinstance(value, timedelta):
+        _check_duration(setting, value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        _check_number(setting, value)
+
+
+def _check_duration(setting: str, value: timedelta) -> None:
+    if not value and setting in MAY_BE_ZERO:
+        return
+    if value < SHORTEST:
+        raise ValueError("must be at least 1ms")
+    if value > LONGEST:
+        raise ValueError(f"must be at most {LONGEST.days}d, a hundred years")
+
+
+def _check_number(setting: str, value: float) -> None:
+    least, most = 0 if setting in MAY_BE_ZERO else 1, MOST_BYTES if setting.endswith("_bytes") else MOST
+    if isinstance(value, float):
+        if not 0 < value <= most:  # not a number is neither
+            raise ValueError(f"must be more than 0 and at most {most}, not {value:g}")
+    elif value < least:
+        raise ValueError(f"must be at least {least}, not {value}")
+    elif value > most:
+        raise ValueError(f"must be at most {most}, not {value}")
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port} is not a port (0 to 65535)")
+
+
+def _check_address(host: str) -> None:
+    """An address of this machine to listen on."""
+    try:
+        ip_address(host)
+    except ValueError:
+        if not is_host_name(host):
+            hint = ", without scheme, port and brackets" if set(host) & set("/:[]") else ""
+            raise ValueError(f"{host!r} is not an address or a host name{hint}") from None
+
+
+def _check_proxy(text: str) -> None:
+    try:
+        if text != "*":
+            ip_network(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an address such as 10.0.0.7, a network such as 10.0.0.0/8, or * for every peer"
+        ) from None
+
+
+def _check_url(url: str) -> None:
+    """The address under which browsers find us."""
+    example = "such as https://rooms.example.com"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{url!r} is not a URL {example}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"{url!r} is not a URL {example}")
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        raise ValueError("a public URL has no user, query or fragment")
+    _check_address(parts.hostname)
+    if parts.path not in ("", "/") and not _PATH.fullmatch(parts.path.rstrip("/")):
+        raise ValueError(f"{parts.path!r} is not a path such as /rooms")
+
+
+def _check_path(path: str) -> None:
+    if not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"{path!r} is not a path such as /ws: it begins with a slash and does not end with one")
+
+
+def _check_master_key(key: str) -> None:
+    try:
+        masterkey.check(key)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_file(path: Path) -> None:
+    if not str(path).isprintable():
+        raise ValueError("a path has no control characters")
+
+
+def _each(check: Callable[[str], object]) -> Callable[[Iterable[str]], None]:
+    def check_all(values: Iterable[str]) -> None:
+        for value in values:
+            check(value)
+
+    return check_all
+
+
+FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "server.host": _check_address,
+    "server.port": _check_port,
+    "server.allowed_hosts": _each(check_host),
+    "server.trusted_proxies": _each(_check_proxy),
+    "server.tls_cert": _check_file,
+    "server.tls_key": _check_file,
+    "server.tls_client_ca": _check_file,
+    "storage.directory": _check_file,
+    "security.master_key": _check_master_key,
+    "security.master_key_file": _check_file,
+    "security.allowed_origins": _each(check_origin),
+    "api.public_url": _check_url,
+    "realtime.path": _check_path,
+    "documents.path": _check_path,
+    "documents.hocuspocus_path": _check_path,
+}
+"""What is neither a number nor a duration."""
+
+
+def clashes(paths: Mapping[str, str]) -> Iterator[str]:
+    """Settings of paths that say the same."""
+    names: dict[str, str] = {}
+    for setting, path in paths.items():
+        if (other := names.setdefault(path, setting)) != setting:
+            yield f"{setting}: {path} is {other} already"
