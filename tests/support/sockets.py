@@ -196,7 +196,13 @@ class FakeSessions:
             self.listener([revoked])
         return revoked
 
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:  # noqa: ARG002  # as the manager
+    async def authenticate(
+        self,
+        token: str,
+        *,
+        client: Client | None = None,  # noqa: ARG002  # as the manager
+        is_activity: bool = True,
+    ) -> Session:
         session = self._read(self._tokens.get(token, SessionId("")))
         if session is None:
             raise InvalidToken("no session answers to this token")
@@ -207,6 +213,8 @@ class FakeSessions:
         }
         if session.state in errors:
             raise errors[session.state](f"the session is {session.state}")
+        if is_activity:
+            await self.touch(session.id)
         return session
 
     async def get_session(self, id: SessionId) -> Session | None:

@@ -98,7 +98,7 @@ class Admission:
         Raises:
             RoomkeyError: If it opens nothing, or nothing that may be used.
         """
-        session = await self._sessions.authenticate(token, client=client)
+        session = await self._sessions.authenticate(token, client=client, is_activity=False)
         check_usable(session)
         return session
 
@@ -128,7 +128,7 @@ class Admission:
     async def _session(self, handshake: Handshake, credential: Credential) -> Session:
         if credential.kind is not CredentialKind.TICKET:
             client = client_of(handshake.headers, handshake.client_ip)
-            return await self._sessions.authenticate(credential.secret, client=client)
+            return await self._sessions.authenticate(credential.secret, client=client, is_activity=False)
         return await self._tickets.session_of(credential.secret, self._sessions)
 
     def _check_origin(self, handshake: Handshake, credential: Credential) -> None:

@@ -287,7 +287,7 @@ class SessionWebSocketHandler:
         if isinstance(question, Verify):
             session = await self._sessions.get_session(connection.session.id)
             return connection.verified(session, self._clock.now())
-        session = await self._sessions.authenticate(question.token, client=client.device)
+        session = await self._sessions.authenticate(question.token, client=client.device, is_activity=False)
         others = len(self._connections.registry.of_session(session.id))
         if session.id != connection.session.id and others >= self._settings.max_connections_per_session:
             fault = Fault(ErrorCode.RATE_LIMITED, "the session has as many connections as it may")

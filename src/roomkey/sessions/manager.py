@@ -186,12 +186,14 @@ class SessionManager:
         session = await self.get_session(id)
         return session is not None and session.state is SessionState.ACTIVE
 
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
+    async def authenticate(self, token: str, *, client: Client | None = None, is_activity: bool = True) -> Session:
         """
-        The pending or active session that ``token`` opens; counts as activity.
+        The pending or active session that ``token`` opens.
 
         Args:
             client: Who presents the token; only written to the log when it is refused.
+            is_activity: Whether its user did something just now, which moves the idle deadline. Programs present
+                tokens by themselves, too, when they reconnect.
 
         Raises:
             InvalidToken: If no session of ours answers to it. Nothing is created or adopted.
@@ -199,10 +201,13 @@ class SessionManager:
             Expired, Invalidated, Suspended: If the token is genuine and its session is not usable.
         """
         try:
-            return await self._authenticate(token)
+            session = await self._authenticate(token)
         except errors.SecurityViolation as refusal:
             _log.warning("token_refused", code=refusal.code, ip=client.ip if client else None)
             raise
+        if is_activity:
+            await self._note_activity(session, self._now())
+        return session
 
     async def _authenticate(self, token: str) -> Session:
         id = tokens.session_of(token)
@@ -218,7 +223,6 @@ class SessionManager:
             raise
         session = await self._settle(session, now)
         check_usable(session, even_pending=True)
-        await self._note_activity(session, now)
         return session
 
     async def touch(self, id: SessionId) -> None:

@@ -614,9 +614,9 @@ async def test_activity_is_recorded_again_after_a_while() -> None:
     node = Node()
     alice = await node.member()
 
-    for _ in range(3):
+    for text in ("one", "two", "three"):
         node.clock.advance(seconds=6)
-        alice.say("cursor_position", {"document": "d"})
+        alice.edit(text)
         await node.handler.record_activity()
 
     assert len(node.sessions.touched) == 3

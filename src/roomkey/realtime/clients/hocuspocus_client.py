@@ -229,6 +229,7 @@ class _HocuspocusSubscription(DocumentSubscription):
             address=address,
             author=client.author(),
             access=access,
+            guard=client.guard,
         )
         self._client = client
         self._refusals = 0

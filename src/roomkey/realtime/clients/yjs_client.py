@@ -230,6 +230,7 @@ class _YjsSubscription(DocumentSubscription):
             address=b"",
             author=client.author(),
             access=access,
+            guard=client.guard,
         )
         self._client = client
         self._wants_status = wants_status
