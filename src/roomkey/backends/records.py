@@ -56,6 +56,7 @@ class _SessionRecord(Struct, frozen=True, array_like=True, gc=False):
     generation: int
     previous_secret: bytes | None
     rotated_at: datetime | None
+    cause: str | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -102,6 +103,7 @@ def encode_session(session: Session, secret: Secret) -> bytes:
         secret.generation,
         secret.previous,
         secret.rotated_at,
+        session.cause,
     )
     try:
         return _SESSION_MARK + _encode(record)
@@ -194,6 +196,7 @@ def _session(record: _SessionRecord) -> Session:
         grants=tuple([Grant(*grant) for grant in record.grants]) if record.grants else (),
         metadata=record.metadata,
         violations=record.violations,
+        cause=record.cause,
     )
 
 

@@ -222,7 +222,7 @@ class SessionGuard:
         if session is None:
             return self.close(invalidated("deleted"))
         if session.state is not SessionState.ACTIVE:
-            return self.close(stopped(session.state))
+            return self.close(stopped(session.state, session.cause))
         if lifecycle.overdue(session, now) is not None:
             return self.close(stopped(SessionState.EXPIRED))
         effects = [*self.learn(session), *self._notify(now)]
