@@ -73,19 +73,27 @@ class CapReached(SessionError):
     code = "cap_reached"
 
 
-class Expired(SessionError):
+class SessionStopped(SessionError):
+    """The session is not usable, now or ever again; ``cause`` says why, in a word that may be shown to its user."""
+
+    def __init__(self, message: str = "", *, cause: str | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class Expired(SessionStopped):
     """The session's time is over; a new one is needed."""
 
     code = "session_expired"
 
 
-class Invalidated(SessionError):
+class Invalidated(SessionStopped):
     """The session was revoked: logged out, evicted, or ended by an operator. It never comes back."""
 
     code = "session_invalidated"
 
 
-class Suspended(SessionError):
+class Suspended(SessionStopped):
     """The session is suspended; it may be resumed until its absolute deadline (NIST SP 800-63B-4)."""
 
     code = "session_suspended"

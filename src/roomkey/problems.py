@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from roomkey import errors
 from roomkey.errors import Flaw, RoomkeyError
-from roomkey.wire.close import CloseCode
+from roomkey.wire.close import CLOSE_CODES, CloseCode, CloseReason
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -48,35 +48,60 @@ class Presentation(Struct, frozen=True):
     """
     How an error is shown. The details of our own failures stay in the log.
 
-    ``refresh_fault`` is what a socket is told whose new token is refused because of it, as an error code of
-    ``/ws``.
+    ``close_reason`` is what a socket is told that is closed because of it. ``refresh_fault`` is what a socket is told
+    whose new token is refused because of it, as an error code of ``/ws``.
     """
 
     status: int
     title: str
     headers: Headers = ()
     hides_detail: bool = False
-    close_code: CloseCode = CloseCode.UNAUTHENTICATED
+    close_reason: CloseReason | None = None
     refresh_fault: str = "SERVER_ERROR"
+
+    @property
+    def close_code(self) -> CloseCode:
+        """The code with which a socket is closed because of it."""
+        return CloseCode.UNAUTHENTICATED if self.close_reason is None else CLOSE_CODES[self.close_reason]
 
 
 PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.MalformedRequest: Presentation(400, "Malformed request"),
-    errors.CredentialsMissing: Presentation(401, "A credential is needed", CHALLENGE),
-    errors.InvalidToken: Presentation(401, "The credential is not valid", _REJECTED, refresh_fault="UNAUTHORIZED"),
+    errors.CredentialsMissing: Presentation(
+        401, "A credential is needed", CHALLENGE, close_reason=CloseReason.CREDENTIALS_MISSING
+    ),
+    errors.InvalidToken: Presentation(
+        401,
+        "The credential is not valid",
+        _REJECTED,
+        close_reason=CloseReason.INVALID_TOKEN,
+        refresh_fault="UNAUTHORIZED",
+    ),
     errors.TokenRotated: Presentation(
-        401, "The token was replaced by a newer one", _REJECTED, refresh_fault="UNAUTHORIZED"
+        401,
+        "The token was replaced by a newer one",
+        _REJECTED,
+        close_reason=CloseReason.TOKEN_ROTATED,
+        refresh_fault="UNAUTHORIZED",
     ),
     errors.TokenReused: Presentation(
-        401, "The token was stolen, and its session has been ended", _REJECTED, refresh_fault="UNAUTHORIZED"
+        401,
+        "The token was stolen, and its session has been ended",
+        _REJECTED,
+        close_reason=CloseReason.TOKEN_REUSED,
+        refresh_fault="UNAUTHORIZED",
     ),
     errors.Suspended: Presentation(
-        401, "The session is suspended", _REJECTED, close_code=CloseCode.SUSPENDED, refresh_fault="INVALID_SESSION"
+        401,
+        "The session is suspended",
+        _REJECTED,
+        close_reason=CloseReason.SESSION_SUSPENDED,
+        refresh_fault="INVALID_SESSION",
     ),
-    errors.Forbidden: Presentation(403, "Not allowed"),
+    errors.Forbidden: Presentation(403, "Not allowed", close_reason=CloseReason.FORBIDDEN),
     errors.SecurityViolation: Presentation(403, "Not allowed", refresh_fault="UNAUTHORIZED"),
     errors.OriginRejected: Presentation(403, "The request came from a foreign origin"),
-    errors.SessionPending: Presentation(403, "The session is not active yet"),
+    errors.SessionPending: Presentation(403, "The session is not active yet", close_reason=CloseReason.SESSION_PENDING),
     errors.NotFound: Presentation(404, "Not found"),
     errors.DocumentNotFound: Presentation(404, "There is no such document"),
     errors.UnknownCursor: Presentation(404, "There is no such page"),
@@ -87,8 +112,12 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.InvalidState: Presentation(409, "The session's state does not allow this"),
     errors.CapReached: Presentation(409, "The user has too many sessions"),
     errors.RequestInProgress: Presentation(409, "The first request is still being answered", _SOON),
-    errors.Expired: Presentation(410, "The session's time is over", refresh_fault="INVALID_SESSION"),
-    errors.Invalidated: Presentation(410, "The session was ended", refresh_fault="INVALID_SESSION"),
+    errors.Expired: Presentation(
+        410, "The session's time is over", close_reason=CloseReason.SESSION_EXPIRED, refresh_fault="INVALID_SESSION"
+    ),
+    errors.Invalidated: Presentation(
+        410, "The session was ended", close_reason=CloseReason.SESSION_INVALIDATED, refresh_fault="INVALID_SESSION"
+    ),
     errors.VersionMismatch: Presentation(412, "It has changed"),
     errors.BodyTooLarge: Presentation(413, "The body is too large", _LAST),
     errors.DocumentTooLarge: Presentation(413, "The document is too large"),
@@ -98,9 +127,9 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.Internal: Presentation(500, "Internal error", hides_detail=True),
     errors.Serialization: Presentation(500, "A stored record cannot be read", hides_detail=True),
     errors.Storage: Presentation(
-        503, "The storage is not available", _SOON, hides_detail=True, close_code=CloseCode.OVERLOADED
+        503, "The storage is not available", _SOON, hides_detail=True, close_reason=CloseReason.UNAVAILABLE
     ),
-    errors.WritesRefused: Presentation(503, "The storage does not keep up", _SOON, close_code=CloseCode.OVERLOADED),
+    errors.WritesRefused: Presentation(503, "The storage does not keep up", _SOON, close_reason=CloseReason.OVERLOADED),
     errors.Draining: Presentation(503, "The server is about to stop", _SOON),
 }
 """The only place where an error becomes a status."""
@@ -152,17 +181,18 @@ def plain_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
     return Problem(type=_TYPE_PREFIX + code, title=status.phrase, status=status.value, detail=detail, code=code)
 
 
-def at_handshake(error: RoomkeyError) -> tuple[Problem, Headers]:
+def at_handshake(error: RoomkeyError) -> tuple[Problem, Headers, CloseReason | None]:
     """
-    What the client of a refused WebSocket handshake learns about ``error``, and the headers that go with it.
+    What the client of a refused WebSocket handshake learns about ``error``, the headers, and the close reason.
 
-    It is told what is wrong with its credential or session. Everything else means that this cannot be found out now.
+    It is told what is wrong with its credential, session or rights. Everything else means that this cannot be found
+    out now, and has no close reason.
     """
     shown = presentation_of(error)
     status = HTTPStatus(shown.status)
     if status in _TOLD_AT_HANDSHAKES:
-        return plain_problem(status, error.code, str(error)), shown.headers
-    return plain_problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _UNCHECKED), _SOON
+        return plain_problem(status, error.code, str(error)), shown.headers, shown.close_reason
+    return plain_problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _UNCHECKED), _SOON, None
 
 
 def example(error: type[RoomkeyError]) -> Problem:

@@ -1,11 +1,20 @@
 // What drives a provider: commands come as JSON lines on standard input, and whatever happens goes out as JSON lines.
 import { createInterface } from "node:readline";
+import WebSocket from "ws";
 import * as Y from "yjs";
 
 const say = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 
 // Providers complain on the console of what tests want to know.
 console.warn = console.error = (...words) => say({ event: "warning", text: words.join(" ") });
+
+/** `ws` as the page of a browser has it: with an `Origin`, if there is one. */
+export const socketOf = (origin) =>
+  class extends WebSocket {
+    constructor(url, protocols) {
+      super(url, protocols ?? [], origin === undefined ? {} : { origin });
+    }
+  };
 
 export const event = (name, more = {}) => say({ event: name, ...more });
 

@@ -1,17 +1,15 @@
-// A Hocuspocus client: node hocuspocus.mjs BASE TOKEN DOCUMENT, with BASE like ws://127.0.0.1:3000
+// A Hocuspocus client: node hocuspocus.mjs BASE TOKEN DOCUMENT [ORIGIN], with BASE like ws://127.0.0.1:3000
+// With an ORIGIN it is as a page has it; without, it loses no time.
 import { HocuspocusProvider, HocuspocusProviderWebsocket } from "@hocuspocus/provider";
-import WebSocket from "ws";
-import { document, drive, event } from "./driver.mjs";
+import { document, drive, event, socketOf } from "./driver.mjs";
 
-const [base, first, name] = process.argv.slice(2);
+const [base, first, name, origin] = process.argv.slice(2);
 let token = first;
 const doc = document();
 const socket = new HocuspocusProviderWebsocket({
   url: `${base}/hocuspocus`,
-  WebSocketPolyfill: WebSocket,
-  delay: 50,
-  minDelay: 0,
-  maxDelay: 100,
+  WebSocketPolyfill: socketOf(origin),
+  ...(origin === undefined ? { delay: 50, minDelay: 0, maxDelay: 100 } : {}),
 });
 const provider = new HocuspocusProvider({
   websocketProvider: socket,

@@ -37,12 +37,17 @@ class Editors:
     def base(self) -> str:
         return self.server.url.replace("http", "ws", 1)
 
-    async def provider(self, kind: str, user: str = "alice") -> tuple[Provider, str]:
+    async def provider(self, kind: str, user: str = "alice", *, page: bool = False) -> tuple[Provider, str]:
         """A synchronised provider of a user, and the id of its session."""
         id, token = await self.operator.session(user)
-        client = await self._stack.enter_async_context(provider(kind, self.base, token, self.document))
+        client = await self.begin(kind, token, page=page)
         await client.until(lambda state: state["synced"])
         return client, id
+
+    async def begin(self, kind: str, token: str, *, page: bool = False) -> Provider:
+        """A provider that begins to connect, from a page or not."""
+        origin = self.server.url if page else None
+        return await self._stack.enter_async_context(provider(kind, self.base, token, self.document, origin=origin))
 
     async def typist(self) -> Typist:
         _, token = await self.operator.session("pycrdt")
@@ -177,19 +182,74 @@ async def back_and_forth(editors: Editors, id: str) -> None:
         await editors.grant(id, "write")
 
 
-@pytest.mark.parametrize(("command", "code"), [("suspend", 4423), ("invalidate", 4401)])
-async def test_y_websocket_does_not_come_back_with_a_session_that_was_stopped(
-    command: str, code: int, server: Server
-) -> None:
+async def test_y_websocket_does_not_come_back_with_a_session_that_was_ended(server: Server) -> None:
     async with editors_on(server) as editors:
         (alice, id), (bob, _) = await editors.provider("ywebsocket"), await editors.provider("hocuspocus", "bob")
         alice.do("show", "alice")
         await bob.until(lambda state: state["users"] == ["alice"])
 
-        await editors.operator.put(id, command)
+        await editors.operator.put(id, "invalidate", "spam")
 
-        assert (await alice.event("over"))["code"] == code
+        over = await alice.event("over")
+        assert (over["code"], over["reason"]) == (4401, "session_invalidated: spam")
         await bob.until(lambda state: state["users"] == [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_page_waits_while_its_session_is_suspended_and_is_back_when_it_is_resumed(
+    kind: str, server: Server
+) -> None:
+    async with editors_on(server) as editors:
+        (alice, id), (bob, _) = await editors.provider(kind, page=True), await editors.provider("ywebsocket", "bob")
+
+        await editors.operator.put(id, "suspend", "under review")
+        thrown_out, refused = [await closed(alice) for _ in range(2)]
+        alice.do("append", "typed meanwhile")
+        await closed(alice)
+        await editors.operator.put(id, "resume")
+
+        await all_say(bob, text="typed meanwhile")
+        await alice.until(lambda state: state["synced"])
+        assert thrown_out == refused == (4503, "session_suspended: under review")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_page_that_waits_is_told_that_its_session_has_ended(kind: str, server: Server) -> None:
+    async with editors_on(server) as editors:
+        alice, id = await editors.provider(kind, page=True)
+        await editors.operator.put(id, "suspend")
+        await closed(alice)
+
+        await editors.operator.put(id, "invalidate", "spam")
+
+        assert await told(kind, alice) == "session_invalidated: spam"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_page_that_is_opened_with_an_ended_session_is_told_so(kind: str, server: Server) -> None:
+    async with editors_on(server) as editors:
+        id, token = await editors.operator.session()
+        await editors.operator.put(id, "invalidate", "spam")
+
+        alice = await editors.begin(kind, token, page=True)
+
+        assert await told(kind, alice) == "session_invalidated: spam"
+
+
+async def closed(client: Provider) -> tuple[int, str]:
+    event = await client.event("close")
+    return event["code"], event["reason"]
+
+
+async def told(kind: str, client: Provider) -> str:
+    """What ends the attempts of a provider: y-websocket goes by the close code, Hocuspocus by what it is told."""
+    if kind == "ywebsocket":
+        over = await client.event("over")
+        assert over["code"] == 4401
+        return over["reason"]
+    while (reason := (await client.event("refused"))["reason"]).startswith("session_suspended"):
+        pass
+    return reason
 
 
 async def test_hocuspocus_goes_on_with_a_new_token_after_a_wrong_one(server: Server) -> None:

@@ -498,7 +498,7 @@ async def test_a_message_that_is_none_closes_its_sender_and_nobody_else(transpor
     ("command", "end"),
     [
         ("invalidate", (4401, "session_invalidated")),
-        ("suspend", (4423, "session_suspended")),
+        ("suspend", (4503, "session_suspended")),
         ("expire", (4401, "session_expired")),
     ],
 )

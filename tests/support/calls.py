@@ -24,9 +24,9 @@ class Caller:
         body = answer.json()
         return body["session"]["id"], body["token"]
 
-    async def put(self, id: str, command: str) -> Body:
+    async def put(self, id: str, command: str, reason: str | None = None) -> Body:
         """Change a session; how it is then."""
-        answer = await self.http.put(f"/sessions/{id}/{command}")
+        answer = await self.http.put(f"/sessions/{id}/{command}", json=None if reason is None else {"reason": reason})
         assert answer.status_code == 200, answer.text
         return answer.json()
 

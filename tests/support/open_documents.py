@@ -1,7 +1,7 @@
 """Documents in the hands of a test: a store with bad days, a node on a clock that stands still, and editors."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -288,6 +288,7 @@ class House:
         seed: Seed | None = None,
         sessions: FakeSessions | None = None,
         max_outbox_bytes: int = 1024 * 1024,
+        realtime: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         self.store = store or FaultyStore()
@@ -300,7 +301,10 @@ class House:
         self.handler = SessionWebSocketHandler(
             self.sessions,
             settings=RealtimeSettings(
-                handshake_burst=1_000_000, max_connections_per_session=1_000, max_outbox_bytes=max_outbox_bytes
+                handshake_burst=1_000_000,
+                max_connections_per_session=1_000,
+                max_outbox_bytes=max_outbox_bytes,
+                **(realtime or {}),
             ),
             clock=self.clock,
             tickets=Tickets(MemoryOneTime(self.clock, TICKET_LIMITS)),
@@ -385,10 +389,14 @@ class House:
 
     async def knock(self, token: str, name: str = "d", **query: str) -> Accepted | Refused:
         """A handshake for the document."""
-        path = f"/yjs/{name}"
-        headers = {"authorization": f"Bearer {token}"}
-        handshake = Handshake(path=path, raw_path=path, query=query, headers=headers, client_ip="192.0.2.1")
-        return await self.handler.accept(handshake)
+        return await self.handshake(f"/yjs/{name}", {"authorization": f"Bearer {token}"}, query=query)
+
+    async def handshake(self, path: str, headers: Mapping[str, str], **more: Any) -> Accepted | Refused:
+        """Any handshake."""
+        more.setdefault("query", {})
+        return await self.handler.accept(
+            Handshake(path=path, raw_path=path, headers=headers, client_ip="192.0.2.1", **more)
+        )
 
     async def connect(self, editor: Editor, token: str, name: str = "d") -> bool:
         """Let ``editor`` in; whether that was possible."""

@@ -67,11 +67,18 @@ class Provider:
 
 
 @asynccontextmanager
-async def provider(kind: str, base: str, token: str, document: str = "plan") -> AsyncGenerator[Provider]:
-    """A provider of a kind, from its start until it has gone; ``base`` is like ``ws://127.0.0.1:3000``."""
+async def provider(
+    kind: str, base: str, token: str, document: str = "plan", *, origin: str | None = None
+) -> AsyncGenerator[Provider]:
+    """
+    A provider of a kind, from its start until it has gone; ``base`` is like ``ws://127.0.0.1:3000``.
+
+    With an ``origin`` it is as a page has it, with the delays of its makers; without, it loses no time.
+    """
     assert NODE is not None
+    page = () if origin is None else (origin,)
     process = await asyncio.create_subprocess_exec(
-        NODE, str(CLIENTS / f"{kind}.mjs"), base, token, document, stdin=PIPE, stdout=PIPE
+        NODE, str(CLIENTS / f"{kind}.mjs"), base, token, document, *page, stdin=PIPE, stdout=PIPE
     )
     try:
         yield Provider(process)

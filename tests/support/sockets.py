@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Grants
-from roomkey.domain.lifecycle import NEXT_STATE, apply, overdue
+from roomkey.domain.lifecycle import NEXT_STATE, apply, check_usable, overdue
 from roomkey.domain.session import (
     AnyEvent,
     Client,
@@ -24,10 +24,7 @@ from roomkey.domain.session import (
     SessionState,
     UserRevoked,
 )
-from roomkey.errors import Expired as ExpiredError
-from roomkey.errors import Invalidated as InvalidatedError
-from roomkey.errors import InvalidToken, RoomkeyError
-from roomkey.errors import Suspended as SuspendedError
+from roomkey.errors import InvalidToken
 from roomkey.ports import Broker, Counters
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.endpoint import SessionWebSocketHandler
@@ -196,17 +193,19 @@ class FakeSessions:
             self.listener([revoked])
         return revoked
 
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:  # noqa: ARG002  # as the manager
+    async def authenticate(
+        self,
+        token: str,
+        *,
+        client: Client | None = None,  # noqa: ARG002  # as the manager
+        is_activity: bool = True,
+    ) -> Session:
         session = self._read(self._tokens.get(token, SessionId("")))
         if session is None:
             raise InvalidToken("no session answers to this token")
-        errors: Mapping[SessionState, type[RoomkeyError]] = {
-            SessionState.EXPIRED: ExpiredError,
-            SessionState.INVALIDATED: InvalidatedError,
-            SessionState.SUSPENDED: SuspendedError,
-        }
-        if session.state in errors:
-            raise errors[session.state](f"the session is {session.state}")
+        check_usable(session, even_pending=True)
+        if is_activity:
+            await self.touch(session.id)
         return session
 
     async def get_session(self, id: SessionId) -> Session | None:

@@ -9,7 +9,7 @@ from roomkey import errors, problems
 from roomkey.errors import Internal, MethodNotAllowed, RoomkeyError, SchemaViolation, WritesRefused
 from roomkey.realtime.protocol.json_messages import ErrorCode
 
-NOT_FOR_CALLERS = {errors.ConfigurationError, errors.SessionError, SchemaViolation}
+NOT_FOR_CALLERS = {errors.ConfigurationError, errors.SessionError, errors.SessionStopped, SchemaViolation}
 
 
 def descendants(kind: type[RoomkeyError]) -> Iterator[type[RoomkeyError]]:
@@ -188,7 +188,7 @@ def test_whoever_is_refused_because_storage_is_behind_learns_why_and_when_to_com
 def test_a_handshake_is_told_what_is_wrong_with_its_session_to_the_byte(
     error: RoomkeyError, status: int, title: str, headers: dict[str, str]
 ) -> None:
-    problem, sent = problems.at_handshake(error)
+    problem, sent, _ = problems.at_handshake(error)
 
     assert (problem.status, dict(sent)) == (status, headers)
     assert problems.encode(problem).decode() == (
@@ -201,19 +201,32 @@ def test_a_handshake_is_told_what_is_wrong_with_its_session_to_the_byte(
     "kind", [errors.Storage, errors.Serialization, errors.Conflict, errors.NotFound, errors.InvalidInput, RoomkeyError]
 )
 def test_a_handshake_that_cannot_be_checked_is_told_to_come_back_and_nothing_else(kind: type[RoomkeyError]) -> None:
-    problem, sent = problems.at_handshake(kind("no"))
+    problem, sent, reason = problems.at_handshake(kind("no"))
 
-    assert dict(sent) == SOON
+    assert (dict(sent), reason) == (SOON, None)
     assert problems.encode(problem).decode() == (
         f'{{"type":"urn:roomkey:problem:{kind.code}","title":"Service Unavailable","status":503,'
         f'"detail":"This cannot be checked now.","code":"{kind.code}"}}'
     )
 
 
-def test_only_a_suspended_session_and_an_absent_storage_close_sockets_with_codes_of_their_own() -> None:
+def test_sockets_are_closed_as_unauthenticated_unless_the_error_has_a_code_of_its_own() -> None:
     codes = {kind: shown.close_code for kind, shown in problems.PRESENTATIONS.items() if shown.close_code != 4401}
 
-    assert codes == {errors.Suspended: 4423, errors.Storage: 1013, errors.WritesRefused: 1013}
+    assert codes == {
+        errors.Suspended: 4423,
+        errors.SessionPending: 4423,
+        errors.Forbidden: 4403,
+        errors.Storage: 1013,
+        errors.WritesRefused: 1013,
+    }
+
+
+def test_a_close_reason_is_the_code_of_its_error() -> None:
+    own = {kind for kind, shown in problems.PRESENTATIONS.items() if shown.status in {401, 403, 410}}
+
+    for kind in own - {errors.SecurityViolation, errors.OriginRejected}:
+        assert problems.PRESENTATIONS[kind].close_reason == kind.code
 
 
 def test_a_new_token_on_a_socket_is_refused_for_what_it_opens() -> None:

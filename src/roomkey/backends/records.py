@@ -58,6 +58,7 @@ class _SessionRecord(Struct, frozen=True, array_like=True, gc=False):
     previous_secret: bytes | None
     rotated_at: datetime | None
     uses: tuple[TokenUse, ...] = ()
+    cause: str | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -105,6 +106,7 @@ def encode_session(session: Session, secret: Secret) -> bytes:
         secret.previous,
         secret.rotated_at,
         secret.uses,
+        session.cause,
     )
     try:
         return _SESSION_MARK + _encode(record)
@@ -197,6 +199,7 @@ def _session(record: _SessionRecord) -> Session:
         grants=tuple([Grant(*grant) for grant in record.grants]) if record.grants else (),
         metadata=record.metadata,
         violations=record.violations,
+        cause=record.cause,
     )
 
 

@@ -124,14 +124,17 @@ def apply(session: Session, event: SessionEvent) -> Session:
     version = session.version + 1
     if kind is Activated or kind is Resumed:
         # Idle time starts anew: while pending or suspended the session could not be used.
-        return replace(session, state=state, version=version, last_seen_at=max(session.last_seen_at, event.at))
+        seen = max(session.last_seen_at, event.at)
+        return replace(session, state=state, version=version, last_seen_at=seen, cause=event.cause)
     if isinstance(event, Extended):
         return replace(session, version=version, expires_at=event.expires_at)
     if isinstance(event, GrantsChanged):
         return replace(session, version=version, grants=event.grants)
     if kind is ViolationRecorded:
         return replace(session, version=version, violations=session.violations + 1)
-    return replace(session, state=state, version=version)
+    if state is session.state:
+        return replace(session, version=version)
+    return replace(session, state=state, version=version, cause=event.cause)
 
 
 def replay(events: Iterable[SessionEvent]) -> Session | None:
@@ -199,11 +202,15 @@ def check_usable(session: Session, *, even_pending: bool = False) -> None:
             if not even_pending:
                 raise errors.SessionPending("activate the session first")
         case SessionState.SUSPENDED:
-            raise errors.Suspended("the session is suspended")
+            raise errors.Suspended(_with("the session is suspended", session.cause), cause=session.cause)
         case SessionState.EXPIRED:
-            raise errors.Expired("the session's time is over")
+            raise errors.Expired("the session's time is over", cause=session.cause)
         case SessionState.INVALIDATED:
-            raise errors.Invalidated("the session was ended")
+            raise errors.Invalidated(_with("the session was ended", session.cause), cause=session.cause)
+
+
+def _with(fact: str, cause: str | None) -> str:
+    return fact if cause is None else f"{fact}: {cause}"
 
 
 def diagram() -> str:

@@ -71,7 +71,8 @@ class Session(Struct, frozen=True, kw_only=True, gc=False):
     The right of one user on one device to be in certain rooms, until it ends.
 
     Times are aware and in UTC. ``expires_at`` is the absolute deadline; the idle deadline is
-    ``last_seen_at + idle_timeout``. ``version`` is the number of events in the session's history.
+    ``last_seen_at + idle_timeout``. ``version`` is the number of events in the session's history. ``cause`` is that of
+    the event that brought it into its state, if one was given.
     A session never contains its token, so it may be logged, stored and shown.
     """
 
@@ -90,6 +91,7 @@ class Session(Struct, frozen=True, kw_only=True, gc=False):
     grants: Grants = ()
     metadata: Mapping[str, Any] | None = None
     violations: int = 0
+    cause: str | None = None
 
     @property
     def idle_expires_at(self) -> datetime | None:

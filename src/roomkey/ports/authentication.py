@@ -12,8 +12,12 @@ class Authenticator(Protocol):
     All raise ``roomkey.errors``; whoever implements it tells ``SessionWebSocketHandler.on_events`` what changes.
     """
 
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
-        """The pending or active session that ``token`` opens; raises for every other."""
+    async def authenticate(self, token: str, *, client: Client | None = None, is_activity: bool = True) -> Session:
+        """
+        The pending or active session that ``token`` opens; raises for every other.
+
+        ``is_activity`` says that its user did something, which moves the idle deadline.
+        """
         ...
 
     async def get_session(self, id: SessionId) -> Session | None:

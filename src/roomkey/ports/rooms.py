@@ -34,12 +34,12 @@ class MessageKey(Struct, frozen=True, gc=False):
     """
     What makes a message the same one again: the ``id`` that its ``sender`` (a session) gave it.
 
-    ``content`` is what must then be the same, too.
+    ``content`` is what must then be the same, too: a fingerprint of 64 bits that every node makes alike.
     """
 
     sender: str
     id: str
-    content: str
+    content: int
 
 
 class Published(Struct, frozen=True, gc=False):

@@ -1,57 +1,25 @@
-"""Admission of handshakes: each becomes a client with an active session, or a refusal in plain HTTP."""
+"""Admission of handshakes: each becomes a client with an active session, or a refusal."""
 
 from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
-from math import ceil
 from typing import TypeVar
 
 from roomkey import errors, problems
 from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.session import Client, Session
-from roomkey.errors import RoomkeyError
 from roomkey.ports import Authenticator
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.connections import Connections
+from roomkey.realtime.refusals import Refusal, too_many, unavailable
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
-from roomkey.realtime.transport import Handshake, Refused
+from roomkey.realtime.transport import Handshake
 from roomkey.security.credentials import Credential, CredentialKind, client_of, find, origin_allowed
 from roomkey.security.tickets import Tickets
-from roomkey.wire.close import CloseCode
+from roomkey.wire.close import CloseCode, CloseReason
 
 ClientT = TypeVar("ClientT", bound=RealtimeClient)
-
-
-class Refusal(Exception):
-    """A handshake is not welcome: what the client is told (RFC 9457), and the headers beside it."""
-
-    def __init__(self, status: HTTPStatus, code: str, detail: str, *headers: tuple[str, str]) -> None:
-        super().__init__(detail)
-        self.code = code
-        self._problem = problems.plain_problem(status, code, detail)
-        self._headers = headers
-
-    def answer(self) -> Refused:
-        """The problem as the transport sends it."""
-        headers = (("content-type", problems.MEDIA_TYPE), *self._headers)
-        return Refused(status=self._problem.status, body=problems.encode(self._problem), headers=headers)
-
-
-def refusal_of(error: RoomkeyError) -> Refusal:
-    """The refusal that ``error`` amounts to."""
-    problem, headers = problems.at_handshake(error)
-    return Refusal(HTTPStatus(problem.status), problem.code, problem.detail, *headers)
-
-
-def too_many(code: str, detail: str, *, wait: float = 1.0) -> Refusal:
-    """A limit is exhausted; it has room again in ``wait`` seconds."""
-    return Refusal(HTTPStatus.TOO_MANY_REQUESTS, code, detail, ("retry-after", str(max(1, ceil(wait)))))
-
-
-def unavailable(code: str, detail: str) -> Refusal:
-    """The node cannot admit a client now."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, ("retry-after", "1"))
 
 
 class Admission:
@@ -84,8 +52,13 @@ class Admission:
         """
         credential = self._find(handshake)
         if credential is None:
-            detail = "A credential is needed here."
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "credentials_missing", detail, *problems.CHALLENGE)
+            raise Refusal(
+                HTTPStatus.UNAUTHORIZED,
+                CloseReason.CREDENTIALS_MISSING,
+                "A credential is needed here.",
+                *problems.CHALLENGE,
+                reason=CloseReason.CREDENTIALS_MISSING,
+            )
         self._check_origin(handshake, credential)
         session = await self._session(handshake, credential)
         check_usable(session)
@@ -98,7 +71,7 @@ class Admission:
         Raises:
             RoomkeyError: If it opens nothing, or nothing that may be used.
         """
-        session = await self._sessions.authenticate(token, client=client)
+        session = await self._sessions.authenticate(token, client=client, is_activity=False)
         check_usable(session)
         return session
 
@@ -128,7 +101,7 @@ class Admission:
     async def _session(self, handshake: Handshake, credential: Credential) -> Session:
         if credential.kind is not CredentialKind.TICKET:
             client = client_of(handshake.headers, handshake.client_ip)
-            return await self._sessions.authenticate(credential.secret, client=client)
+            return await self._sessions.authenticate(credential.secret, client=client, is_activity=False)
         return await self._tickets.session_of(credential.secret, self._sessions)
 
     def _check_origin(self, handshake: Handshake, credential: Credential) -> None:

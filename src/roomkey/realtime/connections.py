@@ -255,4 +255,7 @@ def fault_of(error: RoomkeyError) -> Fault:
     code = ErrorCode(presentation_of(error).refresh_fault)
     if code is ErrorCode.SERVER_ERROR:
         return Fault(code, "this cannot be checked now", retry=True)
-    return Fault(code, str(error), details={"reason": error.code})
+    details = {"reason": error.code}
+    if isinstance(error, errors.SessionStopped) and error.cause is not None:
+        details["cause"] = error.cause
+    return Fault(code, str(error), details=details)

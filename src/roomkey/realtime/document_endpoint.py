@@ -1,5 +1,6 @@
 """The doors to documents: the sockets of y-websocket and of Hocuspocus, and where their documents come from."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final
@@ -7,13 +8,15 @@ from typing import Final
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.domain.access import Access, access_to
 from roomkey.domain.session import Client, Session
-from roomkey.errors import InvalidInput, RoomkeyError
-from roomkey.realtime.admission import Admission, Refusal, refusal_of, unavailable
+from roomkey.errors import Forbidden, InvalidInput, RoomkeyError
+from roomkey.realtime.admission import Admission
 from roomkey.realtime.clients.document_audience import Audiences
 from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient
 from roomkey.realtime.clients.unauthenticated import UnauthenticatedConnection
 from roomkey.realtime.clients.yjs_client import YjsClient
 from roomkey.realtime.connections import Connections
+from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.refusals import Refusal, refusal_of, unavailable
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.guard import SessionGuard
 from roomkey.realtime.session.limits import SessionLimits
@@ -22,6 +25,7 @@ from roomkey.realtime.transport import Accepted, Conversation, Handshake
 from roomkey.security.credentials import client_of, select_subprotocol
 from roomkey.security.inspection import check_document_name
 from roomkey.wire.close import CloseReason
+from roomkey.wire.frame import Frame
 
 FRAMING_BYTES: Final = 4 * 1024
 """What may stand around an update in a message: a document's name, and some numbers."""
@@ -51,11 +55,22 @@ class DocumentEndpoint:
         self._audiences = Audiences(connections.hub, open_documents.settings)
         self._unauthenticated: dict[UnauthenticatedConnection, datetime] = {}
         self._next_look: datetime | None = None
+        self._held: dict[UnauthenticatedConnection, tuple[datetime, Refusal]] = {}
 
     def leads_to(self, path: str) -> bool:
         """Whether ``path`` is one of these doors."""
-        documents = self._documents
-        return path.startswith(documents.path + "/") or path.rstrip("/") == documents.hocuspocus_path
+        return path.startswith(self._documents.path + "/") or self._is_hocuspocus(path)
+
+    def _is_hocuspocus(self, path: str) -> bool:
+        return path.rstrip("/") == self._documents.hocuspocus_path
+
+    def greeting(self, path: str) -> Sequence[Frame]:
+        """
+        What a client on ``path`` is sent that cannot be let in for now.
+
+        A Hocuspocus provider that hears nothing takes it for a failed attempt, and waits longer after each.
+        """
+        return (Frame(yjs.PING, binary=True),) if self._is_hocuspocus(path) else ()
 
     async def accept(self, handshake: Handshake) -> Accepted:
         """
@@ -75,7 +90,7 @@ class DocumentEndpoint:
         session = await self._admission.authenticate_handshake(handshake)
         access = access_to(name, session.grants)
         if access is None:
-            raise Refusal(HTTPStatus.FORBIDDEN, "forbidden", "No grant of the session covers this document.")
+            raise refusal_of(Forbidden("No grant of the session covers this document."))
         async with self._open_documents.using(name, create=access is not Access.READ) as document:
             client = await self._admission.admit(
                 session,
@@ -100,7 +115,12 @@ class DocumentEndpoint:
         try:
             return check_document_name(handshake.path.removeprefix(self._documents.path + "/"))
         except InvalidInput as error:
-            raise Refusal(HTTPStatus.NOT_FOUND, "not_found", f"There can be no such document: {error}.") from None
+            raise Refusal(
+                HTTPStatus.NOT_FOUND,
+                "not_found",
+                f"There can be no such document: {error}.",
+                reason=CloseReason.INVALID_DOCUMENT_NAME,
+            ) from None
 
     # --- Hocuspocus -----------------------------------------------------------------------------------
 
@@ -127,11 +147,17 @@ class DocumentEndpoint:
             session = await self._admission.authenticate_token(token, client)
             identified = await self._hocuspocus_client(session, client)
         except RoomkeyError as error:
-            connection.rejected(address, refusal_of(error).code)
+            self._reject(connection, address, refusal_of(error))
         except Refusal as refusal:
-            connection.rejected(address, refusal.code)
+            self._reject(connection, address, refusal)
         else:
             connection.admitted(identified, address, self._connections.now())
+
+    def _reject(self, connection: UnauthenticatedConnection, address: str, refusal: Refusal) -> None:
+        connection.rejected(address, refusal.text, is_for_now=refusal.is_for_now)
+        if refusal.is_for_now and connection in self._unauthenticated:
+            # Its provider shows a token once per connection: it has to connect anew to show it again.
+            self._held.setdefault(connection, (self._connections.now() + self._settings.refusal_hold, refusal))
 
     async def _hocuspocus_client(self, session: Session, client: Client) -> HocuspocusClient:
         return await self._admission.admit(
@@ -148,6 +174,7 @@ class DocumentEndpoint:
 
     def _forget(self, connection: UnauthenticatedConnection) -> None:
         self._unauthenticated.pop(connection, None)
+        self._held.pop(connection, None)
 
     def open(self, client: HocuspocusClient, address: str, document: str, *, create: bool) -> None:
         """Call ``client.opened_document`` with the document, pinned, or ``client.not_opened``, later."""
@@ -177,6 +204,10 @@ class DocumentEndpoint:
 
     def tick(self, now: datetime) -> None:
         """Part from strangers whose time is over, and let documents do what is due."""
+        for connection, (due, refusal) in tuple(self._held.items()):
+            if now >= due and refusal.reason is not None:
+                connection.part(refusal.reason, refusal.text)
+                self._forget(connection)
         # The oldest come first, and all have the same time.
         for connection, deadline in tuple(self._unauthenticated.items()):
             if now < deadline:

@@ -17,7 +17,7 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, UserRevoked, partition_of_id
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Authenticator, Broker, Clock, Counters, Rate
-from roomkey.realtime.admission import Admission, Refusal, refusal_of, too_many, unavailable
+from roomkey.realtime.admission import Admission
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.clients.json_rules import JsonRules
@@ -25,6 +25,7 @@ from roomkey.realtime.connections import Connections, fault_of
 from roomkey.realtime.document_endpoint import DocumentEndpoint
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.protocol.message_types import compile_types
+from roomkey.realtime.refusals import Refusal, Refusals, refusal_of, too_many, unavailable
 from roomkey.realtime.rooms.broker import LocalBroker
 from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.rooms.rooms import Rooms
@@ -62,7 +63,7 @@ class RealtimeStatistics(Struct, frozen=True, kw_only=True):
     """Messages that were waiting for a connection when it was closed."""
     slow_closes: int
     refused: int
-    """Handshakes that were answered with something else than a 101."""
+    """Handshakes that were refused, in plain HTTP or by a socket that was closed at once."""
     revoked: int
     """Connections that were closed because something happened to their session."""
 
@@ -110,6 +111,7 @@ class SessionWebSocketHandler:
         self._open_documents = open_documents
         self._document_endpoint = None if open_documents is None else self._new_document_endpoint(open_documents)
         self._counters = counters
+        self._refusals = Refusals(settings, clock, counters)
         self._handshake_rate = Rate(settings.handshakes_per_second, settings.handshake_burst)
         self._entering = 0
         self._refused = 0
@@ -126,7 +128,7 @@ class SessionWebSocketHandler:
     # --- who is let in --------------------------------------------------------------------------------
 
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
-        """Answer a handshake: a session is let in, everything else gets a problem in plain HTTP."""
+        """Answer a handshake: a session is let in, everything else is refused, see ``refusals``."""
         try:
             async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
                 await self._check_capacity(handshake)
@@ -137,15 +139,18 @@ class SessionWebSocketHandler:
                 finally:
                     self._entering -= 1
         except Refusal as refusal:
-            return self._refuse(refusal)
+            return await self._refuse(refusal, handshake)
         except RoomkeyError as error:
-            return self._refuse(refusal_of(error))
+            return await self._refuse(refusal_of(error), handshake)
         except TimeoutError:
-            return self._refuse(unavailable("overloaded", "The session could not be checked in time."))
+            return await self._refuse(unavailable("overloaded", "The session could not be checked in time."), handshake)
 
-    def _refuse(self, refusal: Refusal) -> Refused:
+    async def _refuse(self, refusal: Refusal, handshake: Handshake) -> Accepted | Refused:
         self._refused += 1
-        return refusal.answer()
+        endpoint = self._document_endpoint
+        is_stock = handshake.path != self._settings.path
+        greeting = endpoint.greeting(handshake.path) if is_stock and endpoint is not None else ()
+        return await self._refusals.answer(refusal, handshake, is_stock=is_stock, greeting=greeting)
 
     async def _check_capacity(self, handshake: Handshake) -> None:
         settings = self._settings
@@ -235,6 +240,7 @@ class SessionWebSocketHandler:
                 connections.watch(client)
             else:
                 client.end(closing(CloseReason.NOT_OPENED))
+        self._refusals.tick(now)
         connections.sweep(now)
         if self._document_endpoint is not None:
             self._document_endpoint.tick(now)
@@ -287,7 +293,7 @@ class SessionWebSocketHandler:
         if isinstance(question, Verify):
             session = await self._sessions.get_session(connection.session.id)
             return connection.verified(session, self._clock.now())
-        session = await self._sessions.authenticate(question.token, client=client.device)
+        session = await self._sessions.authenticate(question.token, client=client.device, is_activity=False)
         others = len(self._connections.registry.of_session(session.id))
         if session.id != connection.session.id and others >= self._settings.max_connections_per_session:
             fault = Fault(ErrorCode.RATE_LIMITED, "the session has as many connections as it may")
@@ -309,6 +315,7 @@ class SessionWebSocketHandler:
         Clients reconnect when they are told to, without jitter of their own; so each is told another time.
         """
         self._admission.is_draining = True
+        self._refusals.drain()
         if self._document_endpoint is not None:
             self._document_endpoint.drain()
         clients = list(self._connections.registry)

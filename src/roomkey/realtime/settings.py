@@ -2,9 +2,19 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+
+
+class RefusalMode(StrEnum):
+    """How a handshake is refused because of its session or its rights."""
+
+    AUTO = "auto"
+    """With a close code where a page asks, that is, where there is an ``Origin``; everyone else with HTTP."""
+    HTTP = "http"
+    CLOSE = "close"
 
 
 class RealtimeSettings(Struct, frozen=True, kw_only=True):
@@ -24,6 +34,13 @@ class RealtimeSettings(Struct, frozen=True, kw_only=True):
     """Handshakes per second from one IP address. Behind a NAT or a proxy many people share an address."""
     handshake_burst: int = 2_000
     authentication_timeout: timedelta = timedelta(seconds=5)
+    refuse: RefusalMode = RefusalMode.AUTO
+    """How a handshake is refused because of its session or its rights: with ``http``, or by a socket that is closed
+    at once (``close``), because browsers hide HTTP from their pages; ``auto`` does that if there is an ``Origin``."""
+    refusal_hold: timedelta = timedelta(seconds=1.5)
+    """Time for which a client is held that comes back by itself, such as a Yjs provider whose session is suspended."""
+    max_refused_sockets: int = 1_000
+    """Maximum number of sockets that are only open to be told why they are closed; further ones get HTTP."""
     opening_timeout: timedelta = timedelta(seconds=10)
     """Maximum time between an accepted handshake and its open socket; then the connection is dropped."""
 

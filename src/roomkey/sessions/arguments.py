@@ -76,7 +76,8 @@ def _check_version(name: str, value: object) -> None:
         raise _wrong(name, "a whole number or None", value)
 
 
-def _check_flag(name: str, value: object) -> None:
+def check_flag(name: str, value: object) -> None:
+    """Raise ``InvalidInput`` unless ``value`` is a truth value."""
     if not isinstance(value, bool):
         raise _wrong(name, "True or False", value)
 
@@ -145,7 +146,7 @@ CHECKS: Final[Mapping[str, Callable[[str, Any], None]]] = {
     "except_session": _check_optional_text,
     "presented": _check_optional_text,
     "requests": _check_requests,
-    "activate": _check_flag,
+    "activate": check_flag,
     "client": check_client,
     "lifetime": check_lifetime,
     "cause": check_text,

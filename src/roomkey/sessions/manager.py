@@ -40,7 +40,7 @@ from roomkey.domain.token_uses import Place, TokenUse
 from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused
 from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
-from roomkey.sessions.arguments import check_client, check_text, checked
+from roomkey.sessions.arguments import check_client, check_flag, check_text, checked
 from roomkey.sessions.decisions import Decision, check_version, fact, transition
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
@@ -201,12 +201,14 @@ class SessionManager:
         session = await self.get_session(id)
         return session is not None and session.state is SessionState.ACTIVE
 
-    async def authenticate(self, token: str, *, client: Client | None = None) -> Session:
+    async def authenticate(self, token: str, *, client: Client | None = None, is_activity: bool = True) -> Session:
         """
-        The pending or active session that ``token`` opens; counts as activity.
+        The pending or active session that ``token`` opens.
 
         Args:
             client: Who presents the token. Once it has been rotated, this tells a second tab from a thief.
+            is_activity: Whether its user did something just now, which moves the idle deadline. Programs present
+                tokens by themselves, too, when they reconnect.
 
         Raises:
             InvalidToken: If no session of ours answers to it. Nothing is created or adopted.
@@ -216,14 +218,18 @@ class SessionManager:
         """
         check_text("token", token)
         check_client("client", client)
+        check_flag("is_activity", is_activity)
         try:
-            return await self._authenticate(token, client)
+            session = await self._authenticate(token, client)
         except errors.InvalidToken as refusal:
             _log.warning("token_refused", code=refusal.code, ip=client.ip if client else None)
             raise
         except TokenReused:
             await self._revoke_stolen(tokens.session_of(token))
             raise
+        if is_activity:
+            await self._note_activity(session, self._now())
+        return session
 
     async def _authenticate(self, token: str, client: Client | None) -> Session:
         id = tokens.session_of(token)
@@ -239,7 +245,6 @@ class SessionManager:
         check_usable(session, even_pending=True)
         if secret.generation:
             await self._check_use(session, secret, standing, client, now)
-        await self._note_activity(session, now)
         return session
 
     async def touch(self, id: SessionId) -> None:

@@ -30,6 +30,12 @@ class CloseCode(IntEnum):
     """The document was deleted: a client that reconnected with its copy would bring it back."""
     SUSPENDED = 4423
     LIMITS_IGNORED = 4429
+    ON_HOLD = 4503
+    """
+    What 4423 is to clients that go by the code alone: they are to come back by themselves, until it is over.
+
+    y-websocket takes 4400 to 4499 as final, and 4500 to 4599 as the matching "try again later".
+    """
 
 
 class CloseReason(StrEnum):
@@ -42,6 +48,16 @@ class CloseReason(StrEnum):
     TOKEN_ROTATED = "token_rotated"  # noqa: S105  # a reason, not a secret
     """4401. The client came with a token that has been replaced: with the new one it may reconnect at once."""
     SESSION_SUSPENDED = "session_suspended"
+    SESSION_PENDING = "session_pending"
+    """4423. The session was not activated yet."""
+    INVALID_TOKEN = "invalid_token"  # noqa: S105  # a code, not a secret
+    """4401. No session answers to the credential; perhaps its record is gone."""
+    TOKEN_REUSED = "token_reused"  # noqa: S105
+    """4401. Two parties had tokens of the session, so it was ended: the user must sign in again."""
+    CREDENTIALS_MISSING = "credentials_missing"
+    """4401. The handshake had no credential."""
+    INVALID_DOCUMENT_NAME = "invalid_document_name"
+    """4400. There can be no document of that name."""
     MALFORMED = "malformed"
     FORBIDDEN = "forbidden"
     LIMITS_IGNORED = "limits_ignored"
@@ -66,11 +82,16 @@ class CloseReason(StrEnum):
     """4410. The document was deleted, and may be another one by now."""
 
 
-CODES: Final[dict[CloseReason, CloseCode]] = {
+CLOSE_CODES: Final[dict[CloseReason, CloseCode]] = {
     CloseReason.SESSION_EXPIRED: CloseCode.UNAUTHENTICATED,
     CloseReason.SESSION_INVALIDATED: CloseCode.UNAUTHENTICATED,
     CloseReason.TOKEN_ROTATED: CloseCode.UNAUTHENTICATED,
     CloseReason.SESSION_SUSPENDED: CloseCode.SUSPENDED,
+    CloseReason.SESSION_PENDING: CloseCode.SUSPENDED,
+    CloseReason.INVALID_TOKEN: CloseCode.UNAUTHENTICATED,
+    CloseReason.TOKEN_REUSED: CloseCode.UNAUTHENTICATED,
+    CloseReason.CREDENTIALS_MISSING: CloseCode.UNAUTHENTICATED,
+    CloseReason.INVALID_DOCUMENT_NAME: CloseCode.MALFORMED,
     CloseReason.MALFORMED: CloseCode.MALFORMED,
     CloseReason.FORBIDDEN: CloseCode.FORBIDDEN,
     CloseReason.LIMITS_IGNORED: CloseCode.LIMITS_IGNORED,
@@ -91,6 +112,11 @@ CODES: Final[dict[CloseReason, CloseCode]] = {
 }
 """Which code a reason stands with."""
 
+STOCK_CLOSE_CODES: Final[dict[CloseReason, CloseCode]] = {
+    reason: CloseCode.ON_HOLD if code is CloseCode.SUSPENDED else code for reason, code in CLOSE_CODES.items()
+}
+"""The same for the Yjs protocols, whose clients are not ours and know nothing of 4423."""
+
 
 class Violation(Exception):
     """The peer broke the protocol; the connection fails with ``code``."""
@@ -101,7 +127,30 @@ class Violation(Exception):
         self.reason = reason
 
 
+MAX_REASON_BYTES: Final = 123
+"""RFC 6455, 5.5: a control frame carries at most 125 bytes, two of them the code."""
+
+
+_ON_PURPOSE: Final = frozenset({CloseReason.SESSION_INVALIDATED, CloseReason.SESSION_SUSPENDED})
+
+
+def close_text(reason: str, cause: str | None = None) -> str:
+    """
+    What a client is told about its end: the stable code, and behind ``": "`` the reason that an operator gave, if any.
+
+    Only what somebody did on purpose has such a reason. They may have written anything: what is not printable becomes
+    a space, and it is cut to what fits.
+    """
+    if cause is None or reason not in _ON_PURPOSE:
+        return str(reason)
+    words = "".join(character if character.isprintable() else " " for character in cause).split()
+    return _cut(f"{reason}: {' '.join(words)}") if words else str(reason)
+
+
 def close_payload(code: int, reason: str) -> bytes:
     """The payload of a close frame; the reason is cut to what fits, between characters."""
-    # RFC 6455, 5.5: a control frame carries at most 125 bytes, two of them the code.
-    return code.to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
+    return code.to_bytes(2, "big") + _cut(reason).encode()
+
+
+def _cut(text: str) -> str:
+    return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")

@@ -71,6 +71,7 @@ sessions = st.builds(
     grants=grants,
     metadata=metadata,
     violations=st.integers(0, 2**40),
+    cause=names,
 )
 secrets = st.builds(
     Secret,

@@ -204,6 +204,29 @@ def test_idle_time_starts_anew_when_a_session_is_resumed() -> None:
     assert apply(session, resumed).last_seen_at == NOON + timedelta(hours=5)
 
 
+def test_the_reason_for_the_state_of_a_session_stays_with_it_as_long_as_the_state() -> None:
+    session = in_state(SessionState.ACTIVE)
+    causes: list[str | None] = []
+
+    for kind, cause in ((Suspended, "review"), (TokenRotated, "other"), (Resumed, None), (Invalidated, "spam")):
+        session = apply(session, replace(fact(kind, session), cause=cause))
+        causes.append(session.cause)
+
+    assert causes == ["review", "review", None, "spam"]
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [(SessionState.SUSPENDED, errors.Suspended), (SessionState.INVALIDATED, errors.Invalidated)]
+)
+def test_who_cannot_use_a_session_is_told_the_reason(
+    state: SessionState, kind: type[errors.Suspended | errors.Invalidated]
+) -> None:
+    with pytest.raises(kind, match=r": spam$") as refused:
+        check_usable(replace(in_state(state), cause="spam"))
+
+    assert refused.value.cause == "spam"
+
+
 def test_changed_grants_take_the_place_of_the_former_ones_and_touch_nothing_else() -> None:
     session = replace(in_state(SessionState.ACTIVE), grants=(Grant("**", Access.ADMIN),))
 

@@ -31,7 +31,7 @@ def ids(*, per_sender: int = 10_000, of_all: int = 100_000, senders: int = 1_000
     )
 
 
-def key(id: object, sender: object = ALICE, content: str = "realtime_edit d") -> MessageKey:
+def key(id: object, sender: object = ALICE, content: int = 1) -> MessageKey:
     return MessageKey(str(sender), str(id), content)
 
 
@@ -94,7 +94,7 @@ def test_an_id_that_was_used_for_something_else_is_a_conflict() -> None:
     published.remember(key("x"), Position("abcdefgh", 1), NOON)
 
     with pytest.raises(Conflict):
-        published.find(key("x", content="realtime_edit e"), NOON)
+        published.find(key("x", content=2), NOON)
 
 
 # --- limits ---------------------------------------------------------------------------------------------

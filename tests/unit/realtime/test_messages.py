@@ -335,16 +335,82 @@ async def test_an_id_is_free_again_to_the_moment() -> None:
     assert [message["payload"]["position"]["offset"] for message in alice.news()] == [1, 1, 2]
 
 
-async def test_an_id_that_was_used_for_something_else_is_a_conflict() -> None:
+ANOTHER = {
+    "another text": ("realtime_edit", {"document": "d", "text": "two"}),
+    "another document": ("realtime_edit", {"document": "e", "text": "one"}),
+    "another type": ("vote", {"document": "d", "text": "one"}),
+    "more": ("realtime_edit", {"document": "d", "text": "one", "more": None}),
+    "less": ("realtime_edit", {"document": "d"}),
+    "another order": ("realtime_edit", {"text": "one", "document": "d"}),
+    "what looks like the rest of a message": (
+        "realtime_edit",
+        {"document": "d", "text": 'one","payload":{"document":"d","text":"one'},
+    ),
+}
+
+
+@pytest.mark.parametrize(("message_type", "payload"), ANOTHER.values(), ids=ANOTHER.keys())
+async def test_an_id_that_was_used_for_something_else_is_a_conflict_and_nothing_is_lost(
+    message_type: str, payload: dict[str, Any]
+) -> None:
+    node = Node(message_types={"vote": {}})
+    alice, bob = await node.member(), await node.member(user_id="bob")
+    for member in (alice, bob):
+        member.say("subscribe", {"document": "e"})
+    alice.edit("one", id="same")
+    for member in (alice, bob):
+        member.news()
+
+    alice.say(message_type, payload, id="same")
+    error = alice.payload_of("error")
+    unheard = bob.news()
+    alice.say(message_type, payload, id="other")
+
+    assert (error["code"], error["message"]) == ("CONFLICT", "the message id was used for something else")
+    assert unheard == []
+    assert alice.closed_with is None
+    assert [message["message_type"] for message in bob.news()] == [message_type]
+
+
+async def test_a_page_that_counts_from_one_again_after_a_reload_is_told_that_its_ids_are_used() -> None:
+    node = Node()
+    _, token = node.sessions.issue()
+    bob = await node.member(user_id="bob")
+    for text in ("before", "after"):
+        page = await node.enter(token)
+        page.say("subscribe", {"document": "d"}, id="m0")
+        page.edit(text, id="m1")
+        page.hang_up()
+
+    (heard,) = bob.news()
+    assert heard["payload"]["text"] == "before"
+    assert page.answer_to("m1")["payload"]["code"] == "CONFLICT"
+
+
+async def test_what_the_server_writes_into_a_message_itself_makes_it_no_other() -> None:
     node = Node()
     alice = await node.member()
-    alice.say("subscribe", {"document": "e"})
     alice.edit("one", id="same")
-    alice.news()
+    node.pass_time(seconds=1)
 
-    alice.edit("two", "e", id="same")
+    alice.say("realtime_edit", {"document": "d", "text": "one", "position": "mine"}, id="same")
 
-    assert alice.payload_of("error")["code"] == "CONFLICT"
+    assert [message["message_type"] for message in alice.news()] == ["ack", "ack"]
+
+
+@pytest.mark.parametrize("message_type", ["heartbeat", "subscribe", "unsubscribe", "cursor_position", "user_presence"])
+async def test_ids_of_messages_that_are_not_published_may_be_used_again(message_type: str) -> None:
+    node = Node()
+    alice, bob = await node.member(), await node.member(user_id="bob")
+    alice.say(message_type, {"document": "d", "status": "here"}, id="same")
+    alice.say("subscribe", {"document": "d"})
+    bob.news()
+
+    alice.edit("one", id="same")
+    alice.say(message_type, {"document": "d", "status": "gone"}, id="same")
+
+    assert bob.payload_of("realtime_edit")["text"] == "one"
+    assert "error" not in [message["message_type"] for message in alice.news()]
 
 
 # --- presence -------------------------------------------------------------------------------------------
@@ -548,9 +614,9 @@ async def test_activity_is_recorded_again_after_a_while() -> None:
     node = Node()
     alice = await node.member()
 
-    for _ in range(30):
+    for number in range(30):
         node.clock.advance(seconds=6)
-        alice.say("cursor_position", {"document": "d"})
+        alice.edit(str(number))
         await node.handler.record_activity()
 
     assert len(node.sessions.touched) == 3  # of an hour's idle timeout it is a fiftieth

@@ -23,10 +23,10 @@ from roomkey.errors import Storage
 from tests.support.sockets import READ_ONLY, Caller, Node
 
 ENDINGS: dict[type[SessionEvent], tuple[str, int, str]] = {
-    Suspended: ("session_suspended", 4423, "session_suspended"),
-    Invalidated: ("session_invalidated", 4401, "session_invalidated"),
-    Evicted: ("session_invalidated", 4401, "session_invalidated"),
-    Deleted: ("session_invalidated", 4401, "session_invalidated"),
+    Suspended: ("session_suspended", 4423, "session_suspended: because"),
+    Invalidated: ("session_invalidated", 4401, "session_invalidated: because"),
+    Evicted: ("session_invalidated", 4401, "session_invalidated: because"),
+    Deleted: ("session_invalidated", 4401, "session_invalidated: because"),
     Expired: ("session_disconnected", 4401, "session_expired"),
 }
 

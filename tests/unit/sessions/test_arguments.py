@@ -41,6 +41,7 @@ MEANT: dict[str, tuple[Any, ...]] = {
     "lifetime": (None,),
     "metadata": (None, {}, {"a": 1}),
     "activate": (True,),
+    "is_activity": (True,),
     "cause": ("text",),
     "reason": (None, "text"),
     "actor": ("text",),

@@ -222,6 +222,23 @@ async def test_use_keeps_a_session_alive_until_its_absolute_deadline() -> None:
         await desk.sessions.authenticate(issued.token)
 
 
+async def test_a_token_that_a_program_presents_by_itself_is_no_activity() -> None:
+    desk = Desk()
+    issued = await desk.sessions.create_session("alice")
+    await desk.sessions.activate_session(issued.id)
+    desk.clock.advance(HOUR * 0.5)
+
+    unattended = await desk.sessions.authenticate(issued.token, is_activity=False)
+    before = await desk.sessions.get_session(issued.id)
+    await desk.sessions.authenticate(issued.token)
+    after = await desk.sessions.get_session(issued.id)
+
+    assert before is not None
+    assert after is not None
+    assert unattended.last_seen_at == before.last_seen_at == NOON
+    assert after.last_seen_at == NOON + HOUR * 0.5
+
+
 async def test_activity_is_written_once_per_tenth_of_the_idle_limit() -> None:
     desk = Desk()
     session = await desk.active()

@@ -131,7 +131,7 @@ class Snapshot(ReadTransaction[Tables]):
         key = user_key(session.user_id)
         epoch = None if key is None else self._get(key, None, self._file.tables.epochs)
         if epoch is not None and epoch > value[: EPOCH.size]:  # as bytes they compare like the numbers
-            return replace(session, state=INVALIDATED)
+            return replace(session, state=INVALIDATED, cause=None)
         seen = self._touched.get(session.id) if self._touched else None
         if seen is not None and seen > session.last_seen_at:
             return replace(session, last_seen_at=seen)

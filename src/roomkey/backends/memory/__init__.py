@@ -519,7 +519,7 @@ def _discard(index: dict[str, list[SessionId]], user: str, id: SessionId) -> Non
 def _ended(session: Session) -> Session:
     """How a session is read whose user's epoch has passed it."""
     if session.state in LIVE_STATES:
-        return replace(session, state=SessionState.INVALIDATED)
+        return replace(session, state=SessionState.INVALIDATED, cause=None)
     return session
 
 

@@ -32,13 +32,13 @@ class AwarenessOutcome(Struct, frozen=True, gc=False):
     """
     The result of an awareness update: entries to pass on to everyone, and entries to send back to its sender.
 
-    ``is_activity`` says that a state has changed: clients repeat their state every 15 seconds, also without a user
+    ``has_changed`` says that a state has changed: clients repeat their state every 15 seconds, also without a user
     at the keyboard.
     """
 
     news: Sequence[AwarenessEntry]
     reminders: Sequence[AwarenessEntry] = ()
-    is_activity: bool = False
+    has_changed: bool = False
 
 
 class _Shown:
@@ -83,18 +83,18 @@ class Awareness:
         """Take what a connection says about clients, as far as they are its own."""
         news: list[AwarenessEntry] = []
         reminders: list[AwarenessEntry] = []
-        is_activity = False
+        has_changed = False
         for entry in entries:
             shown = self._shown.get(entry.client)
             before = None if shown is None else shown.entry.state
             if self._take(entry, owner):
                 news.append(entry)
-                is_activity = is_activity or (before is not None and entry.state not in (before, GONE))
+                has_changed = has_changed or (before is not None and entry.state not in (before, GONE))
                 continue
             left = self._left.get(entry.client)
             if left is not None and not entry.is_gone and entry.clock <= left:
                 reminders.append(AwarenessEntry(entry.client, left, GONE))
-        return AwarenessOutcome(news, reminders, is_activity)
+        return AwarenessOutcome(news, reminders, has_changed)
 
     def leave(self, connection: Hashable) -> list[AwarenessEntry]:
         """The connection is gone. What the others must be told of its clients."""

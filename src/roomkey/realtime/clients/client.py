@@ -1,9 +1,9 @@
 """One client's socket and the session behind it: everything that all protocols have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import structlog
 
@@ -15,7 +15,7 @@ from roomkey.realtime.session.effects import Authenticate, Close, Question, Touc
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.transport import Socket
-from roomkey.wire.close import CloseCode, CloseReason
+from roomkey.wire.close import CLOSE_CODES, CloseCode, CloseReason
 from roomkey.wire.frame import Frame
 
 _log = structlog.get_logger("roomkey.realtime")
@@ -70,6 +70,9 @@ class ClientHost(Protocol):
 class RealtimeClient(ABC):
     """The ``Conversation`` of one socket, as far as the session is concerned. ``guard`` decides, this carries out."""
 
+    codes: ClassVar[Mapping[CloseReason, CloseCode]] = CLOSE_CODES
+    """The close codes of the protocol."""
+
     __slots__ = (
         "_gone",
         "_host",
@@ -110,7 +113,7 @@ class RealtimeClient(ABC):
         """Greet the client; or close, if the session ended while the handshake was being answered."""
         now = self._host.now()
         if self._parting is not None:
-            self._part(socket, self._parting, now)
+            self._part(socket, self._parting, self._farewell(self._parting, now))
             return
         self.box.socket = socket
         self._begin(now)
@@ -213,18 +216,19 @@ class RealtimeClient(ABC):
     def _close(self, close: Close, now: datetime) -> None:
         if close.flush:
             self._hub.flush_box(self.box)
+        frames = self._farewell(close, now)  # it may depend on where the client was
         self._depart(now)
         self._hub.discard(self.box)
         socket, self.box.socket = self.box.socket, None
         if socket is None:
             self._parting = close
         else:
-            self._part(socket, close, now)
+            self._part(socket, close, frames)
 
-    def _part(self, socket: Socket, close: Close, now: datetime) -> None:
-        if frames := self._farewell(close, now):
+    def _part(self, socket: Socket, close: Close, frames: Sequence[Frame]) -> None:
+        if frames:
             socket.send(frames)
-        socket.close(close.code, close.reason)
+        socket.close(self.codes[close.reason], close.text)
 
     def _depart(self, now: datetime) -> None:
         if not self._gone:

@@ -17,6 +17,8 @@ from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.document_audience import Audiences, DocumentAudience
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import Outbox
+from roomkey.realtime.session.activity import is_activity
+from roomkey.realtime.session.guard import SessionGuard
 from roomkey.realtime.transport import HIGH_WATER_BYTES
 from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
@@ -36,6 +38,7 @@ class DocumentSubscription(ABC):
     __slots__ = (
         "_audience",
         "_audiences",
+        "_guard",
         "_is_taking",
         "_missed",
         "_owner",
@@ -56,6 +59,7 @@ class DocumentSubscription(ABC):
         address: bytes,
         author: Author,
         access: Access,
+        guard: SessionGuard,
     ) -> None:
         self.document = document
         self.box = box
@@ -63,6 +67,7 @@ class DocumentSubscription(ABC):
         self.author = author
         self.may_write = access is not Access.READ
         self._audiences = audiences
+        self._guard = guard
         self._audience: DocumentAudience | None = None
         self._is_taking = False
         self._missed = missed
@@ -109,20 +114,22 @@ class DocumentSubscription(ABC):
 
     def deliver(self, message: yjs.Message, frame: bytes, now: datetime) -> bool:
         """Process a message, which came as ``frame``; returns whether it is activity of the user."""
+        is_new = False
         match message:
             case yjs.Update(update):
-                return self._take(update, frame, now)
+                is_known = self._guard.is_open_to_activity(now) and self.document.contains(update)
+                is_new = self._take(update, frame, now) and not is_known
             case yjs.AwarenessUpdate(entries):
-                return self._take_awareness(entries, now)
+                is_new = self._take_awareness(entries, now)
             case yjs.SyncStep2(update):
-                return self._take(update, None, now)
+                is_new = self._take(update, None, now)
             case yjs.SyncStep1(state):
                 self._answer(state)
             case yjs.QueryAwareness():
                 self.show_everybody()
             case _:
                 raise lib0.Malformed("this is not said in a document")
-        return False
+        return is_activity(type(message), is_new=is_new)
 
     def answer(self, state: bytes) -> Frame:
         """The answer to a step 1 with ``state``."""
@@ -141,7 +148,7 @@ class DocumentSubscription(ABC):
         outcome = self.document.take_awareness(entries, self._owner, now)
         if outcome.reminders:
             self.send(yjs.awareness(outcome.reminders))
-        return outcome.is_activity
+        return outcome.has_changed
 
     def _take(self, update: bytes, frame: bytes | None, now: datetime) -> bool:
         """Process a change that came as ``frame``, or, without a frame, the answer to our step 1."""

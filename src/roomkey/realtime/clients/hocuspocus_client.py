@@ -24,7 +24,7 @@ from roomkey.realtime.clients.pending import PendingMessages
 from roomkey.realtime.clients.yjs_client import DocumentClient
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.session.closing import closing
-from roomkey.realtime.session.effects import Authenticate
+from roomkey.realtime.session.effects import Authenticate, Close
 from roomkey.realtime.session.guard import SessionGuard
 from roomkey.security.inspection import check_document_name
 from roomkey.wire.close import CloseReason
@@ -207,6 +207,14 @@ class HocuspocusClient(DocumentClient):
         self._opening.clear()
         self._pending.take_all()
 
+    def _farewell(self, close: Close, now: datetime) -> Sequence[Frame]:
+        """For each document that it may not be used any more, if the session has ended: providers hand on no more."""
+        del now
+        if close.flush:
+            return ()
+        denied = yjs.permission_denied(close.text)
+        return [Frame(subscription.address + denied, binary=True) for subscription in self._subscribed()]
+
     def lose(self, subscription: "_HocuspocusSubscription", reason: str) -> None:
         """The document is no more, or not here; the socket stays open for the others."""
         now = self._host.now()
@@ -229,6 +237,7 @@ class _HocuspocusSubscription(DocumentSubscription):
             address=address,
             author=client.author(),
             access=access,
+            guard=client.guard,
         )
         self._client = client
         self._refusals = 0

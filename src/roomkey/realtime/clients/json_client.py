@@ -24,6 +24,7 @@ from roomkey.realtime.clients.json_rules import (
 )
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault, MessageType, encode
 from roomkey.realtime.rooms.rooms import Rooms
+from roomkey.realtime.session.activity import is_activity
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Authenticate, Close, Farewell, Rebind, Touch, Verify
 from roomkey.realtime.session.guard import GuardEffects
@@ -161,11 +162,11 @@ class JsonClient(RealtimeClient):
 
     def _published(self, published: Published, publish: Publish, now: datetime) -> None:
         self._send(acknowledgement(publish.id, publish.document, published.position), now)
-        if not published.repeated:
-            self._rooms.publications += 1
-            # The user did something.
-            if acted := self.guard.acted(now):
-                self.carry_out(acted, now)
+        if published.repeated:
+            return
+        self._rooms.publications += 1
+        if is_activity(publish.message_type, is_new=True) and (acted := self.guard.acted(now)):
+            self.carry_out(acted, now)
 
     async def _join(self, join: Join, now: datetime) -> None:
         def answer(payload: dict[str, Any]) -> Frame:

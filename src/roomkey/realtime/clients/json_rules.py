@@ -9,6 +9,7 @@ holds, or whose a new token is, messages wait in the order in which they came.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, assert_never
+from zlib import crc32
 
 from msgspec import UNSET, Struct
 
@@ -25,11 +26,13 @@ from roomkey.realtime.protocol.json_messages import (
     decode,
     decode_id,
     document_of,
+    encode_value,
     milliseconds,
     read,
     status_of,
 )
 from roomkey.realtime.protocol.message_types import ApplicationType
+from roomkey.realtime.session.activity import is_activity
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import (
     Authenticate,
@@ -76,7 +79,7 @@ class Publish(Struct, frozen=True, gc=False):
     """
     Publish a message to everyone else in the document, and acknowledge it.
 
-    What is published for the first time is something that the user did: call ``SessionGuard.acted``.
+    What is published for the first time may be something that the user did: ask ``is_activity``.
     """
 
     id: str | None
@@ -117,7 +120,7 @@ class JsonRules:
     Everything returns what is to be done, in order; when the ``guard`` is over, always nothing.
     """
 
-    __slots__ = ("_access", "_forbidden", "_malformed", "_settings", "_types", "guard")
+    __slots__ = ("_access", "_cursors", "_forbidden", "_malformed", "_settings", "_types", "guard")
 
     def __init__(
         self,
@@ -130,6 +133,7 @@ class JsonRules:
         self._settings = settings
         self._types = types
         self._access: dict[str, Access] = {}
+        self._cursors: dict[str, int] = {}
         self._malformed = Bucket(Rate(0.1, settings.malformed_patience))
         self._forbidden = Bucket(Rate(1.0, settings.forbidden_patience))
 
@@ -209,7 +213,7 @@ class JsonRules:
     def _unsubscribe(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002
         document = document_of(incoming.payload)
         # Who is not in the document gets what it wants, too.
-        self._access.pop(document, None)
+        self.left(document)
         return [Leave(_id(incoming), document)]
 
     def _edit(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002
@@ -224,10 +228,18 @@ class JsonRules:
     def _point(self, incoming: Incoming, now: datetime) -> JsonEffects:
         document = document_of(incoming.payload)
         self._check_access(document, Access.READ)
-        return [Point(document, incoming.payload), *self.translate(self.guard.acted(now), now)]
+        guard, point = self.guard, Point(document, incoming.payload)
+        if guard.is_open_to_activity(now) and is_activity(incoming.message_type, is_new=self._has_moved(point)):
+            return [point, *self.translate(guard.acted(now), now)]
+        return [point]
+
+    def _has_moved(self, point: Point) -> bool:
+        """Whether it is another cursor than when this was last asked; a first one is not known to be."""
+        before, now = self._cursors.get(point.document), crc32(encode_value(point.payload))
+        self._cursors[point.document] = now
+        return before is not None and before != now
 
     def _announce(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002
-        # Not activity: programs announce "away" and "online" without anyone at the keyboard.
         document = document_of(incoming.payload)
         self._check_access(document, Access.READ)
         status = status_of(incoming.payload)
@@ -319,7 +331,7 @@ class JsonRules:
         for document in tuple(self._access):
             access = access_to(document, self.guard.session.grants)
             if access is None:
-                del self._access[document]
+                self.left(document)
                 why = Fault(ErrorCode.FORBIDDEN, "the session's grants do not cover this document any more")
                 effects.append(Leave(None, document, why))
             else:
@@ -327,8 +339,9 @@ class JsonRules:
         return effects
 
     def left(self, document: str) -> None:
-        """The client is not in the document after all."""
+        """The client is not in the document any more, or after all."""
         self._access.pop(document, None)
+        self._cursors.pop(document, None)
 
 
 def acknowledgement(id: str | None, document: str, position: Position | None) -> Send:

@@ -8,10 +8,9 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.realtime.clients.hocuspocus_client import HocuspocusClient
 from roomkey.realtime.clients.pending import PendingMessages
 from roomkey.realtime.protocol import yjs_messages as yjs
-from roomkey.realtime.session.closing import closing
 from roomkey.realtime.transport import HIGH_WATER_BYTES, Socket
 from roomkey.wire import lib0
-from roomkey.wire.close import CloseCode, CloseReason
+from roomkey.wire.close import STOCK_CLOSE_CODES, CloseCode, CloseReason
 from roomkey.wire.frame import Frame
 
 MAX_REJECTIONS: Final = 10
@@ -86,25 +85,28 @@ class UnauthenticatedConnection:
         for frame in self._pending.take_all():
             client.binary(frame)
 
-    def rejected(self, address: str, reason: str) -> None:
-        """The token for ``address`` opened nothing. The socket stays open; what waited for it is forgotten."""
+    def rejected(self, address: str, reason: str, *, is_for_now: bool = False) -> None:
+        """
+        The token for ``address`` opened nothing. The socket stays open; what waited for it is forgotten.
+
+        ``is_for_now`` says that it may open something later, so that it was no failed attempt.
+        """
         self._asking = False
         self._pending.drop(address)
         self._say(yjs.address(address) + yjs.permission_denied(reason))
-        self._rejections += 1
+        self._rejections += not is_for_now
         if self._rejections >= MAX_REJECTIONS:
             self.part(CloseReason.BAD_TOKENS)
             return
         for frame in self._pending.take_all():
             self._take(frame)
 
-    def part(self, reason: CloseReason) -> None:
-        """End the connection."""
+    def part(self, reason: CloseReason, text: str | None = None) -> None:
+        """End the connection; ``text`` is what it is told, by default the reason."""
         socket, self._socket = self._socket, None
         self._pending.take_all()
         if socket is not None:
-            end = closing(reason)
-            socket.close(end.code, end.reason)
+            socket.close(STOCK_CLOSE_CODES[reason], text or reason)
 
     def _take(self, frame: bytes) -> None:
         try:

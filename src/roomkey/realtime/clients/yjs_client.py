@@ -37,7 +37,7 @@ from roomkey.realtime.session.effects import (
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
-from roomkey.wire.close import CloseReason
+from roomkey.wire.close import STOCK_CLOSE_CODES, CloseReason, close_text
 from roomkey.wire.frame import Frame
 
 _COST_OF_HASTE: Final = 10.0
@@ -46,6 +46,8 @@ _COST_OF_HASTE: Final = 10.0
 
 class DocumentClient(RealtimeClient):
     """One socket of a session, in one or more documents."""
+
+    codes = STOCK_CLOSE_CODES
 
     __slots__ = ("audiences", "missed")
 
@@ -105,7 +107,9 @@ class DocumentClient(RealtimeClient):
                 case Renewed(question):
                     self._renewed(question.id or "", now)
                 case NotRenewed(question, why):
-                    self._not_renewed(question.id or "", str((why.details or {}).get("reason", why.code)).lower(), now)
+                    details = why.details or {}
+                    reason = close_text(str(details.get("reason", why.code)).lower(), details.get("cause"))
+                    self._not_renewed(question.id or "", reason, now)
                 case ExpiringSoon():
                     self._ask_for_token()
                 case _:
@@ -230,6 +234,7 @@ class _YjsSubscription(DocumentSubscription):
             address=b"",
             author=client.author(),
             access=access,
+            guard=client.guard,
         )
         self._client = client
         self._wants_status = wants_status

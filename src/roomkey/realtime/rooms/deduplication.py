@@ -31,7 +31,7 @@ class DeduplicationLimits(Struct, frozen=True, kw_only=True):
 
 
 class _Seen(Struct, frozen=True, gc=False):
-    content: str
+    content: int
     position: Position | None
     at: datetime
 
@@ -70,7 +70,7 @@ class Deduplication:
         if seen is None or now - seen.at > self._limits.window:
             return None
         if seen.content != key.content:
-            raise Conflict("this id was used for another message; ids must not repeat")
+            raise Conflict("the message id was used for something else")
         return seen
 
     def remember(self, key: MessageKey, position: Position | None, now: datetime) -> None:

@@ -20,6 +20,7 @@ from roomkey.realtime.protocol.json_messages import (
     encode,
     encode_publication,
     encode_value,
+    fingerprint_of,
     identify,
     place,
 )
@@ -289,17 +290,13 @@ class Rooms:
         Give a message to everyone else in the room; its position if it is kept in the history.
 
         ``session_info`` and ``position`` in the payload are ours, whatever the client wrote there. A message of the
-        session with the same ``id`` is not published again. Raises as ``Broker.publish``.
+        session with the same ``id`` and content is not published again. Raises as ``Broker.publish``.
         """
         payload["session_info"] = who.info
         payload.pop("position", None)
-        return self.broker.publish(
-            name,
-            encode_publication(message_type, payload, now),
-            origin=who.origin,
-            keep=keep,
-            key=None if id is None else MessageKey(who.session_id, id, f"{message_type} {name}"),
-        )
+        message = encode_publication(message_type, payload, now)
+        key = None if id is None else MessageKey(who.session_id, id, fingerprint_of(message_type, message))
+        return self.broker.publish(name, message, origin=who.origin, keep=keep, key=key)
 
     def point(self, who: Participant, name: str, payload: dict[str, Any], now: datetime) -> None:
         """Give a cursor to everyone else in the room."""

@@ -6,7 +6,7 @@ from typing import Final
 from roomkey.domain.session import SessionState
 from roomkey.realtime.protocol.json_messages import MessageType, milliseconds
 from roomkey.realtime.session.effects import Close, Farewell
-from roomkey.wire.close import CODES, CloseReason
+from roomkey.wire.close import CLOSE_CODES, CloseReason
 
 _COME_BACK: Final = frozenset(
     {CloseReason.OVERLOADED, CloseReason.UNAVAILABLE, CloseReason.TOO_SLOW, CloseReason.TOO_FAST}
@@ -20,25 +20,23 @@ _SEES_NOTHING_MORE: Final = frozenset(
 
 def closing(reason: CloseReason, *, cause: str | None = None, farewell: Farewell | None = None) -> Close:
     """The end for ``reason``; without a message of its own it is announced by ``session_disconnected``."""
-    code = CODES[reason]
     if farewell is None:
         payload = {
-            "code": code,
+            "code": CLOSE_CODES[reason],
             "reason": reason,
             "cause": cause,
             "refresh": reason is CloseReason.SESSION_EXPIRED,
             "retry": reason in _COME_BACK,
         }
         farewell = Farewell(MessageType.SESSION_DISCONNECTED, payload)
-    return Close(code, reason, farewell, flush=reason not in _SEES_NOTHING_MORE)
+    return Close(reason, farewell, cause, flush=reason not in _SEES_NOTHING_MORE)
 
 
 def stopped(state: SessionState, cause: str | None = None) -> Close:
     """The end for a session that is not active any more."""
     if state is SessionState.SUSPENDED:
-        return closing(
-            CloseReason.SESSION_SUSPENDED, farewell=Farewell(MessageType.SESSION_SUSPENDED, {"cause": cause})
-        )
+        farewell = Farewell(MessageType.SESSION_SUSPENDED, {"cause": cause})
+        return closing(CloseReason.SESSION_SUSPENDED, cause=cause, farewell=farewell)
     if state is SessionState.EXPIRED:
         return closing(CloseReason.SESSION_EXPIRED, cause=cause)
     return invalidated(state, cause)
@@ -47,7 +45,7 @@ def stopped(state: SessionState, cause: str | None = None) -> Close:
 def invalidated(how: str, cause: str | None = None) -> Close:
     """The end for a session that was ended on purpose; ``how`` is the name of the event that did it."""
     farewell = Farewell(MessageType.SESSION_INVALIDATED, {"how": how, "cause": cause})
-    return closing(CloseReason.SESSION_INVALIDATED, farewell=farewell)
+    return closing(CloseReason.SESSION_INVALIDATED, cause=cause, farewell=farewell)
 
 
 def draining(reconnect_after: timedelta) -> Close:

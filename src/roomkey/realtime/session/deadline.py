@@ -33,8 +33,12 @@ class SessionDeadline:
         self._active_at = max(self._active_at, session.last_seen_at)
         self.deadline = self._ends()
 
+    def is_open_to_activity(self, now: datetime) -> bool:
+        """Whether activity would make a difference: it is recorded coarsely."""
+        return now >= self._next_note
+
     def act(self, now: datetime) -> bool:
-        """Note activity of the user (ASVS 7.3.1). Whether storage should be told."""
+        """Note activity of the user (see ``activity``). Whether storage should be told."""
         if now < self._next_note:
             return False
         idle, interval = self.session.idle_timeout, self._settings.activity_interval

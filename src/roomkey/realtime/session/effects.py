@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from roomkey.domain.session import Session
 from roomkey.realtime.protocol.json_messages import Fault
-from roomkey.wire.close import CloseCode, CloseReason
+from roomkey.wire.close import CloseReason, close_text
 
 
 class Touch(Struct, frozen=True, gc=False):
@@ -67,13 +67,19 @@ class Close(Struct, frozen=True, gc=False):
     """
     End the connection with ``farewell`` as its last message.
 
-    With ``flush`` what waits for it is sent before; without, the session may see nothing more of it.
+    With ``flush`` what waits for it is sent before; without, the session may see nothing more of it. ``cause`` is
+    what was given as the reason for the session's end. Each protocol has its own code for ``reason``.
     """
 
-    code: CloseCode
     reason: CloseReason
     farewell: Farewell
+    cause: str | None = None
     flush: bool = True
+
+    @property
+    def text(self) -> str:
+        """What the client is told in the close frame."""
+        return close_text(self.reason, self.cause)
 
 
 Question = Authenticate | Verify

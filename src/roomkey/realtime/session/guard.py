@@ -155,6 +155,10 @@ class SessionGuard:
         """The client has said something."""
         self._heard_at = now
 
+    def is_open_to_activity(self, now: datetime) -> bool:
+        """Whether it makes a difference now if the user did something; else nobody need find out."""
+        return self._deadline.is_open_to_activity(now)
+
     def acted(self, now: datetime) -> GuardEffects:
         """The user did something, which moves the idle deadline (ASVS 7.3.1)."""
         return _TOUCH if self._deadline.act(now) else NOTHING
@@ -218,7 +222,7 @@ class SessionGuard:
         if session is None:
             return self.close(invalidated("deleted"))
         if session.state is not SessionState.ACTIVE:
-            return self.close(stopped(session.state))
+            return self.close(stopped(session.state, session.cause))
         if lifecycle.overdue(session, now) is not None:
             return self.close(stopped(SessionState.EXPIRED))
         effects = [*self.learn(session), *self._notify(now)]

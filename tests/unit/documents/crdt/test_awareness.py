@@ -249,7 +249,7 @@ def test_two_connections_of_a_user_cannot_hand_clients_to_one_another_beyond_wha
 
 
 @pytest.mark.parametrize(
-    ("entry", "is_activity"),
+    ("entry", "has_changed"),
     [
         pytest.param(shows(1, 6, b'"else"'), True, id="something else is shown"),
         pytest.param(shows(1, 6, b'"here"'), False, id="the same is repeated, as clients do all 15 seconds"),
@@ -258,8 +258,8 @@ def test_two_connections_of_a_user_cannot_hand_clients_to_one_another_beyond_wha
         pytest.param(shows(2, 1, b'"else"'), False, id="a client comes in"),
     ],
 )
-def test_somebody_is_at_the_keyboard_if_something_else_is_shown(entry: AwarenessEntry, *, is_activity: bool) -> None:
+def test_somebody_is_at_the_keyboard_if_something_else_is_shown(entry: AwarenessEntry, *, has_changed: bool) -> None:
     shared = awareness()
     shared.apply([shows(1, 5, b'"here"')], ALICE)
 
-    assert shared.apply([entry], ALICE).is_activity is is_activity
+    assert shared.apply([entry], ALICE).has_changed is has_changed
