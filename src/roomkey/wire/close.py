@@ -41,6 +41,8 @@ class CloseReason(StrEnum):
     """4401. The session was ended on purpose: the user must sign in again."""
     SESSION_SUSPENDED = "session_suspended"
     MALFORMED = "malformed"
+    FORGED = "forged"
+    """4400. A change spoke for a Yjs client of somebody else."""
     FORBIDDEN = "forbidden"
     LIMITS_IGNORED = "limits_ignored"
     TOO_SLOW = "too_slow"
@@ -69,6 +71,7 @@ CODES: Final[dict[CloseReason, CloseCode]] = {
     CloseReason.SESSION_INVALIDATED: CloseCode.UNAUTHENTICATED,
     CloseReason.SESSION_SUSPENDED: CloseCode.SUSPENDED,
     CloseReason.MALFORMED: CloseCode.MALFORMED,
+    CloseReason.FORGED: CloseCode.MALFORMED,
     CloseReason.FORBIDDEN: CloseCode.FORBIDDEN,
     CloseReason.LIMITS_IGNORED: CloseCode.LIMITS_IGNORED,
     CloseReason.TOO_SLOW: CloseCode.OVERLOADED,

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -44,6 +44,10 @@ class ClientHost(Protocol):
 
     def touch(self, id: SessionId) -> None:
         """The user of the session was active."""
+        ...
+
+    def violated(self, id: SessionId, cause: str) -> None:
+        """The session's holder has misbehaved."""
         ...
 
     def rebound(self, client: "RealtimeClient", former: Session) -> SessionLimits:
@@ -211,6 +215,8 @@ class RealtimeClient(ABC):
         self.end(closing(CloseReason.TOO_SLOW))
 
     def _close(self, close: Close, now: datetime) -> None:
+        if close.reason in _VIOLATIONS:
+            self._host.violated(self.guard.session.id, close.reason)
         if close.flush:
             self._hub.flush_box(self.box)
         self._depart(now)
@@ -233,6 +239,10 @@ class RealtimeClient(ABC):
             self._host.departed(self)
             # Or each would keep the other until the collector comes.
             self.box.overflowed, self.box.backlog = _nothing, None
+
+
+_VIOLATIONS: Final = frozenset({CloseReason.MALFORMED, CloseReason.FORGED})
+"""Ends that count against the session: no client gets there by accident."""
 
 
 def _nothing() -> None:

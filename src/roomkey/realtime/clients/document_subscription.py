@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from roomkey.documents.crdt.awareness import Owner
+from roomkey.documents.crdt.identity import Source
 from roomkey.documents.document import Document, DocumentTooLarge, WritesRefused
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access
@@ -39,6 +40,7 @@ class DocumentSubscription(ABC):
         "_is_taking",
         "_missed",
         "_owner",
+        "_source",
         "address",
         "author",
         "box",
@@ -67,6 +69,7 @@ class DocumentSubscription(ABC):
         self._is_taking = False
         self._missed = missed
         self._owner = Owner(self, author.actor)
+        self._source = Source(author.user)
 
     # --- in and out -----------------------------------------------------------------------------------
 
@@ -90,6 +93,7 @@ class DocumentSubscription(ABC):
     def leave(self, now: datetime) -> bool:
         """Unsubscribe, and remove the client's awareness. Whether it was in the document."""
         self._audience = None
+        self.document.leave(self._source)
         return self._audiences.leave(self.document, self, now)
 
     def show_everybody(self) -> None:
@@ -138,7 +142,7 @@ class DocumentSubscription(ABC):
             self._audiences.hub.send(self.box, self.answer(state))
 
     def _take_awareness(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> bool:
-        outcome = self.document.take_awareness(entries, self._owner, now)
+        outcome = self.document.take_awareness(entries, self._owner, now, source=self._source)
         if outcome.reminders:
             self.send(yjs.awareness(outcome.reminders))
         return outcome.is_activity
@@ -170,8 +174,8 @@ class DocumentSubscription(ABC):
     def _apply(self, update: bytes, frame: bytes | None, now: datetime, settled: Settled | None) -> bool:
         document = self.document
         if frame is None:
-            return document.take_missing(update, self.author, now, settled=settled)
-        return document.take_update(update, self.author, now, settled=settled, message=frame)
+            return document.take_missing(update, self.author, now, source=self._source, settled=settled)
+        return document.take_update(update, self.author, now, source=self._source, settled=settled, message=frame)
 
     def unavailable(self) -> None:
         """The document cannot be used any more. The client whose change broke it is closed with MALFORMED instead."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final, assert_never
 
-from roomkey.documents.crdt.replica import PoisonUpdate
+from roomkey.documents.crdt.replica import Forgery, PoisonUpdate
 from roomkey.documents.document import Document
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access, access_to
@@ -84,6 +84,8 @@ class DocumentClient(RealtimeClient):
     def _understand(self, message: bytes, now: datetime) -> None:
         try:
             acted = self._deliver(message, now)
+        except Forgery:
+            self.carry_out(self.guard.close(closing(CloseReason.FORGED)), now)
         except (lib0.Malformed, PoisonUpdate):
             self.carry_out(self.guard.close(closing(CloseReason.MALFORMED)), now)
         else:
