@@ -301,6 +301,10 @@ class Document:
             units.client in self._tombstones for units in self._replica.clients_of(update)
         )
 
+    def enter(self, source: Source) -> None:
+        """A connection is new."""
+        self._replica.identities.enter(source)
+
     def leave(self, source: Source) -> None:
         """The connection is gone, and holds no Yjs client any more."""
         self._replica.identities.leave(source)

@@ -9,8 +9,8 @@ bound to the user who brought it first. Everybody else may bring
 - what follows that without a gap, since peers who were offline together bring each other's changes; but no ``GC``
   and no ``SKIP``, which say of any number of units that they were something once.
 
-While a connection of the owner holds the client, the owner brings what is new itself: what others bring of it is left
-out of their update, and nothing is lost by that. Two that type under one clock would lose one of the texts.
+While a connection of the owner is this client, it brings what is new itself: what others bring of it is left out of
+their update, and nothing is lost by that. Of two that type under one clock, one would lose the text.
 """
 
 from bisect import bisect_right
@@ -43,13 +43,15 @@ class Source:
     """
     Where updates come from: a ``user``, or ``None`` for who has none; over one connection, or once.
 
-    ``own`` are the encoded ids of clients under which it may write without a closer look.
+    ``own`` are the encoded ids of clients under which it may write without a closer look. ``was_cut`` says that
+    something was left out of what it brought; whoever looks at that sets it back.
     """
 
-    __slots__ = ("clients", "own", "user")
+    __slots__ = ("clients", "own", "user", "was_cut")
 
     def __init__(self, user: str | None) -> None:
         self.user = user
+        self.was_cut = False
         self.own: set[bytes] = set()
         self.clients: set[int] = set()
         """Clients that it has shown in awareness or written under, of its user."""
@@ -114,21 +116,27 @@ class Bindings:
 
 
 class Admission(NamedTuple):
-    """What may be taken of an update: everything but the blocks of ``left_out``. ``brought`` has something new."""
+    """
+    What may be taken of an update: all of it, but of the clients in ``left_out`` nothing beyond the clock there.
 
-    left_out: frozenset[int]
+    ``brought`` are the clients of which there is something new in it.
+    """
+
+    left_out: Mapping[int, int]
     brought: Sequence[int]
 
 
 class Identities:
     """The clients of one open document: to whom they belong, and which connection holds them now."""
 
-    __slots__ = ("_held", "_introduced", "_offered", "bindings")
+    __slots__ = ("_held", "_introduced", "_nameless", "_offered", "bindings")
 
     def __init__(self, server: int) -> None:
         """``server`` is the client under which this node itself writes."""
         self._held: dict[int, Source] = {}
         self._introduced: dict[int, str] = {}
+        self._nameless: dict[str, set[Source]] = {}
+        """Connections of each user that have not said yet which client they are: they may be any of the user's."""
         self._offered: dict[int, int] = {}
         """How far others have brought what the holder has to bring itself."""
         self.bindings = Bindings()
@@ -186,12 +194,28 @@ class Identities:
         self._held[client] = source
         source.clients.add(client)
         source.own.add(encoded)
+        self._name(source)
+
+    def _name(self, source: Source) -> None:
+        nameless = self._nameless.get(source.user or "")
+        if nameless is not None:
+            nameless.discard(source)
+            if not nameless:
+                del self._nameless[source.user or ""]
+
+    def enter(self, source: Source) -> None:
+        """A connection is new."""
+        if source.user is not None:
+            self._nameless.setdefault(source.user, set()).add(source)
 
     def leave(self, source: Source) -> None:
         """The connection is gone."""
         for client in source.clients:
             self._held.pop(client, None)
-            self._offered.pop(client, None)
+        self._name(source)
+        for client in tuple(self._offered):
+            if not self._is_held(client):
+                del self._offered[client]
         source.clients.clear()
         source.own.clear()
 
@@ -217,49 +241,54 @@ class Identities:
             Forged: If it says of somebody else's client what only its owner can.
         """
         known = _Known(waiting)
-        left_out: set[int] = set()
+        left_out: dict[int, int] = {}
         brought: list[int] = []
         reaches: dict[int, int] = {}
         for client, blocks in groupby(structs.blocks, key=_client):
             here = clocks.get(client, 0)
             news = [block for block in blocks if block.end > here]
-            if not news:
-                continue
-            if self._is_foreign(client, source):
+            if news and self._is_foreign(client, source):
                 reach = max(here, self._offered.get(client, 0))
                 reaches[client], has_waited = _follow(client, news, reach, known)
-                if has_waited or self._is_held_firmly(client):
-                    left_out.add(client)
+                if has_waited or self._is_held(client):
+                    left_out[client] = here
                     continue
             if any(block.kind is not BlockKind.SKIP for block in news):
                 brought.append(client)
-        self._check_deleted(structs, source, clocks, reaches, known)
-        for client in left_out & self._held.keys():
-            self._offered[client] = reaches[client]
-        return Admission(frozenset(left_out), brought)
+        self._check_deletions(structs, source, clocks, reaches, known, left_out)
+        for client in left_out.keys() & reaches.keys():
+            if self._is_held(client):
+                self._offered[client] = reaches[client]
+        return Admission(left_out, brought)
 
-    def _is_held_firmly(self, client: int) -> bool:
-        owner = self.owner(client)
-        return client in self._held and owner is not None and owner.firm
-
-    def _is_foreign(self, client: int, source: Source) -> bool:
-        owner = self.owner(client)
-        return owner is not None and (owner.user is None or owner.user != source.user)
-
-    def _check_deleted(
+    def _check_deletions(
         self,
         structs: Structs,
         source: Source,
         clocks: Mapping[int, int],
         reaches: Mapping[int, int],
         known: "_Known",
+        left_out: dict[int, int],
     ) -> None:
+        """What is not there cannot be deleted, or it would be gone as soon as it is typed."""
         for client, ranges in structs.deleted.items():
-            if not self._is_foreign(client, source):
+            here, last = clocks.get(client, 0), max((end for _, end in ranges), default=0)
+            if last <= here or not self._is_foreign(client, source):
                 continue
-            reach = max(clocks.get(client, 0), reaches.get(client, 0), self._offered.get(client, 0))
-            if any(end > reach and not known.deletes(client, end) for _, end in ranges):
+            reach = max(here, reaches.get(client, 0), self._offered.get(client, 0))
+            if last > reach and not known.deletes(client, last):
                 raise Forged(f"client {client} is somebody else's, and has not written what is deleted of it")
+            if self._is_held(client):
+                left_out[client] = here
+
+    def _is_foreign(self, client: int, source: Source) -> bool:
+        owner = self.owner(client)
+        return owner is not None and (owner.user is None or owner.user != source.user)
+
+    def _is_held(self, client: int) -> bool:
+        """Whether a connection of the owner is, or may be, this client."""
+        owner = self.owner(client)
+        return owner is not None and owner.firm and (client in self._held or owner.user in self._nameless)
 
 
 def _follow(client: int, news: Sequence[Block], reach: int, known: "_Known") -> tuple[int, bool]:

@@ -80,6 +80,7 @@ class Replica:
                 clocks = self._clocks.read(self._state)
                 admission = self.identities.admit(content, source, clocks, self.waiting)
                 if admission.left_out:
+                    source.was_cut = True
                     update = without(update, admission.left_out)
                     if update == EMPTY_UPDATE:
                         return update

@@ -213,9 +213,9 @@ def validate(update: bytes, own: Container[bytes] | None = None) -> Structs | Ke
     return Keystroke.ERASED if is_erased else read_update(update)
 
 
-def without(update: bytes, clients: Container[int]) -> bytes:
+def without(update: bytes, beyond: Mapping[int, int]) -> bytes:
     """
-    A valid ``update``, but without the blocks of ``clients``. What it deletes stays.
+    A valid ``update``, cut: of the clients in ``beyond`` nothing is left but deletions up to the clock there.
 
     Raises:
         MalformedUpdate: As ``read_update``.
@@ -225,12 +225,24 @@ def without(update: bytes, clients: Container[int]) -> bytes:
         kept: list[bytes] = []
         for _ in range(count):
             client, _, end = _read_section(update, at)
-            if client not in clients:
+            if client not in beyond:
                 kept.append(update[at:end])
             at = end
+        deleted, _ = _read_deleted(update, at)
     except (Malformed, IndexError) as error:
         raise MalformedUpdate("the update is cut off") from error
-    return number(len(kept)) + b"".join(kept) + update[at:]
+    return number(len(kept)) + b"".join(kept) + _deletions(deleted, beyond)
+
+
+def _deletions(deleted: Mapping[int, Sequence[tuple[int, int]]], beyond: Mapping[int, int]) -> bytes:
+    kept: list[bytes] = []
+    for client, ranges in deleted.items():
+        last = beyond.get(client, MAX_CLOCK)
+        cut = [(begin, min(end, last)) for begin, end in ranges if begin < last]
+        if cut:
+            encoded = b"".join(number(begin) + number(end - begin) for begin, end in cut)
+            kept.append(number(client) + number(len(cut)) + encoded)
+    return number(len(kept)) + b"".join(kept)
 
 
 def clients_of(update: bytes) -> list[ClockRange]:

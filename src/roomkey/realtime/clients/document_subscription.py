@@ -88,6 +88,7 @@ class DocumentSubscription(ABC):
             self.unavailable()
         else:
             self._audience = self._audiences.join(self.document, self, now)
+            self.document.enter(self._source)
         return not self.document.is_gone
 
     def leave(self, now: datetime) -> bool:
@@ -172,10 +173,15 @@ class DocumentSubscription(ABC):
         return taken
 
     def _apply(self, update: bytes, frame: bytes | None, now: datetime, settled: Settled | None) -> bool:
-        document = self.document
+        document, source = self.document, self._source
         if frame is None:
-            return document.take_missing(update, self.author, now, source=self._source, settled=settled)
-        return document.take_update(update, self.author, now, source=self._source, settled=settled, message=frame)
+            return document.take_missing(update, self.author, now, source=source, settled=settled)
+        taken = document.take_update(update, self.author, now, source=source, settled=settled, message=frame)
+        if source.was_cut:
+            source.was_cut = False
+            if self._audience is not None:
+                self._audience.ask_later(self)  # what was left out may be taken when its owner has brought the rest
+        return taken
 
     def unavailable(self) -> None:
         """The document cannot be used any more. The client whose change broke it is closed with MALFORMED instead."""
