@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from pycrdt import Doc
 
-from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Owner
+from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Identity, Owner
 from roomkey.documents.crdt.identity import Source
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
@@ -310,10 +310,16 @@ class Document:
         self._replica.identities.leave(source)
 
     def take_awareness(
-        self, entries: Iterable[AwarenessEntry], owner: Owner, now: datetime, *, source: Source | None = None
+        self,
+        entries: Iterable[AwarenessEntry],
+        owner: Owner,
+        now: datetime,
+        *,
+        source: Source | None = None,
+        identity: Identity | None = None,
     ) -> AwarenessOutcome:
         """Take in what a connection shows, and pass on as much of it as is news."""
-        outcome = self.awareness.apply(entries, owner)
+        outcome = self.awareness.apply(entries, owner, identity)
         if source is not None:
             for entry in outcome.news:
                 if entry.client not in source.clients and not entry.is_gone:

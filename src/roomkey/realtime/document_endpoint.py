@@ -45,7 +45,7 @@ class DocumentEndpoint:
         self._admission = admission
         self._settings = settings
         self._documents = open_documents.settings
-        self._audiences = Audiences(connections.hub, open_documents.settings)
+        self._audiences = Audiences(connections.hub, open_documents.settings, settings.awareness_identity)
         self._unauthenticated: dict[UnauthenticatedConnection, datetime] = {}
 
     def leads_to(self, path: str) -> bool:

@@ -13,12 +13,14 @@ from roomkey.documents.crdt.identity import Source
 from roomkey.documents.document import Document, DocumentTooLarge, WritesRefused
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access
-from roomkey.ports import Author
+from roomkey.domain.session import Session
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.document_audience import Audiences, DocumentAudience
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.protocol.shown_user import FOREIGN_USER, ShownUser
 from roomkey.realtime.rooms.hub import Outbox
 from roomkey.realtime.transport import HIGH_WATER_BYTES
+from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
@@ -37,6 +39,7 @@ class DocumentSubscription(ABC):
     __slots__ = (
         "_audience",
         "_audiences",
+        "_identity",
         "_is_taking",
         "_missed",
         "_owner",
@@ -56,20 +59,25 @@ class DocumentSubscription(ABC):
         *,
         missed: MergedBacklog,
         address: bytes,
-        author: Author,
+        session: Session,
         access: Access,
     ) -> None:
         self.document = document
         self.box = box
         self.address = address
-        self.author = author
         self.may_write = access is not Access.READ
         self._audiences = audiences
         self._audience: DocumentAudience | None = None
         self._is_taking = False
         self._missed = missed
-        self._owner = Owner(self, author.actor)
-        self._source = Source(author.user)
+        self.belong_to(session)
+        self._owner = Owner(self, self.author.actor)
+        self._source = Source(session.user_id)
+
+    def belong_to(self, session: Session) -> None:
+        """Be a connection of ``session``, which is one of the same user, from now on."""
+        self.author = author_of(session)
+        self._identity = ShownUser(session, self._audiences.identity)
 
     # --- in and out -----------------------------------------------------------------------------------
 
@@ -143,7 +151,9 @@ class DocumentSubscription(ABC):
             self._audiences.hub.send(self.box, self.answer(state))
 
     def _take_awareness(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> bool:
-        outcome = self.document.take_awareness(entries, self._owner, now, source=self._source)
+        outcome = self.document.take_awareness(entries, self._owner, now, source=self._source, identity=self._identity)
+        if outcome.refused:
+            self.refused_awareness(FOREIGN_USER)
         if outcome.reminders:
             self.send(yjs.awareness(outcome.reminders))
         return outcome.is_activity
@@ -214,6 +224,10 @@ class DocumentSubscription(ABC):
     @abstractmethod
     def refused(self, reason: str) -> None:
         """A change of the client was refused."""
+
+    @abstractmethod
+    def refused_awareness(self, reason: str) -> None:
+        """What the client showed of itself was refused; what it showed before stays."""
 
     @abstractmethod
     def told_access(self) -> None:

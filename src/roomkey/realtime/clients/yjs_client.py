@@ -16,7 +16,6 @@ from roomkey.documents.document import Document
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access, access_to
 from roomkey.domain.session import Client, Session
-from roomkey.ports import Author
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
 from roomkey.realtime.clients.document_audience import Audiences
@@ -35,7 +34,6 @@ from roomkey.realtime.session.effects import (
     Verify,
 )
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
-from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
 from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
@@ -117,10 +115,6 @@ class DocumentClient(RealtimeClient):
         """What the session may do in ``document``."""
         return access_to(document, self.guard.session.grants)
 
-    def author(self) -> Author:
-        """The author of the client's changes."""
-        return author_of(self.guard.session)
-
     def documents(self) -> Sequence[str]:
         """The documents that it is in."""
         return [subscription.document.name for subscription in self._subscribed()]
@@ -134,7 +128,7 @@ class DocumentClient(RealtimeClient):
         for name in names:
             self._host.appeared(self, name)
         for subscription in self._subscribed():
-            subscription.author = self.author()
+            subscription.belong_to(self.guard.session)
 
     def _farewell(self, close: Close, now: datetime) -> Sequence[Frame]:
         del close, now
@@ -230,7 +224,7 @@ class _YjsSubscription(DocumentSubscription):
             client.audiences,
             missed=client.missed,
             address=b"",
-            author=client.author(),
+            session=client.guard.session,
             access=access,
         )
         self._client = client
@@ -264,6 +258,9 @@ class _YjsSubscription(DocumentSubscription):
     def refused(self, reason: str) -> None:
         if self._gap is None:
             self._gap = self._taken
+        self.send(yjs.denied(reason))
+
+    def refused_awareness(self, reason: str) -> None:
         self.send(yjs.denied(reason))
 
     def told_access(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 import pytest
-from pycrdt import Doc, Text
+from pycrdt import Text
 
 from roomkey.documents.crdt.identity import MAX_INTRODUCED, Binding, Bindings, Source
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica
@@ -338,8 +338,6 @@ def test_of_those_who_only_showed_themselves_the_latest_are_remembered() -> None
 def test_the_keystroke_of_a_stranger_is_looked_at() -> None:
     scene = Scene()
     key = scene.writer.type("x")
-    doc: Doc[object] = Doc()
-    doc.apply_update(scene.writer.doc.get_update())
 
     assert scene.replica.apply(key, scene.bob) == EMPTY_UPDATE
     assert scene.replica.apply(key, scene.alice) == key
