@@ -41,16 +41,17 @@ class Forged(MalformedUpdate):
 
 class Source:
     """
-    Where updates come from: a ``user``, or ``None`` for who has none; over one connection, or once.
+    Where updates come from: a ``user``, or ``None`` for who has none; over one connection that ``is_open``, or once.
 
     ``own`` are the encoded ids of clients under which it may write without a closer look. ``was_cut`` says that
     something was left out of what it brought; whoever looks at that sets it back.
     """
 
-    __slots__ = ("clients", "own", "user", "was_cut")
+    __slots__ = ("clients", "is_open", "own", "user", "was_cut")
 
     def __init__(self, user: str | None) -> None:
         self.user = user
+        self.is_open = False
         self.was_cut = False
         self.own: set[bytes] = set()
         self.clients: set[int] = set()
@@ -186,6 +187,8 @@ class Identities:
                 return
 
     def _hold(self, client: int, source: Source) -> None:
+        if not source.is_open:
+            return
         encoded = lib0.number(client)
         former = self._held.get(client)
         if former is not None:
@@ -205,11 +208,13 @@ class Identities:
 
     def enter(self, source: Source) -> None:
         """A connection is new."""
+        source.is_open = True
         if source.user is not None:
             self._nameless.setdefault(source.user, set()).add(source)
 
     def leave(self, source: Source) -> None:
         """The connection is gone."""
+        source.is_open = False
         for client in source.clients:
             self._held.pop(client, None)
         self._name(source)

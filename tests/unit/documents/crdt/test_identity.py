@@ -26,6 +26,8 @@ class Scene:
         self.replica = Replica()
         self.writer = Writer()
         self.alice, self.bob = Source("alice"), Source("bob")
+        self.replica.identities.enter(self.alice)
+        self.replica.identities.enter(self.bob)
         self.replica.apply(self.writer.type("abcd"), self.alice)
 
     @property
@@ -273,9 +275,21 @@ def test_a_peer_may_be_faster_than_the_owner_and_nothing_is_lost() -> None:
     assert scene.text == "abcd123"
 
 
+def test_a_request_of_the_owner_holds_nothing_so_that_peers_may_bring_what_follows() -> None:
+    replica, hers, his = Replica(), Writer(), Writer()
+    replica.apply(hers.type("hello"), Source("alice"))
+    hers.type(" from offline")
+    his.doc.apply_update(hers.doc.get_update())
+
+    replica.apply(his.doc.get_update(), Source("bob"))
+
+    assert text_of(replica.doc) == "hello from offline"
+
+
 def test_another_connection_of_the_owner_takes_the_client_over() -> None:
     scene = Scene()
     again = Source("alice")
+    scene.replica.identities.enter(again)
     scene.replica.apply(scene.writer.type("e"), again)
 
     scene.replica.identities.leave(scene.alice)
@@ -324,6 +338,7 @@ def test_who_brings_several_clients_may_have_carried_them() -> None:
 def test_of_those_who_only_showed_themselves_the_latest_are_remembered() -> None:
     replica = Replica()
     here = Source("alice")
+    replica.identities.enter(here)
     replica.identities.introduce(1, here)
     for client in range(2, MAX_INTRODUCED + 3):
         source = Source("crowd")
