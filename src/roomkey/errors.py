@@ -175,6 +175,12 @@ class DocumentTooLarge(InvalidInput):
     code = "document_too_large"
 
 
+class ForgedUpdate(InvalidInput):
+    """An update speaks for a Yjs client that belongs to somebody else."""
+
+    code = "forged_update"
+
+
 class WritesRefused(Storage):
     """Storage has not answered for so long that no more changes are taken; they would be lost in a crash."""
 

@@ -123,6 +123,7 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.DocumentTooLarge: Presentation(413, "The document is too large"),
     errors.UnsupportedMediaType: Presentation(415, "Unsupported media type"),
     errors.InvalidInput: Presentation(422, "The input is not valid"),
+    errors.ForgedUpdate: Presentation(422, "The update speaks for somebody else"),
     errors.IdempotencyKeyReused: Presentation(422, "The idempotency key belongs to another request"),
     errors.Internal: Presentation(500, "Internal error", hides_detail=True),
     errors.Serialization: Presentation(500, "A stored record cannot be read", hides_detail=True),

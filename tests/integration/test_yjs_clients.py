@@ -1,15 +1,17 @@
 """The providers of y-websocket and Hocuspocus as editors use them, against ``roomkey serve``."""
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from tests.support.calls import Caller, calling
 from tests.support.providers import KINDS, Provider, needs_providers, provider
-from tests.support.server import Server, lasting_server
+from tests.support.server import Server, lasting_server, running_server
 from tests.support.typist import Typist, typing
 
 pytestmark = needs_providers
@@ -268,3 +270,26 @@ async def test_hocuspocus_goes_on_with_a_new_token_after_a_wrong_one(server: Ser
         assert refused["reason"] == "invalid_token"
         client.do("append", ".")
         await all_say(reader, text="typed before it was let in.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_two_typed_while_the_server_was_away_is_all_there_when_it_is_back(kind: str, tmp_path: Path) -> None:
+    storage = f"lmdb://{tmp_path}"
+    async with AsyncExitStack() as stack:
+        async with running_server(storage=storage) as server, calling(server) as operator:
+            editors = Editors(server, operator, stack)
+            (alice, _), (bob, _) = await editors.provider(kind), await editors.provider("ywebsocket", "bob")
+            alice.do("insert", 0, "before.")
+            await all_say(alice, bob, text="before.")
+            if kind == "hocuspocus":
+                await alice.until(lambda state: state["unsaved"] == 0)
+            await server.stop(signal.SIGKILL)
+        for client in (alice, bob):
+            await client.event("close")
+        alice.do("append", "alice.")
+        bob.do("insert", 0, "bob.")
+        await alice.until(lambda state: state["text"] == "before.alice.")
+        await bob.until(lambda state: state["text"] == "bob.before.")
+
+        async with running_server(storage=storage, port=server.port):
+            await all_say(alice, bob, text="bob.before.alice.")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from roomkey.documents.service import DocumentService
+from roomkey.node import WELCOME
 from roomkey.wire import lib0
 from tests.support.documents import (
     ASK,
@@ -34,7 +35,7 @@ from tests.support.documents import (
     typed,
     y_client,
 )
-from tests.support.rawsocket import TRANSPORTS, Response, connected
+from tests.support.rawsocket import BINARY, TRANSPORTS, Response, connected, frame
 
 both = pytest.mark.parametrize("transport", TRANSPORTS)
 
@@ -554,6 +555,35 @@ async def test_whoever_brings_another_history_is_told_to_begin_anew(transport: s
 
 
 @both
+async def test_a_page_that_fills_its_own_copy_brings_its_text_a_second_time(transport: str) -> None:
+    async with a_site(transport) as site:
+        token, texts = await site.token(), list[str]()
+        for _ in range(2):
+            async with y_client(site, token) as page:
+                filled = typed("template.")  # before it has seen what is there
+                await page.next(STEP1)
+                await page.send(STEP2 + lib0.sized(filled))
+                await page.next(UPDATE)
+                texts.append(text_of(await page.missing()))
+        async with y_client(site, token, lineage="of-the-template") as careful:
+            reset = await careful.end()
+
+    assert texts[:2] == ["template.", "template.template."]
+    assert reset == (4205, "lineage_mismatch")
+
+
+@both
+async def test_what_the_server_fills_in_is_there_once_for_however_many_pages(transport: str) -> None:
+    async with a_site(transport) as site:
+        token, texts = await site.token(), list[str]()
+        for _ in range(2):
+            async with y_client(site, token, "demo/welcome") as page:
+                texts.append(text_of(await page.missing()))
+
+    assert texts == [WELCOME.read_text(encoding="utf-8")] * 2
+
+
+@both
 async def test_a_deleted_document_closes_its_sockets_and_is_another_one_afterwards(transport: str) -> None:
     async with a_site(transport) as site, two_clients(site) as (alice, bob):
         await alice.send(edit("gone"))
@@ -580,3 +610,19 @@ async def test_a_client_that_says_nothing_is_not_closed(transport: str) -> None:
         questions = [await alice.next(STEP1) for _ in range(5)]
 
     assert questions == [lib0.sized(lib0.EMPTY_STATE)] * 5
+
+
+async def test_a_connection_that_was_cut_without_a_word_is_over_when_a_ping_stays_unanswered() -> None:
+    brisk = {"ping_interval": "300ms", "pong_timeout": "100ms"}
+    async with a_site(websocket=brisk) as site, y_client(site, await site.token("bob")) as bob:
+        await bob.next(STEP1)
+        async with connected(site.port) as cut:
+            headers = {"Authorization": f"Bearer {await site.token('alice')}"}
+            response = await cut.upgrade("/yjs/plan", headers)
+            cut.send(frame(BINARY, shown((ANA, 5, b"{}"))))
+            came = entries_of(await bob.next(AWARENESS))
+            cut.read_nothing()  # it answers no ping, and no FIN comes either
+            went = entries_of(await bob.next(AWARENESS))
+
+    assert response.status == 101
+    assert (came, went) == ([(ANA, 5, b"{}")], [(ANA, 6, b"null")])

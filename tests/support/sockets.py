@@ -115,6 +115,7 @@ class FakeSessions:
         self._issued = 0
         self.listener: Callable[[Sequence[AnyEvent]], None] = lambda _: None
         self.touched: list[SessionId] = []
+        self.violations: list[tuple[SessionId, str]] = []
         self.failure: Exception | None = None
         self.before_returning: Callable[[], object] = lambda: None
         """Called once between the next read and its return: where the races are."""
@@ -217,6 +218,10 @@ class FakeSessions:
         session = self._sessions.get(id)
         if session is not None:
             self._sessions[id] = replace(session, last_seen_at=self._clock.now())
+
+    async def record_violation(self, id: SessionId, cause: str) -> None:
+        self._fail()
+        self.violations.append((id, cause))
 
     def _read(self, id: SessionId) -> Session | None:
         self._fail()

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -7,9 +8,13 @@ from pathlib import Path
 import pytest
 import structlog
 
+from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.cli import main
 from roomkey.cli.outcome import Exit
+from roomkey.ports import Author, DocumentUpdate
 from roomkey.security import masterkey
+from tests.support.forgeries import gc, put_together, section, to_the_end, words
+from tests.support.sockets import NOON
 
 Capture = pytest.CaptureFixture[str]
 
@@ -192,6 +197,46 @@ def test_the_doctor_mentions_a_storage_of_both_once(capsys: Capture) -> None:
 
     (finding,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"].endswith("storage")]
     assert finding["observed"] == "memory://: a restart loses all sessions and documents"
+
+
+def store_a_document(directory: Path, *updates: bytes) -> None:
+    """As a version stored it that did not look closely."""
+
+    async def append() -> None:
+        async with FileSystemDocumentStore(directory / "documents") as store:
+            record = await store.create("notes/plan", "lineage", NOON)
+            updates_of_bob = [DocumentUpdate(update, Author("user:bob", None, "bob"), NOON) for update in updates]
+            await store.append("notes/plan", record.lineage, updates_of_bob)
+
+    asyncio.run(append())
+
+
+def test_the_doctor_finds_documents_in_which_somebody_was_silenced_and_says_what_to_do(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    hurt = put_together(section(7, 0, words("abcd"), gc(to_the_end(4))))
+    store_a_document(tmp_path / "data", hurt, put_together(section(8, 3, words("x"))))
+
+    code = run("doctor", "--port", "0", "--json")
+
+    findings = [each for each in json.loads(capsys.readouterr().out) if each["subject"].startswith("document")]
+    silenced, waiting, summary = findings
+    assert code == Exit.DONE
+    assert [each["verdict"] for each in findings] == ["warning"] * 3
+    assert silenced["subject"] == waiting["subject"] == "document 'notes/plan'"
+    assert "client 7" in silenced["observed"]
+    assert "reload the page" in silenced["advice"]
+    assert "client 8 wait" in waiting["observed"]
+    assert summary["observed"] == "1 looked at, 2 findings"
+
+
+def test_the_doctor_finds_nothing_wrong_with_documents_that_are_well(capsys: Capture, tmp_path: Path) -> None:
+    store_a_document(tmp_path / "data", put_together(section(7, 0, words("abcd"), gc(5))))
+
+    run("doctor", "--port", "0", "--json")
+
+    (finding,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"].startswith("document")]
+    assert (finding["verdict"], finding["observed"]) == ("ok", "1 looked at, 0 findings")
 
 
 def test_config_shows_where_documents_are_stored(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

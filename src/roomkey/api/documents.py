@@ -2,7 +2,7 @@
 
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -49,8 +49,10 @@ from roomkey.errors import (
     Conflict,
     DocumentNotFound,
     DocumentTooLarge,
+    ForgedUpdate,
     InvalidInput,
     NotAcceptable,
+    RoomkeyError,
     UnknownCursor,
     VersionMismatch,
     WritesRefused,
@@ -65,7 +67,7 @@ BUNDLE: Final = "application/vnd.roomkey.document"
 
 WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
 MADE: Final = Answer("The document is made.", DocumentBody, revision=True, location=True)
-REFUSED: Final = (InvalidInput, Conflict, VersionMismatch, DocumentTooLarge, WritesRefused)
+REFUSED: Final = (InvalidInput, ForgedUpdate, Conflict, VersionMismatch, DocumentTooLarge, WritesRefused)
 
 _log = structlog.get_logger("roomkey.api")
 
@@ -150,12 +152,23 @@ async def put_document(request: Request) -> Reply:
     """
     body, condition = request.body, _condition(request)
     if request.media == YJS:
-        written = await request.documents.merge(_name(request), body, request.caller.author, condition=condition)
+        written = await _merge(request, body, condition)
     elif request.media == TEXT:
         written = await _edit(request, partial(_say, root=cast("RootQuery", request.query).root, text=body), condition)
     else:
         written = await _edit(request, lambda doc: roots.replace(doc, body), condition)
     return await _written(request, written)
+
+
+async def _merge(request: Request, update: bytes, condition: Condition | None) -> Written:
+    caller = request.caller
+    try:
+        return await request.documents.merge(_name(request), update, caller.author, condition=condition)
+    except ForgedUpdate:
+        if caller.session is not None:
+            with suppress(RoomkeyError):  # the answer is the same, whether or not it can be counted
+                await request.sessions.record_violation(caller.session.id, ForgedUpdate.code, actor=caller.actor)
+        raise
 
 
 def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:

@@ -1,5 +1,6 @@
 """``roomkey doctor``: checks that the server can start and run well here, and says what to do if not."""
 
+import asyncio
 import os
 import shutil
 import sys
@@ -12,14 +13,24 @@ from pathlib import Path
 from msgspec import Struct
 
 import roomkey
+from roomkey.backends import open_documents
 from roomkey.cli.outcome import Exit, print_json, print_table
 from roomkey.cli.serve import Choices, Chosen
 from roomkey.config import Config, StorageSettings, exposure
-from roomkey.errors import ConfigurationError
+from roomkey.documents.crdt.injuries import Injury, injuries_of
+from roomkey.documents.open_documents import assemble
+from roomkey.errors import ConfigurationError, RoomkeyError
+from roomkey.ports import Page
 from roomkey.security import masterkey
 
 MIN_FREE_BYTES = 256 * 1024 * 1024
 """Free space below which a disk is worth a warning."""
+
+MAX_SEARCH_SECONDS = 20.0
+"""Maximum time to look into documents."""
+
+MAX_INJURED = 50
+"""Maximum number of documents that are named."""
 
 MIN_OPEN_FILES = 4096
 """Limit on open files below which it is worth a warning."""
@@ -74,6 +85,7 @@ def examine(choices: Choices) -> Iterator[Finding]:
     yield _api_keys(config)
     yield from _storages(config.storage)
     yield _master_key(config)
+    yield from _documents(config.storage)
 
 
 def _libraries() -> Finding:
@@ -183,3 +195,71 @@ def _master_key(config: Config) -> Finding:
     return Finding(
         "master key", Verdict.OK, "configured" if security.master_key else f"in {file}, readable by its owner only"
     )
+
+
+# --- documents ----------------------------------------------------------------------------------------
+
+
+def _documents(storage: StorageSettings) -> Iterator[Finding]:
+    folder = storage.documents_folder
+    if folder is None or not folder.is_dir():
+        return
+    try:
+        found = asyncio.run(_Search(storage.documents_location).findings())
+    except RoomkeyError as error:
+        yield Finding("documents", Verdict.WARNING, f"they could not be looked at: {error}", "see the finding above")
+    else:
+        yield from found
+
+
+class _Search:
+    """Looks for documents in which somebody was silenced, or something waits for ever."""
+
+    def __init__(self, location: str) -> None:
+        self._store = open_documents(location)
+        self._until = time.monotonic() + MAX_SEARCH_SECONDS
+        self._injured: list[Finding] = []
+        self._looked_at = 0
+
+    async def findings(self) -> list[Finding]:
+        """What there is to say about the documents."""
+        async with self._store:
+            is_complete = await self._look_at_all()
+        looked = f"{self._looked_at} looked at, {len(self._injured)} findings"
+        if not is_complete:
+            advice = "documents beyond these were not looked at; see to what was found, and run it again"
+            return [*self._injured, Finding("documents", Verdict.WARNING, looked, advice)]
+        verdict = Verdict.WARNING if self._injured else Verdict.OK
+        return [*self._injured, Finding("documents", verdict, looked, "see above" if self._injured else "")]
+
+    async def _look_at_all(self) -> bool:
+        page = Page(limit=100)
+        while True:
+            listed = await self._store.list("", page)
+            for record in listed.documents:
+                if time.monotonic() > self._until or len(self._injured) >= MAX_INJURED:
+                    return False
+                self._injured += await self._look_at(record.name)
+                self._looked_at += 1
+            if listed.next_cursor is None:
+                return True
+            page = Page(cursor=listed.next_cursor, limit=100)
+
+    async def _look_at(self, name: str) -> list[Finding]:
+        subject = f"document {name!r}"
+        try:
+            stored = await self._store.load(name)
+            injuries = [] if stored is None else injuries_of(await assemble(stored))
+        except RoomkeyError as error:
+            return [Finding(subject, Verdict.WARNING, str(error), "restore the storage from a backup")]
+        return [_injured(subject, injury) for injury in injuries]
+
+
+def _injured(subject: str, injury: Injury) -> Finding:
+    if injury.waits:
+        observed = f"changes of client {injury.client} wait for what is missing before clock {injury.clock}"
+        advice = "they appear when their author's page connects again; reload it, or restore a version, if it does not"
+    else:
+        observed = f"client {injury.client} is silenced from clock {injury.clock} on: all that it writes is dropped"
+        advice = "reload the page that has this client id, so that it takes a new one; copy what it shows before"
+    return Finding(subject, Verdict.WARNING, observed, advice)

@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from pycrdt import Doc
 
-from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Owner
+from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Identity, Owner
+from roomkey.documents.crdt.identity import Source
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, Settled
@@ -223,12 +224,14 @@ class Document:
         author: Author,
         now: datetime,
         *,
+        source: Source | None = None,
         settled: Settled | None = None,
         message: bytes | None = None,
     ) -> bool:
         """
         Apply a change that was made just now, and pass it on to everyone. Its author gets it too, as the sign that it
-        has arrived. Always ``True``. ``message`` is what brought it, for ``Audience.changed``.
+        has arrived. ``False`` if only others may bring what is in it. ``message`` is what brought it, for
+        ``Audience.changed``; ``source`` is the connection of the author, if there is one.
 
         Raises:
             PoisonUpdate: If it cannot be applied; other clients are not affected.
@@ -236,16 +239,28 @@ class Document:
         """
         self._check_writable(len(update), now)
         try:
-            self._replica.apply(update)
+            taken = self._replica.apply(update, source or Source(author.user))
         except ReplicaLost as error:
             self._lose()
             raise PoisonUpdate("the update broke the replica") from error
+        if taken is not update:
+            if taken == EMPTY_UPDATE:
+                return False
+            update, message = taken, None
         self._keep(update, author, now, settled)
         if self._audience is not None:
             self._audience.changed(update, message, now)
         return True
 
-    def take_missing(self, update: bytes, author: Author, now: datetime, *, settled: Settled | None = None) -> bool:
+    def take_missing(
+        self,
+        update: bytes,
+        author: Author,
+        now: datetime,
+        *,
+        source: Source | None = None,
+        settled: Settled | None = None,
+    ) -> bool:
         """
         Apply the answer to our step 1; ``False`` if there is nothing new in it. Raises as ``take_update``.
 
@@ -255,12 +270,14 @@ class Document:
             return False
         self._check_writable(len(update), now)
         try:
-            news = self._replica.apply_and_tell(update)
+            taken, news = self._replica.apply_and_tell(update, source or Source(author.user))
         except ReplicaLost as error:
             self._lose()
             raise PoisonUpdate("the update broke the replica") from error
-        if news is None or update in self._replica.waiting:
-            news = update  # a part of it waits
+        if news is None or taken in self._replica.waiting:
+            if taken is not update and taken not in self._replica.waiting:
+                return False  # what was new in it only others may bring
+            news = taken  # a part of it waits
         self._keep(news, author, now, settled)
         self._tell(news, now)
         return True
@@ -284,9 +301,29 @@ class Document:
             units.client in self._tombstones for units in self._replica.clients_of(update)
         )
 
-    def take_awareness(self, entries: Iterable[AwarenessEntry], owner: Owner, now: datetime) -> AwarenessOutcome:
+    def enter(self, source: Source) -> None:
+        """A connection is new."""
+        self._replica.identities.enter(source)
+
+    def leave(self, source: Source) -> None:
+        """The connection is gone, and holds no Yjs client any more."""
+        self._replica.identities.leave(source)
+
+    def take_awareness(
+        self,
+        entries: Iterable[AwarenessEntry],
+        owner: Owner,
+        now: datetime,
+        *,
+        source: Source | None = None,
+        identity: Identity | None = None,
+    ) -> AwarenessOutcome:
         """Take in what a connection shows, and pass on as much of it as is news."""
-        outcome = self.awareness.apply(entries, owner)
+        outcome = self.awareness.apply(entries, owner, identity)
+        if source is not None:
+            for entry in outcome.news:
+                if entry.client not in source.clients and not entry.is_gone:
+                    self._replica.identities.introduce(entry.client, source)
         if outcome.news and self._audience is not None:
             self._audience.shown(outcome.news, now)
         return outcome
@@ -399,7 +436,8 @@ class Document:
         """Take in what others have stored; it is passed on, but not stored again."""
         for update in updates:
             if update.data not in self._replica.waiting and not self.contains(update.data):
-                news = self._replica.apply_and_tell(update.data)
+                _, news = self._replica.apply_and_tell(update.data)
+                self._replica.identities.learn(update)
                 self._size += len(update.data)
                 self._tell(news or update.data, now)
 

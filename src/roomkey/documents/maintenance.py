@@ -87,6 +87,7 @@ class Maintenance:
         authorship = Authorship.unpack(stored.authorship)
         async for update in in_slices(stored.updates):
             authorship.record(update)
+        authorship.bindings = replica.identities.bindings
         await self._keep_waiting(stored, replica)
         return await self._open_documents.store.compact(
             record.name,

@@ -22,7 +22,10 @@ from msgspec import Struct
 from pycrdt import Doc
 
 from roomkey.documents.content.roots import replace
+from roomkey.documents.crdt.authorship import Authorship
+from roomkey.documents.crdt.identity import Bindings
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
+from roomkey.documents.crdt.updates import MalformedUpdate
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, GroupCommit
@@ -404,12 +407,24 @@ async def assemble(stored: StoredDocument) -> Replica:
         Serialization: If there is something in it that is no update.
     """
     replica = Replica()
+    bindings = _bindings(stored)
     try:
         async for update in in_slices(_everything(stored)):
             replica.load(update.data, whole=update.data is stored.snapshot)
-    except (PoisonUpdate, ReplicaLost) as error:
+            bindings.learn(update)
+    except (PoisonUpdate, MalformedUpdate, ReplicaLost) as error:
         raise Serialization("a stored document cannot be read") from error
+    replica.identities.adopt(bindings)
     return replica
+
+
+def _bindings(stored: StoredDocument) -> Bindings:
+    try:
+        return Authorship.unpack(stored.authorship).bindings
+    except Serialization as error:
+        # Who wrote it is not worth losing what was written.
+        _log.warning("authorship_unreadable", document=stored.record.name, error=str(error))
+        return Bindings()
 
 
 async def in_slices(updates: Iterable[DocumentUpdate]) -> AsyncGenerator[DocumentUpdate]:

@@ -16,14 +16,15 @@ from pycrdt import Doc
 
 from roomkey.documents.content import roots
 from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
+from roomkey.documents.crdt.identity import Bindings
 from roomkey.documents.crdt.nesting import Nesting
-from roomkey.documents.crdt.replica import PoisonUpdate, Replica
+from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica
 from roomkey.documents.crdt.updates import MalformedUpdate, validate
 from roomkey.documents.document import Document
 from roomkey.documents.maintenance import keep_version
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.writer import Settled
-from roomkey.errors import Conflict, DocumentNotFound, InvalidInput, Storage
+from roomkey.errors import Conflict, DocumentNotFound, ForgedUpdate, InvalidInput, Serialization, Storage
 from roomkey.ports import (
     Author,
     DocumentPage,
@@ -132,6 +133,7 @@ class DocumentService:
 
         Raises:
             InvalidInput: If it is no update.
+            ForgedUpdate: If it speaks for a Yjs client of somebody else.
         """
         try:
             return await self._write(
@@ -140,6 +142,8 @@ class DocumentService:
                 condition,
                 rehearse=lambda: Replica().apply(update),
             )
+        except Forgery as error:
+            raise ForgedUpdate(f"the update cannot be taken: {error}") from None
         except PoisonUpdate as error:
             raise InvalidInput(f"the body is no Yjs update: {error}") from None
 
@@ -149,7 +153,7 @@ class DocumentService:
         change: Callable[[Document, datetime, Settled], bool],
         condition: Condition | None,
         *,
-        rehearse: Callable[[], None],
+        rehearse: Callable[[], object],
     ) -> Written:
         async with self._open_documents.using(name, create=False) as document:
             is_new = not document.lineage
@@ -319,16 +323,18 @@ class DocumentService:
             raise InvalidInput("the document was exported by another version of Roomkey")
         for version in bundle.versions:
             _check(version.content)
+        authorship = _elsewhere(bundle.authorship)
         now = self._open_documents.clock.now()
         async with self._open_documents.using(name, create=False) as document:
             if document.lineage:
                 raise Conflict("there is a document of this name")
             await self._store.create(name, bundle.lineage, now)
-            written = await self.merge(name, bundle.content, author)
+            # Whoever imports it wrote none of it, so that no Yjs client in it is bound to them.
+            written = await self.merge(name, bundle.content, Author(author.actor))
         if written.revision.lineage != bundle.lineage:
             raise Conflict("there is a document of this name")
         await self._store.compact(
-            name, bundle.lineage, snapshot=bundle.content, upto=written.revision.version, authorship=bundle.authorship
+            name, bundle.lineage, snapshot=bundle.content, upto=written.revision.version, authorship=authorship
         )
         for version in bundle.versions:
             await self._store.keep_version(name, bundle.lineage, version)
@@ -359,6 +365,21 @@ def _check(update: bytes) -> None:
         validate(update)
     except MalformedUpdate as error:
         raise InvalidInput(f"there is something in it that is no Yjs update: {error}") from None
+
+
+def _elsewhere(authorship: bytes) -> bytes:
+    """
+    The authorship of an exported document, without to whom its Yjs clients belong: users are others here.
+
+    Raises:
+        InvalidInput: If it is none.
+    """
+    try:
+        found = Authorship.unpack(authorship)
+    except Serialization as error:
+        raise InvalidInput(f"the document cannot be imported: {error}") from None
+    found.bindings = Bindings()
+    return found.pack()
 
 
 def _as_new(version: DocumentVersion, old: bytes) -> NewVersion:

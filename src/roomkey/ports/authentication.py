@@ -27,3 +27,7 @@ class Authenticator(Protocol):
     async def touch(self, id: SessionId) -> None:
         """The user was active just now."""
         ...
+
+    async def record_violation(self, id: SessionId, cause: str) -> object:
+        """Count a misbehaviour of the session's holder, ``cause`` in a word."""
+        ...

@@ -43,6 +43,7 @@ class Connections:
         self._sweep_every = settings.repeat_window / 4
         self._next_sweep: datetime | None = None
         self._touched: dict[SessionId, None] = {}
+        self._violations: dict[SessionId, str] = {}
 
     @property
     def messages_in(self) -> int:
@@ -91,6 +92,15 @@ class Connections:
         """The sessions that were active, each once; they are forgotten here."""
         touched, self._touched = self._touched, {}
         return tuple(touched)
+
+    def violated(self, id: SessionId, cause: str) -> None:
+        """The session's holder has misbehaved: that counts once per tick, however often it happens meanwhile."""
+        self._violations[id] = cause
+
+    def take_violations(self) -> Sequence[tuple[SessionId, str]]:
+        """What sessions have done wrong since the last time, and why; it is forgotten here."""
+        violations, self._violations = self._violations, {}
+        return tuple(violations.items())
 
     def rebound(self, client: RealtimeClient, former: Session) -> SessionLimits:
         """The client belongs to another session than before; returns that one's limits."""

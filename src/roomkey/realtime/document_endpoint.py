@@ -52,7 +52,7 @@ class DocumentEndpoint:
         self._admission = admission
         self._settings = settings
         self._documents = open_documents.settings
-        self._audiences = Audiences(connections.hub, open_documents.settings)
+        self._audiences = Audiences(connections.hub, open_documents.settings, settings.awareness_identity)
         self._unauthenticated: dict[UnauthenticatedConnection, datetime] = {}
         self._next_look: datetime | None = None
         self._held: dict[UnauthenticatedConnection, tuple[datetime, Refusal]] = {}

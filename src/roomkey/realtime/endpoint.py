@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from math import ceil
@@ -14,7 +14,7 @@ from msgspec import Struct
 from roomkey import errors
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
-from roomkey.domain.session import AnyEvent, UserRevoked, partition_of_id
+from roomkey.domain.session import AnyEvent, SessionId, UserRevoked, partition_of_id
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Authenticator, Broker, Clock, Counters, Rate
 from roomkey.realtime.admission import Admission
@@ -254,16 +254,25 @@ class SessionWebSocketHandler:
         while True:
             await asyncio.sleep(self._settings.tick.total_seconds())
             await self.record_activity()
+            await self.record_violations()
 
     async def record_activity(self) -> None:
         """Let storage know of the sessions that were active since the last time. ``run`` calls this."""
         for id in self._connections.take_touched():
-            try:
-                async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
-                    await self._sessions.touch(id)
-            except (RoomkeyError, TimeoutError) as error:
-                # The next activity tries again; until then the session is older than it should be.
-                _log.warning("activity_not_recorded", session=id, error=str(error))
+            # If it fails, the next activity tries again; until then the session is older than it should be.
+            await self._record(id, "activity_not_recorded", self._sessions.touch(id))
+
+    async def record_violations(self) -> None:
+        """Let storage know of the sessions that misbehaved since the last time. ``run`` calls this."""
+        for id, cause in self._connections.take_violations():
+            await self._record(id, "violation_not_recorded", self._sessions.record_violation(id, cause))
+
+    async def _record(self, id: SessionId, failure: str, work: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(self._settings.authentication_timeout.total_seconds()):
+                await work
+        except (RoomkeyError, TimeoutError) as error:
+            _log.warning(failure, session=id, error=str(error))
 
     async def _keep_answering(self) -> None:
         while True:

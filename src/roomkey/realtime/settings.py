@@ -17,6 +17,17 @@ class RefusalMode(StrEnum):
     CLOSE = "close"
 
 
+class AwarenessIdentity(StrEnum):
+    """What is done about the ``user`` that a Yjs client shows of itself."""
+
+    STAMP = "stamp"
+    """Its ``id`` and, if the session has one, its ``name`` become the session's."""
+    CHECK = "check"
+    """A state that says otherwise is refused."""
+    OFF = "off"
+    """Nothing: a client may say that it is anybody."""
+
+
 class RealtimeSettings(Struct, frozen=True, kw_only=True):
     """Bounds of every queue, table and tolerance of ``/ws``. Sizes are bytes of JSON, before compression."""
 
@@ -102,6 +113,9 @@ class RealtimeSettings(Struct, frozen=True, kw_only=True):
     """Maximum number of remembered message ids; beyond it each session keeps only its latest 64."""
 
     # --- who is here ----------------------------------------------------------------------------------
+    awareness_identity: AwarenessIdentity = AwarenessIdentity.STAMP
+    """What is done about the `user` in the awareness of Yjs clients: `stamp` puts the session's user id and name into
+    it, `check` refuses others, `off` trusts the client."""
     presence_lease: timedelta = timedelta(seconds=60)
     """How long a session is shown after its connection was last known to be alive."""
     max_presence_bytes: int = 1024

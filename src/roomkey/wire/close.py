@@ -59,6 +59,8 @@ class CloseReason(StrEnum):
     INVALID_DOCUMENT_NAME = "invalid_document_name"
     """4400. There can be no document of that name."""
     MALFORMED = "malformed"
+    FORGED = "forged"
+    """4400. A change spoke for a Yjs client of somebody else."""
     FORBIDDEN = "forbidden"
     LIMITS_IGNORED = "limits_ignored"
     TOO_SLOW = "too_slow"
@@ -93,6 +95,7 @@ CLOSE_CODES: Final[dict[CloseReason, CloseCode]] = {
     CloseReason.CREDENTIALS_MISSING: CloseCode.UNAUTHENTICATED,
     CloseReason.INVALID_DOCUMENT_NAME: CloseCode.MALFORMED,
     CloseReason.MALFORMED: CloseCode.MALFORMED,
+    CloseReason.FORGED: CloseCode.MALFORMED,
     CloseReason.FORBIDDEN: CloseCode.FORBIDDEN,
     CloseReason.LIMITS_IGNORED: CloseCode.LIMITS_IGNORED,
     CloseReason.TOO_SLOW: CloseCode.OVERLOADED,

@@ -8,6 +8,7 @@ import pytest
 from pycrdt import Doc, Text, merge_updates
 
 from roomkey.documents.crdt.awareness import Owner
+from roomkey.documents.crdt.identity import Source
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.document import Document
 from roomkey.errors import DocumentTooLarge, InvalidInput, WritesRefused
@@ -295,7 +296,8 @@ async def test_poison_leaves_the_document_as_it_was(poison: str) -> None:
 class DyingReplica(Replica):
     """One in which the native library gives up, as it does now and then over what nobody has thought of."""
 
-    def apply(self, update: bytes) -> None:
+    def apply(self, update: bytes, source: Source | None = None) -> bytes:
+        del source
         raise ReplicaLost(f"over {len(update)} bytes")
 
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from roomkey.documents.crdt.identity import Binding, Bindings
 from roomkey.documents.crdt.integration_order import Run, in_order
 from roomkey.documents.crdt.updates import Block, BlockKind, Places, clients_of, read_update
 from roomkey.domain.session import SessionId
@@ -53,11 +54,12 @@ class BlameRange(Struct, frozen=True, gc=False):
 
 
 class Authorship:
-    """The authors of one document."""
+    """The authors of one document. ``bindings`` says to whom its Yjs clients belong."""
 
-    __slots__ = ("_authors", "_clients")
+    __slots__ = ("_authors", "_clients", "bindings")
 
     def __init__(self) -> None:
+        self.bindings = Bindings()
         # In order and without overlap; neighbours differ in author or minute.
         self._clients: dict[int, list[Contribution]] = {}
         self._authors: dict[Author, Author] = {}
@@ -76,6 +78,7 @@ class Authorship:
         minute = (update.at - _EPOCH) // _MINUTE
         for units in clients_of(update.data):
             self._add(units.client, Contribution(units.clock, units.end, author, minute))
+        self.bindings.learn(update)
 
     def contributions(self, client: int, clock: int, end: int) -> Iterator[Contribution]:
         """What is known of the units of ``client`` from ``clock`` up to ``end``, in order, cut to these bounds."""
@@ -113,6 +116,7 @@ class Authorship:
         packed = _Packed(
             [(author.actor, author.session, author.user) for author in self._authors],
             {client: _pack(contributions, indices) for client, contributions in self._clients.items()},
+            {client: (user, firm) for client, (user, firm) in self.bindings if user is not None},
         )
         return bytes((SCHEMA,)) + msgspec.msgpack.encode(packed)
 
@@ -137,9 +141,20 @@ class Authorship:
             ]
             authorship._authors = {author: author for author in authors}
             authorship._clients = {client: _unpack(numbers, authors) for client, numbers in found.clients.items()}
+            bound = authorship._guess_bindings() if found.bound is None else found.bound
+            authorship.bindings = Bindings({client: Binding(user, firm) for client, (user, firm) in bound.items()})
         except (msgspec.MsgspecError, IndexError, ValueError):
             raise Serialization("the authorship of a document is damaged") from None
         return authorship
+
+    def _guess_bindings(self) -> dict[int, tuple[str, bool]]:
+        """What was packed by a version that did not note it: a client belongs to its first author."""
+        bound: dict[int, tuple[str, bool]] = {}
+        for client, contributions in self._clients.items():
+            users = [found.author.user for found in contributions if found.author.user is not None]
+            if users:
+                bound[client] = users[0], len(set(users)) == 1
+        return bound
 
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -147,9 +162,10 @@ _MINUTE: Final = timedelta(minutes=1)
 
 class _Packed(Struct, frozen=True, array_like=True):
     # Authors by number; for each client four numbers a contribution: the distance from the one before, its
-    # length, its author, and the minutes since the one before.
+    # length, its author, and the minutes since the one before. To which user each client belongs, and how firmly.
     authors: list[tuple[str, str | None, str | None]]
     clients: dict[int, list[int]]
+    bound: dict[int, tuple[str, bool]] | None = None
 
 
 _decode = msgspec.msgpack.Decoder(_Packed).decode

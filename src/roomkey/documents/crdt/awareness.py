@@ -8,7 +8,7 @@ sooner than its clock has passed that is told, so that it shows itself anew.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -28,9 +28,22 @@ class Owner(Struct, frozen=True, gc=False):
     user: str
 
 
+class Identity(Protocol):
+    """Who a connection is, and what its states may say about that."""
+
+    def concerns(self, state: bytes) -> bool:
+        """Whether ``state`` may say something about it."""
+        ...
+
+    def identify(self, state: bytes) -> bytes | None:
+        """The state as it may be shown; ``None`` if it may not."""
+        ...
+
+
 class AwarenessOutcome(Struct, frozen=True, gc=False):
     """
     The result of an awareness update: entries to pass on to everyone, and entries to send back to its sender.
+    ``refused`` says that a state was not taken because it showed somebody else.
 
     ``has_changed`` says that a state has changed: clients repeat their state every 15 seconds, also without a user
     at the keyboard.
@@ -39,6 +52,7 @@ class AwarenessOutcome(Struct, frozen=True, gc=False):
     news: Sequence[AwarenessEntry]
     reminders: Sequence[AwarenessEntry] = ()
     has_changed: bool = False
+    refused: bool = False
 
 
 class _Shown:
@@ -79,12 +93,18 @@ class Awareness:
         """The states of all clients, and the departed clients: for connections that may still show one of those."""
         return [*self.entries(), *(AwarenessEntry(client, clock, GONE) for client, clock in self._left.items())]
 
-    def apply(self, entries: Iterable[AwarenessEntry], owner: Owner) -> AwarenessOutcome:
-        """Take what a connection says about clients, as far as they are its own."""
+    def apply(
+        self, entries: Iterable[AwarenessEntry], owner: Owner, identity: Identity | None = None
+    ) -> AwarenessOutcome:
+        """Take what a connection says about clients, as far as they are its own and ``identity`` allows it."""
         news: list[AwarenessEntry] = []
         reminders: list[AwarenessEntry] = []
-        has_changed = False
-        for entry in entries:
+        has_changed = refused = False
+        for said in entries:
+            entry = said if identity is None else self._identified(said, owner, identity)
+            if entry is None:
+                refused = True
+                continue
             shown = self._shown.get(entry.client)
             before = None if shown is None else shown.entry.state
             if self._take(entry, owner):
@@ -94,7 +114,16 @@ class Awareness:
             left = self._left.get(entry.client)
             if left is not None and not entry.is_gone and entry.clock <= left:
                 reminders.append(AwarenessEntry(entry.client, left, GONE))
-        return AwarenessOutcome(news, reminders, has_changed)
+        return AwarenessOutcome(news, reminders, has_changed, refused)
+
+    def _identified(self, entry: AwarenessEntry, owner: Owner, identity: Identity) -> AwarenessEntry | None:
+        # Clients repeat the states of others: those are not theirs, and will not be taken.
+        if not identity.concerns(entry.state) or not self._may_take(entry, owner):
+            return entry
+        state = identity.identify(entry.state)
+        if state is entry.state:
+            return entry
+        return None if state is None else AwarenessEntry(entry.client, entry.clock, state)
 
     def leave(self, connection: Hashable) -> list[AwarenessEntry]:
         """The connection is gone. What the others must be told of its clients."""
@@ -117,6 +146,13 @@ class Awareness:
         shown.entry, shown.owner = entry, owner
         return True
 
+    def _may_take(self, entry: AwarenessEntry, owner: Owner) -> bool:
+        shown = self._shown.get(entry.client)
+        return self._is_new(entry) if shown is None else self._may_replace(shown, entry, owner)
+
+    def _is_new(self, entry: AwarenessEntry) -> bool:
+        return not entry.is_gone and entry.clock > self._left.get(entry.client, -1)
+
     def _may_replace(self, shown: _Shown, entry: AwarenessEntry, owner: Owner) -> bool:
         if shown.owner.connection is owner.connection:
             return entry.clock > shown.entry.clock or (entry.clock == shown.entry.clock and entry.is_gone)
@@ -125,7 +161,7 @@ class Awareness:
         return is_newer and shown.owner.user == owner.user and self._count(owner.connection) < self._max_clients
 
     def _introduce(self, entry: AwarenessEntry, owner: Owner) -> bool:
-        if entry.is_gone or entry.clock <= self._left.get(entry.client, -1):
+        if not self._is_new(entry):
             return False
         if not self._has_room(len(entry.state), entry) or self._count(owner.connection) >= self._max_clients:
             return False

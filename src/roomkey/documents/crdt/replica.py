@@ -2,11 +2,12 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from pycrdt import Doc, TransactionEvent, merge_updates
 
+from roomkey.documents.crdt.identity import Admission, Forged, Identities, Source
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.updates import (
     ClockRange,
@@ -14,10 +15,14 @@ from roomkey.documents.crdt.updates import (
     MalformedUpdate,
     Structs,
     clients_of,
+    joined,
     read_update,
     validate,
+    without,
 )
-from roomkey.wire.lib0 import EMPTY_STATE, read_state
+from roomkey.wire.lib0 import EMPTY_STATE, EMPTY_UPDATE, read_state
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("roomkey.documents")
 
@@ -27,6 +32,10 @@ MAX_WAITING: Final = 100
 
 class PoisonUpdate(Exception):
     """An update that cannot be applied: malformed, or made to hurt. The replica is as it was before."""
+
+
+class Forgery(PoisonUpdate):
+    """An update that speaks for a Yjs client of somebody else. The replica is as it was before."""
 
 
 class ReplicaLost(Exception):
@@ -40,34 +49,54 @@ class Replica:
     ``doc`` is for reading and for ``edit``; any other change to it would not be passed on or stored.
     ``waiting`` are updates that build on what is not here yet: they are part of the document, and can be seen
     when what they need has come. The native library has them, too, but does not give them away again.
-    ``revision`` is another one after each change.
+    ``revision`` is another one after each change. ``identities`` are the Yjs clients in it.
     """
 
-    __slots__ = ("_clocks", "_nesting", "_state", "doc", "revision", "waiting")
+    __slots__ = ("_clocks", "_nesting", "_state", "doc", "identities", "revision", "waiting")
 
     def __init__(self) -> None:
         self.doc: Doc[Any] = Doc()
         self.waiting: list[bytes] = []
         self.revision = 0
+        self.identities = Identities(self.doc.client_id)
         self._state = EMPTY_STATE
         self._clocks = _Clocks()
         self._nesting = Nesting()
 
-    def apply(self, update: bytes) -> None:
+    def apply(self, update: bytes, source: Source | None = None) -> bytes:
         """
         Take in an update; if it builds on what is not here yet, it waits for that.
 
+        From a ``source`` it is taken as far as that may bring it. Returns what was taken: hardly ever anything else
+        than ``update``.
+
         Raises:
-            PoisonUpdate, ReplicaLost: As they say.
+            PoisonUpdate, Forgery, ReplicaLost: As they say.
         """
+        admission: Admission | None = None
         try:
-            content = validate(update)
-            self._nesting.admit(update, self.since)
+            content = validate(update, None if source is None else source.own)
+            if source is not None and not isinstance(content, Keystroke):
+                clocks = self._clocks.read(self._state)
+                admission = self.identities.admit(content, source, clocks, self.waiting)
+                if admission.left_out:
+                    source.was_cut = True
+                    update = without(update, admission.left_out)
+                    if update == EMPTY_UPDATE:
+                        return update
+                    content = read_update(update)
+            if not isinstance(content, Keystroke):
+                self._nesting.admit(update, self.since)
+        except Forged as error:
+            raise Forgery(str(error)) from None
         except MalformedUpdate as error:
             raise PoisonUpdate(str(error)) from None
         if len(self.waiting) >= MAX_WAITING and self._would_wait(update):
             raise PoisonUpdate("too many changes wait for others")
         self._look_for_what_waits(update, content, self._apply(update))
+        if admission is not None and source is not None:
+            self.identities.taken(admission, source)
+        return update
 
     def load(self, update: bytes, *, whole: bool) -> None:
         """
@@ -121,11 +150,11 @@ class Replica:
                 raise
             raise ReplicaLost from error
 
-    def apply_and_tell(self, update: bytes) -> bytes | None:
-        """Like ``apply``; returns what was new in it, or ``None`` if there was nothing that could be used now."""
+    def apply_and_tell(self, update: bytes, source: Source | None = None) -> tuple[bytes, bytes | None]:
+        """Like ``apply``; and what was new in it, or ``None`` if there was nothing that could be used now."""
         news: list[bytes] = []
-        self._observed(lambda: self.apply(update), news.append)
-        return news[0] if news else None
+        taken = self._observed(lambda: self.apply(update, source), news.append)
+        return taken, news[0] if news else None
 
     def edit(self, change: Callable[[Doc[Any]], None], tell: Callable[[bytes], None]) -> None:
         """
@@ -206,14 +235,14 @@ class Replica:
         deleted = read_update(self.doc.get_update(state)).deleted
         return all(_covers(deleted.get(client, ()), ranges) for client, ranges in structs.deleted.items())
 
-    def _observed(self, action: Callable[[], None], tell: Callable[[bytes], None]) -> None:
+    def _observed(self, action: Callable[[], T], tell: Callable[[bytes], None]) -> T:
         # Only when it is needed: with an observer every update is encoded once more.
         def note(event: TransactionEvent) -> None:
             tell(event.update)
 
         subscription = self.doc.observe(note)
         try:
-            action()
+            return action()
         finally:
             self.doc.unobserve(subscription)
 
@@ -273,16 +302,11 @@ def _apply_natively(doc: Doc[Any], update: bytes) -> bytes:
 
 def _covers(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
     """Whether every clock of ``others`` is in one of ``ranges``, which may touch one another."""
-    joined: list[tuple[int, int]] = []
-    for begin, end in sorted(ranges):
-        if joined and begin <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((begin, end))
-    begins = [begin for begin, _ in joined]
+    whole = joined(ranges)
+    begins = [begin for begin, _ in whole]
     for begin, end in others:
         place = bisect_right(begins, begin) - 1
-        if begin < end and (place < 0 or joined[place][1] < end):
+        if begin < end and (place < 0 or whole[place][1] < end):
             return False
     return True
 

@@ -13,16 +13,20 @@ nothing else.
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from enum import Enum, IntEnum, auto
 from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from roomkey.wire.lib0 import Malformed, read_bytes, read_number, read_text
+from roomkey.wire.lib0 import Malformed, number, read_bytes, read_number, read_text
 
 MAX_CLOCK: Final = 2**32 - 1
-"""Clocks, lengths and counts: the native library keeps them in 32 bits and wraps silently."""
+"""
+Clocks, lengths and counts: the native library keeps them in 32 bits (``yrs::ID.clock`` is a ``u32``) and wraps
+silently. Yjs itself, in whose numbers 2^53 fits, would bear more; but what only a part of the copies takes must not
+be let in.
+"""
 
 MAX_VALUE_DEPTH: Final = 64
 """Lists and objects within one another in one JSON-like value. The native library dies at 25,000."""
@@ -192,17 +196,53 @@ class Keystroke(Enum):
     """One range of one client is deleted."""
 
 
-def validate(update: bytes) -> Structs | Keystroke:
+def validate(update: bytes, own: Container[bytes] | None = None) -> Structs | Keystroke:
     """
     Accept an update for the native library. Returns what is in it; keystrokes are recognised without being read.
+
+    ``own`` are the encoded ids of clients of which keystrokes need no closer look; by default, of all.
 
     Raises:
         MalformedUpdate: If it is none, or would do harm.
     """
     typed = _TYPED.fullmatch(update)
     if typed is not None and typed[3][0] == len(typed[3]) - 1:
-        return Keystroke.TYPED
-    return Keystroke.ERASED if _ERASED.fullmatch(update) is not None else read_update(update)
+        return Keystroke.TYPED if own is None or typed[1] in own else read_update(update)
+    erased = _ERASED.fullmatch(update)
+    is_erased = erased is not None and (own is None or erased[1] in own)
+    return Keystroke.ERASED if is_erased else read_update(update)
+
+
+def without(update: bytes, beyond: Mapping[int, int]) -> bytes:
+    """
+    A valid ``update``, cut: of the clients in ``beyond`` nothing is left but deletions up to the clock there.
+
+    Raises:
+        MalformedUpdate: As ``read_update``.
+    """
+    try:
+        count, at = read_number(update, 0)
+        kept: list[bytes] = []
+        for _ in range(count):
+            client, _, end = _read_section(update, at)
+            if client not in beyond:
+                kept.append(update[at:end])
+            at = end
+        deleted, _ = _read_deleted(update, at)
+    except (Malformed, IndexError) as error:
+        raise MalformedUpdate("the update is cut off") from error
+    return number(len(kept)) + b"".join(kept) + _deletions(deleted, beyond)
+
+
+def _deletions(deleted: Mapping[int, Sequence[tuple[int, int]]], beyond: Mapping[int, int]) -> bytes:
+    kept: list[bytes] = []
+    for client, ranges in deleted.items():
+        last = beyond.get(client, MAX_CLOCK)
+        cut = [(begin, min(end, last)) for begin, end in ranges if begin < last]
+        if cut:
+            encoded = b"".join(number(begin) + number(end - begin) for begin, end in cut)
+            kept.append(number(client) + number(len(cut)) + encoded)
+    return number(len(kept)) + b"".join(kept)
 
 
 def clients_of(update: bytes) -> list[ClockRange]:
@@ -250,8 +290,8 @@ _TYPED: Final = re.compile(
 )
 """One text with one or two origins, and nothing deleted: client, clock, and the text with its length in front."""
 
-_ERASED: Final = re.compile(rb"\x00\x01(?:" + _CLIENT + rb")\x01" + _CLOCK + _CLOCK)
-"""One range of one client is deleted."""
+_ERASED: Final = re.compile(rb"\x00\x01(" + _CLIENT + rb")\x01" + _CLOCK + _CLOCK)
+"""One range of one client is deleted: client."""
 
 
 # --- blocks -------------------------------------------------------------------------------------------
@@ -262,19 +302,27 @@ def _read_sections(data: bytes) -> tuple[list[Block], int]:
     blocks: list[Block] = []
     clients: set[int] = set()
     for _ in range(count):
-        size, at = _read_count(data, at, _LEAST_BLOCK_BYTES)
-        client, at = read_number(data, at)
+        client, section, at = _read_section(data, at)
         if client in clients:
             raise MalformedUpdate("a client is listed twice")
         clients.add(client)
-        clock, at = read_number(data, at)
-        for _ in range(size):
-            block, at = _read_block(data, at, client, clock)
-            clock = block.end
-            if not block.length or clock > MAX_CLOCK:
-                raise MalformedUpdate("a block is empty, or its clock too large")
-            blocks.append(block)
+        blocks += section
     return blocks, at
+
+
+def _read_section(data: bytes, at: int) -> tuple[int, list[Block], int]:
+    """A client and its blocks."""
+    size, at = _read_count(data, at, _LEAST_BLOCK_BYTES)
+    client, at = read_number(data, at)
+    clock, at = read_number(data, at)
+    blocks: list[Block] = []
+    for _ in range(size):
+        block, at = _read_block(data, at, client, clock)
+        clock = block.end
+        if not block.length or clock > MAX_CLOCK:
+            raise MalformedUpdate("a block is empty, or its clock too large")
+        blocks.append(block)
+    return client, blocks, at
 
 
 _LEAST_SECTION_BYTES: Final = 3
@@ -466,3 +514,14 @@ def _read_deleted(data: bytes, at: int) -> tuple[dict[int, list[tuple[int, int]]
             ranges.append((clock, clock + length))
         ranges.sort()
     return deleted, at
+
+
+def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of clocks in order, those that touch or overlap as one."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((begin, end))
+    return found

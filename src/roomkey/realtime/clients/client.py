@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import structlog
 
@@ -44,6 +44,10 @@ class ClientHost(Protocol):
 
     def touch(self, id: SessionId) -> None:
         """The user of the session was active."""
+        ...
+
+    def violated(self, id: SessionId, cause: str) -> None:
+        """The session's holder has misbehaved."""
         ...
 
     def rebound(self, client: "RealtimeClient", former: Session) -> SessionLimits:
@@ -214,6 +218,8 @@ class RealtimeClient(ABC):
         self.end(closing(CloseReason.TOO_SLOW))
 
     def _close(self, close: Close, now: datetime) -> None:
+        if close.reason in _VIOLATIONS:
+            self._host.violated(self.guard.session.id, close.reason)
         if close.flush:
             self._hub.flush_box(self.box)
         frames = self._farewell(close, now)  # it may depend on where the client was
@@ -237,6 +243,10 @@ class RealtimeClient(ABC):
             self._host.departed(self)
             # Or each would keep the other until the collector comes.
             self.box.overflowed, self.box.backlog = _nothing, None
+
+
+_VIOLATIONS: Final = frozenset({CloseReason.MALFORMED, CloseReason.FORGED})
+"""Ends that count against the session: no client gets there by accident."""
 
 
 def _nothing() -> None:

@@ -8,6 +8,7 @@ from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import Channel, Hub, Outbox
+from roomkey.realtime.settings import AwarenessIdentity
 from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
@@ -164,8 +165,15 @@ def _is_update(message: bytes, address: bytes, update: bytes) -> bool:
 class Audiences:
     """The audiences of all documents of this node."""
 
-    def __init__(self, hub: Hub, settings: DocumentSettings) -> None:
+    def __init__(
+        self, hub: Hub, settings: DocumentSettings, identity: AwarenessIdentity = AwarenessIdentity.STAMP
+    ) -> None:
+        """
+        Args:
+            identity: What is done about the user that clients show of themselves.
+        """
         self.hub = hub
+        self.identity = identity
         self._settings = settings
         self._audiences: dict[Document, DocumentAudience] = {}
 

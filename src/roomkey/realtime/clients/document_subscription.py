@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from roomkey.documents.crdt.awareness import Owner
+from roomkey.documents.crdt.identity import Source
 from roomkey.documents.document import Document, DocumentTooLarge, WritesRefused
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access
-from roomkey.ports import Author
+from roomkey.domain.session import Session
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.document_audience import Audiences, DocumentAudience
 from roomkey.realtime.protocol import yjs_messages as yjs
+from roomkey.realtime.protocol.shown_user import FOREIGN_USER, ShownUser
 from roomkey.realtime.rooms.hub import Outbox
 from roomkey.realtime.session.activity import is_activity
 from roomkey.realtime.session.guard import SessionGuard
 from roomkey.realtime.transport import HIGH_WATER_BYTES
+from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
 
@@ -39,9 +42,11 @@ class DocumentSubscription(ABC):
         "_audience",
         "_audiences",
         "_guard",
+        "_identity",
         "_is_taking",
         "_missed",
         "_owner",
+        "_source",
         "address",
         "author",
         "box",
@@ -57,21 +62,27 @@ class DocumentSubscription(ABC):
         *,
         missed: MergedBacklog,
         address: bytes,
-        author: Author,
+        session: Session,
         access: Access,
         guard: SessionGuard,
     ) -> None:
         self.document = document
         self.box = box
         self.address = address
-        self.author = author
         self.may_write = access is not Access.READ
         self._audiences = audiences
         self._guard = guard
         self._audience: DocumentAudience | None = None
         self._is_taking = False
         self._missed = missed
-        self._owner = Owner(self, author.actor)
+        self.belong_to(session)
+        self._owner = Owner(self, self.author.actor)
+        self._source = Source(session.user_id)
+
+    def belong_to(self, session: Session) -> None:
+        """Be a connection of ``session``, which is one of the same user, from now on."""
+        self.author = author_of(session)
+        self._identity = ShownUser(session, self._audiences.identity)
 
     # --- in and out -----------------------------------------------------------------------------------
 
@@ -90,11 +101,13 @@ class DocumentSubscription(ABC):
             self.unavailable()
         else:
             self._audience = self._audiences.join(self.document, self, now)
+            self.document.enter(self._source)
         return not self.document.is_gone
 
     def leave(self, now: datetime) -> bool:
         """Unsubscribe, and remove the client's awareness. Whether it was in the document."""
         self._audience = None
+        self.document.leave(self._source)
         return self._audiences.leave(self.document, self, now)
 
     def show_everybody(self) -> None:
@@ -145,7 +158,9 @@ class DocumentSubscription(ABC):
             self._audiences.hub.send(self.box, self.answer(state))
 
     def _take_awareness(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> bool:
-        outcome = self.document.take_awareness(entries, self._owner, now)
+        outcome = self.document.take_awareness(entries, self._owner, now, source=self._source, identity=self._identity)
+        if outcome.refused:
+            self.refused_awareness(FOREIGN_USER)
         if outcome.reminders:
             self.send(yjs.awareness(outcome.reminders))
         return outcome.has_changed
@@ -175,10 +190,15 @@ class DocumentSubscription(ABC):
         return taken
 
     def _apply(self, update: bytes, frame: bytes | None, now: datetime, settled: Settled | None) -> bool:
-        document = self.document
+        document, source = self.document, self._source
         if frame is None:
-            return document.take_missing(update, self.author, now, settled=settled)
-        return document.take_update(update, self.author, now, settled=settled, message=frame)
+            return document.take_missing(update, self.author, now, source=source, settled=settled)
+        taken = document.take_update(update, self.author, now, source=source, settled=settled, message=frame)
+        if source.was_cut:
+            source.was_cut = False
+            if self._audience is not None:
+                self._audience.ask_later(self)  # what was left out may be taken when its owner has brought the rest
+        return taken
 
     def unavailable(self) -> None:
         """The document cannot be used any more. The client whose change broke it is closed with MALFORMED instead."""
@@ -211,6 +231,10 @@ class DocumentSubscription(ABC):
     @abstractmethod
     def refused(self, reason: str) -> None:
         """A change of the client was refused."""
+
+    @abstractmethod
+    def refused_awareness(self, reason: str) -> None:
+        """What the client showed of itself was refused; what it showed before stays."""
 
     @abstractmethod
     def told_access(self) -> None:

@@ -137,7 +137,7 @@ class HocuspocusClient(DocumentClient):
     def admit(self, address: str, now: datetime) -> None:
         """The credential for ``address`` is good: open the document, if the session may."""
         if (subscription := self._subscriptions.get(address)) is not None:
-            subscription.author = self.author()
+            subscription.belong_to(self.guard.session)
             subscription.told_access()
             return
         document = address.partition("\0")[0]
@@ -235,7 +235,7 @@ class _HocuspocusSubscription(DocumentSubscription):
             client.audiences,
             missed=client.missed,
             address=address,
-            author=client.author(),
+            session=client.guard.session,
             access=access,
             guard=client.guard,
         )
@@ -276,6 +276,9 @@ class _HocuspocusSubscription(DocumentSubscription):
         self._refusals += 1 + self._made_up
         self._made_up = 0
         self.send(yjs.sync_status(applied=False))
+
+    def refused_awareness(self, reason: str) -> None:
+        self._client.lose(self, reason)  # the protocol has no lesser word
 
     def told_access(self) -> None:
         self.send(yjs.authenticated(yjs.READ_WRITE if self.may_write else yjs.READ_ONLY))

@@ -11,12 +11,11 @@ from datetime import datetime
 from functools import partial
 from typing import Final, assert_never
 
-from roomkey.documents.crdt.replica import PoisonUpdate
+from roomkey.documents.crdt.replica import Forgery, PoisonUpdate
 from roomkey.documents.document import Document
 from roomkey.documents.writer import Settled
 from roomkey.domain.access import Access, access_to
 from roomkey.domain.session import Client, Session
-from roomkey.ports import Author
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
 from roomkey.realtime.clients.document_audience import Audiences
@@ -35,7 +34,6 @@ from roomkey.realtime.session.effects import (
     Verify,
 )
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
-from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
 from roomkey.wire.close import STOCK_CLOSE_CODES, CloseReason, close_text
 from roomkey.wire.frame import Frame
@@ -86,6 +84,8 @@ class DocumentClient(RealtimeClient):
     def _understand(self, message: bytes, now: datetime) -> None:
         try:
             acted = self._deliver(message, now)
+        except Forgery:
+            self.carry_out(self.guard.close(closing(CloseReason.FORGED)), now)
         except (lib0.Malformed, PoisonUpdate):
             self.carry_out(self.guard.close(closing(CloseReason.MALFORMED)), now)
         else:
@@ -119,10 +119,6 @@ class DocumentClient(RealtimeClient):
         """What the session may do in ``document``."""
         return access_to(document, self.guard.session.grants)
 
-    def author(self) -> Author:
-        """The author of the client's changes."""
-        return author_of(self.guard.session)
-
     def documents(self) -> Sequence[str]:
         """The documents that it is in."""
         return [subscription.document.name for subscription in self._subscribed()]
@@ -136,7 +132,7 @@ class DocumentClient(RealtimeClient):
         for name in names:
             self._host.appeared(self, name)
         for subscription in self._subscribed():
-            subscription.author = self.author()
+            subscription.belong_to(self.guard.session)
 
     def _farewell(self, close: Close, now: datetime) -> Sequence[Frame]:
         del close, now
@@ -232,7 +228,7 @@ class _YjsSubscription(DocumentSubscription):
             client.audiences,
             missed=client.missed,
             address=b"",
-            author=client.author(),
+            session=client.guard.session,
             access=access,
             guard=client.guard,
         )
@@ -267,6 +263,9 @@ class _YjsSubscription(DocumentSubscription):
     def refused(self, reason: str) -> None:
         if self._gap is None:
             self._gap = self._taken
+        self.send(yjs.denied(reason))
+
+    def refused_awareness(self, reason: str) -> None:
         self.send(yjs.denied(reason))
 
     def told_access(self) -> None:
