@@ -15,6 +15,7 @@ from roomkey.backends import open_documents, open_storage
 from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.config import Config
+from roomkey.documents.following import Follower
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, Seed
 from roomkey.documents.service import DocumentService
@@ -132,6 +133,8 @@ class Node:
                 }
                 if self.storage.shared:
                     tasks["follower"] = follower.run
+                if self.documents.store.shared:
+                    tasks["documents of others"] = Follower(self.documents).run
                 async with self.background.at_work(tasks):
                     yield
         finally:

@@ -8,22 +8,26 @@ how long.
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from msgspec import Struct
 
-from roomkey.errors import Conflict, NotFound, RoomkeyError
-from roomkey.ports import DocumentStore, DocumentUpdate
+from roomkey.documents.crdt.replica import Replica
+from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, RoomkeyError
+from roomkey.ports import Author, DocumentStore, DocumentUpdate
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
 
 MAX_BATCH_UPDATES: Final = 2_000
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
+
+MAX_OVERTAKEN: Final = 20
+"""How often drafts are computed anew because others were faster, before whoever wants them has to try again."""
 
 _log = structlog.get_logger("roomkey.documents")
 
@@ -39,24 +43,106 @@ class Waiting(Struct, frozen=True, gc=False):
     settled: Settled | None
 
 
+class Landing(Struct, frozen=True, gc=False):
+    """What became of a draft: the version of the document with it, and whether it changed anything."""
+
+    version: int
+    changed: bool
+
+
+class Draft:
+    """
+    A change that is computed when its turn to be stored has come, from the document as it is in the log then.
+
+    If other processes append first, it is computed anew. ``check`` is given the version of the document before it, and
+    raises unless the change may be made; ``change`` makes it in a copy and returns the update, if there is one.
+    ``outcome`` has the landing, or what ``check`` or ``change`` raised.
+    """
+
+    __slots__ = ("at", "author", "change", "check", "outcome", "size")
+
+    def __init__(
+        self,
+        change: Callable[[Replica], bytes | None],
+        author: Author,
+        at: datetime,
+        *,
+        check: Callable[[int], None],
+        size: int = 0,
+    ) -> None:
+        self.change = change
+        self.author = author
+        self.at = at
+        self.check = check
+        self.size = size
+        self.outcome: asyncio.Future[Landing] = asyncio.get_running_loop().create_future()
+
+    def land(self, version: int, *, changed: bool) -> None:
+        """It is stored, or there is nothing to store."""
+        if not self.outcome.done():
+            self.outcome.set_result(Landing(version, changed))
+
+    def fail(self, error: Exception) -> None:
+        """It is not made."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # asyncio then does not complain if whoever waited has gone
+
+
+class Computed(Struct, frozen=True, gc=False):
+    """A draft, and the update that it has come to."""
+
+    draft: Draft
+    update: DocumentUpdate
+
+
+class Keeper(Protocol):
+    """Who has the document that is saved. Only ``catch_up`` may raise."""
+
+    def lost(self) -> None:
+        """The document is not there any more, or is another one: nothing can be saved."""
+        ...
+
+    def overtaken(self) -> None:
+        """Another process has appended to the log, too, so there is a gap."""
+        ...
+
+    async def catch_up(self) -> None:
+        """
+        Bring the document to the end of the log.
+
+        Raises:
+            RoomkeyError: If that is not possible now.
+        """
+        ...
+
+    def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
+        """What is to be stored of ``drafts``, one based on the other; the document does not change."""
+        ...
+
+    def land(self, computed: Computed, version: int) -> None:
+        """A draft is stored; with it the document has this version."""
+        ...
+
+
 class DocumentWriter:
     """
     Saves one document.
 
     ``interval`` lies between the end of a write and the beginning of the next one, which collects meanwhile: each
     costs a commit, however much is in it. ``sequence`` is the number up to which every update of the log is in the
-    document here. ``lost`` is called once if the document is not there any more, or is another one: nothing can
-    be saved then. ``overtaken`` is called when another process has appended to the log, too: then there is a
-    gap, and what was stored behind it does not count until ``merged`` says that the gap is filled.
+    document here. What was stored behind a gap, where others have appended, does not count until ``learned`` says
+    that the gap is filled.
     """
 
     __slots__ = (
         "_ahead",
+        "_drafts",
         "_interval",
+        "_keeper",
+        "_known",
         "_lineage",
-        "_lost",
         "_name",
-        "_overtaken",
         "_rested_at",
         "_settled",
         "_spawn",
@@ -78,20 +164,21 @@ class DocumentWriter:
         sequence: int,
         interval: timedelta,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
-        lost: Callable[[], None],
-        overtaken: Callable[[], None],
+        keeper: Keeper,
     ) -> None:
         self._store = store
         self._name = name
         self._lineage = lineage
         self._interval = interval.total_seconds()
         self._spawn = spawn
-        self._lost = lost
-        self._overtaken = overtaken
+        self._keeper = keeper
+        self._drafts: list[Draft] = []
         self._ahead: list[tuple[int, int]] = []
         """Numbers (first, last) of updates of ours in the log that lie behind a gap, in order."""
         self._waiting: list[Waiting] = []
         self._writing: Sequence[Waiting] = ()
+        self._known = 0
+        """How many of those that are being written are known to be in the log, and so counted by ``sequence``."""
         self._working = False
         self._rested_at = 0.0
         self._settled = asyncio.Event()
@@ -118,7 +205,7 @@ class DocumentWriter:
     @property
     def beyond(self) -> int:
         """How many updates are in the document that ``sequence`` does not count: unsaved, or behind a gap."""
-        return self.unsaved + sum(last - first + 1 for first, last in self._ahead)
+        return self.unsaved - self._known + sum(last - first + 1 for first, last in self._ahead)
 
     @property
     def unsaved_since(self) -> datetime | None:
@@ -148,12 +235,29 @@ class DocumentWriter:
         self._waiting.append(Waiting(update, settled))
         self.unsaved_bytes += len(update.data)
         if not self._working:
-            self._working = True
-            self._settled.clear()
-            self._spawn(self._work())
+            self._begin()
 
-    def merged(self, sequence: int) -> None:
-        """Everything in the log up to number ``sequence`` is in the document."""
+    def add_draft(self, draft: Draft) -> None:
+        """Have ``draft`` computed and stored, together with everything that it may build on."""
+        self._drafts.append(draft)
+        if not self._working:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._working = True
+        self._settled.clear()
+        self._spawn(self._work())
+
+    def learned(self, sequence: int, updates: Iterable[DocumentUpdate]) -> None:
+        """Everything in the log up to number ``sequence`` is in the document; ``updates`` are the last ones there."""
+        if self._writing:
+            # What is being written may be in the log before we are told so.
+            last = self._writing[-1].update
+            if any(update == last for update in updates):
+                self._known = len(self._writing)
+        self._merged(sequence)
+
+    def _merged(self, sequence: int) -> None:
         self.sequence = max(self.sequence, sequence)
         known = self.sequence
         ahead = sorted((max(first, known + 1), last) for first, last in self._ahead if last > known)
@@ -164,7 +268,7 @@ class DocumentWriter:
     def appended(self, count: int, head: int) -> None:
         """``count`` updates that are in the document were appended to the log; the last one has number ``head``."""
         self._ahead.append((head - count + 1, head))
-        self.merged(self.sequence)
+        self._merged(self.sequence)
 
     async def settle(self) -> None:
         """Wait until everything is stored, or nothing can be."""
@@ -173,16 +277,14 @@ class DocumentWriter:
     async def _work(self) -> None:
         try:
             clock = asyncio.get_running_loop().time
-            while self._waiting:
+            while self._waiting or self._drafts:
                 if (rest := self._rested_at - clock()) > 0:
                     await asyncio.sleep(rest)
                 self._writing = self._next_batch()
-                if not await self._write(self._writing):
+                if not await self._write():
                     self._give_up()
                     return
                 self._rested_at = clock() + self._interval
-                done, self._writing = self._writing, ()
-                self._tell(done, stored=True)
         finally:
             self._working = False
             self._settled.set()
@@ -198,13 +300,23 @@ class DocumentWriter:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    async def _write(self, batch: Sequence[Waiting]) -> bool:
-        """Store the batch, however long that takes; ``False`` if there is nothing any more to store it in."""
-        updates = [waiting.update for waiting in batch]
+    async def _write(self) -> bool:
+        """Store what is to be written, however long that takes; ``False`` if there is no place for it any more."""
         pause = FIRST_PAUSE_SECONDS
+        overtaken = 0
         while True:
+            computed = await self._computed() if self._drafts else []
+            updates = [each.update for each in (*self._writing, *computed)]
+            if not updates:
+                return True
             try:
-                head = await self._store.append(self._name, self._lineage, updates)
+                after = self.sequence if computed else None
+                head = await self._store.append(self._name, self._lineage, updates, after=after)
+            except Overtaken as error:
+                overtaken += 1
+                if overtaken == MAX_OVERTAKEN:
+                    self._fail_drafts(error)
+                continue
             except (NotFound, Conflict):
                 return False
             except RoomkeyError as error:
@@ -213,14 +325,49 @@ class DocumentWriter:
                 _log.exception("document_not_saved", document=self._name)
                 self._note_trouble(error)
             else:
-                self.trouble = None
-                last = self._ahead[-1][1] if self._ahead else self.sequence
-                self.appended(len(updates), head)
-                if head - len(updates) > last:
-                    self._overtaken()
+                self._stored(computed, head)
                 return True
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _computed(self) -> list[Computed]:
+        """What the drafts come to, based on the end of the log and on nothing that is not stored with them."""
+        try:
+            await self._keeper.catch_up()
+        except RoomkeyError as error:
+            self._fail_drafts(error)
+            return []
+        if self._waiting:
+            self._writing = (*self._writing, *self._next_batch())
+        if self._waiting:
+            return []
+        computed = self._keeper.compute(self._drafts)
+        self._forget_drafts()
+        return computed
+
+    def _stored(self, computed: Sequence[Computed], head: int) -> None:
+        self.trouble = None
+        last = self._ahead[-1][1] if self._ahead else self.sequence
+        done, self._writing, self._known = self._writing, (), 0
+        number = head - len(computed)
+        if number - len(done) > last:
+            self._keeper.overtaken()
+        if done:
+            self.appended(len(done), number)
+        self._tell(done, stored=True)
+        for each in computed:
+            number += 1
+            self.appended(1, number)
+            self._keeper.land(each, number + self.unsaved)
+        self._forget_drafts()
+
+    def _forget_drafts(self) -> None:
+        self._drafts = [draft for draft in self._drafts if not draft.outcome.done()]
+
+    def _fail_drafts(self, error: Exception) -> None:
+        drafts, self._drafts = self._drafts, []
+        for draft in drafts:
+            draft.fail(error)
 
     def _note_trouble(self, error: Exception) -> None:
         if self.trouble is None:
@@ -229,9 +376,10 @@ class DocumentWriter:
 
     def _give_up(self) -> None:
         given_up = (*self._writing, *self._waiting)
-        self._waiting, self._writing = [], ()
-        self._lost()
+        self._waiting, self._writing, self._known = [], (), 0
+        self._keeper.lost()
         self._tell(given_up, stored=False)
+        self._fail_drafts(DocumentNotFound("the document was deleted at this moment"))
 
     def _tell(self, settled: Sequence[Waiting], *, stored: bool) -> None:
         for waiting in settled:

@@ -11,8 +11,9 @@ from msgspec import Struct, field
 
 from roomkey.backends.document_keys import name_cursor, name_of, new_name_key, version_cursor, version_of
 from roomkey.backends.document_records import numbered
-from roomkey.errors import Conflict, DocumentNotFound
+from roomkey.errors import Conflict, DocumentNotFound, Overtaken
 from roomkey.ports import (
+    DocumentHead,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
@@ -57,6 +58,7 @@ class MemoryDocumentStore:
         self._documents: dict[str, _Document] = {}
         self._names: list[str] = []  # sorted: code points sort as their UTF-8 does
         self._deleted: set[tuple[str, str]] = set()
+        self._changes = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,6 +74,7 @@ class MemoryDocumentStore:
             raise Conflict("this document was deleted")
         document = self._documents.get(name)
         if document is None:
+            self._changes += 1
             document = self._documents[name] = _Document(lineage, now, now)
             insort(self._names, name)
         return _record(name, document)
@@ -92,12 +95,24 @@ class MemoryDocumentStore:
             updates=tuple(document.log),
         )
 
-    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
         document = self._existing(name, lineage)
+        if after not in (None, document.sequence):
+            raise Overtaken("the document has changed")
+        self._changes += 1
         document.log.extend(updates)
         document.log_bytes += _size(updates)
         document.updated_at = max([document.updated_at, *(update.at for update in updates)])
         return document.sequence
+
+    async def heads(self, names: Sequence[str]) -> Sequence[DocumentHead | None]:
+        found = map(self._documents.get, names)
+        return [None if document is None else DocumentHead(document.lineage, document.sequence) for document in found]
+
+    async def changes(self) -> int:
+        return self._changes
 
     async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
         document = self._existing(name, lineage)
@@ -124,6 +139,7 @@ class MemoryDocumentStore:
         del self._documents[name]
         del self._names[bisect_left(self._names, name)]
         self._deleted.add((name, lineage))
+        self._changes += 1
         return True
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:
