@@ -61,6 +61,9 @@ KNOWN_BUT_MISSING: Final = {"redis": "REDIS_URL", "database": "DATABASE_URL"}
 """Kinds of storage without a backend in this version, with the variable that will say where it is."""
 
 
+MAX_NODE_NAME: Final = 40
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True):
     """Address, TLS and limits of the server."""
 
@@ -68,6 +71,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """Address to listen on."""
     port: int = 3000
     """Port to listen on; 0 lets the system choose."""
+    node: str | None = None
+    """Name with which ``Roomkey-Node`` begins in responses, before what is random for each process. Off: just that."""
     dev: bool = False
     """Allow everything to everyone on this machine, and serve the demo."""
     backlog: int = 4096
@@ -86,6 +91,13 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """File with the private key of the certificate (PEM)."""
     tls_client_ca: Path | None = None
     """File with the authority that must have signed the certificates of clients (PEM)."""
+
+    def __post_init__(self) -> None:
+        name = self.node
+        if name is not None and not (
+            0 < len(name) <= MAX_NODE_NAME and name.isascii() and name.replace("-", "").isalnum()
+        ):
+            raise ValueError(f"node is 1 to {MAX_NODE_NAME} letters, digits and hyphens")
 
     @property
     def is_local(self) -> bool:

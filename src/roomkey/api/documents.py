@@ -51,6 +51,7 @@ from roomkey.errors import (
     DocumentTooLarge,
     InvalidInput,
     NotAcceptable,
+    Overtaken,
     UnknownCursor,
     VersionMismatch,
     WritesRefused,
@@ -65,7 +66,7 @@ BUNDLE: Final = "application/vnd.roomkey.document"
 
 WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
 MADE: Final = Answer("The document is made.", DocumentBody, revision=True, location=True)
-REFUSED: Final = (InvalidInput, Conflict, VersionMismatch, DocumentTooLarge, WritesRefused)
+REFUSED: Final = (InvalidInput, Conflict, Overtaken, VersionMismatch, DocumentTooLarge, WritesRefused)
 
 _log = structlog.get_logger("roomkey.api")
 

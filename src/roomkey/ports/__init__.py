@@ -16,7 +16,7 @@ from roomkey.ports.rooms import (
     Receiver,
     Recovered,
 )
-from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate
+from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate, SharedState
 from roomkey.ports.stores import (
     PLAIN_RECORDS,
     Author,
@@ -84,6 +84,7 @@ __all__ = [
     "Secret",
     "SessionPage",
     "SessionStorage",
+    "SharedState",
     "StorageStatistics",
     "StoredDocument",
     "SystemClock",
