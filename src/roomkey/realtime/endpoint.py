@@ -76,7 +76,7 @@ class SessionWebSocketHandler:
     All on one event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part of the node
         self,
         sessions: Authenticator,
         *,
