@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.domain.session import SessionFilter, SessionId, SessionState
@@ -168,6 +170,18 @@ async def test_only_what_other_processes_commit_to_documents_counts_as_changes(t
         assert after_mine == before
         assert after_theirs == await store.changes() == before + 1
         assert await store.heads(["d"]) == [DocumentHead("l", 5)]
+
+
+async def test_what_others_commit_counts_after_a_write_of_ours_that_was_not_made(tmp_path: Path) -> None:
+    async with other_writer(tmp_path) as ask, FileSystemDocumentStore(tmp_path) as store:
+        await ask("0")
+        before = await store.changes()
+        with pytest.raises(Overtaken):
+            await store.append("d", "l", [DocumentUpdate(b"mine", Author("user:alice"), NOON)], after=0)
+
+        await ask("1")
+
+        assert await store.changes() == before + 1
 
 
 async def test_of_two_processes_that_append_behind_the_same_number_one_does(tmp_path: Path) -> None:

@@ -337,9 +337,7 @@ class DocumentWriter:
         except RoomkeyError as error:
             self._fail_drafts(error)
             return []
-        if self._waiting:
-            self._writing = (*self._writing, *self._next_batch())
-        if self._waiting:
+        if self._waiting:  # that goes first, or there could be less in the log than they are based on
             return []
         computed = self._keeper.compute(self._drafts)
         self._forget_drafts()

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from roomkey.documents.content import roots
 from roomkey.documents.following import Follower
 from roomkey.documents.service import Condition, DocumentRevision, DocumentService, Written
 from roomkey.errors import Conflict, DocumentNotFound, Storage, VersionMismatch
-from roomkey.ports import DocumentHead, DocumentTail, Page
+from roomkey.ports import DocumentHead, DocumentRecord, DocumentTail, Page
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.wire.lib0 import read_state
 from tests.support.loops import in_no_time
@@ -26,6 +27,7 @@ class DistantStore(FaultyStore):
     def __init__(self) -> None:
         super().__init__(shared=True)
         self.looks: list[str] = []
+        self.unreadable: set[str] = set()
 
     async def _answer(self) -> None:
         await asyncio.sleep(0)
@@ -38,6 +40,8 @@ class DistantStore(FaultyStore):
 
     async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
         await self._answer()
+        if name in self.unreadable:
+            raise Storage("it cannot be read")
         return await super().updates(name, lineage, after, limit)
 
 
@@ -234,6 +238,21 @@ async def test_of_many_who_make_the_same_document_one_does() -> None:
         assert sum(isinstance(outcome, VersionMismatch) for outcome in outcomes) == 5
 
 
+class ForestalledStore(DistantStore):
+    """Somebody else makes every document at the same moment, and is faster."""
+
+    async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
+        await super().create(name, f"theirs, not {lineage}", now)
+        return await super().create(name, lineage, now)
+
+
+@in_no_time
+async def test_a_document_that_another_process_has_made_just_now_is_not_new_though_nothing_is_in_it() -> None:
+    async with House(ForestalledStore()) as house:
+        with pytest.raises(VersionMismatch):
+            await Node(house).write("mine", condition=only_new)
+
+
 def count_up(doc: Doc[Any]) -> None:
     numbers = doc.get("numbers", type=Map)
     numbers["count"] = numbers.get("count", 0) + 1
@@ -333,6 +352,28 @@ async def test_what_could_not_be_looked_at_is_looked_at_again() -> None:
         await other.house.settle()
 
         assert len(listener.heard) == 1
+
+
+@in_no_time
+async def test_a_document_that_could_not_be_read_does_not_keep_others_from_being_shown_and_is_read_again() -> None:
+    async with two_nodes() as (_, other, store):
+        for name in ("bad", "good"):
+            await stored(store, "hello", name)
+        listeners = {name: other.house.attend(await other.house.document(name)) for name in ("bad", "good")}
+        for name in ("bad", "good"):
+            await outside(store, Writer().type("theirs"), name)
+        follower = Follower(other.house.open_documents)
+
+        store.unreadable = {"bad"}
+        await follower.look()
+        await other.house.settle()
+        heard = {name: len(listener.heard) for name, listener in listeners.items()}
+        store.unreadable = set()
+        await follower.look()
+        await other.house.settle()
+
+        assert heard == {"bad": 0, "good": 1}
+        assert {name: len(listener.heard) for name, listener in listeners.items()} == {"bad": 1, "good": 1}
 
 
 @in_no_time
