@@ -3,6 +3,12 @@ Roomkey inside a FastAPI application: rooms under ``/rooms``, and pages that onl
 
 Run it with ``uvicorn examples.fastapi_app:app``. ``/rooms`` has everything that a server of its own would have
 at ``/``: ``/rooms/sessions``, ``/rooms/ws``, ``/rooms/docs``.
+
+With ``--workers 2`` both workers use the same directory, ``data``: sessions, tickets, idempotency keys and documents
+are those of all workers, and editors on ``/rooms/yjs`` see one another within a second, whichever worker they are on.
+Rooms of ``/rooms/ws`` are of each worker alone: what is published there is heard by the clients of the same worker
+only, and nobody can choose a worker behind one port. An application that uses ``/rooms/ws`` runs with one worker, or as
+several processes with a port each, behind a proxy that sends all clients of a document to the same one.
 """
 
 from typing import Any
@@ -14,7 +20,7 @@ import roomkey
 from roomkey import Access, Grant, SecurityConfig, Session, SessionSecurityMiddleware
 
 # Everything else comes from roomkey.toml and the environment.
-rooms = roomkey.asgi(storage={"url": "memory"}, sessions={"lifetime": "8h"})
+rooms = roomkey.asgi(sessions={"lifetime": "8h"})
 
 public = APIRouter()
 private = APIRouter()

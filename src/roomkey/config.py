@@ -76,6 +76,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """Address to listen on."""
     port: int = 3000
     """Port to listen on; 0 lets the system choose."""
+    node: str | None = None
+    """Name with which ``Roomkey-Node`` begins in responses, before what is random for each process. Off: just that."""
     dev: bool = False
     """Allow everything to everyone on this machine, and serve the demo."""
     backlog: int = 4096

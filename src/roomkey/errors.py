@@ -169,6 +169,12 @@ class DocumentNotFound(NotFound):
     code = "document_not_found"
 
 
+class Overtaken(Conflict):
+    """Others have appended to the document first. Read what they wrote, decide again, append again."""
+
+    code = "overtaken"
+
+
 class DocumentTooLarge(InvalidInput):
     """The document has as many bytes as a document may have."""
 

@@ -5,21 +5,23 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 import structlog
 from msgspec.structs import replace
 
 from roomkey.api.app import create_app
-from roomkey.backends import open_documents, open_storage
+from roomkey.api.middleware import NODE_HEADER
+from roomkey.backends import SharedSettings, open_documents, open_shared, open_storage
 from roomkey.backends.memory.counters import MemoryCounters
-from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.config import Config
+from roomkey.documents.following import Follower
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, Seed
 from roomkey.documents.service import DocumentService
 from roomkey.health import Health
-from roomkey.ports import LoggedEvent
+from roomkey.ports import LoggedEvent, OneTimeLimits
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.transport import Accepted, Handshake, Refused
 from roomkey.security import masterkey
@@ -38,6 +40,8 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 
 ALARM: Final = timedelta(minutes=2)
 """How long health stays degraded after a background task failed: longer than the longest pause before a new try."""
+
+NODE_ID_BYTES: Final = 4
 
 WELCOME: Final = Path(__file__).parent / "web" / "welcome.md"
 """What the first document of the demo says."""
@@ -74,8 +78,18 @@ class Node:
             clock=self.sessions.clock,
             seed=seed or (welcome if config.server.dev else None),
         )
-        # Of this process alone: there is no storage yet that several machines could share.
-        self._tickets = Tickets(MemoryOneTime(self.sessions.clock, TICKET_LIMITS))
+        self.id = _new_id(config.server.node)
+        self._shared = open_shared(
+            config.storage.location,
+            SharedSettings(
+                tickets=TICKET_LIMITS,
+                answers=OneTimeLimits(bytes=config.api.idempotency_max_bytes),
+                clock=self.sessions.clock,
+                secret=b"" if master is None else masterkey.derive(master, "shared memory"),
+            ),
+        )
+        self._tickets = Tickets(self._shared.tickets)
+        # Of this process alone: counting every handshake once for all processes would cost more than it is worth here.
         self._handshakes = MemoryCounters(self.sessions.clock)
         self._sockets = self._new_sockets()
         self.health = Health(
@@ -92,6 +106,8 @@ class Node:
             settings=replace(config.api, allowed_origins=security.allowed_origins, websocket_path=config.realtime.path),
             keys=ApiKeys(security.api_keys),
             tickets=self._tickets,
+            answers=self._shared.answers,
+            node=self.id,
             handshake_handler=self,
             transport=config.websocket,
             dev=config.server.dev,
@@ -123,7 +139,7 @@ class Node:
         follower = EventFollower(self.storage, SocketEvents(sockets), name="sockets")
         unsubscribe = self.sessions.on_events(sockets.on_events)
         try:
-            async with self.at_work():
+            async with self._among_others(), self.at_work():
                 await follower.start()
                 tasks = {
                     "janitor": Janitor(self.sessions, self.config.janitor).run,
@@ -132,14 +148,32 @@ class Node:
                 }
                 if self.storage.shared:
                     tasks["follower"] = follower.run
+                if self.documents.store.shared:
+                    tasks["documents of others"] = Follower(self.documents).run
                 async with self.background.at_work(tasks):
                     yield
         finally:
             unsubscribe()
 
+    @asynccontextmanager
+    async def _among_others(self) -> AsyncGenerator[None]:
+        """Be one of the nodes on the storage, and say what that means if there are others."""
+        await self._shared.join(self.id)
+        try:
+            others = self._shared.others()
+            if others:
+                own = "rooms, presence, awareness and limits"
+                if not self._shared.is_complete:
+                    own = f"tickets, idempotency keys, {own}"
+                _log.warning("storage_shared", node=self.id, others=others, of_each_process_alone=own)
+            yield
+        finally:
+            await self._shared.leave()
+
     async def accept(self, handshake: Handshake) -> Accepted | Refused:
         """Answer a handshake."""
-        return await self._sockets.accept(handshake)
+        answer = await self._sockets.accept(handshake)
+        return replace(answer, headers=(*answer.headers, (NODE_HEADER, self.id)))
 
     async def drain(self) -> None:
         """Let no more sockets in, say in health that others should be asked, and send open sockets away."""
@@ -154,6 +188,7 @@ class Node:
             clock=self.sessions.clock,
             tickets=self._tickets,
             counters=self._handshakes,
+            node=self.id,
             open_documents=self.documents,
         )
 
@@ -173,6 +208,11 @@ class SocketEvents:
         """Whatever was missed, storage knows how the sessions stand now."""
         del first_missing, last_missing
         self._sockets.on_gap(partition)
+
+
+def _new_id(name: str | None) -> str:
+    """What tells this process from others, in headers and logs."""
+    return "-".join(filter(None, (name, token_hex(NODE_ID_BYTES))))
 
 
 def welcome(document: str) -> Mapping[str, Any] | None:

@@ -109,6 +109,7 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.NotAcceptable: Presentation(406, "Not in such a form"),
     errors.RequestTimeout: Presentation(408, "The request took too long", _LAST),
     errors.Conflict: Presentation(409, "Someone else was faster"),
+    errors.Overtaken: Presentation(409, "Others change the document all the time", _SOON),
     errors.InvalidState: Presentation(409, "The session's state does not allow this"),
     errors.CapReached: Presentation(409, "The user has too many sessions"),
     errors.RequestInProgress: Presentation(409, "The first request is still being answered", _SOON),

@@ -128,6 +128,15 @@ def _check_master_key(key: str) -> None:
         raise ValueError(str(error)) from None
 
 
+def _check_node(name: str) -> None:
+    """It stands in a header of every answer."""
+    if not _NODE.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a node: 1 to 40 letters, digits and hyphens")
+
+
+_NODE: Final = re.compile("[A-Za-z0-9-]{1,40}")
+
+
 def _check_file(path: Path) -> None:
     if not str(path).isprintable():
         raise ValueError("a path has no control characters")
@@ -144,6 +153,7 @@ def _each(check: Callable[[str], object]) -> Callable[[Iterable[str]], None]:
 FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
     "server.host": _check_address,
     "server.port": _check_port,
+    "server.node": _check_node,
     "server.allowed_hosts": _each(check_host),
     "server.trusted_proxies": _each(_check_proxy),
     "server.tls_cert": _check_file,

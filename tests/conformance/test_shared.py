@@ -8,6 +8,7 @@ import pytest
 
 from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.leases import FileSystemLeases
+from roomkey.backends.lmdb.one_time import FileSystemOneTime
 from roomkey.backends.memory.checkpoints import MemoryCheckpoints
 from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.leases import MemoryLeases
@@ -39,6 +40,15 @@ class InTheHandsOfTheTest:
 class TestMemoryOneTime(InTheHandsOfTheTest, OneTimeConformance):
     def open(self, limits: OneTimeLimits) -> AbstractAsyncContextManager[OneTime]:
         return nullcontext(MemoryOneTime(self.clock, limits))
+
+
+class TestFileSystemOneTime(InTheHandsOfTheTest, OneTimeConformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "values"
+
+    def open(self, limits: OneTimeLimits) -> AbstractAsyncContextManager[OneTime]:
+        return FileSystemOneTime(self.path, limits, clock=self.clock)
 
 
 class TestMemoryCounters(InTheHandsOfTheTest, CountersConformance):

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
 from websockets.asyncio.client import connect
 
+from tests.support.documents import UPDATE, YClient, edit, text_of
 from tests.support.server import running_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
+STARTED = "Application startup complete"
 RUNNING = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
@@ -49,19 +53,25 @@ async def test_a_message_type_of_ones_own_is_checked_against_its_schema() -> Non
 
 
 @asynccontextmanager
-async def uvicorn_with(application: str) -> AsyncGenerator[str]:
-    """Somebody else's server with somebody else's application; yields its address."""
+async def uvicorn_with(application: str, data: Path, *, workers: int = 1) -> AsyncGenerator[str]:
+    """Somebody else's server with somebody else's application, whose data is in ``data``; yields its address."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-use-colors"),
+        *("--workers", str(workers), "--timeout-keep-alive", str(PATIENCE_SECONDS)),
         stdout=DEVNULL,
         stderr=PIPE,
         cwd=EXAMPLES.parent,
+        env={**os.environ, "ROOMKEY_STORAGE_DIRECTORY": str(data)},
+        start_new_session=True,  # so that it can be killed together with its workers
     )
     assert process.stderr is not None
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (match := RUNNING.search(line := (await process.stderr.readline()).decode())) is None:
                 assert line, "uvicorn did not start"
+            for _ in range(workers):  # they listen when they have started, which is later than what was said
+                while workers > 1 and STARTED not in (line := (await process.stderr.readline()).decode()):
+                    assert line, "a worker did not start"
         yield match[0]
         process.terminate()
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -69,12 +79,12 @@ async def uvicorn_with(application: str) -> AsyncGenerator[str]:
         assert "Traceback" not in remaining, remaining
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
-async def test_inside_fastapi_sessions_guard_pages_and_open_sockets() -> None:
-    async with uvicorn_with("examples.fastapi_app:app") as url, httpx.AsyncClient(base_url=url) as client:
+async def test_inside_fastapi_sessions_guard_pages_and_open_sockets(tmp_path: Path) -> None:
+    async with uvicorn_with("examples.fastapi_app:app", tmp_path) as url, httpx.AsyncClient(base_url=url) as client:
         login = await client.post("/login", json={"name": "ada"})
         ada = {"Authorization": f"Bearer {login.json()['token']}"}
 
@@ -94,3 +104,69 @@ async def test_inside_fastapi_sessions_guard_pages_and_open_sockets() -> None:
     assert greeting["message_type"] == "session_connected"
     assert socket.close_code == 4401
     assert afterwards.status_code in (401, 410)
+
+
+async def worker_of(client: httpx.AsyncClient) -> str:
+    """The worker that this client's connection, which stays open, leads to."""
+    return (await client.get("/rooms/health/live")).headers["roomkey-node"]
+
+
+@asynccontextmanager
+async def client_of_each_worker(url: str) -> AsyncGenerator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """The system gives a connection to either worker, so connect until there is one to each."""
+    found: dict[str, httpx.AsyncClient] = {}
+    async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE_SECONDS):
+        while len(found) < 2:
+            client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
+            found.setdefault(await worker_of(client), client)
+        first, second = found.values()
+        yield first, second
+
+
+@asynccontextmanager
+async def editor_on(worker: str, base: str, ticket: Callable[[], Awaitable[str]]) -> AsyncGenerator[YClient]:
+    """An editor of ``notes/plan`` who came to this worker, with a ticket, of which some are used up until then."""
+    while True:
+        address = f"{base}/rooms/yjs/notes/plan?ticket={await ticket()}"
+        async with connect(address, proxy=None) as socket:
+            assert socket.response is not None
+            if socket.response.headers["roomkey-node"] == worker:
+                yield YClient(socket)
+                return
+
+
+async def test_inside_fastapi_two_workers_share_sessions_tickets_documents_and_revocations(tmp_path: Path) -> None:
+    async with (
+        uvicorn_with("examples.fastapi_app:app", tmp_path, workers=2) as url,
+        client_of_each_worker(url) as (one, other),
+    ):
+        login = await one.post("/login", json={"name": "ada"})
+        ada = {"Authorization": f"Bearer {login.json()['token']}"}
+        profile = await other.get("/members/profile", headers=ada)
+        await one.put("/rooms/documents/notes%2Fplan", json={"content": "one"}, headers=ada)
+        before = await other.get("/rooms/documents/notes%2Fplan", headers=ada)
+        await one.put("/rooms/documents/notes%2Fplan", json={"content": "two"}, headers=ada)
+        after = await other.get("/rooms/documents/notes%2Fplan", headers=ada)
+
+        async def ticket() -> str:
+            return (await one.post("/rooms/sessions/me/tickets", headers=ada)).json()["ticket"]
+
+        base = url.replace("http", "ws", 1)
+        async with (
+            editor_on(await worker_of(one), base, ticket) as here,
+            editor_on(await worker_of(other), base, ticket) as there,
+            asyncio.timeout(PATIENCE_SECONDS),
+        ):
+            for writer, words in ((here, "typed by one, "), (there, "typed by the other, ")):
+                await writer.send(edit(words))
+                for reader in (here, there):
+                    await reader.next(UPDATE)
+            contents = [await here.missing(), await there.missing()]
+            await one.post("/members/logout", headers=ada)
+            await there.socket.wait_closed()
+
+    assert profile.json()["user"] == "ada"
+    assert [answer.json()["content"] for answer in (before, after)] == ["one", "two"]
+    assert text_of(contents[0]) == text_of(contents[1])
+    assert sorted(text_of(contents[0])) == sorted("twotyped by one, typed by the other, ")
+    assert there.socket.close_code == 4401

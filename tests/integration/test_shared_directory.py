@@ -8,8 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
+from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.domain.session import SessionFilter, SessionId, SessionState
+from roomkey.errors import Overtaken
+from roomkey.ports import Author, DocumentHead, DocumentUpdate
 from roomkey.testing.storage import disagreements, issue
 from roomkey.testing.storage.suite import NOON, ROOMY, found, store
 from tests.support.lmdb_file import index_faults
@@ -103,3 +108,90 @@ async def test_a_process_that_died_does_not_block_the_others(tmp_path: Path) -> 
         await store(storage, "alice")
         assert await storage.count(SessionFilter()) == 6
         assert await disagreements(storage) == []
+
+
+OTHER_WRITER = """
+import asyncio, sys
+from datetime import datetime, UTC
+from roomkey.backends.lmdb.documents import FileSystemDocumentStore
+from roomkey.errors import Overtaken
+from roomkey.ports import Author, DocumentUpdate
+
+async def main():
+    now = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    async with FileSystemDocumentStore(sys.argv[1]) as store:
+        await store.create("d", "l", now)
+        for line in sys.stdin:
+            update = DocumentUpdate(line.strip().encode(), Author("user:bob"), now)
+            try:
+                print(await store.append("d", "l", [update], after=int(line)), flush=True)
+            except Overtaken:
+                print("overtaken", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def other_writer(directory: Path) -> AsyncGenerator[Ask]:
+    """Another process with the document ``d``; asked with a number, it appends behind that."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", OTHER_WRITER, str(directory)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    async def ask(line: str) -> str:
+        stdin.write(f"{line}\n".encode())
+        return (await stdout.readline()).decode().strip()
+
+    try:
+        yield ask
+    finally:
+        stdin.close()
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+
+
+async def test_only_what_other_processes_commit_to_documents_counts_as_changes(tmp_path: Path) -> None:
+    async with other_writer(tmp_path) as ask, FileSystemDocumentStore(tmp_path) as store:
+        await ask("0")
+        mine = DocumentUpdate(b"mine", Author("user:alice"), NOON)
+        before = await store.changes()
+
+        await store.append("d", "l", [mine])
+        await store.append("d", "l", [mine])
+        after_mine = await store.changes()
+        await ask("3")
+        after_theirs = await store.changes()
+        await store.append("d", "l", [mine])
+
+        assert after_mine == before
+        assert after_theirs == await store.changes() == before + 1
+        assert await store.heads(["d"]) == [DocumentHead("l", 5)]
+
+
+async def test_what_others_commit_counts_after_a_write_of_ours_that_was_not_made(tmp_path: Path) -> None:
+    async with other_writer(tmp_path) as ask, FileSystemDocumentStore(tmp_path) as store:
+        await ask("0")
+        before = await store.changes()
+        with pytest.raises(Overtaken):
+            await store.append("d", "l", [DocumentUpdate(b"mine", Author("user:alice"), NOON)], after=0)
+
+        await ask("1")
+
+        assert await store.changes() == before + 1
+
+
+async def test_of_two_processes_that_append_behind_the_same_number_one_does(tmp_path: Path) -> None:
+    async with other_writer(tmp_path) as ask, FileSystemDocumentStore(tmp_path) as store:
+        mine = DocumentUpdate(b"mine", Author("user:alice"), NOON)
+        await ask("0")
+        for number in range(1, 20):
+            outcomes = await asyncio.gather(
+                store.append("d", "l", [mine], after=number), ask(str(number)), return_exceptions=True
+            )
+
+            assert sorted(map(type, outcomes), key=str) in ([Overtaken, str], [int, str])
+            assert (outcomes[0] == number + 1) != (outcomes[1] == str(number + 1))

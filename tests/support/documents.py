@@ -130,12 +130,14 @@ class FailingStore:
             raise Storage("the storage is away")
         return await self._store.load(name)
 
-    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
         if self.failures or not self.appends:
             self.failures = max(0, self.failures - 1)
             raise Storage("the storage is away")
         self.appended += [update.data for update in updates]
-        return await self._store.append(name, lineage, updates)
+        return await self._store.append(name, lineage, updates, after=after)
 
 
 def faulty(site: Site) -> FailingStore:

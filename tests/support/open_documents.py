@@ -1,7 +1,7 @@
 """Documents in the hands of a test: a store with bad days, a node on a clock that stands still, and editors."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -16,6 +16,7 @@ from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
 from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
 from roomkey.documents.settings import DocumentSettings
+from roomkey.documents.writer import Draft
 from roomkey.errors import Conflict, NotFound, Storage
 from roomkey.ports import Append, Author, DocumentUpdate, StoredDocument
 from roomkey.realtime.endpoint import SessionWebSocketHandler
@@ -36,7 +37,8 @@ TURNS = 30
 
 class FaultyStore(MemoryDocumentStore):
     """
-    A store that is ``away`` when the test says so, or answers only when its ``gate`` is opened; a ``fault`` is
+    A store that is ``away`` when the test says so, or acts only when its ``gate`` is opened, or is ``slow`` to say that
+    it has appended, which it does when it is ``late``; a ``fault`` is
     something that no store should raise.
 
     Commits with one of the ``broken`` documents fail. ``appended`` are the batches that were stored, ``commits`` the
@@ -51,6 +53,8 @@ class FaultyStore(MemoryDocumentStore):
         self.fault: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.slow = False
+        self.late = asyncio.Event()
         self.calls: list[str] = []
         self.tried_at: list[float] = []
         self.appended: list[list[bytes]] = []
@@ -68,16 +72,20 @@ class FaultyStore(MemoryDocumentStore):
         await self._answer()
         return await super().load(name)
 
-    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
         self.tried_at.append(asyncio.get_running_loop().time())
         self._under_way[name] = self._under_way.get(name, 0) + 1
         self.at_once = max(self.at_once, self._under_way[name])
         try:
             await self._answer()
-            head = await super().append(name, lineage, updates)
+            head = await super().append(name, lineage, updates, after=after)
         finally:
             self._under_way[name] -= 1
         self.appended.append([update.data for update in updates])
+        if self.slow:
+            await self.late.wait()
         return head
 
     async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
@@ -152,6 +160,19 @@ async def outside(store: FaultyStore, update: bytes, name: str = "d") -> None:
     record = await store.find(name)
     assert record is not None
     await MemoryDocumentStore.append(store, name, record.lineage, [DocumentUpdate(update, BOB, NOON)])
+
+
+def proposed(document: Document, change: Callable[[Doc[Any]], None]) -> Draft:
+    """A change that the server makes for Alice in its turn."""
+
+    def make(replica: Replica) -> bytes | None:
+        made: list[bytes] = []
+        replica.edit(change, made.append)
+        return made[0] if made else None
+
+    draft = Draft(make, ALICE, NOON, check=lambda _: None)
+    document.submit(draft)
+    return draft
 
 
 class Editor:

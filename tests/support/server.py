@@ -98,12 +98,12 @@ async def running_server(
 
 
 @contextmanager
-def lasting_server() -> Generator[Server]:
+def lasting_server(storage: str = "memory") -> Generator[Server]:
     """``roomkey serve --dev`` for all tests of a module, which must not mind one another's sessions and documents."""
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "roomkey", "serve", "--dev", "--port", "0", "--storage", "memory"],
+            [sys.executable, "-m", "roomkey", "serve", "--dev", "--port", "0", "--storage", storage],
             stdout=subprocess.PIPE,
             stderr=errors,
             env=_environment(),

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketClose
 from roomkey.api import documents, health, openapi, rest
 from roomkey.api.authentication import Authenticator, SecurityConfig
 from roomkey.api.idempotency import Idempotency
-from roomkey.api.middleware import CorsMiddleware, ProblemMiddleware, SecurityHeadersMiddleware
+from roomkey.api.middleware import CommonHeadersMiddleware, CorsMiddleware, ProblemMiddleware
 from roomkey.api.operations import CONTRACTS, ApiSettings, Handler, Operation, Resource, Services
 from roomkey.api.pages import BUILT, BuiltPage
 from roomkey.api.routing import SegmentRoute
@@ -19,7 +19,7 @@ from roomkey.documents import DocumentService
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
 from roomkey.health import Health
-from roomkey.ports import OneTimeLimits
+from roomkey.ports import OneTime, OneTimeLimits
 from roomkey.realtime.transport import HandshakeHandler
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.tickets import TICKET_LIMITS, Tickets
@@ -81,6 +81,8 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     settings: ApiSettings | None = None,
     keys: ApiKeys | None = None,
     tickets: Tickets | None = None,
+    answers: OneTime | None = None,
+    node: str | None = None,
     handshake_handler: HandshakeHandler | None = None,
     transport: TransportSettings = DEFAULTS,
     dev: bool = False,
@@ -93,6 +95,8 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         documents: The commands on documents; without them there are no documents here.
         health: Speaks for everything that must work; without one only ``sessions`` are asked.
         tickets: Where tickets are issued; the handshake handler must redeem them from the same.
+        answers: Where the answers are kept that idempotency keys stand for; without it, in the memory of this process.
+        node: The name of this process, which every response says.
         handshake_handler: Answers WebSocket handshakes; without one there are no sockets here.
         transport: The limits of those sockets.
         dev: Lets everybody who presents no credential do everything, and serves the demo.
@@ -108,7 +112,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         authenticator=Authenticator(sessions, keys=keys, security=security, dev=dev),
         tickets=Tickets(MemoryOneTime(sessions.clock, TICKET_LIMITS)) if tickets is None else tickets,
         idempotency=Idempotency(
-            MemoryOneTime(sessions.clock, OneTimeLimits(bytes=settings.idempotency_max_bytes)),
+            answers or MemoryOneTime(sessions.clock, OneTimeLimits(bytes=settings.idempotency_max_bytes)),
             window=settings.idempotency_window,
         ),
         settings=settings,
@@ -130,7 +134,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     app = ProblemMiddleware(app)
     if settings.allowed_origins:
         app = CorsMiddleware(app, settings.allowed_origins)
-    return SecurityHeadersMiddleware(app)
+    return CommonHeadersMiddleware(app, node)
 
 
 def contracts(routes: Routes = EVERY_ROUTE) -> dict[str, dict[str, Operation]]:

@@ -52,6 +52,7 @@ from roomkey.errors import (
     ForgedUpdate,
     InvalidInput,
     NotAcceptable,
+    Overtaken,
     RoomkeyError,
     UnknownCursor,
     VersionMismatch,
@@ -67,7 +68,15 @@ BUNDLE: Final = "application/vnd.roomkey.document"
 
 WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
 MADE: Final = Answer("The document is made.", DocumentBody, revision=True, location=True)
-REFUSED: Final = (InvalidInput, ForgedUpdate, Conflict, VersionMismatch, DocumentTooLarge, WritesRefused)
+REFUSED: Final = (
+    InvalidInput,
+    ForgedUpdate,
+    Conflict,
+    Overtaken,
+    VersionMismatch,
+    DocumentTooLarge,
+    WritesRefused,
+)
 
 _log = structlog.get_logger("roomkey.api")
 

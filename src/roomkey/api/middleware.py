@@ -78,11 +78,18 @@ class ProblemMiddleware:
             await problem_reply(error, instance=instance).send(send, head=scope["method"] == "HEAD")
 
 
-class SecurityHeadersMiddleware:
-    """Every response says that browsers should trust it with as little as possible."""
+NODE_HEADER: Final = "roomkey-node"
+"""Which process has answered."""
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class CommonHeadersMiddleware:
+    """Every response says that browsers should trust it with as little as possible, and which ``node`` has answered."""
+
+    def __init__(self, app: ASGIApp, node: str | None = None) -> None:
         self.app = app
+        self._headers: Headers = [*SECURITY_HEADERS]
+        if node is not None:
+            self._headers.append((NODE_HEADER.encode(), node.encode("ascii")))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; add the headers to the response."""
@@ -93,7 +100,7 @@ class SecurityHeadersMiddleware:
         async def harden(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: Headers = message["headers"]
-                headers += SECURITY_HEADERS
+                headers += self._headers
                 if scope["scheme"] == "https":
                     headers.append(STRICT_TRANSPORT)
                 if HTML not in headers:  # the page of the documentation brings a policy of its own
@@ -147,6 +154,7 @@ _EXPOSED_HEADERS: Final = (
     "www-authenticate",
     "content-disposition",
     "roomkey-lineage",
+    "roomkey-node",
     "roomkey-sequence",
 )
 

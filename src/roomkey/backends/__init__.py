@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from roomkey.errors import ConfigurationError
-from roomkey.ports import PLAIN_RECORDS, DocumentStore, RecordCodec, SessionStorage
+from roomkey.ports import PLAIN_RECORDS, Clock, DocumentStore, OneTimeLimits, RecordCodec, SessionStorage, SharedState
 
 DOCUMENTS_FOLDER: Final = "documents"
 """The folder of the documents in the directory of an LMDB storage."""
@@ -39,11 +41,33 @@ def open_documents(url: str, codec: RecordCodec = PLAIN_RECORDS) -> DocumentStor
     return backend.documents(rest, codec)
 
 
+class SharedSettings(Struct, frozen=True, kw_only=True):
+    """What ``open_shared`` needs: what tickets and answers may take, and a secret that all nodes have."""
+
+    tickets: OneTimeLimits
+    answers: OneTimeLimits
+    clock: Clock
+    secret: bytes
+
+
+def open_shared(url: str, settings: SharedSettings) -> SharedState:
+    """
+    What the nodes on the storage that ``url`` names share besides it.
+
+    Raises:
+        ConfigurationError: As ``open_storage``.
+        Storage: If its directory cannot be made.
+    """
+    backend, rest = _backend_of(url)
+    return backend.shared(rest, settings)
+
+
 class _Backend(NamedTuple):
     """What opens the stores of one technology, given what follows the scheme."""
 
     sessions: Callable[[str, RecordCodec], SessionStorage]
     documents: Callable[[str, RecordCodec], DocumentStore]
+    shared: Callable[[str, SharedSettings], SharedState]
 
 
 def _backend_of(url: str) -> tuple[_Backend, str]:
@@ -73,6 +97,12 @@ def _memory_documents(rest: str, _codec: RecordCodec) -> DocumentStore:
     return MemoryDocumentStore()
 
 
+def _memory_shared(_rest: str, settings: SharedSettings) -> SharedState:
+    from roomkey.backends.memory.shared import MemoryShared  # noqa: PLC0415
+
+    return MemoryShared(tickets=settings.tickets, answers=settings.answers, clock=settings.clock)
+
+
 def _lmdb_sessions(rest: str, codec: RecordCodec) -> SessionStorage:
     from roomkey.backends.lmdb import FileSystemSessionStorage  # noqa: PLC0415
 
@@ -85,9 +115,22 @@ def _lmdb_documents(rest: str, codec: RecordCodec) -> DocumentStore:
     return FileSystemDocumentStore(_directory(rest) / DOCUMENTS_FOLDER, codec=codec)
 
 
+def _lmdb_shared(rest: str, settings: SharedSettings) -> SharedState:
+    from roomkey.backends.lmdb.shared import FileSystemShared  # noqa: PLC0415
+
+    return FileSystemShared(
+        _directory(rest),
+        secret=settings.secret,
+        own=_memory_shared("", settings),
+        tickets=settings.tickets,
+        answers=settings.answers,
+        clock=settings.clock,
+    )
+
+
 _BACKENDS: Final[Mapping[str, _Backend]] = {
-    "memory": _Backend(_memory_sessions, _memory_documents),
-    "lmdb": _Backend(_lmdb_sessions, _lmdb_documents),
+    "memory": _Backend(_memory_sessions, _memory_documents, _memory_shared),
+    "lmdb": _Backend(_lmdb_sessions, _lmdb_documents, _lmdb_shared),
 }
 
 _CHOICE: Final = "there are " + " and ".join(f"{scheme}://" for scheme in _BACKENDS)

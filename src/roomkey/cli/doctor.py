@@ -84,6 +84,7 @@ def examine(choices: Choices) -> Iterator[Finding]:
     yield _port(config)
     yield _api_keys(config)
     yield from _storages(config.storage)
+    yield from _other_servers(config.storage.folder)
     yield _master_key(config)
     yield from _documents(config.storage)
 
@@ -176,6 +177,17 @@ def _storage(prefix: str, location: str, folder: Path | None, content: str, flag
         yield Finding(f"{prefix}disk", Verdict.WARNING, room, advice)
     else:
         yield Finding(f"{prefix}disk", Verdict.OK, room)
+
+
+def _other_servers(folder: Path | None) -> Iterator[Finding]:
+    if folder is None:
+        return
+    from roomkey.backends.lmdb.processes import Processes  # noqa: PLC0415  # loads LMDB's library
+
+    others = Processes(folder).others()
+    if others:
+        advice = "rooms of /ws, presence and limits are of each process alone: send all clients of a document to one"
+        yield Finding("other servers", Verdict.WARNING, f"on {folder}: {', '.join(others)}", advice)
 
 
 def _master_key(config: Config) -> Finding:

@@ -9,17 +9,16 @@ to come and given what is there, with no change in between.
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
-from pycrdt import Doc
 
 from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Identity, Owner
 from roomkey.documents.crdt.identity import Source
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
-from roomkey.documents.writer import DocumentWriter, Settled
-from roomkey.errors import DocumentTooLarge, InvalidInput, WritesRefused
+from roomkey.documents.writer import Computed, DocumentWriter, Draft, Settled
+from roomkey.errors import DocumentTooLarge, WritesRefused
 from roomkey.ports import Author, DocumentRecord, DocumentUpdate
 from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 
@@ -191,7 +190,11 @@ class Document:
     @property
     def is_pristine(self) -> bool:
         """Whether it was created on this node and has not changed since."""
-        return self.version == self._pristine_version
+        return self.is_pristine_at(self.version)
+
+    def is_pristine_at(self, version: int) -> bool:
+        """Whether that is how it was when it was created on this node."""
+        return version == self._pristine_version
 
     # --- who uses it ----------------------------------------------------------------------------------
 
@@ -328,35 +331,51 @@ class Document:
             self._audience.shown(outcome.news, now)
         return outcome
 
-    def edit(
-        self,
-        change: Callable[[Doc[Any]], None],
-        author: Author,
-        now: datetime,
-        *,
-        settled: Settled | None = None,
-    ) -> bool:
+    def submit(self, draft: Draft) -> None:
         """
-        Change the document on the server, as one more collaborator; whether anything was changed.
+        Have a change computed and stored in its turn, from what is in the log then.
 
         Raises:
-            WritesRefused, DocumentTooLarge: As they say; nothing was changed.
-            InvalidInput: If the change broke the replica.
-            Exception: What ``change`` raises. What it did before stays, for everyone.
+            WritesRefused: If the document is not stored itself, or storage does not keep up.
         """
-        self._check_writable(0, now)
-        made: list[bytes] = []
-        try:
-            self._replica.edit(change, made.append)
-        except ReplicaLost:
-            made.clear()
-            self._lose()
-            raise InvalidInput("the change cannot be made") from None
-        finally:
-            for update in made:
-                self._keep(update, author, now, settled)
-                self._tell(update, now)
-        return bool(made)
+        self._check_writable(0, draft.at)
+        if self._writer is not None:
+            self._writer.add_draft(draft)
+
+    def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
+        """``Keeper.compute``."""
+        computed: list[Computed] = []
+        copy: Replica | None = None
+        for draft in drafts:
+            if draft.outcome.done():
+                continue
+            version = self.version + len(computed)
+            try:
+                draft.check(version)
+                self._check_writable(draft.size, draft.at)
+                copy = copy or self._copy(computed)
+                update = draft.change(copy)
+            except Exception as error:  # noqa: BLE001  # whatever it was, it is for whoever wants the change
+                draft.fail(error)
+                copy = None  # it may be changed by half
+                continue
+            if update is None:
+                draft.land(version, changed=False)
+            else:
+                computed.append(Computed(draft, DocumentUpdate(update, draft.author, draft.at)))
+        return computed
+
+    def _copy(self, computed: Sequence[Computed]) -> Replica:
+        copy = self._replica.copy()
+        for each in computed:
+            copy.apply(each.update.data)
+        return copy
+
+    def land(self, computed: Computed, version: int) -> None:
+        """``Keeper.land``."""
+        self.learn([computed.update], computed.draft.at)
+        self._used_at = computed.draft.at
+        computed.draft.land(version, changed=True)
 
     def when_saved(self, settled: Settled) -> None:
         """Call ``settled`` when everything that is in the document now is durable."""
@@ -364,11 +383,6 @@ class Document:
             settled(True)
         else:
             self._writer.when_saved(settled)
-
-    def hurry(self) -> None:
-        """Somebody waits until what is in the document is durable: do not wait for changes of others."""
-        if self._writer is not None:
-            self._writer.hurry()
 
     def _keep(self, update: bytes, author: Author, now: datetime, settled: Settled | None) -> None:
         self._size += len(update)
@@ -436,15 +450,19 @@ class Document:
         """Take in what others have stored; it is passed on, but not stored again."""
         for update in updates:
             if update.data not in self._replica.waiting and not self.contains(update.data):
-                _, news = self._replica.apply_and_tell(update.data)
+                try:
+                    _, news = self._replica.apply_and_tell(update.data)
+                except ReplicaLost:
+                    self._lose()
+                    return
                 self._replica.identities.learn(update)
                 self._size += len(update.data)
                 self._tell(news or update.data, now)
 
-    def learned(self, sequence: int) -> None:
-        """Everything that is stored up to number ``sequence`` is here now."""
+    def learned(self, sequence: int, updates: Iterable[DocumentUpdate]) -> None:
+        """Everything that is stored up to number ``sequence`` is here now; ``updates`` are the last of it."""
         if self._writer is not None:
-            self._writer.merged(sequence)
+            self._writer.learned(sequence, updates)
 
     def appended(self, count: int, head: int) -> None:
         """``count`` updates that were here already were stored once more, the last one with the number ``head``."""

@@ -1,5 +1,5 @@
 """
-Periodic work on documents, open or not: compaction, versions, eviction, updates of other processes.
+Periodic work on documents, open or not: compaction, versions, eviction.
 
 A document whose maintenance fails does not delay the others.
 """
@@ -11,10 +11,11 @@ from typing import Final
 
 import structlog
 
+from roomkey.documents.catching_up import SERVER
 from roomkey.documents.crdt.authorship import Authorship
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
-from roomkey.documents.open_documents import SERVER, OpenDocuments, assemble, in_slices
+from roomkey.documents.open_documents import OpenDocuments, assemble, in_slices
 from roomkey.errors import RoomkeyError, Serialization
 from roomkey.ports import Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
 
@@ -119,18 +120,10 @@ class Maintenance:
 
     async def _look_after(self, document: Document, now: datetime) -> None:
         if document.has_gap:
-            await self._open_documents.catch_up(document)
-        elif self._open_documents.store.shared and document.has_audience:
-            await self._follow(document)
+            await self._open_documents.catching_up.catch_up(document)
         if self._wants_version(document, now):
             await keep_version(self._open_documents, document, None, now)
             await self._forget_old_versions(document)
-
-    async def _follow(self, document: Document) -> None:
-        record = await self._open_documents.store.find(document.name)
-        is_another = record is None or record.lineage != document.lineage
-        if is_another or (record is not None and record.sequence > document.sequence and document.is_saved):
-            await self._open_documents.catch_up(document)
 
     def _wants_version(self, document: Document, now: datetime) -> bool:
         if not document.has_changed_since_version or not document.is_saved:

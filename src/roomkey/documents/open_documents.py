@@ -21,6 +21,7 @@ import structlog
 from msgspec import Struct
 from pycrdt import Doc
 
+from roomkey.documents.catching_up import SERVER, CatchingUp, everything
 from roomkey.documents.content.roots import replace
 from roomkey.documents.crdt.authorship import Authorship
 from roomkey.documents.crdt.identity import Bindings
@@ -29,8 +30,8 @@ from roomkey.documents.crdt.updates import MalformedUpdate
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import DocumentWriter, GroupCommit
-from roomkey.errors import Conflict, NotFound, RoomkeyError, Serialization, Storage
-from roomkey.ports import Author, Clock, DocumentRecord, DocumentStore, DocumentUpdate, Page, StoredDocument
+from roomkey.errors import RoomkeyError, Serialization, Storage
+from roomkey.ports import Clock, DocumentRecord, DocumentStore, DocumentUpdate, Page, StoredDocument
 from roomkey.wire.lib0 import read_state
 
 LINEAGE_BYTES: Final = 12
@@ -46,8 +47,6 @@ MAX_TOMBSTONES: Final = 1_000
 
 ALARM_SECONDS: Final = 5.0
 """Age of an unsaved change from which health is degraded."""
-
-SERVER: Final = Author("server")
 
 Seed = Callable[[str], Mapping[str, Any] | None]
 """What a new document begins with, if anything: its roots by name, as ``roots.replace`` takes them."""
@@ -91,6 +90,7 @@ class OpenDocuments:
         self._creating: dict[str, asyncio.Future[None]] = {}
         self._tombstones: dict[str, frozenset[int]] = {}
         self._group_commit = GroupCommit(store, interval=self.settings.save_interval, spawn=self.spawn)
+        self.catching_up = CatchingUp(store, clock, forget=self.forget, adopt=self._adopt)
         self._crew: asyncio.TaskGroup | None = None
         self._at_work: set[asyncio.Task[None]] = set()
         self._loads = 0
@@ -148,10 +148,7 @@ class OpenDocuments:
         Raises:
             Storage, Serialization: If it cannot be loaded. Nothing was changed.
         """
-        document = self._open.get(name)
-        while document is None or document.is_gone:
-            await self._once(self._loading, name, partial(self._load, name))
-            document = self._open.get(name)
+        document = await self._current(name)
         with document.pin():  # without an await since it was found
             if create and not document.lineage:
                 await self._create(document)
@@ -161,6 +158,20 @@ class OpenDocuments:
                 yield document
             finally:
                 document.touch(self.clock.now())
+
+    async def _current(self, name: str) -> Document:
+        """The document with everything that was stored before this was called, by whichever process."""
+        while True:
+            document = self._open.get(name)
+            while document is None or document.is_gone:
+                await self._once(self._loading, name, partial(self._load, name))
+                document = self._open.get(name)
+            if not self.store.shared:
+                return document
+            with document.pin():
+                await self.catching_up.refresh(document)
+            if not document.is_gone:
+                return document
 
     async def _once(
         self, running: dict[str, asyncio.Future[None]], name: str, work: Callable[[], Coroutine[Any, Any, None]]
@@ -226,8 +237,7 @@ class OpenDocuments:
             document.name,
             lineage=record.lineage,
             sequence=record.sequence,
-            lost=lambda: self.forget(document),
-            overtaken=lambda: self.spawn(self.catch_up(document)),
+            keeper=_Keeper(self, document),
         )
 
     async def _create(self, document: Document) -> None:
@@ -239,14 +249,16 @@ class OpenDocuments:
             return
         now = self.clock.now()
         roots = self._seed_of(document.name)
-        record = await self.store.create(document.name, token_hex(LINEAGE_BYTES), now)
+        lineage = token_hex(LINEAGE_BYTES)
+        record = await self.store.create(document.name, lineage, now)
         stored = await self.store.load(document.name)
         if stored is None or stored.record.lineage != record.lineage:
             raise Storage("the document was replaced at this moment")
-        document.learn(_everything(stored), now)
+        document.learn(everything(stored), now)
         document.adopt(stored.record, self._writer(document, stored.record))
         self._seed_document(document, roots, now)
-        document.begin_pristine()
+        if record.lineage == lineage:  # otherwise another process was faster
+            document.begin_pristine()
 
     def _seed_of(self, name: str) -> Mapping[str, Any] | None:
         return None if self._seed is None else self._seed(name)
@@ -258,38 +270,16 @@ class OpenDocuments:
 
     # --- others write, too ----------------------------------------------------------------------------
 
-    async def catch_up(self, document: Document) -> None:
-        """Take in what other processes have stored since the document was loaded here: just that, if it is there."""
-        try:
-            while not await self._learn_more(document):
-                pass
-        except (NotFound, Conflict):
-            if not document.is_gone and document.lineage:
-                self.forget(document)
+    async def _adopt(self, document: Document) -> None:
+        """Have a document that was only open so far be the one that somebody else has stored."""
+        await self._once(self._creating, document.name, partial(self._adopt_now, document))
 
-    async def _learn_more(self, document: Document) -> bool:
-        """Whether that was all."""
-        after = document.sequence
-        tail = await self.store.updates(document.name, document.lineage, after)
-        if document.is_gone or not document.lineage:
-            return True
-        if tail.updates is None:
-            await self._learn_everything(document)
-            return True
-        # In one turn, or a reader could see a state under the number of another.
-        document.learn(tail.updates, self.clock.now())
-        document.learned(after + len(tail.updates))
-        return not tail.updates or after + len(tail.updates) >= tail.head
-
-    async def _learn_everything(self, document: Document) -> None:
-        """What is new was merged into the snapshot already."""
+    async def _adopt_now(self, document: Document) -> None:
         stored = await self.store.load(document.name)
-        if document.is_gone or not document.lineage:
+        if stored is None or document.lineage or document.is_gone:
             return
-        if stored is None or stored.record.lineage != document.lineage:
-            raise NotFound("there is no such document any more")
-        document.learn(_everything(stored), self.clock.now())
-        document.learned(stored.record.sequence)
+        document.learn(everything(stored), self.clock.now())
+        document.adopt(stored.record, self._writer(document, stored.record))
 
     def forget(self, document: Document) -> None:
         """The document was deleted, here or elsewhere: nothing of it may get into another one of its name."""
@@ -386,6 +376,26 @@ class OpenDocuments:
             task.cancel()
 
 
+class _Keeper:
+    """A document as its writer sees it."""
+
+    def __init__(self, open_documents: OpenDocuments, document: Document) -> None:
+        self._open_documents = open_documents
+        self._document = document
+        self.compute = document.compute
+        self.land = document.land
+
+    def lost(self) -> None:
+        self._open_documents.forget(self._document)
+
+    def overtaken(self) -> None:
+        self._open_documents.spawn(self._open_documents.catching_up.catch_up(self._document))
+
+    async def catch_up(self) -> None:
+        if self._open_documents.store.shared:
+            await self._open_documents.catching_up.refresh(self._document)
+
+
 def seed_update(lineage: str, roots: Mapping[str, Any]) -> bytes:
     """
     The update that a document begins with.
@@ -409,7 +419,7 @@ async def assemble(stored: StoredDocument) -> Replica:
     replica = Replica()
     bindings = _bindings(stored)
     try:
-        async for update in in_slices(_everything(stored)):
+        async for update in in_slices(everything(stored)):
             replica.load(update.data, whole=update.data is stored.snapshot)
             bindings.learn(update)
     except (PoisonUpdate, MalformedUpdate, ReplicaLost) as error:
@@ -435,12 +445,6 @@ async def in_slices(updates: Iterable[DocumentUpdate]) -> AsyncGenerator[Documen
         if perf_counter() - begun > SLICE_SECONDS:
             await asyncio.sleep(0)
             begun = perf_counter()
-
-
-def _everything(stored: StoredDocument) -> Iterator[DocumentUpdate]:
-    if stored.snapshot is not None:
-        yield DocumentUpdate(stored.snapshot, SERVER, stored.record.updated_at)
-    yield from stored.updates
 
 
 def give_back_memory() -> None:

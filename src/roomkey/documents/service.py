@@ -7,23 +7,23 @@ kept. A command that changes something returns when that is durable.
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from pycrdt import Doc
+from msgspec.structs import replace
+from pycrdt import Doc, merge_updates
 
 from roomkey.documents.content import roots
 from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
-from roomkey.documents.crdt.identity import Bindings
+from roomkey.documents.crdt.identity import Bindings, Source
 from roomkey.documents.crdt.nesting import Nesting
-from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica
+from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.crdt.updates import MalformedUpdate, validate
 from roomkey.documents.document import Document
 from roomkey.documents.maintenance import keep_version
 from roomkey.documents.open_documents import OpenDocuments
-from roomkey.documents.writer import Settled
+from roomkey.documents.writer import Draft, Landing
 from roomkey.errors import Conflict, DocumentNotFound, ForgedUpdate, InvalidInput, Serialization, Storage
 from roomkey.ports import (
     Author,
@@ -117,14 +117,14 @@ class DocumentService:
         """
         Change a document, which is made if there is none. ``change`` raises before it changes anything, or not.
 
+        It may be called several times: where other processes write, too, a change that was computed from what is not
+        the end of the log any more is given up, and computed anew.
+
         Raises:
             WritesRefused, DocumentTooLarge: As they say. And what ``condition`` and ``change`` raise.
         """
         return await self._write(
-            name,
-            lambda document, now, settled: document.edit(change, author, now, settled=settled),
-            condition,
-            rehearse=lambda: change(Doc()),
+            name, _Change(lambda replica: _edited(replica, change), lambda: change(Doc())), author, condition
         )
 
     async def merge(self, name: str, update: bytes, author: Author, *, condition: Condition | None = None) -> Written:
@@ -135,53 +135,46 @@ class DocumentService:
             InvalidInput: If it is no update.
             ForgedUpdate: If it speaks for a Yjs client of somebody else.
         """
+        change = _Change(
+            lambda replica: _merged(replica, update, Source(author.user)),
+            lambda: Replica().apply(update),
+            size=len(update),
+        )
         try:
-            return await self._write(
-                name,
-                lambda document, now, settled: document.take_missing(update, author, now, settled=settled),
-                condition,
-                rehearse=lambda: Replica().apply(update),
-            )
+            return await self._write(name, change, author, condition)
         except Forgery as error:
             raise ForgedUpdate(f"the update cannot be taken: {error}") from None
         except PoisonUpdate as error:
             raise InvalidInput(f"the body is no Yjs update: {error}") from None
 
-    async def _write(
-        self,
-        name: str,
-        change: Callable[[Document, datetime, Settled], bool],
-        condition: Condition | None,
-        *,
-        rehearse: Callable[[], object],
-    ) -> Written:
+    async def _write(self, name: str, change: "_Change", author: Author, condition: Condition | None) -> Written:
         async with self._open_documents.using(name, create=False) as document:
             is_new = not document.lineage
             if condition is not None:
                 condition(None if is_new else _revision(document))
             if is_new:
-                rehearse()  # or a change that is refused would leave an empty document behind
+                change.rehearse()  # or a change that is refused would leave an empty document behind
             async with self._open_documents.using(name, create=True):
-                # Another caller may have been faster while it was stored.
-                is_new = is_new and document.is_pristine
-                if condition is not None:
-                    condition(None if is_new else _revision(document))
-                durability = _Durability()
-                changed = change(document, self._open_documents.clock.now(), durability.settle)
-                revision = _revision(document)
-                if changed:
-                    document.hurry()
-                    await self._durable(durability)
-                return Written(revision, is_new, changed)
+                created = False
 
-    async def _durable(self, durability: "_Durability") -> None:
+                def check(version: int) -> None:
+                    nonlocal created
+                    # Another caller may have been faster while it was stored.
+                    created = is_new and document.is_pristine_at(version)
+                    if condition is not None:
+                        condition(None if created else _revision(document, version))
+
+                draft = Draft(change.make, author, self._open_documents.clock.now(), check=check, size=change.size)
+                document.submit(draft)
+                landing = await self._landing(draft)
+                return Written(_revision(document, landing.version), created, landing.changed)
+
+    async def _landing(self, draft: Draft) -> Landing:
         try:
             async with asyncio.timeout(self._open_documents.settings.load_timeout.total_seconds()):
-                stored = await durability.wait()
+                return await draft.outcome
         except TimeoutError:
-            raise Storage("the change is made, and will be stored as soon as storage answers") from None
-        if not stored:
-            raise DocumentNotFound("the document was deleted at this moment")
+            raise Storage("storage does not answer; whether the change was made is not known") from None
 
     async def delete(self, name: str, *, condition: Condition | None = None) -> None:
         """
@@ -338,19 +331,20 @@ class DocumentService:
         )
         for version in bundle.versions:
             await self._store.keep_version(name, bundle.lineage, version)
-        return written
+        return replace(written, created=True)
 
 
-def _revision(document: Document) -> DocumentRevision:
+def _revision(document: Document, version: int | None = None) -> DocumentRevision:
     """
-    How the document stands.
+    How the document stands, or stood when it had this ``version``.
 
     Raises:
         DocumentNotFound: If it is not stored.
     """
     if not document.lineage or document.is_gone:
         raise DocumentNotFound("there is no such document")
-    return DocumentRevision(name=document.name, lineage=document.lineage, version=document.version)
+    version = document.version if version is None else version
+    return DocumentRevision(name=document.name, lineage=document.lineage, version=version)
 
 
 def _check(update: bytes) -> None:
@@ -387,17 +381,31 @@ def _as_new(version: DocumentVersion, old: bytes) -> NewVersion:
     return NewVersion(at=version.at, author=version.author, label=version.label, sequence=version.sequence, content=old)
 
 
-class _Durability:
-    """What became of a change, for one who waits for it."""
+class _Change(Struct, frozen=True):
+    """A change of a document: ``make`` it in a copy and get the update; ``rehearse`` it without a document."""
 
-    def __init__(self) -> None:
-        self._known = asyncio.Event()
-        self._stored = False
+    make: Callable[[Replica], bytes | None]
+    rehearse: Callable[[], object]
+    size: int = 0
 
-    def settle(self, stored: bool) -> None:  # noqa: FBT001  # as savers call it
-        self._stored = stored
-        self._known.set()
 
-    async def wait(self) -> bool:
-        await self._known.wait()
-        return self._stored
+def _edited(replica: Replica, change: Callable[[Doc[Any]], None]) -> bytes | None:
+    made: list[bytes] = []
+    try:
+        replica.edit(change, made.append)
+    except ReplicaLost:
+        raise InvalidInput("the change cannot be made") from None
+    return merge_updates(*made) if len(made) > 1 else made[0] if made else None
+
+
+def _merged(replica: Replica, update: bytes, source: Source) -> bytes | None:
+    """Only what is new of it, unless it builds on what is not there; and nothing that only others may bring."""
+    if replica.contains(update):
+        return None
+    try:
+        taken, news = replica.apply_and_tell(update, source)
+    except ReplicaLost:
+        raise PoisonUpdate("the update breaks the replica") from None
+    if news is not None and taken not in replica.waiting:
+        return news
+    return taken if taken is update or taken in replica.waiting else None

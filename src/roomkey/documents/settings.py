@@ -72,7 +72,7 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
     written over HTTP does not wait for it. 0 commits as often as storage can.
     """
     sweep_interval: timedelta = timedelta(seconds=5)
-    """How often maintenance runs: compaction, versions, eviction, and a look at what other processes have stored."""
+    """How often maintenance runs: compaction, versions, eviction."""
     compact_updates: int = 5_000
     """Number of updates in a log above which it is merged into the snapshot."""
     compact_bytes: int = 2 * 1024 * 1024

@@ -11,17 +11,18 @@ what is applied meanwhile waits behind it; the document bounds how much and how 
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from msgspec import Struct
 
-from roomkey.errors import Conflict, NotFound, RoomkeyError, Storage
-from roomkey.ports import Append, DocumentStore, DocumentUpdate
+from roomkey.documents.crdt.replica import Replica
+from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, RoomkeyError, Storage
+from roomkey.ports import Append, Author, DocumentStore, DocumentUpdate
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -29,6 +30,9 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 MAX_BATCH_UPDATES: Final = 2_000
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 """Of one document, and of all documents, in one commit."""
+
+MAX_OVERTAKEN: Final = 20
+"""How often drafts are computed anew because others were faster, before whoever wants them has to try again."""
 
 _log = structlog.get_logger("roomkey.documents")
 
@@ -47,23 +51,106 @@ class Waiting(Struct, frozen=True, gc=False):
     settled: Settled | None
 
 
+class Landing(Struct, frozen=True, gc=False):
+    """What became of a draft: the version of the document with it, and whether it changed anything."""
+
+    version: int
+    changed: bool
+
+
+class Draft:
+    """
+    A change that is computed when its turn to be stored has come, from the document as it is in the log then.
+
+    If other processes append first, it is computed anew. ``check`` is given the version of the document before it, and
+    raises unless the change may be made; ``change`` makes it in a copy and returns the update, if there is one.
+    ``outcome`` has the landing, or what ``check`` or ``change`` raised.
+    """
+
+    __slots__ = ("at", "author", "change", "check", "outcome", "size")
+
+    def __init__(
+        self,
+        change: Callable[[Replica], bytes | None],
+        author: Author,
+        at: datetime,
+        *,
+        check: Callable[[int], None],
+        size: int = 0,
+    ) -> None:
+        self.change = change
+        self.author = author
+        self.at = at
+        self.check = check
+        self.size = size
+        self.outcome: asyncio.Future[Landing] = asyncio.get_running_loop().create_future()
+
+    def land(self, version: int, *, changed: bool) -> None:
+        """It is stored, or there is nothing to store."""
+        if not self.outcome.done():
+            self.outcome.set_result(Landing(version, changed))
+
+    def fail(self, error: Exception) -> None:
+        """It is not made."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # asyncio then does not complain if whoever waited has gone
+
+
+class Computed(Struct, frozen=True, gc=False):
+    """A draft, and the update that it has come to."""
+
+    draft: Draft
+    update: DocumentUpdate
+
+
+class Keeper(Protocol):
+    """Who has the document that is saved. Only ``catch_up`` may raise."""
+
+    def lost(self) -> None:
+        """The document is not there any more, or is another one: nothing can be saved."""
+        ...
+
+    def overtaken(self) -> None:
+        """Another process has appended to the log, too, so there is a gap."""
+        ...
+
+    async def catch_up(self) -> None:
+        """
+        Bring the document to the end of the log.
+
+        Raises:
+            RoomkeyError: If that is not possible now.
+        """
+        ...
+
+    def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
+        """What is to be stored of ``drafts``, one based on the other; the document does not change."""
+        ...
+
+    def land(self, computed: Computed, version: int) -> None:
+        """A draft is stored; with it the document has this version."""
+        ...
+
+
 class DocumentWriter:
     """
     What one document has to store, and how far it has come; ``group`` stores it, a batch at a time.
 
-    ``sequence`` is the number up to which every update of the log is in the document here. ``lost`` is called once
-    if the document is not there any more, or is another one: nothing can be saved then. ``overtaken`` is called
-    when another process has appended to the log, too: then there is a gap, and what was stored behind it does not
-    count until ``merged`` says that the gap is filled.
+    ``sequence`` is the number up to which every update of the log is in the document here. What was stored behind a
+    gap, where others have appended, does not count until ``learned`` says that the gap is filled.
     """
 
     __slots__ = (
         "_ahead",
+        "_drafts",
         "_failures",
         "_group",
+        "_idle",
         "_is_asking",
+        "_keeper",
+        "_known",
         "_lineage",
-        "_lost",
         "_name",
         "_overtaken",
         "_waiting",
@@ -73,26 +160,23 @@ class DocumentWriter:
         "unsaved_bytes",
     )
 
-    def __init__(
-        self,
-        group: "GroupCommit",
-        name: str,
-        *,
-        lineage: str,
-        sequence: int,
-        lost: Callable[[], None],
-        overtaken: Callable[[], None],
-    ) -> None:
+    def __init__(self, group: "GroupCommit", name: str, *, lineage: str, sequence: int, keeper: Keeper) -> None:
         self._group = group
         self._name = name
         self._lineage = lineage
-        self._lost = lost
-        self._overtaken = overtaken
+        self._keeper = keeper
+        self._drafts: list[Draft] = []
+        self._overtaken = 0
+        """How often in a row the drafts were computed in vain."""
         self._ahead: list[tuple[int, int]] = []
         """Numbers (first, last) of updates of ours in the log that lie behind a gap, in order."""
         self._waiting: list[Waiting] = []
         self._writing: Sequence[Waiting] = ()
+        self._known = 0
+        """How many of those that are being written are known to be in the log, and so counted by ``sequence``."""
         self._is_asking = False
+        self._idle: asyncio.Future[None] | None = None
+        """Done when there is nothing to store any more, if somebody waits for that."""
         self._failures = 0
         self.sequence = sequence
         self.unsaved_bytes = 0
@@ -116,7 +200,7 @@ class DocumentWriter:
     @property
     def beyond(self) -> int:
         """How many updates are in the document that ``sequence`` does not count: unsaved, or behind a gap."""
-        return self.unsaved + sum(last - first + 1 for first, last in self._ahead)
+        return self.unsaved - self._known + sum(last - first + 1 for first, last in self._ahead)
 
     @property
     def unsaved_since(self) -> datetime | None:
@@ -149,13 +233,24 @@ class DocumentWriter:
             self._is_asking = True
             self._group.ask(self)
 
-    def hurry(self) -> None:
-        """Somebody waits for what was given so far: have it stored without waiting for others."""
-        if self._is_asking:
-            self._group.hurry()
+    def add_draft(self, draft: Draft) -> None:
+        """Have ``draft`` computed and stored at once, together with everything that it may build on."""
+        self._drafts.append(draft)
+        if not self._is_asking:
+            self._is_asking = True
+            self._group.ask(self)
+        self._group.hurry()
 
-    def merged(self, sequence: int) -> None:
-        """Everything in the log up to number ``sequence`` is in the document."""
+    def learned(self, sequence: int, updates: Iterable[DocumentUpdate]) -> None:
+        """Everything in the log up to number ``sequence`` is in the document; ``updates`` are the last ones there."""
+        if self._writing:
+            # What is being written may be in the log before we are told so.
+            last = self._writing[-1].update
+            if any(update == last for update in updates):
+                self._known = len(self._writing)
+        self._merged(sequence)
+
+    def _merged(self, sequence: int) -> None:
         self.sequence = max(self.sequence, sequence)
         known = self.sequence
         ahead = sorted((max(first, known + 1), last) for first, last in self._ahead if last > known)
@@ -166,17 +261,22 @@ class DocumentWriter:
     def appended(self, count: int, head: int) -> None:
         """``count`` updates that are in the document were appended to the log; the last one has number ``head``."""
         self._ahead.append((head - count + 1, head))
-        self.merged(self.sequence)
+        self._merged(self.sequence)
 
     async def settle(self) -> None:
         """Wait until everything is stored, or nothing can be."""
         while self._is_asking:
-            settled = asyncio.get_running_loop().create_future()
-            self.when_saved(partial(_resolve, settled))
-            self.hurry()
-            await settled
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            self._group.hurry()
+            await asyncio.shield(self._idle)
 
     # --- for the group --------------------------------------------------------------------------------
+
+    @property
+    def has_drafts(self) -> bool:
+        """Whether what is to be stored must be computed first: then ``store_alone`` does it."""
+        return bool(self._drafts)
 
     def next_batch(self) -> Append:
         """What is to be stored now: what could not be stored the last time, or what waits, up to a bound."""
@@ -184,16 +284,52 @@ class DocumentWriter:
             self._writing = self._cut_batch()
         return Append(self._name, self._lineage, [waiting.update for waiting in self._writing])
 
-    def settled(self, outcome: Outcome) -> float | None:
+    def settled(self, outcome: Outcome, computed: Sequence[Computed] = ()) -> float | None:
         """What became of the batch; returns after how many seconds it asks again, or ``None`` if all is stored."""
         if isinstance(outcome, int):
-            self._stored(outcome)
+            self._stored(computed, outcome)
+        elif isinstance(outcome, Overtaken):
+            self._note_overtaken(outcome)
         elif isinstance(outcome, NotFound | Conflict):
             self._give_up()
         else:
             self._note_trouble(outcome)
-        self._is_asking = bool(self._writing or self._waiting)
-        return self._pause() if self._is_asking else None
+        self._is_asking = bool(self._writing or self._waiting or self._drafts)
+        if self._is_asking:
+            return self._pause()
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+        return None
+
+    async def store_alone(self, store: DocumentStore) -> float | None:
+        """Compute the drafts and store them behind what waits. Returns what ``settled`` does; raises nothing."""
+        batch = self.next_batch()
+        computed: Sequence[Computed] = ()
+        try:
+            computed = await self._computed()
+            updates = [*batch.updates, *(each.update for each in computed)]
+            after = self.sequence if computed else None
+            outcome = await store.append(self._name, self._lineage, updates, after=after) if updates else self.sequence
+        except RoomkeyError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001  # a defect must not cost anybody's changes
+            _log.exception("document_not_saved", document=self._name)
+            outcome = error
+        return self.settled(outcome, computed)
+
+    async def _computed(self) -> list[Computed]:
+        """What the drafts come to, based on the end of the log and on nothing that is not stored with them."""
+        try:
+            await self._keeper.catch_up()
+        except RoomkeyError as error:
+            self._fail_drafts(error)
+            return []
+        if self._waiting:  # that goes first, or there could be less in the log than they are based on
+            return []
+        computed = self._keeper.compute(self._drafts)
+        self._forget_drafts()
+        return computed
 
     def _pause(self) -> float:
         if not self._failures:
@@ -212,15 +348,36 @@ class DocumentWriter:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    def _stored(self, head: int) -> None:
-        done, self._writing = self._writing, ()
+    def _stored(self, computed: Sequence[Computed], head: int) -> None:
         self.trouble = None
-        self._failures = 0
+        self._failures = self._overtaken = 0
         last = self._ahead[-1][1] if self._ahead else self.sequence
-        self.appended(len(done), head)
-        if head - len(done) > last:
-            self._overtaken()
+        done, self._writing, self._known = self._writing, (), 0
+        number = head - len(computed)
+        if number - len(done) > last:
+            self._keeper.overtaken()
+        if done:
+            self.appended(len(done), number)
         self._tell(done, stored=True)
+        for each in computed:
+            number += 1
+            self.appended(1, number)
+            self._keeper.land(each, number + self.unsaved)
+        self._forget_drafts()
+
+    def _note_overtaken(self, error: Overtaken) -> None:
+        self._overtaken += 1
+        if self._overtaken == MAX_OVERTAKEN:
+            self._overtaken = 0
+            self._fail_drafts(error)
+
+    def _forget_drafts(self) -> None:
+        self._drafts = [draft for draft in self._drafts if not draft.outcome.done()]
+
+    def _fail_drafts(self, error: Exception) -> None:
+        drafts, self._drafts = self._drafts, []
+        for draft in drafts:
+            draft.fail(error)
 
     def _note_trouble(self, error: Exception) -> None:
         if self.trouble is None:
@@ -230,9 +387,10 @@ class DocumentWriter:
 
     def _give_up(self) -> None:
         given_up = (*self._writing, *self._waiting)
-        self._waiting, self._writing = [], ()
-        self._lost()
+        self._waiting, self._writing, self._known = [], (), 0
+        self._keeper.lost()
         self._tell(given_up, stored=False)
+        self._fail_drafts(DocumentNotFound("the document was deleted at this moment"))
 
     def _tell(self, settled: Sequence[Waiting], *, stored: bool) -> None:
         for waiting in settled:
@@ -245,11 +403,6 @@ def _tell_both(one: Settled | None, other: Settled, stored: bool) -> None:  # no
     if one is not None:
         one(stored)
     other(stored)
-
-
-def _resolve(future: "asyncio.Future[None]", stored: bool) -> None:  # noqa: ARG001, FBT001  # as writers call it
-    if not future.done():
-        future.set_result(None)
 
 
 class GroupCommit:
@@ -298,37 +451,51 @@ class GroupCommit:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await self._commit(self._next_group())
+            group = self._next_group()
+            if group:
+                await self._commit(group)
+                self._not_before = loop.time() + self._interval
         finally:
             self._is_committing = False
-            self._not_before = loop.time() + self._interval
             if self._asking:
                 self._wake_at(0.0 if self._is_hurried else self._not_before)
 
     def _next_group(self) -> list[tuple[DocumentWriter, Append]]:
-        """As much as one commit may take, of those who asked first."""
+        """As much as one commit may take, of those who asked first. Who has something to compute goes alone."""
         self._is_hurried = False
         group: list[tuple[DocumentWriter, Append]] = []
         size = updates = 0
-        for writer in self._asking:
+        asking, self._asking = self._asking, []
+        for count, writer in enumerate(asking, 1):
+            if writer.has_drafts:
+                self._spawn(self._store_alone(writer))
+                continue
             batch = writer.next_batch()
             group.append((writer, batch))
             updates += len(batch.updates)
             size += sum(len(update.data) for update in batch.updates)
             if updates >= MAX_BATCH_UPDATES or size >= MAX_BATCH_BYTES:
                 self._is_hurried = True
+                self._asking = asking[count:]
                 break
-        del self._asking[: len(group)]
         return group
+
+    async def _store_alone(self, writer: DocumentWriter) -> None:
+        self._ask_again(writer, await writer.store_alone(self._store))
+        if writer.has_drafts:
+            self.hurry()
 
     async def _commit(self, group: Sequence[tuple[DocumentWriter, Append]]) -> None:
         outcomes = await self._store_each([batch for _, batch in group])
         for (writer, _), outcome in zip(group, outcomes, strict=True):
-            pause = writer.settled(outcome)
-            if pause:
-                asyncio.get_running_loop().call_later(pause, self.ask, writer)
-            elif pause is not None:
-                self._asking.append(writer)
+            self._ask_again(writer, writer.settled(outcome))
+
+    def _ask_again(self, writer: DocumentWriter, pause: float | None) -> None:
+        """After so many seconds; ``None``: there is nothing to store."""
+        if pause:
+            asyncio.get_running_loop().call_later(pause, self.ask, writer)
+        elif pause is not None:
+            self.ask(writer)
 
     async def _store_each(self, batches: Sequence[Append]) -> Sequence[Outcome]:
         try:

@@ -16,12 +16,13 @@ from roomkey.ports.rooms import (
     Receiver,
     Recovered,
 )
-from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate
+from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate, SharedState
 from roomkey.ports.stores import (
     PLAIN_RECORDS,
     Append,
     Author,
     Clock,
+    DocumentHead,
     DocumentPage,
     DocumentRecord,
     DocumentStore,
@@ -55,6 +56,7 @@ __all__ = [
     "Checkpoints",
     "Clock",
     "Counters",
+    "DocumentHead",
     "DocumentPage",
     "DocumentRecord",
     "DocumentStore",
@@ -84,6 +86,7 @@ __all__ = [
     "Secret",
     "SessionPage",
     "SessionStorage",
+    "SharedState",
     "StorageStatistics",
     "StoredDocument",
     "SystemClock",

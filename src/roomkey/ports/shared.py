@@ -115,3 +115,42 @@ class Leases(Protocol):
     async def release(self, name: str, token: int) -> bool:
         """End the lease, so that others need not wait for it; ``False`` if ``token`` does not hold it any more."""
         ...
+
+
+# --- all of it ----------------------------------------------------------------------------------------
+
+
+class SharedState(Protocol):
+    """What the nodes on one storage share besides it, as far as its technology can, and who they are."""
+
+    @property
+    def tickets(self) -> OneTime:
+        """The tickets that are good for one handshake. Usable, as ``answers``, between ``join`` and ``leave``."""
+        ...
+
+    @property
+    def answers(self) -> OneTime:
+        """The answers that idempotency keys stand for."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both are the same for all nodes, and not each node's own."""
+        ...
+
+    async def join(self, node: str) -> None:
+        """
+        Be one of the nodes, under this name.
+
+        Raises:
+            Storage: If that is not possible.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Be none of them any more."""
+        ...
+
+    def others(self) -> list[str]:
+        """The other nodes that are known to live, as an operator would find them."""
+        ...

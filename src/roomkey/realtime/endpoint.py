@@ -77,7 +77,7 @@ class SessionWebSocketHandler:
     All on one event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part of the node
         self,
         sessions: Authenticator,
         *,
@@ -87,11 +87,13 @@ class SessionWebSocketHandler:
         counters: Counters,
         open_documents: OpenDocuments | None = None,
         broker: Broker | None = None,
+        node: str | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         """
         Args:
             broker: Carries what is published in rooms; by default to this node alone.
+            node: The name of this process, which clients of rooms are told.
             counters: Counts the handshakes of each address.
             open_documents: The documents that Yjs editors may open; without one there are no sockets for them.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
@@ -102,6 +104,7 @@ class SessionWebSocketHandler:
         self._settings = settings = settings or RealtimeSettings()
         self._sessions = sessions
         self._clock = clock
+        self._node = node
         self._types = compile_types(settings.message_types)
         hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
         self._rooms = Rooms(settings, hub, broker or LocalBroker(settings, clock))
@@ -177,6 +180,7 @@ class SessionWebSocketHandler:
                     SessionGuard(session, limits, settings=self._settings, now=now),
                     settings=self._settings,
                     types=self._types,
+                    node=self._node,
                 ),
                 self._connections,
                 client_of(handshake.headers, handshake.client_ip),

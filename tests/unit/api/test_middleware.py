@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from roomkey.api.authentication import SecurityConfig
 from roomkey.api.http_messages import Disconnected
 from roomkey.api.middleware import (
+    CommonHeadersMiddleware,
     CorsMiddleware,
     ProblemMiddleware,
-    SecurityHeadersMiddleware,
     SessionSecurityMiddleware,
 )
 from roomkey.api.operations import ApiSettings
@@ -97,7 +97,7 @@ async def test_every_answer_asks_browsers_for_caution() -> None:
 
 
 async def test_only_over_tls_browsers_are_told_to_stay_there() -> None:
-    answer = await call(SecurityHeadersMiddleware(hello), "GET", "/", scheme="https")
+    answer = await call(CommonHeadersMiddleware(hello), "GET", "/", scheme="https")
 
     assert answer.header("strict-transport-security").startswith("max-age=")
 
@@ -284,7 +284,7 @@ async def test_what_is_neither_http_nor_websocket_passes() -> None:
     for layer in (
         SessionSecurityMiddleware(app, Rest().sessions),
         ProblemMiddleware(app),
-        SecurityHeadersMiddleware(app),
+        CommonHeadersMiddleware(app),
         CorsMiddleware(app, [ORIGIN]),
     ):
         await layer({"type": "lifespan"}, receive, send)

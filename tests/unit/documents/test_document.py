@@ -17,7 +17,7 @@ from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
 from roomkey.wire import lib0
 from tests.support.loops import in_no_time
-from tests.support.open_documents import ALICE, BOB, Editor, House, Writer, text, text_of
+from tests.support.open_documents import ALICE, BOB, Editor, House, Writer, proposed, text, text_of
 from tests.support.sockets import NOON
 
 
@@ -229,11 +229,11 @@ async def test_changes_on_the_server_are_passed_on_and_stored_like_others() -> N
         def write(doc: Doc[Any]) -> None:
             doc.get("content", type=Text).insert(0, "from the server")
 
-        changed = document.edit(write, ALICE, NOON)
-        unchanged = document.edit(lambda doc: None, ALICE, NOON)  # noqa: ARG005  # nothing is done with it
+        changed = proposed(document, write)
+        unchanged = proposed(document, lambda doc: None)  # noqa: ARG005  # nothing is done with it
         await house.settle()
 
-        assert (changed, unchanged) == (True, False)
+        assert [draft.outcome.result().changed for draft in (changed, unchanged)] == [True, False]
         assert text_of(doc_of(*updates(listener.heard))) == "from the server"
         assert await house.store.text("d") == "from the server"
 
@@ -345,7 +345,7 @@ async def test_whoever_broke_the_replica_may_not_come_back_with_it_and_the_other
 
 
 @in_no_time
-async def test_a_change_on_the_server_that_fails_halfway_is_passed_on_and_stored_as_far_as_it_came() -> None:
+async def test_a_change_on_the_server_that_fails_halfway_leaves_nothing_behind_and_harms_no_other() -> None:
     async with House() as house:
         document = await house.document()
         listener = house.attend(document)
@@ -354,16 +354,19 @@ async def test_a_change_on_the_server_that_fails_halfway_is_passed_on_and_stored
             doc.get("content", type=Text).insert(0, "half")
             raise InvalidInput("and no further")
 
-        with pytest.raises(InvalidInput):
-            document.edit(fail, ALICE, NOON)
+        def write(doc: Doc[Any]) -> None:
+            doc.get("content", type=Text).insert(0, "whole")
+
+        drafts = [proposed(document, change) for change in (write, fail, write)]
         await house.settle()
 
-        assert text_of(doc_of(*updates(listener.heard))) == "half" == text(document)
-        assert await house.store.text("d") == "half"
+        assert [draft.outcome.exception() is None for draft in drafts] == [True, False, True]
+        assert text_of(doc_of(*updates(listener.heard))) == "wholewhole" == text(document)
+        assert await house.store.text("d") == "wholewhole"
 
 
 @in_no_time
-async def test_a_change_on_the_server_that_breaks_the_replica_sends_everybody_away() -> None:
+async def test_a_change_on_the_server_that_breaks_its_copy_is_noticed_by_nobody_else() -> None:
     async with House() as house:
         document = await house.document()
         listener = house.attend(document)
@@ -371,10 +374,11 @@ async def test_a_change_on_the_server_that_breaks_the_replica_sends_everybody_aw
         def die(doc: Doc[Any]) -> None:
             del doc.get("content", type=Text)[0:9]  # beyond the end, over which the native library panics
 
-        with pytest.raises(InvalidInput):
-            document.edit(die, ALICE, NOON)
+        draft = proposed(document, die)
+        await house.settle()
 
-        assert listener.told == ["unavailable"]
+        assert isinstance(draft.outcome.exception(), ReplicaLost)
+        assert (listener.told, document.is_gone) == ([], False)
 
 
 @in_no_time

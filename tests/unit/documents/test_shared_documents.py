@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
+from roomkey.documents.following import Follower
 from roomkey.documents.maintenance import Maintenance
-from roomkey.documents.service import DocumentService
 from roomkey.errors import Storage
 from roomkey.ports import DocumentTail, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
@@ -38,7 +38,7 @@ async def test_what_another_process_has_stored_is_learned_by_those_who_only_read
         listener, theirs = house.attend(document), Writer().type("theirs")
         await outside(house.store, theirs)
 
-        await Maintenance(house.open_documents).sweep(NOON)
+        await Follower(house.open_documents).look()
         await house.settle()
 
         assert listener.heard == [yjs.Update(theirs)]
@@ -55,7 +55,7 @@ async def test_what_could_not_be_learned_when_it_was_noticed_is_learned_later() 
 
         document.take_update(Writer().type("ours"), ALICE, NOON)
         await house.settle()
-        await Maintenance(house.open_documents).sweep(NOON)
+        await Follower(house.open_documents).look()
         await house.settle()
 
         assert load.failed
@@ -144,7 +144,7 @@ async def test_compacting_what_waits_does_not_hide_what_another_process_has_stor
         record = await house.store.find("d")
         assert record is not None
         await Maintenance(house.open_documents).compact(record)
-        await Maintenance(house.open_documents).sweep(NOON)
+        await Follower(house.open_documents).look()
         await house.settle()
 
         assert listener.heard == [yjs.Update(theirs)]
@@ -242,7 +242,7 @@ async def test_a_document_that_was_replaced_elsewhere_is_left_by_its_readers_too
         listener = house.attend(document)
         await house.store.delete("d", document.lineage, NOON)
 
-        await Maintenance(house.open_documents).sweep(NOON)
+        await Follower(house.open_documents).look()
 
         assert listener.told == ["deleted"]
         assert house.open_documents.find("d") is None
@@ -278,7 +278,7 @@ async def test_only_what_is_new_is_read_of_what_another_process_has_stored() -> 
             await outside(house.store, theirs.type(word))
         loads = house.store.loads
 
-        await house.open_documents.catch_up(document)
+        await house.open_documents.catching_up.catch_up(document)
 
         assert "abc" in text(document)
         assert (document.sequence, house.store.loads) == (4, loads)
@@ -293,7 +293,7 @@ async def test_what_was_compacted_meanwhile_is_learned_from_the_snapshot() -> No
         whole = await house.store.content("d")
         await house.store.compact("d", document.lineage, snapshot=whole.snapshot(), upto=2, authorship=b"")
 
-        await house.open_documents.catch_up(document)
+        await house.open_documents.catching_up.catch_up(document)
 
         assert sorted(text(document)) == sorted("hello" + "theirs")
         assert document.sequence == 2
@@ -315,31 +315,11 @@ async def test_two_states_of_a_document_never_have_the_same_version() -> None:
         await house.settle()
         assert blind.failed
         seen = text(document), document.version
-        await house.open_documents.catch_up(document)
+        await house.open_documents.catching_up.catch_up(document)
 
         assert "theirs" not in seen[0]
         assert "theirs" in text(document)
         assert document.version > seen[1]
-
-
-@in_no_time
-async def test_a_condition_on_what_was_seen_does_not_pass_what_another_process_has_written() -> None:
-    async with House(FaultyStore(shared=True)) as house:
-        await stored(house.store, "hello")
-        service = DocumentService(house.open_documents)
-        await house.document()
-        await outside(house.store, Writer().type("theirs"))
-        blind = FailingOnce(house.store)
-
-        written = await service.merge("d", Writer().type("ours"), ALICE)
-        assert blind.failed
-        document = house.open_documents.find("d")
-        assert document is not None
-        await house.open_documents.catch_up(document)
-        current = await service.read("d")
-
-        assert current.revision.version == 3
-        assert written.revision.version == 2
 
 
 @in_no_time
@@ -384,7 +364,7 @@ async def test_much_that_another_process_has_stored_is_learned_to_its_end_and_ea
         seen: dict[int, set[str]] = {}
 
         with document.pin():
-            learning = asyncio.create_task(house.open_documents.catch_up(document))
+            learning = asyncio.create_task(house.open_documents.catching_up.catch_up(document))
             while not learning.done():
                 seen.setdefault(document.version, set()).add(text(document))
                 await asyncio.sleep(0)

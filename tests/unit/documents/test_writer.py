@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
@@ -10,10 +10,11 @@ from typing import Any
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.documents import writer
-from roomkey.documents.writer import DocumentWriter, GroupCommit
+from roomkey.documents.writer import Computed, DocumentWriter, Draft, GroupCommit, Landing
+from roomkey.errors import Conflict, DocumentNotFound, Storage
 from roomkey.ports import DocumentUpdate
 from tests.support.loops import in_no_time
-from tests.support.open_documents import ALICE, BOB, TURNS, FaultyStore
+from tests.support.open_documents import ALICE, BOB, TURNS, FaultyStore, outside
 from tests.support.sockets import NOON
 
 
@@ -29,14 +30,17 @@ class WriterAtWork:
         self.tasks: list[asyncio.Task[None]] = []  # or they would be collected
         self.told: list[tuple[str, bool]] = []
         self.news = asyncio.Event()
-        self.lost = 0
-        self.overtaken = 0
+        self.times_lost = 0
+        self.times_overtaken = 0
+        self.away = False
         self.group: GroupCommit
         self.writer: DocumentWriter
 
     @classmethod
-    async def open(cls, *, lineage: str = "l", interval: timedelta = timedelta()) -> "WriterAtWork":
-        work = cls(FaultyStore())
+    async def open(
+        cls, *, lineage: str = "l", interval: timedelta = timedelta(), store: FaultyStore | None = None
+    ) -> "WriterAtWork":
+        work = cls(store or FaultyStore())
         await work.store.create("d", "l", NOON)
         work.group = GroupCommit(work.store, interval=interval, spawn=work._spawn)
         work.writer = DocumentWriter(
@@ -44,8 +48,7 @@ class WriterAtWork:
             "d",
             lineage=lineage,
             sequence=0,
-            lost=work._lose,
-            overtaken=work._overtake,
+            keeper=work,
         )
         return work
 
@@ -56,11 +59,29 @@ class WriterAtWork:
         with contextlib.suppress(RuntimeError):
             await work
 
-    def _lose(self) -> None:
-        self.lost += 1
+    def lost(self) -> None:
+        self.times_lost += 1
 
-    def _overtake(self) -> None:
-        self.overtaken += 1
+    def overtaken(self) -> None:
+        self.times_overtaken += 1
+
+    async def catch_up(self) -> None:
+        if self.away:
+            raise Storage("the store is away")
+        tail = await self.store.updates("d", "l", self.writer.sequence)
+        self.writer.learned(tail.head, tail.updates or ())
+
+    def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
+        known = str(self.writer.sequence + self.writer.beyond)
+        return [Computed(draft, update(f"draft on {known}")) for draft in drafts if not draft.outcome.done()]
+
+    def land(self, computed: Computed, version: int) -> None:
+        computed.draft.land(version, changed=True)
+
+    def draft(self) -> Draft:
+        draft = Draft(lambda _: None, ALICE, NOON, check=lambda _: None)
+        self.writer.add_draft(draft)
+        return draft
 
     def add(self, *texts: str) -> None:
         for text in texts:
@@ -73,7 +94,7 @@ class WriterAtWork:
     async def other(self, name: str) -> DocumentWriter:
         """The writer of another new document in the same store."""
         await self.store.create(name, "l", NOON)
-        return DocumentWriter(self.group, name, lineage="l", sequence=0, lost=self._lose, overtaken=self._overtake)
+        return DocumentWriter(self.group, name, lineage="l", sequence=0, keeper=self)
 
     async def until_told(self, count: int) -> None:
         """Until so many changes were settled, without hurrying anybody."""
@@ -159,7 +180,7 @@ async def test_whoever_is_in_a_hurry_does_not_wait_for_the_rest_to_end() -> None
     work.add("second")
     await work.settle()
     before = list(work.store.appended)
-    work.writer.hurry()
+    work.group.hurry()
     await work.settle()
 
     assert before == [[b"first"]]
@@ -174,7 +195,7 @@ async def test_whoever_is_in_a_hurry_during_a_commit_goes_into_the_next_one_at_o
     await work.settle()
 
     work.add("second")
-    work.writer.hurry()
+    work.group.hurry()
     work.store.gate.set()
     await work.settle()
 
@@ -303,7 +324,7 @@ async def test_a_write_that_was_stored_though_storage_said_no_loses_nothing_and_
 
     assert set(await work.stored()) == {b"a"}
     assert work.told == [("a", True)]
-    assert work.overtaken == 1
+    assert work.times_overtaken == 1
 
 
 @in_no_time
@@ -360,7 +381,7 @@ async def test_when_the_document_is_gone_everyone_is_told_that_nothing_was_store
     await work.writer.settle()
 
     assert work.told == [("a", False), ("b", False)]
-    assert work.lost == 1
+    assert work.times_lost == 1
     assert (work.writer.is_idle, work.writer.unsaved, work.writer.unsaved_bytes) == (True, 0, 0)
 
 
@@ -372,7 +393,7 @@ async def test_a_document_of_another_lineage_is_not_written_to() -> None:
     await work.writer.settle()
 
     assert work.told == [("a", False)]
-    assert work.lost == 1
+    assert work.times_lost == 1
     assert await work.stored() == []
 
 
@@ -381,7 +402,7 @@ async def test_whoever_is_told_hears_it_after_the_document_is_known_to_be_lost()
     work = await WriterAtWork.open(lineage="another")
     lost_when_told: list[int] = []
 
-    work.writer.add(update("a"), lambda _: lost_when_told.append(work.lost))
+    work.writer.add(update("a"), lambda _: lost_when_told.append(work.times_lost))
     await work.writer.settle()
 
     assert lost_when_told == [1]
@@ -394,14 +415,14 @@ async def test_appends_of_others_are_noticed_and_counted() -> None:
 
     work.add("a")
     await work.writer.settle()
-    overtaken = work.overtaken
+    overtaken = work.times_overtaken
     work.add("b")
     await work.writer.settle()
 
     before = work.writer.sequence, work.writer.beyond, work.writer.has_gap
-    work.writer.merged(1)
+    work.writer.learned(1, [])
 
-    assert (overtaken, work.overtaken) == (1, 1)
+    assert (overtaken, work.times_overtaken) == (1, 1)
     assert before == (0, 2, True)
     assert (work.writer.sequence, work.writer.beyond, work.writer.has_gap) == (3, 0, False)
 
@@ -432,3 +453,125 @@ async def test_nobody_who_waits_for_everything_to_be_stored_is_left_waiting_when
     await work.writer.settle()
 
     assert work.writer.is_idle
+
+
+# --- drafts: what is computed from the end of the log ---------------------------------------------------
+
+
+@in_no_time
+async def test_a_draft_is_stored_with_everything_that_it_may_build_on() -> None:
+    work = await WriterAtWork.open()
+
+    work.add("a", "b")
+    draft = work.draft()
+    await work.writer.settle()
+
+    assert await work.stored() == [b"a", b"b", b"draft on 2"]
+    assert work.store.appended == [[b"a", b"b", b"draft on 2"]]
+    assert draft.outcome.result() == Landing(3, changed=True)
+    assert work.told == [("a", True), ("b", True)]
+
+
+@in_no_time
+async def test_a_draft_that_others_have_overtaken_is_computed_anew() -> None:
+    work = await WriterAtWork.open()
+    work.store.gate.clear()
+    draft = work.draft()
+    await work.settle()
+
+    await outside(work.store, b"theirs")
+    work.store.gate.set()
+    await work.writer.settle()
+
+    assert await work.stored() == [b"theirs", b"draft on 1"]
+    assert draft.outcome.result() == Landing(2, changed=True)
+
+
+@in_no_time
+async def test_what_is_typed_while_a_draft_is_computed_anew_is_stored_before_it() -> None:
+    work = await WriterAtWork.open()
+    work.store.gate.clear()
+    work.draft()
+    await work.settle()
+
+    work.add("typed")
+    await outside(work.store, b"theirs")
+    work.store.gate.set()
+    await work.writer.settle()
+
+    assert await work.stored() == [b"theirs", b"typed", b"draft on 2"]
+    assert work.told == [("typed", True)]
+
+
+class CrowdedStore(FaultyStore):
+    """Somebody else is always faster."""
+
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
+        await outside(self, b"theirs")
+        return await super().append(name, lineage, updates, after=after)
+
+
+@in_no_time
+async def test_a_draft_that_is_overtaken_again_and_again_is_given_up_and_nothing_else_waits_for_it() -> None:
+    work = await WriterAtWork.open(store=CrowdedStore())
+
+    work.add("a")
+    draft = work.draft()
+    await work.writer.settle()
+
+    assert isinstance(draft.outcome.exception(), Conflict)
+    assert work.told == [("a", True)]
+    assert await work.stored() == [b"theirs"] * (writer.MAX_OVERTAKEN + 1) + [b"a"]
+
+
+@in_no_time
+async def test_a_draft_fails_if_the_end_of_the_log_cannot_be_read_and_nothing_else_waits_for_it() -> None:
+    work = await WriterAtWork.open()
+    work.away = True
+
+    work.add("a")
+    draft = work.draft()
+    await work.writer.settle()
+
+    assert isinstance(draft.outcome.exception(), Storage)
+    assert await work.stored() == [b"a"]
+
+
+@in_no_time
+async def test_a_draft_fails_with_the_document() -> None:
+    work = await WriterAtWork.open(lineage="another")
+
+    draft = work.draft()
+    await work.writer.settle()
+
+    assert isinstance(draft.outcome.exception(), DocumentNotFound)
+
+
+@in_no_time
+async def test_a_draft_whose_author_has_gone_is_not_stored() -> None:
+    work = await WriterAtWork.open()
+
+    work.draft().outcome.cancel()
+    await work.writer.settle()
+
+    assert await work.stored() == []
+
+
+@in_no_time
+async def test_what_is_found_in_the_log_before_its_write_has_returned_counts_once() -> None:
+    work = await WriterAtWork.open()
+    work.store.slow = True
+    work.add("a")
+    await work.settle()
+
+    await work.catch_up()
+    learned = work.writer.sequence, work.writer.beyond
+    work.add("b")
+    more = work.writer.sequence, work.writer.beyond
+    work.store.late.set()
+    await work.writer.settle()
+
+    assert (learned, more) == ((1, 0), (1, 1))
+    assert (work.writer.sequence, work.writer.beyond, work.writer.has_gap, work.times_overtaken) == (2, 0, False, 0)

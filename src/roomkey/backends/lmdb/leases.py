@@ -1,10 +1,7 @@
 """Leases in a file, for the processes of one machine that share a directory."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeVar
@@ -12,9 +9,9 @@ from typing import Final, NamedTuple, Self, TypeVar
 import msgspec
 from msgspec import Struct
 
-from roomkey.backends.lmdb.file import FileSystemSettings, MappedFile, Table, Transaction, clear_errors
-from roomkey.errors import Storage
-from roomkey.ports import PLAIN_RECORDS, Clock, SystemClock
+from roomkey.backends.lmdb.file import FileSystemSettings, Table, Transaction
+from roomkey.backends.lmdb.short_transactions import ShortTransactions
+from roomkey.ports import Clock, SystemClock
 
 FORMAT: Final = b"roomkey leases 1"
 TOKEN_KEY: Final = b"token"
@@ -93,33 +90,30 @@ class FileSystemLeases:
     """
     ``ports.Leases`` in ``directory``, which is made.
 
-    LMDB lets one process write at a time, and what a dead one had begun is undone; so of several one has the
-    lease. Every change is durable when it returns, so tokens grow over every restart. Time is that of the machine.
+    Of several processes one has the lease, because ``ShortTransactions`` see one another. Every change is durable when
+    it returns, so tokens grow over every restart. Time is that of the machine.
     """
 
     def __init__(
         self, directory: Path, *, clock: Clock | None = None, settings: FileSystemSettings | None = None
     ) -> None:
-        self._directory = directory
         self._clock = clock or SystemClock()
-        self._settings = settings or FileSystemSettings(map_size=MAP_SIZE)
-        self._file: MappedFile[_Tables] | None = None
-        # One thread, so that closing comes after what is still under way.
-        self._thread = ThreadPoolExecutor(1, "roomkey-lmdb-leases")
+        self._file = ShortTransactions(
+            directory,
+            settings or FileSystemSettings(map_size=MAP_SIZE),
+            names=_Tables._fields,
+            tables=_Tables,
+            format=FORMAT,
+        )
 
     async def __aenter__(self) -> Self:
-        # Who does which chore is no secret, so leases are plain records.
-        self._file = MappedFile(
-            self._directory, self._settings, PLAIN_RECORDS, names=_Tables._fields, tables=_Tables, format=FORMAT
-        )
+        self._file.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            await self._in_thread(file.close)
+        await self._file.close()
 
     async def acquire(self, name: str, holder: str, lifetime: timedelta) -> int | None:
         return await self._change(lambda leases: leases.acquire(name, holder, lifetime))
@@ -131,19 +125,6 @@ class FileSystemLeases:
         return await self._change(lambda leases: leases.release(name, token))
 
     async def _change(self, change: Callable[[_Leases], T]) -> T:
-        file = self._file
-        if file is None:
-            raise Storage("the leases are not open")
-        return await self._in_thread(partial(self._commit, file, change))
-
-    def _commit(self, file: MappedFile[_Tables], change: Callable[[_Leases], T]) -> T:
-        with clear_errors(self._directory), file.environment.begin(write=True) as transaction:
-            return change(_Leases(transaction, file.tables, self._clock.now()))
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do it beside the event loop: the disk, or another process that is writing, may take its time."""
-        try:
-            async with asyncio.timeout(self._settings.timeout.total_seconds()):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except TimeoutError:
-            raise Storage(f"{self._directory}: another process does not let go of it") from None
+        return await self._file.change(
+            lambda transaction, tables: change(_Leases(transaction, tables, self._clock.now()))
+        )

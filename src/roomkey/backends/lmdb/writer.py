@@ -75,6 +75,25 @@ class _Pause:
         self.over.acquire()
 
 
+class _Commits(NamedTuple):
+    """
+    What is known of the commits to a file: those of ``others``, up to ours with the number ``ours``.
+
+    LMDB numbers all commits, whoever makes them. One value, because the loop looks at it while the writer goes on.
+    """
+
+    others: int
+    ours: int
+
+    def and_ours(self, number: int) -> "_Commits":
+        """The same with a commit of ours; nobody else can commit until it is made."""
+        return _Commits(self.others_at(number - 1), number)
+
+    def others_at(self, last: int) -> int:
+        """How many others there are when ``last`` is the last of all."""
+        return self.others + max(0, last - self.ours)
+
+
 class Standstill:
     """
     How long a loop may still stand still. Two writers that ask one after the other get no more than one would.
@@ -148,6 +167,7 @@ class Writer(Generic[FileT, ChangesT]):
         self._checked_readers_at = monotonic()
         self._thread = Thread(target=self._run, name="roomkey-lmdb-writer", daemon=True)
         self._committed_at = 0.0
+        self._commits = _Commits(0, 0)
         self.trouble: str | None = None
 
     async def open(self) -> FileT:
@@ -205,6 +225,12 @@ class Writer(Generic[FileT, ChangesT]):
             return
         await self.submit(partial(_probe, size=0))
 
+    def commits_of_others(self) -> int:
+        """How many commits other processes have made since the file was opened here. A look takes a microsecond."""
+        # In this order: the other way round a commit of ours in between would count as one of others.
+        last = self._file.environment.info()["last_txnid"]
+        return self._commits.others_at(last)
+
     async def close(self) -> None:
         """Finish what waits, close the file, end the thread. Nobody may read any more."""
         self._closing = True
@@ -260,6 +286,7 @@ class Writer(Generic[FileT, ChangesT]):
     def _run(self) -> None:
         try:
             self._file = self._open_file(self._directory, self._settings)
+            self._commits = _Commits(0, self._file.environment.info()["last_txnid"])
         except Exception as error:  # noqa: BLE001  # it is raised where somebody can act on it
             self._on_loop_soon(self._opened.set_exception, error)
             return
@@ -319,6 +346,8 @@ class Writer(Generic[FileT, ChangesT]):
 
     def _attempt(self, batch: list[_Waiting]) -> list[_Answer]:
         transaction = self._file.environment.begin(write=True)
+        before, self._commits = self._commits, self._commits.and_ours(transaction.id())
+        committed = False
         try:
             with self._while_the_loop_stands_still():
                 commit = self._begin(transaction, self._file)
@@ -327,8 +356,11 @@ class Writer(Generic[FileT, ChangesT]):
                     commit.close()
             if commit.writes:
                 transaction.commit()
+                committed = True
                 self._committed_at = monotonic()
         finally:
+            if not committed:
+                self._commits = before
             transaction.abort()  # does nothing after a commit
         self._check_readers()
         return answers

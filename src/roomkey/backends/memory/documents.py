@@ -11,9 +11,10 @@ from msgspec import Struct, field
 
 from roomkey.backends.document_keys import name_cursor, name_of, new_name_key, version_cursor, version_of
 from roomkey.backends.document_records import numbered
-from roomkey.errors import Conflict, DocumentNotFound, NotFound
+from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken
 from roomkey.ports import (
     Append,
+    DocumentHead,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
@@ -58,6 +59,7 @@ class MemoryDocumentStore:
         self._documents: dict[str, _Document] = {}
         self._names: list[str] = []  # sorted: code points sort as their UTF-8 does
         self._deleted: set[tuple[str, str]] = set()
+        self._changes = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,6 +75,7 @@ class MemoryDocumentStore:
             raise Conflict("this document was deleted")
         document = self._documents.get(name)
         if document is None:
+            self._changes += 1
             document = self._documents[name] = _Document(lineage, now, now)
             insort(self._names, name)
         return _record(name, document)
@@ -93,8 +96,13 @@ class MemoryDocumentStore:
             updates=tuple(document.log),
         )
 
-    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
         document = self._existing(name, lineage)
+        if after not in (None, document.sequence):
+            raise Overtaken("the document has changed")
+        self._changes += 1
         document.log.extend(updates)
         document.log_bytes += _size(updates)
         document.updated_at = max([document.updated_at, *(update.at for update in updates)])
@@ -108,6 +116,13 @@ class MemoryDocumentStore:
             except (NotFound, Conflict) as error:
                 outcomes.append(error)
         return outcomes
+
+    async def heads(self, names: Sequence[str]) -> Sequence[DocumentHead | None]:
+        found = map(self._documents.get, names)
+        return [None if document is None else DocumentHead(document.lineage, document.sequence) for document in found]
+
+    async def changes(self) -> int:
+        return self._changes
 
     async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
         document = self._existing(name, lineage)
@@ -134,6 +149,7 @@ class MemoryDocumentStore:
         del self._documents[name]
         del self._names[bisect_left(self._names, name)]
         self._deleted.add((name, lineage))
+        self._changes += 1
         return True
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:

@@ -54,8 +54,8 @@ class Replica:
 
     __slots__ = ("_clocks", "_nesting", "_state", "doc", "identities", "revision", "waiting")
 
-    def __init__(self) -> None:
-        self.doc: Doc[Any] = Doc()
+    def __init__(self, doc: Doc[Any] | None = None) -> None:
+        self.doc: Doc[Any] = Doc() if doc is None else doc
         self.waiting: list[bytes] = []
         self.revision = 0
         self.identities = Identities(self.doc.client_id)
@@ -183,6 +183,20 @@ class Replica:
     def _note_edit(self) -> None:
         self._state = self.doc.get_state()
         self._clocks.passed(None)
+
+    def copy(self) -> "Replica":
+        """
+        Another replica with the same content, for a change that may not be made after all.
+
+        It edits under the same Yjs id, so that many copies do not make a document large: what was changed in one that
+        is given up must not get anywhere.
+        """
+        copy = Replica(Doc(client_id=self.doc.client_id))
+        copy.identities = self.identities  # what may be said in whose name is the same in both
+        copy.load(self.snapshot(), whole=True)
+        for update in self.waiting:
+            copy.load(update, whole=False)
+        return copy
 
     def state(self) -> bytes:
         """The state vector: what this copy has, for those who have something else."""

@@ -120,7 +120,7 @@ class JsonRules:
     Everything returns what is to be done, in order; when the ``guard`` is over, always nothing.
     """
 
-    __slots__ = ("_access", "_cursors", "_forbidden", "_malformed", "_settings", "_types", "guard")
+    __slots__ = ("_access", "_cursors", "_forbidden", "_malformed", "_node", "_settings", "_types", "guard")
 
     def __init__(
         self,
@@ -128,8 +128,10 @@ class JsonRules:
         *,
         settings: RealtimeSettings,
         types: Mapping[str, ApplicationType],
+        node: str | None = None,
     ) -> None:
         self.guard = guard
+        self._node = node
         self._settings = settings
         self._types = types
         self._access: dict[str, Access] = {}
@@ -158,6 +160,8 @@ class JsonRules:
                 "presence_bytes": settings.max_presence_bytes,
             },
         }
+        if self._node is not None:
+            payload["node"] = self._node
         return [Send(MessageType.SESSION_CONNECTED, payload)]
 
     # --- what the client says -------------------------------------------------------------------------

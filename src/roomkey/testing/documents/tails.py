@@ -1,10 +1,12 @@
 """Whoever knows a document up to a number gets what was appended behind it, or is told to load it anew."""
 # ruff: noqa: S101, D102  # these are tests, and their names are sentences
 
+import asyncio
+
 import pytest
 
-from roomkey.errors import Conflict, NotFound
-from roomkey.ports import DocumentTail
+from roomkey.errors import Conflict, NotFound, Overtaken
+from roomkey.ports import DocumentHead, DocumentTail
 from roomkey.testing.documents.suite import NOON, DocumentSuite, followed, log_of, make, update, updates
 
 MEBIBYTE = 1024 * 1024
@@ -113,6 +115,99 @@ class TailConformance(DocumentSuite):
         async with self.open() as store:
             with pytest.raises(NotFound):
                 await store.updates(name, "first", 0)
+
+    # --- how far a document has come ------------------------------------------------------------------
+
+    async def test_the_head_of_a_document_is_its_lineage_and_its_last_number(self) -> None:
+        async with self.open() as store:
+            await make(store, "empty")
+            await make(store, "notes", updates(3), lineage="second")
+            await store.compact("notes", "second", snapshot=b"merged", upto=2, authorship=b"who")
+
+            heads = await store.heads(["notes", "nowhere", "empty", "notes"])
+
+            assert [*heads] == [DocumentHead("second", 3), None, DocumentHead("first", 0), DocumentHead("second", 3)]
+            assert [*await store.heads([])] == []
+
+    async def test_a_document_that_was_deleted_has_no_head_until_it_is_made_anew(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3))
+
+            await store.delete("notes", "first", NOON)
+            deleted = await store.heads(["notes"])
+            await make(store, updates=updates(1), lineage="second")
+
+            assert [*deleted] == [None]
+            assert [*await store.heads(["notes"])] == [DocumentHead("second", 1)]
+
+    @pytest.mark.parametrize("name", ["", "x" * 1025, "\ud800"])
+    async def test_what_cannot_be_the_name_of_a_document_has_no_head(self, name: str) -> None:
+        async with self.open() as store:
+            assert [*await store.heads([name])] == [None]
+
+    async def test_while_nobody_writes_the_number_of_changes_stays_the_same(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3))
+            # What a store does in the background counts, too, so it is given time to come to its end.
+            before = -1
+            while (now := await store.changes()) != before:
+                before = now
+                await store.ping()
+
+            await store.load("notes")
+            await store.updates("notes", "first", 1)
+            await store.find("notes")
+
+            assert await store.changes() == before
+
+    # --- only if nobody was faster --------------------------------------------------------------------
+
+    async def test_what_was_computed_up_to_a_number_is_appended_behind_it(self) -> None:
+        async with self.open() as store:
+            await make(store)
+
+            heads = [await store.append("notes", "first", updates(2), after=0)]
+            heads.append(await store.append("notes", "first", updates(1, 3), after=2))
+
+            assert heads == [2, 3]
+            assert await log_of(store) == updates(3)
+
+    @pytest.mark.parametrize("after", [0, 1, 2, 4, 100])
+    async def test_nothing_is_appended_behind_any_other_number(self, after: int) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3))
+
+            with pytest.raises(Overtaken):
+                await store.append("notes", "first", updates(2, 4), after=after)
+
+            assert await log_of(store) == updates(3)
+
+    async def test_a_compaction_changes_nothing_for_what_is_appended_behind_the_last_number(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3))
+            await store.compact("notes", "first", snapshot=b"merged", upto=3, authorship=b"who")
+
+            assert await store.append("notes", "first", updates(1, 4), after=3) == 4
+
+    async def test_behind_a_number_of_another_document_of_this_name_nothing_is_appended(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3), lineage="second")
+
+            with pytest.raises(Conflict) as refused:
+                await store.append("notes", "first", updates(1, 4), after=3)
+
+            assert not isinstance(refused.value, Overtaken)
+
+    async def test_of_many_who_append_behind_the_same_number_one_does(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3))
+
+            outcomes = await asyncio.gather(
+                *(store.append("notes", "first", updates(2, 4), after=3) for _ in range(20)), return_exceptions=True
+            )
+
+            assert [outcome for outcome in outcomes if not isinstance(outcome, Overtaken)] == [5]
+            assert await log_of(store) == updates(5)
 
     async def test_what_was_handed_out_does_not_change(self) -> None:
         async with self.open() as store:

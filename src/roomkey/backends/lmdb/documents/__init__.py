@@ -21,6 +21,7 @@ from roomkey.errors import Conflict, NotFound, Storage
 from roomkey.ports import (
     PLAIN_RECORDS,
     Append,
+    DocumentHead,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
@@ -89,10 +90,14 @@ class FileSystemDocumentStore:
         key = new_name_key(name)
         return await self._write(partial(commit.create, name=key, lineage=lineage, now=now))
 
-    async def append(self, name: str, lineage: str, updates: Sequence[DocumentUpdate]) -> int:
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
         async with self._taking_off(sum(len(update.data) for update in updates)):
             batch = Batch.of(updates) if updates else None
-            return await self._write(partial(commit.append, name=name_key(name), lineage=lineage, batch=batch))
+            return await self._write(
+                partial(commit.append, name=name_key(name), lineage=lineage, batch=batch, after=after)
+            )
 
     async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
         async with self._taking_off(sum(len(update.data) for each in appends for update in each.updates)):
@@ -182,6 +187,15 @@ class FileSystemDocumentStore:
         with self._snapshot() as snapshot:
             found = snapshot.find(name_key(name))
         return None if found is None else found.entry.record()
+
+    async def heads(self, names: Sequence[str]) -> Sequence[DocumentHead | None]:
+        with self._snapshot() as snapshot:
+            return [snapshot.head(name_key(name)) for name in names]
+
+    async def changes(self) -> int:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return self._writer.commits_of_others()
 
     async def load(self, name: str) -> StoredDocument | None:
         key = name_key(name)

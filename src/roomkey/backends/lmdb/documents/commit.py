@@ -42,7 +42,7 @@ from roomkey.backends.lmdb.documents.layout import (
 )
 from roomkey.backends.lmdb.file import Table, step_before
 from roomkey.backends.lmdb.write_batch import Changes
-from roomkey.errors import Conflict, DocumentNotFound, NotFound, Serialization
+from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, Serialization
 from roomkey.ports import DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion, RecordKind
 
 SWEEP_ROWS = 2_000
@@ -216,10 +216,14 @@ def create(changes: DocumentChanges, name: bytes, lineage: str, now: datetime) -
     return entry.record()
 
 
-def append(changes: DocumentChanges, name: bytes | None, lineage: str, batch: Batch | None) -> int:
+def append(
+    changes: DocumentChanges, name: bytes | None, lineage: str, batch: Batch | None, after: int | None = None
+) -> int:
     """``DocumentStore.append``; without a batch there is nothing to append."""
     found = changes.existing(name, lineage)
     entry = found.entry
+    if after not in (None, entry.sequence):
+        raise Overtaken("the document has changed")
     if batch is None:
         return entry.sequence
     key = ROW.pack(found.number, entry.sequence + 1)

@@ -26,6 +26,7 @@ from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
 from roomkey.errors import Serialization
 from roomkey.ports import (
     PLAIN_RECORDS,
+    DocumentHead,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
@@ -133,6 +134,11 @@ class Snapshot(ReadTransaction[DocumentTables]):
         get, table = self._get, self._file.tables.names
         key = names.find(lambda key: get(key, None, table), name)
         return None if key is None else self._filed(key, name)
+
+    def head(self, name: bytes | None) -> DocumentHead | None:
+        """How far the document of this name has come."""
+        found = self.find(name)
+        return None if found is None else DocumentHead(found.entry.lineage, found.entry.sequence)
 
     def _filed(self, key: bytes, name: bytes | None) -> Filed:
         return filed(key, self._record(RecordKind.DOCUMENT, self._file.tables.documents, key), name)
