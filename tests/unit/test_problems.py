@@ -173,16 +173,21 @@ def test_whoever_is_refused_because_storage_is_behind_learns_why_and_when_to_com
 @pytest.mark.parametrize(
     ("error", "status", "title", "headers"),
     [
-        (errors.InvalidToken("no"), 401, "Unauthorized", REJECTED),
-        (errors.TokenRotated("no"), 401, "Unauthorized", REJECTED),
-        (errors.TokenReused("no"), 401, "Unauthorized", REJECTED),
-        (errors.Suspended("no"), 401, "Unauthorized", REJECTED),
-        (errors.CredentialsMissing("no"), 401, "Unauthorized", {"www-authenticate": 'Bearer realm="roomkey"'}),
-        (errors.Forbidden("no"), 403, "Forbidden", {}),
-        (errors.OriginRejected("no"), 403, "Forbidden", {}),
-        (errors.SessionPending("no"), 403, "Forbidden", {}),
-        (errors.Expired("no"), 410, "Gone", {}),
-        (errors.Invalidated("no"), 410, "Gone", {}),
+        (errors.InvalidToken("no"), 401, "The credential is not valid", REJECTED),
+        (errors.TokenRotated("no"), 401, "The token was replaced by a newer one", REJECTED),
+        (errors.TokenReused("no"), 401, "The token was stolen, and its session has been ended", REJECTED),
+        (errors.Suspended("no"), 401, "The session is suspended", REJECTED),
+        (
+            errors.CredentialsMissing("no"),
+            401,
+            "A credential is needed",
+            {"www-authenticate": 'Bearer realm="roomkey"'},
+        ),
+        (errors.Forbidden("no"), 403, "Not allowed", {}),
+        (errors.OriginRejected("no"), 403, "The request came from a foreign origin", {}),
+        (errors.SessionPending("no"), 403, "The session is not active yet", {}),
+        (errors.Expired("no"), 410, "The session's time is over", {}),
+        (errors.Invalidated("no"), 410, "The session was ended", {}),
     ],
 )
 def test_a_handshake_is_told_what_is_wrong_with_its_session_to_the_byte(

@@ -407,6 +407,10 @@ def _schemas(contracts: Contracts, policy: SessionPolicy) -> Json:
     renamed = {
         _public_name(name): _renamed(schema) | {"title": _public_name(name)} for name, schema in components.items()
     }
+    for schema in renamed.values():
+        for field in schema.get("properties", {}).values():
+            # Generators of clients take what has a default for always there, and then demand it in requests.
+            field.pop("default", None)
     for name in ("NewSession", "Extension"):
         longest = int(policy.lifetime.total_seconds())
         renamed[name]["properties"]["lifetime"]["anyOf"][0] |= {"type": "integer", "maximum": longest}
