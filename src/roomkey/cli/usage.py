@@ -26,7 +26,7 @@ def explain(error: CycloptsError) -> tuple[str, str]:
 
 def _usage(error: CycloptsError) -> str:
     command = " ".join(("roomkey", *(error.command_chain or ())))
-    target = cast("Callable[..., object] | None", error.target)
+    target = cast("Callable[..., object] | None", getattr(error, "target", None))
     if target is None:
         return f"{command} COMMAND; `{command} --help` lists the commands"
     places = [
