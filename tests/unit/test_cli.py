@@ -141,6 +141,14 @@ def test_an_argument_that_is_missing_is_named_beside_the_usage_of_the_command(ca
     ]
 
 
+def test_a_missing_argument_has_the_name_that_the_usage_gives_it(capsys: Capture) -> None:
+    run("sessions", "create")
+
+    wrong, usage = capsys.readouterr().err.splitlines()
+    assert wrong == "roomkey: USER_ID is missing"
+    assert "USER_ID" in usage
+
+
 def test_every_problem_of_the_configuration_has_a_line_of_its_own(capsys: Capture) -> None:
     code = run("config", "--set", "sessions.cap=0", "--set", "server.port=-1")
 

@@ -17,7 +17,7 @@ def explain(error: CycloptsError) -> tuple[str, str]:
             wrong = f"there is no place for the argument{plural} {', '.join(map(repr, tokens))}"
         case MissingArgumentError(argument=Argument() as argument):
             is_place = argument.parameter.name is None or not argument.field_info.is_keyword_only
-            name = argument.name.removeprefix("--").upper() if is_place else argument.name
+            name = argument.name.removeprefix("--").replace("-", "_").upper() if is_place else argument.name
             wrong = f"{name} is missing"
         case _:
             wrong = " ".join(str(error).split())
