@@ -139,6 +139,8 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
 CODES: Final = tuple(sorted({error.code for error in PRESENTATIONS}))
 """Every ``code`` that a problem of the REST interface can have."""
 
+_TITLES: Final = {(error.code, shown.status): shown.title for error, shown in PRESENTATIONS.items()}
+
 _TYPE_PREFIX: Final = "urn:roomkey:problem:"
 _HIDDEN: Final = "Something failed here, not at your end. The cause is in the log of the server."
 _UNCHECKED: Final = "This cannot be checked now."
@@ -179,8 +181,14 @@ def headers_of(error: BaseException) -> Headers:
 
 
 def plain_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
-    """A problem that is none of the errors in the table; its title is HTTP's name of the status."""
-    return Problem(type=_TYPE_PREFIX + code, title=status.phrase, status=status.value, detail=detail, code=code)
+    """
+    A problem with a detail of its own.
+
+    Its title is that of the table, so that a type has one title everywhere (RFC 9457, 3.1.3); what is not in the
+    table has HTTP's name of the status.
+    """
+    title = _TITLES.get((code, status.value), status.phrase)
+    return Problem(type=_TYPE_PREFIX + code, title=title, status=status.value, detail=detail, code=code)
 
 
 def at_handshake(error: RoomkeyError) -> tuple[Problem, Headers, CloseReason | None]:

@@ -1,7 +1,9 @@
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import structlog
 
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
-from roomkey.cli import main
+from roomkey.cli import app, main
 from roomkey.cli.outcome import Exit
 from roomkey.ports import Author, DocumentUpdate
 from roomkey.security import masterkey
@@ -83,6 +85,75 @@ def test_wrong_usage_and_configuration_are_told_in_words_with_exit_code_2(
     assert "Traceback" not in said.out + said.err
 
 
+COMMANDS = [
+    ("serve", 0),
+    ("config", 0),
+    ("doctor", 0),
+    ("openapi", 0),
+    ("bench", 0),
+    ("keys generate", 1),
+    ("sessions list", 0),
+    ("sessions extend", 2),
+    ("sessions grants --no-grants", 1),
+    *(
+        (f"sessions {name}", 1)
+        for name in (
+            *("create", "show", "activate", "suspend", "resume", "expire", "invalidate", "rotate", "delete"),
+            "revoke-user",
+        )
+    ),
+    ("documents list", 0),
+    *((f"documents {name}", 1) for name in ("show", "versions", "delete", "export")),
+    *((f"documents {name}", 2) for name in ("import", "restore")),
+]
+"""Every command, with the number of arguments that it has a place for."""
+
+
+@pytest.mark.parametrize(("command", "places"), COMMANDS)
+def test_an_argument_too_many_is_named_beside_the_usage_of_the_command(
+    command: str, places: int, capsys: Capture
+) -> None:
+    arguments = [str(number) for number in range(places)]
+
+    code = run(*command.split(), *arguments, "surplus")
+
+    wrong, usage = capsys.readouterr().err.splitlines()
+    assert code == Exit.USAGE
+    assert wrong == "roomkey: there is no place for the argument 'surplus'"
+    assert usage.startswith(f"roomkey: usage: roomkey {command.partition(' --')[0]} ")
+    assert len(re.findall(r"\b[A-Z_]{2,}\b(?!\])", usage.partition(";")[0].replace("[OPTIONS]", ""))) <= places
+
+
+def test_the_table_has_every_command() -> None:
+    pages = ["", "sessions", "documents", "keys"]
+    offered = {
+        f"{page} {name}".strip()
+        for page in pages
+        for name in (app[page] if page else app)
+        if not name.startswith("-") and name not in pages
+    }
+
+    assert offered == {command.partition(" --")[0] for command, _ in COMMANDS}
+
+
+def test_an_argument_that_is_missing_is_named_beside_the_usage_of_the_command(capsys: Capture) -> None:
+    code = run("sessions", "show")
+
+    assert code == Exit.USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        "roomkey: ID is missing",
+        "roomkey: usage: roomkey sessions show ID [OPTIONS]; `roomkey sessions show --help` explains them",
+    ]
+
+
+def test_a_missing_argument_has_the_name_that_the_usage_gives_it(capsys: Capture) -> None:
+    run("sessions", "create")
+
+    wrong, usage = capsys.readouterr().err.splitlines()
+    assert wrong == "roomkey: USER_ID is missing"
+    assert "USER_ID" in usage
+
+
 def test_every_problem_of_the_configuration_has_a_line_of_its_own(capsys: Capture) -> None:
     code = run("config", "--set", "sessions.cap=0", "--set", "server.port=-1")
 
@@ -113,6 +184,16 @@ def test_config_hides_secrets(capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
     assert "<hidden>" in shown
 
 
+def test_a_key_is_for_a_backend_unless_something_else_is_said(capsys: Capture) -> None:
+    run("keys", "generate", "web", "--json")
+    web = json.loads(capsys.readouterr().out)
+    run("keys", "generate", "--role", "admin", "--json")
+    admin = json.loads(capsys.readouterr().out)
+
+    assert (web["name"], web["role"]) == ("web", "service")
+    assert (admin["name"], admin["role"]) == ("backend", "admin")
+
+
 def test_a_generated_key_is_what_its_digest_says(capsys: Capture) -> None:
     code = run("keys", "generate", "--name", "backend", "--role", "service", "--json")
 
@@ -124,14 +205,14 @@ def test_a_generated_key_is_what_its_digest_says(capsys: Capture) -> None:
 
 
 def test_the_printed_lines_make_a_server_accept_the_key(capsys: Capture, tmp_path: Path) -> None:
-    run("keys", "generate", "--name", "backend")
+    run("keys", "generate", "backend")
     printed = capsys.readouterr().out
     (tmp_path / "roomkey.toml").write_text(printed[printed.index("[[") : printed.index("Or:")])
 
     code = run("config")
 
     assert code == Exit.DONE
-    assert "backend:admin:" in capsys.readouterr().out.replace("\n", "")
+    assert "backend:service:" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_a_generated_master_key_is_accepted(capsys: Capture) -> None:
@@ -338,6 +419,39 @@ def test_what_the_state_does_not_allow_is_said_and_fails(capsys: Capture, tmp_pa
     said = capsys.readouterr().err
     assert code == Exit.FAILED
     assert "pending" in said
+
+
+def test_a_session_is_given_more_time_as_the_help_says(capsys: Capture, tmp_path: Path) -> None:
+    storage = ("--storage", f"lmdb://{tmp_path / 'store'}", "--json")
+    run("sessions", "create", "alice", "--lifetime", "1h", *storage)
+    before = json.loads(capsys.readouterr().out)["session"]
+
+    code = run("sessions", "extend", before["id"], "2h", *storage)
+
+    after = json.loads(capsys.readouterr().out)
+    assert code == Exit.DONE
+    gained = datetime.fromisoformat(after["expires_at"]) - datetime.fromisoformat(before["expires_at"])
+    assert timedelta(hours=1) <= gained < timedelta(hours=1, minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("create", ""), "user_id: "),
+        (("create", "alice", "--grant", "notes/**:own"), "grants/0/access: "),
+        (("create", "alice", "--device", "x" * 200), "client/device: "),
+        (("list", "--limit", "501"), "limit: "),
+    ],
+)
+def test_a_value_that_is_refused_is_told_with_its_field_and_the_reason(
+    arguments: tuple[str, ...], field: str, capsys: Capture, tmp_path: Path
+) -> None:
+    code = run("sessions", *arguments, "--storage", f"lmdb://{tmp_path / 'store'}")
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == Exit.FAILED
+    assert field in line
+    assert len(line.partition(field)[2]) > 10
 
 
 def test_users_are_shown_as_they_are_called(capsys: Capture, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Errors as outsiders see them."""
 
 from collections.abc import Iterator
+from http import HTTPStatus
 
 import msgspec
 import pytest
@@ -173,16 +174,21 @@ def test_whoever_is_refused_because_storage_is_behind_learns_why_and_when_to_com
 @pytest.mark.parametrize(
     ("error", "status", "title", "headers"),
     [
-        (errors.InvalidToken("no"), 401, "Unauthorized", REJECTED),
-        (errors.TokenRotated("no"), 401, "Unauthorized", REJECTED),
-        (errors.TokenReused("no"), 401, "Unauthorized", REJECTED),
-        (errors.Suspended("no"), 401, "Unauthorized", REJECTED),
-        (errors.CredentialsMissing("no"), 401, "Unauthorized", {"www-authenticate": 'Bearer realm="roomkey"'}),
-        (errors.Forbidden("no"), 403, "Forbidden", {}),
-        (errors.OriginRejected("no"), 403, "Forbidden", {}),
-        (errors.SessionPending("no"), 403, "Forbidden", {}),
-        (errors.Expired("no"), 410, "Gone", {}),
-        (errors.Invalidated("no"), 410, "Gone", {}),
+        (errors.InvalidToken("no"), 401, "The credential is not valid", REJECTED),
+        (errors.TokenRotated("no"), 401, "The token was replaced by a newer one", REJECTED),
+        (errors.TokenReused("no"), 401, "The token was stolen, and its session has been ended", REJECTED),
+        (errors.Suspended("no"), 401, "The session is suspended", REJECTED),
+        (
+            errors.CredentialsMissing("no"),
+            401,
+            "A credential is needed",
+            {"www-authenticate": 'Bearer realm="roomkey"'},
+        ),
+        (errors.Forbidden("no"), 403, "Not allowed", {}),
+        (errors.OriginRejected("no"), 403, "The request came from a foreign origin", {}),
+        (errors.SessionPending("no"), 403, "The session is not active yet", {}),
+        (errors.Expired("no"), 410, "The session's time is over", {}),
+        (errors.Invalidated("no"), 410, "The session was ended", {}),
     ],
 )
 def test_a_handshake_is_told_what_is_wrong_with_its_session_to_the_byte(
@@ -197,15 +203,26 @@ def test_a_handshake_is_told_what_is_wrong_with_its_session_to_the_byte(
     )
 
 
+def test_a_type_has_the_same_title_wherever_it_is_told() -> None:
+    """RFC 9457, 3.1.3."""
+    table = problems.PRESENTATIONS
+
+    told = [problems.plain_problem(HTTPStatus(shown.status), kind.code, "no") for kind, shown in table.items()]
+
+    assert [each.title for each in told] == [shown.title for shown in table.values()]
+    assert problems.plain_problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many", "no").title == "Too Many Requests"
+
+
 @pytest.mark.parametrize(
     "kind", [errors.Storage, errors.Serialization, errors.Conflict, errors.NotFound, errors.InvalidInput, RoomkeyError]
 )
 def test_a_handshake_that_cannot_be_checked_is_told_to_come_back_and_nothing_else(kind: type[RoomkeyError]) -> None:
     problem, sent, reason = problems.at_handshake(kind("no"))
 
+    title = "The storage is not available" if kind is errors.Storage else "Service Unavailable"
     assert (dict(sent), reason) == (SOON, None)
     assert problems.encode(problem).decode() == (
-        f'{{"type":"urn:roomkey:problem:{kind.code}","title":"Service Unavailable","status":503,'
+        f'{{"type":"urn:roomkey:problem:{kind.code}","title":"{title}","status":503,'
         f'"detail":"This cannot be checked now.","code":"{kind.code}"}}'
     )
 

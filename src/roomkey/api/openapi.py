@@ -407,6 +407,10 @@ def _schemas(contracts: Contracts, policy: SessionPolicy) -> Json:
     renamed = {
         _public_name(name): _renamed(schema) | {"title": _public_name(name)} for name, schema in components.items()
     }
+    for schema in renamed.values():
+        for field in schema.get("properties", {}).values():
+            # Generators of clients take what has a default for always there, and then demand it in requests.
+            field.pop("default", None)
     for name in ("NewSession", "Extension"):
         longest = int(policy.lifetime.total_seconds())
         renamed[name]["properties"]["lifetime"]["anyOf"][0] |= {"type": "integer", "maximum": longest}
@@ -419,12 +423,15 @@ def _public_name(name: str) -> str:
 
 
 def _renamed(value: Any) -> Any:
-    """``value`` with references to the names that outsiders know."""
+    """``value`` with references to the names that outsiders know, and with what arrays consist of."""
     if isinstance(value, list):
         return [_renamed(item) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
         return value
-    return {
+    schema = {
         key: _reference(item.rpartition("/")[2])["$ref"] if key == "$ref" else _renamed(item)
         for key, item in cast("Json", value).items()
     }
+    if schema.get("type") == "array" and not {"items", "prefixItems"} & schema.keys():
+        schema["items"] = {}  # of anything, which generators of clients want to be told
+    return schema

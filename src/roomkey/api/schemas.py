@@ -34,12 +34,16 @@ MAX_LIFETIME_SECONDS: Final = 10 * 366 * 86400
 _CONTROLS: Final = r"\u0000-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u2069"
 """What no text may contain: controls, line separators, and what turns the direction of writing around."""
 
-_PRINTABLE: Final = r"\p{L}\p{N}\p{P}\p{S}\u0300-\u036F "
+_PRINTABLE: Final = (
+    r" -~\u00A1-\u00AC\u00AE-\u0377\u0400-\u052F\u05D0-\u05EA\u0620-\u064A\u0905-\u0939\u0E01-\u0E30"
+    r"\u10D0-\u10F0\u1E00-\u1F15\u2010-\u2027\u20A0-\u20B9\u2190-\u23F3\u2500-\u2775\u3041-\u3096\u30A1-\u30FA"
+    r"\u3400-\u4DB5\u4E00-\u9FCC\uAC00-\uD7A3"
+)
 """
-Nearly what ``str.isprintable`` means, for the regular expressions of JSON Schema (ECMA 262, Unicode).
+Part of what ``str.isprintable`` means, for regular expressions of ECMA 262 and of Python.
 
-Which marks there are depends on the version of Unicode, so that only those of Latin, Greek and Cyrillic are
-promised; the others are accepted, too.
+What is printable depends on the version of Unicode, and only some languages have a word for it. These ranges are
+printable in all of them and promised; everything else that is printable is accepted, too.
 """
 
 _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
@@ -51,13 +55,14 @@ def _text(most: int, examples: list[str]) -> Meta:
 
 def _name(most: int, examples: list[str]) -> Meta:
     # JSON Schema cannot count bytes. Text of either form is short enough in UTF-8; more may be accepted.
-    short = {"pattern": f"^[{_PRINTABLE}]*$", "maxLength": most // 4}
+    # Each choice has its type: generators of clients look no further.
+    short = {"type": "string", "pattern": f"^[{_PRINTABLE}]*$", "maxLength": most // 4}
     return Meta(
         min_length=1,
         max_length=most,
-        description=f"Printable text of at most {most} bytes in UTF-8.",
+        description=f"Printable text of at most {most} bytes in UTF-8, of any script.",
         examples=examples,
-        extra_json_schema={"anyOf": [{"pattern": "^[ -~]*$"}, short]},
+        extra_json_schema={"anyOf": [{"type": "string", "pattern": "^[ -~]*$"}, short]},
     )
 
 
@@ -111,7 +116,7 @@ class ClientInput(Struct, frozen=True, forbid_unknown_fields=True):
             Meta(
                 max_length=45,
                 examples=["203.0.113.7"],
-                extra_json_schema={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+                extra_json_schema={"anyOf": [{"type": "string", "format": each} for each in ("ipv4", "ipv6")]},
             ),
         ]
         | None
@@ -145,7 +150,7 @@ class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | None
     ) = None
-    activate: Annotated[bool, Meta(description="Whether the session may be used at once.")] = False
+    activate: Annotated[bool, Meta(description="Whether the session may be used at once; not, if left out.")] = False
 
     def __post_init__(self) -> None:
         _check_user_id(self.user_id)

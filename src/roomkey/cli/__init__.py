@@ -8,6 +8,7 @@ from importlib import import_module
 from cyclopts import App, CycloptsError, Parameter
 
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, complain
+from roomkey.cli.usage import explain
 from roomkey.errors import ConfigurationError, RoomkeyError, Storage
 
 
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tokens.remove("--debug")
     _load_structlog_alone()
     try:
-        return int(app(tokens, exit_on_error=False) or Exit.DONE)
-    except CycloptsError:
-        return Exit.USAGE  # it has said what is wrong itself
+        return int(app(tokens, exit_on_error=False, print_error=False) or Exit.DONE)
+    except CycloptsError as error:
+        complain(*explain(error))
+        return Exit.USAGE
     except KeyboardInterrupt:
         return 130  # as shells report SIGINT
     except BrokenPipeError:

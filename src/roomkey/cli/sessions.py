@@ -116,8 +116,14 @@ def invalidate(id: str, *, reason: str | None = None, where: Where = None) -> No
 
 
 @app.command
-def extend(id: str, *, lifetime: str | None = None, where: Where = None) -> None:
-    """Give a session more time: LIFETIME from now, or as much as the policy allows."""
+def extend(id: str, lifetime: str | None = None, *, where: Where = None) -> None:
+    """
+    Give a session more time: LIFETIME from now, or as much as the policy allows.
+
+    Args:
+        id: Which session.
+        lifetime: As in 2h.
+    """
     _put(id, "extend", where, lifetime=None if lifetime is None else _seconds(lifetime))
 
 

@@ -139,11 +139,18 @@ Where = Annotated[Target | None, Parameter(name="*")]
 
 
 def _problem(status: int, content: bytes | bytearray) -> str:
-    """What an RFC 9457 problem says, in one line."""
+    """What an RFC 9457 problem says, and about which field, in one line."""
     try:
         problem: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
     except msgspec.DecodeError:
         return f"the server answered {status}"
     detail = problem.get("detail") or problem.get("title") or f"the server answered {status}"
     code = problem.get("code")
-    return f"{detail} ({code})" if code else str(detail)
+    said = f"{detail} ({code})" if code else str(detail)
+    flaws = [_flaw(flaw) for flaw in problem.get("errors") or ()]
+    return f"{said}: {'; '.join(flaws)}" if flaws else said
+
+
+def _flaw(flaw: Mapping[str, str]) -> str:
+    where = flaw.get("parameter") or flaw.get("pointer", "").removeprefix("#/")
+    return f"{where}: {flaw.get('detail')}" if where else str(flaw.get("detail"))

@@ -53,13 +53,13 @@ def bench(*, count: int = 20_000, json: JsonFlag = False) -> None:
 
 
 @keys.command
-def generate(*, name: str = "operator", role: Role = Role.ADMIN, master: bool = False, json: JsonFlag = False) -> None:
+def generate(name: str = "backend", *, role: Role = Role.SERVICE, master: bool = False, json: JsonFlag = False) -> None:
     """
     Make an API key and the lines that make a server accept it, or a master key. It is shown once.
 
     Args:
         name: Who events say did it.
-        role: What the key is for.
+        role: What the key is for: service, or admin, which may do everything.
         master: A master key instead, from which the server derives its others.
     """
     if master:

@@ -151,3 +151,63 @@ def test_what_is_served_is_valid_json() -> None:
 
     assert msgspec.json.decode(shown.openapi)["openapi"] == "3.1.0"
     assert re.fullmatch(r'"[0-9a-f]{32}"', shown.openapi_tag)
+
+
+def every_schema(value: Any) -> Iterator[dict[str, Any]]:
+    """Every schema in a part of the document, nested ones included."""
+    if isinstance(value, dict):
+        schema = cast("dict[str, Any]", value)
+        yield schema
+        for item in schema.values():
+            yield from every_schema(item)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from every_schema(item)
+
+
+def test_generators_of_clients_are_told_the_type_of_everything_that_may_be_text() -> None:
+    untyped = [
+        choice
+        for schema in every_schema(document())
+        for choice in schema.get("anyOf", ())
+        if not {"type", "$ref", "const", "enum"} & choice.keys()
+    ]
+
+    assert untyped == []
+
+
+def test_what_may_be_left_out_of_a_body_has_no_default_that_would_make_it_demanded() -> None:
+    described = document()["components"]["schemas"]
+
+    assert described["NewSession"]["required"] == ["user_id"]
+    assert [
+        (name, field)
+        for name, schema in described.items()
+        for field, about in schema.get("properties", {}).items()
+        if "default" in about
+    ] == []
+
+
+def test_a_pattern_is_a_regular_expression_of_python_too() -> None:
+    patterns = [schema["pattern"] for schema in every_schema(document()) if isinstance(schema.get("pattern"), str)]
+
+    assert len(patterns) > 10
+    for pattern in patterns:
+        re.compile(pattern)
+
+
+def test_what_is_promised_to_be_printable_is() -> None:
+    (_, promised) = document()["components"]["schemas"]["NewSession"]["properties"]["user_id"]["anyOf"]
+
+    characters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    matching = [each for each in characters if re.fullmatch(promised["pattern"], each)]
+
+    assert {"a", "é", "ж", "あ", "字", "한", "א", "€"} <= set(matching)
+    assert [each for each in matching if not each.isprintable()] == []
+
+
+def test_every_array_says_of_what() -> None:
+    arrays = [schema for schema in every_schema(document()) if schema.get("type") == "array"]
+
+    assert len(arrays) > 10
+    assert [schema for schema in arrays if not {"items", "prefixItems"} & schema.keys()] == []
