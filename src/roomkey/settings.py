@@ -139,7 +139,7 @@ def _convert(kind: Any, value: Any, *, as_text: bool) -> Any:
     if kind is timedelta:
         return duration(value)
     if kind is Path:
-        return Path(msgspec.convert(value, str)).expanduser()
+        return _path(msgspec.convert(value, str))
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _convert_optional(arguments, value, as_text=as_text)
@@ -148,6 +148,13 @@ def _convert(kind: Any, value: Any, *, as_text: bool) -> Any:
     if _is_record(kind):
         return _convert_record(kind, value)
     return msgspec.convert(value, kind, strict=not as_text)
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no home directory for {text!r}; write the whole path") from None
 
 
 def _is_record(kind: Any) -> TypeGuard[type[Struct]]:
