@@ -287,4 +287,5 @@ _ADVICE: Final[Mapping[int, str]] = {
     errno.ENOTDIR: "choose another place",
     errno.ELOOP: "choose another place",
     errno.ENAMETOOLONG: "choose another place",
+    errno.EISDIR: "choose a file",
 }

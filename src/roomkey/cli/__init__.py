@@ -78,21 +78,20 @@ def _load_structlog_alone() -> None:
 def _report(error: Exception) -> Exit:
     match error:
         case Failed():
-            complain(str(error))
-            return error.code
+            code, problems = error.code, [str(error)]
         case ConfigurationError():
-            complain(*error.problems)
-            return Exit.USAGE
+            code, problems = Exit.USAGE, error.problems
         case Storage():
-            complain(str(error))
-            return Exit.AWAY
+            code, problems = Exit.AWAY, [str(error)]
         case RoomkeyError():
-            complain(str(error))
-            return Exit.FAILED
-        case OSError():
-            complain(f"{error.filename or 'cannot go on'}: {explain(error)}")
+            code, problems = Exit.FAILED, [str(error)]
+        case UnicodeEncodeError(reason="surrogates not allowed"):
+            code, problems = Exit.USAGE, ["an argument or a variable is not UTF-8"]
+        case OSError() if error.errno:
+            code, problems = Exit.USAGE, [f"{error.filename or 'cannot go on'}: {explain(error)}"]
             abandon_output()  # it may be what the system refused
-            return Exit.USAGE
         case _:
-            complain(f"{type(error).__name__}: {error}", "this is a mistake of ours; --debug shows where")
-            return Exit.FAILED
+            code = Exit.FAILED
+            problems = [f"{type(error).__name__}: {error}", "this is a mistake of ours; --debug shows where"]
+    complain(*problems)
+    return code

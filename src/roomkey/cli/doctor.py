@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,7 +79,8 @@ def examine(choices: Choices) -> Iterator[Finding]:
         try:
             yield from examination(config)
         except OSError as error:
-            yield Finding(subject, Verdict.FAILED, f"{error.filename or 'the system'}: {explain(error)}")
+            reason, _, advice = explain(error).partition("; ")
+            yield Finding(subject, Verdict.FAILED, f"{error.filename or 'the system'}: {reason}", advice)
 
 
 def _libraries() -> Finding:
@@ -168,8 +170,7 @@ def _storage(prefix: str, location: str, folder: Path | None, content: str, flag
         yield Finding(f"{prefix}storage", Verdict.WARNING, observed, f"{flag} file keeps them")
         return
     subject = f"{prefix}data directory"
-    # os.path, because Path.exists raises if a directory above may not be searched.
-    existing = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)  # noqa: PTH110
+    existing = _nearest(folder)
     if problem := _problem_of(existing, flag):
         yield Finding(subject, Verdict.FAILED, *problem)
         return
@@ -187,6 +188,15 @@ def _storage(prefix: str, location: str, folder: Path | None, content: str, flag
         yield Finding(f"{prefix}disk", Verdict.WARNING, room, advice)
     else:
         yield Finding(f"{prefix}disk", Verdict.OK, room)
+
+
+def _nearest(folder: Path) -> Path:
+    """The directory, or the first one above it that exists. Raises ``OSError`` if it cannot be looked at."""
+    for path in (folder, *folder.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+            return path
+    return folder
 
 
 def _problem_of(folder: Path, flag: str) -> tuple[str, str] | None:
