@@ -24,9 +24,9 @@ class Exit(IntEnum):
 AS_WIDE_AS_IT_GETS = 10_000
 
 EXIT_CODES = """\
-Exit codes: 0 done · 1 failed, or there is no such thing · 2 wrong usage or configuration · \
-3 the server or the storage is away · 4 the key or the session may not do this. \
-`--debug` shows the traceback of an unexpected error."""
+Exit codes: 0 done · 1 failed, or there is no such thing · 2 wrong usage or configuration, or this machine does not \
+allow it · 3 the server or the storage is away · 4 the key or the session may not do this. \
+`--debug` shows the traceback of any error."""
 
 
 class Failed(Exception):
