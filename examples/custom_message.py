@@ -1,12 +1,13 @@
 """
 A message type of one's own: votes, checked against a JSON Schema before anybody else sees them.
 
-Start a server that knows it, ``roomkey serve --dev --config examples/custom_message.toml``, then run
-``python examples/custom_message.py [http://127.0.0.1:3000]``.
+Start a server that knows it, ``script/server --config examples/custom_message.toml``, then, with the package
+websockets installed, run ``python examples/custom_message.py``. ``ROOMKEY_URL`` is the server, if it is not
+http://127.0.0.1:3000.
 """
 
 import asyncio
-import sys
+import os
 
 import httpx
 from two_editors import editor, sign_in
@@ -28,4 +29,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000"))
+    asyncio.run(main(os.environ.get("ROOMKEY_URL", "http://127.0.0.1:3000")))

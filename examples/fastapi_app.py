@@ -1,8 +1,8 @@
 """
 Roomkey inside a FastAPI application: rooms under ``/rooms``, and pages that only sessions may see.
 
-Run it with ``uvicorn examples.fastapi_app:app``. ``/rooms`` has everything that a server of its own would have
-at ``/``: ``/rooms/sessions``, ``/rooms/ws``, ``/rooms/docs``.
+With the package fastapi installed, run it from the checkout: ``uvicorn examples.fastapi_app:app``. ``/rooms`` has
+everything that a server of its own would have at ``/``: ``/rooms/sessions``, ``/rooms/ws``, ``/rooms/docs``.
 
 With ``--workers 2`` both workers use the same directory, ``data``: sessions, tickets, idempotency keys and documents
 are those of all workers, and editors on ``/rooms/yjs`` see one another within a second, whichever worker they are on.

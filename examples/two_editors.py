@@ -1,14 +1,14 @@
 """
 Two editors in one room: each sees what the other writes and who wrote it, until one session is revoked.
 
-Start a server with ``script/server``, then run ``python examples/two_editors.py [http://127.0.0.1:3000]``.
-A server that is not in ``--dev`` needs an API key in ``ROOMKEY_KEY``.
+Start a server with ``script/server``, then, with the package websockets installed, run
+``python examples/two_editors.py``. ``ROOMKEY_URL`` is the server, if it is not http://127.0.0.1:3000;
+one that is not in ``--dev`` needs an API key in ``ROOMKEY_KEY``.
 """
 
 import asyncio
 import json
 import os
-import sys
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -98,4 +98,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000"))
+    asyncio.run(main(os.environ.get("ROOMKEY_URL", "http://127.0.0.1:3000")))

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
+from os.path import realpath
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from roomkey.backends import DOCUMENTS_FOLDER, open_documents, open_storage
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_grants
 from roomkey.domain.policy import PRESETS, SessionPolicy
-from roomkey.errors import ConfigurationError, RoomkeyError
+from roomkey.errors import ConfigurationError, RoomkeyError, explain
 from roomkey.observability.logs import LogSettings
 from roomkey.realtime.protocol.message_types import compile_types
 from roomkey.realtime.settings import RealtimeSettings
@@ -154,9 +155,16 @@ class StorageSettings(Struct, frozen=True, kw_only=True):
             case "memory":
                 return "memory://"
             case "file":
-                return f"lmdb://{self.directory.absolute().as_posix()}"
+                return f"lmdb://{_absolute(self.directory).as_posix()}"
             case url:
                 return url
+
+
+def _absolute(folder: Path) -> Path:
+    try:
+        return folder.absolute()
+    except OSError as error:
+        raise ConfigurationError("the working directory does not exist any more; change to another one") from error
 
 
 def _folder_of(location: str) -> Path | None:
@@ -345,8 +353,8 @@ def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
         location = storage.documents_location
         problems += _location_problems("storage.documents", storage.documents, location, open_documents)
     folder, documents_folder = storage.folder, storage.documents_folder
-    # A process may open a directory only once.
-    if not problems and folder and documents_folder and folder.resolve() == documents_folder.resolve():
+    # A process may open a directory only once. Unlike Path.resolve, realpath never raises.
+    if not problems and folder and documents_folder and realpath(folder) == realpath(documents_folder):
         problems.append(f"storage.documents: documents would be stored in {folder}, as sessions are")
     yield from problems
 
@@ -369,16 +377,26 @@ def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | No
         return file
     if named := environment.get("ROOMKEY_CONFIG"):
         return Path(named)
-    return Path(FILE) if Path(FILE).exists() else None
+    try:
+        Path(FILE).stat()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        pass  # to go on without one that cannot be looked at would be another configuration: reading it says why
+    return Path(FILE)
 
 
 def _from_file(file: Path | None, problems: list[str]) -> Layer:
     if file is None:
         return {}
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        # Some editors on Windows put a byte order mark first.
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        problems.append(f"{file} cannot be read: {error.strerror}")
+        problems.append(f"{file} cannot be read: {explain(error)}")
+        return {}
+    except UnicodeDecodeError:
+        problems.append(f"{file} is not UTF-8: save it in that encoding")
         return {}
     except ValueError as error:
         problems.append(f"{file} is not TOML: {error}")
@@ -408,7 +426,8 @@ def _read_schemas(table: dict[str, Any], folder: Path, problems: list[str]) -> N
             try:
                 schemas[name] = msgspec.json.decode((folder / schema).read_bytes())
             except (OSError, msgspec.DecodeError) as error:
-                problems.append(f"realtime.message_types.{name}: {folder / schema} cannot be read: {error}")
+                reason = explain(error) if isinstance(error, OSError) else error
+                problems.append(f"realtime.message_types.{name}: {folder / schema} cannot be read: {reason}")
                 schemas[name] = {}
     table["message_types"] = schemas
 

@@ -1,7 +1,9 @@
 """Every error that Roomkey raises: whose fault it is, a stable code, and whether trying again can help."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -287,3 +289,29 @@ class Internal(RoomkeyError):
     """A mistake of ours."""
 
     code = "internal"
+
+
+def explain(error: OSError) -> str:
+    """What the system refused, in a few words, and what the operator can do about it."""
+    # Where a directory is needed, something else exists.
+    number = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno
+    return os.strerror(number).lower() + advice_on(number) if number else str(error)
+
+
+def advice_on(number: int) -> str:
+    """What the operator can do about an ``errno``, to be added to what it means; empty if that is not known."""
+    return f"; {_ADVICE[number]}" if number in _ADVICE else ""
+
+
+_ADVICE: Final[Mapping[int, str]] = {
+    errno.EACCES: "give it to the user that runs Roomkey",
+    errno.EPERM: "give it to the user that runs Roomkey",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EMFILE: "raise the limit, as in `ulimit -n 4096`",
+    errno.ENOTDIR: "choose another place",
+    errno.ELOOP: "choose another place",
+    errno.ENAMETOOLONG: "choose another place",
+    errno.EISDIR: "choose a file",
+}

@@ -8,14 +8,15 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import structlog
 import uvicorn
 
 from roomkey.config import Config, ServerSettings
-from roomkey.errors import ConfigurationError, Storage
+from roomkey.errors import ConfigurationError, Storage, explain
 from roomkey.node import Node
 from roomkey.observability import logs
 from roomkey.transports.http import http_protocol
@@ -38,12 +39,18 @@ def serve(config: Config) -> int:
         ConfigurationError: If the server cannot start as configured; no connection was accepted then.
     """
     logs.configure(config.log)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config))
-
-
-async def _serve(config: Config) -> int:
+    check_tls(config.server)
     open_files = raise_file_limit()
+    if open_files is not None and open_files <= RESERVED_FILES:
+        raise ConfigurationError(
+            f"only {open_files} files may be open, and the server needs more than {RESERVED_FILES}: "
+            "raise the limit, as in `ulimit -n 4096`"
+        )
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(config, open_files))
+
+
+async def _serve(config: Config, open_files: int | None) -> int:
     with listening(config.server) as listener:
         node = Node(config)
         server = _Uvicorn(_uvicorn_config(node, open_files), lambda: _greet(config, listener))
@@ -105,8 +112,39 @@ def listening(settings: ServerSettings) -> Generator[socket.socket]:
         # The standard library adds the address to the system's words, which have it already here.
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ConfigurationError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from error
+    except ValueError as error:  # of which UnicodeError is one, for names that are too long
+        raise ConfigurationError(f"cannot listen on {settings.host!r}: it is not the name of a machine") from error
     with listener:
         yield listener
+
+
+def check_tls(settings: ServerSettings) -> None:
+    """
+    Raise ``ConfigurationError`` if the files of ``settings`` for TLS cannot be read, or do not belong together.
+
+    What is in them is read again when the server starts to serve.
+    """
+    for name in ("tls_cert", "tls_key", "tls_client_ca"):
+        file: Path | None = getattr(settings, name)
+        try:
+            if file is not None:
+                file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"server.{name}: {file} cannot be read: {explain(error)}") from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    cert, key, authority = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+    try:
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        mismatch = error.reason == "KEY_VALUES_MISMATCH"
+        problem = "do not belong together" if mismatch else "are not a certificate and a key in PEM"
+        raise ConfigurationError(f"server.tls_cert, server.tls_key: {cert} and {key} {problem}") from error
+    try:
+        if authority is not None:
+            context.load_verify_locations(authority)
+    except ssl.SSLError as error:
+        raise ConfigurationError(f"server.tls_client_ca: {authority} has no certificate in PEM") from error
 
 
 def _calm_the_collector() -> None:
@@ -150,7 +188,7 @@ def _uvicorn_config(node: Node, open_files: int | None) -> uvicorn.Config:
     settings = node.config.server
     most = settings.max_connections
     if most is None and open_files is not None:
-        most = max(open_files - RESERVED_FILES, 1)
+        most = open_files - RESERVED_FILES
     config = uvicorn.Config(
         node.app,
         lifespan="off",  # the node is running before connections are accepted
@@ -170,10 +208,7 @@ def _uvicorn_config(node: Node, open_files: int | None) -> uvicorn.Config:
         ssl_ca_certs=None if settings.tls_client_ca is None else str(settings.tls_client_ca),
         ssl_cert_reqs=ssl.CERT_NONE if settings.tls_client_ca is None else ssl.CERT_REQUIRED,
     )
-    try:
-        config.load()
-    except OSError as error:  # of which ssl.SSLError is one
-        raise ConfigurationError(f"server.tls_cert, tls_key, tls_client_ca: {error.strerror or error}") from error
+    config.load()
     return config
 
 
@@ -182,12 +217,14 @@ def _greet(config: Config, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     # The first line is for programs that wait for it.
-    print(f"Roomkey listening on {address}", flush=True)  # noqa: T201
+    lines = [f"Roomkey listening on {address}"]
     if config.server.dev:
         socket_address = f"ws{address.removeprefix('http')}{config.realtime.path}"
-        print(  # noqa: T201
-            f"  The demo    {address}/demo\n  The API     {address}/docs\n  WebSockets  {socket_address}", flush=True
-        )
+        lines += [f"  The demo    {address}/demo", f"  The API     {address}/docs", f"  WebSockets  {socket_address}"]
+    # Whoever started the server may have stopped reading, and it serves all the same.
+    with suppress(OSError):
+        print("\n".join(lines), flush=True)  # noqa: T201
+    if config.server.dev:
         _warn_of_development()
     elif not config.security.api_keys:
         _log.warning("no_api_keys", advice="nobody can create sessions: `roomkey keys generate` makes a key")
@@ -199,7 +236,8 @@ def _warn_of_development() -> None:
         "--dev: everyone who can connect may create, read and revoke every session, and sessions may write "
         "everywhere. Not for production."
     )
-    print(f"{red}{text}{plain}", file=sys.stderr, flush=True)  # noqa: T201  # must be seen whatever is logged
+    with suppress(OSError):
+        print(f"{red}{text}{plain}", file=sys.stderr, flush=True)  # noqa: T201  # must be seen whatever is logged
 
 
 class _Uvicorn(uvicorn.Server):

@@ -157,7 +157,10 @@ def _convert(kind: Any, value: Any, *, as_text: bool) -> Any:
 def _path(text: str) -> Path:
     if not text.strip():
         raise ValueError("a path cannot be empty")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no home directory for {text!r}; write the whole path") from None
 
 
 def _is_record(kind: Any) -> TypeGuard[type[Struct]]:

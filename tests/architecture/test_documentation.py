@@ -1,54 +1,112 @@
 """
-The examples in the documentation run, and the files that it names exist.
+Everything on the pages of the documentation runs, and the files that they name exist.
 
-A block that begins with ```` ```python run ```` is executed, with the blocks before it on the same page; ``await``
-may stand at its top level. The working directory is empty and temporary. Blocks that mention ``server_url`` have a
-server of their own, started as ``roomkey serve --dev``.
+A page is read by ``tests.support.reader``: its commands, its Python and JavaScript run, in its order and against one
+server; its settings are loaded. What a test cannot do is named here, with the reason.
 """
 
-import ast
-import inspect
 import re
-from contextlib import AsyncExitStack
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import pytest
+from cyclopts import CycloptsError, MissingArgumentError
 
-from tests.support.server import running_server
+from roomkey.cli import app
+from tests.support.pages import PAGES, ROOT, Block, blocks, commands, name_of
+from tests.support.reader import RUN, TERMINAL, needs, needs_a_terminal, reading
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-RUNNABLE = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEEDS_SERVER = re.compile(r"\bserver_url\b")
+NOT_RUN: Final[Mapping[str, str]] = {
+    "script/server": "the reader's server is one already",
+    "script/test": "it would run this test",
+    ".venv/bin/pip install websockets": "tests fetch nothing, and have it",
+    "mermaid": "tests/architecture/test_house.py compares it with the table of states",
+    "text": "a drawing",
+    "yaml": "the configuration of a program of somebody else",
+}
+"""Commands and languages that are not run, and why."""
+
+WITHOUT_EXAMPLE: Final = {"ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/benchmarks.md"}
+"""Pages that are not about how Roomkey is used."""
 
 MENTIONED = re.compile(r"[\w./-]+\.(?:py|toml|ts|json|md)\b")
 FUTURE = re.compile(r"\*`[^`]+`\*")
 """A file that a change would add, in italics."""
 
-WITHOUT_EXAMPLE = {"ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/benchmarks.md"}
-"""Pages that are not about how Roomkey is used."""
+IN_PROSE = re.compile(r"`(roomkey [a-z][^`]*)`", re.DOTALL)
+"""A command line in the middle of a sentence, or in what the program says."""
 
 
-def blocks(page: Path) -> list[str]:
-    return RUNNABLE.findall(page.read_text(encoding="utf-8"))
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-async def run(block: str, page: Path, names: dict[str, Any]) -> None:
-    code = compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result = eval(code, names)
-    if inspect.iscoroutine(result):
-        await result
+def examples(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language not in NOT_RUN]
 
 
 def test_every_page_about_use_has_an_example_that_runs() -> None:
-    without = {name_of(page) for page in PAGES if not blocks(page)}
+    without = {name_of(page) for page in PAGES if not examples(page)}
 
     assert without == WITHOUT_EXAMPLE
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=needs(page), id=name_of(page)) for page in PAGES if examples(page)]
+)
+async def test_everything_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async with reading(tmp_path) as reader:
+        for block in examples(page):
+            await reader.try_out(block, except_for=NOT_RUN)
+
+
+def test_every_block_is_run_or_named() -> None:
+    unknown = [str(block) for page in PAGES for block in examples(page) if block.language not in RUN]
+
+    assert unknown == []
+
+
+def test_whatever_is_named_as_not_run_is_on_a_page() -> None:
+    everything = [block for page in PAGES for block in blocks(page)]
+    written = {command.text for block in everything if block.language in TERMINAL for command in commands(block)}
+
+    assert NOT_RUN.keys() - written - {block.language for block in everything} == set()
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Every command line in prose and in the program's own words, with the file that it is in."""
+    sources = [*PAGES, *(ROOT / "src" / "roomkey").rglob("*.py"), *(ROOT / "examples").glob("*.py")]
+    return [
+        (name_of(file), alternative)
+        for file in sources
+        for line in IN_PROSE.findall(file.read_text("utf-8"))
+        for alternative in alternatives(line)
+        if alternative not in NOT_RUN
+    ]
+
+
+def alternatives(line: str) -> list[str]:
+    """``roomkey sessions list | show`` is two commands; ``roomkey sessions …`` is the group."""
+    first, *others = " ".join(line.replace("…", "").split()).split(" | ")
+    return [first, *(f"{first.rpartition(' ')[0]} {other}" for other in others)]
+
+
+def test_every_command_line_in_prose_is_understood() -> None:
+    wrong = [f"{file}: {line}" for file, line in command_lines() if not is_understood(line)]
+
+    assert wrong == []
+
+
+def is_understood(line: str) -> bool:
+    """Whether there is such a command with these options, and it takes this much or more."""
+    _, *tokens = shlex.split(line)
+    try:
+        app.parse_args(tokens, exit_on_error=False, print_error=False)
+    except MissingArgumentError:
+        return True  # what it is about stands in the sentence
+    except CycloptsError:
+        return False
+    return True
 
 
 def exists(mentioned: str) -> bool:
@@ -65,23 +123,26 @@ def test_every_file_that_the_map_names_is_there(page: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
-async def test_the_python_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "__main__"}
+@needs_a_terminal
+async def test_a_page_that_is_wrong_is_noticed(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    async with reading(tmp_path) as reader:
+        for language, text, complaint in WRONG:
+            page = tmp_path / "wrong.md"
+            page.write_text(f"# Wrong\n\n```{language}\n{text}\n```\n", encoding="utf-8")
+            (block,) = blocks(page)
 
-    async with AsyncExitStack() as stack:
-        if any(NEEDS_SERVER.search(block) for block in blocks(page)):
-            server = await stack.enter_async_context(running_server())
-            names["server_url"] = server.url
-        for block in blocks(page):
-            await run(block, page, names)
+            with subtests.test(text), pytest.raises(Exception, match=complaint):
+                await reader.try_out(block)
 
 
-async def test_a_broken_example_is_noticed(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("```python run\nimport asyncio\nawait asyncio.sleep(0)\nassert False, 'broken'\n```\n")
-    (block,) = blocks(page)
-
-    with pytest.raises(AssertionError, match="broken"):
-        await run(block, page, {})
+WRONG: Final = (
+    ("python", "import asyncio\nawait asyncio.sleep(0)\nassert False, 'broken'", "broken"),
+    ("console", "$ roomkey fly", "exit code 2"),
+    ("console", "$ roomkey serve --port many", "exit code 2"),
+    ("console", "$ curl localhost:3000/nowhere", "exit code 22"),
+    ("console", "$ FRUIT=pear\n$ echo an $FRUIT     # not it\nan apple", "an pear\nand not\nan apple"),
+    ("sh", "true\nfalse", "exit code 1"),
+    ("toml", "[sessions]\ncapp = 3", "did you mean cap"),
+    ("json", '{"id": }', "Expecting value"),
+)
+"""Blocks that nobody could follow, and what is said about them."""

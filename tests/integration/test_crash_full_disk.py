@@ -2,9 +2,7 @@
 
 import asyncio
 import resource
-import subprocess
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from roomkey.domain.session import SessionFilter, SessionState, Suspended
 from roomkey.errors import Storage
 from roomkey.testing.storage import disagreements, issue
 from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, everything, found, store
+from tests.support.disks import fill, small_disk
 from tests.support.lmdb_file import index_faults
 
 SETTINGS = FileSystemSettings(map_size=256 * 1024, flush_interval=timedelta(milliseconds=5))
@@ -39,12 +38,7 @@ async def test_a_full_disk_refuses_writes_and_goes_on_reading(tmp_path: Path) ->
     with small_disk(tmp_path, "2m"):
         ballast = tmp_path / "ballast"
 
-        def fill() -> None:
-            with ballast.open("wb", buffering=0) as file, suppress(OSError):
-                while True:
-                    file.write(bytes(4096))
-
-        await refuse_and_recover(tmp_path, fill, ballast.unlink, "no space left on device")
+        await refuse_and_recover(tmp_path, lambda: fill(ballast), ballast.unlink, "no space left on device")
 
 
 async def refuse_and_recover(
@@ -90,15 +84,3 @@ async def writes_until_refused(storage: FileSystemSessionStorage) -> Storage:
         except Storage as error:
             return error
     raise AssertionError("the disk is not full")
-
-
-@contextmanager
-def small_disk(path: Path, size: str) -> Generator[None]:
-    """A disk of its own at ``path``; skips the test where that is not allowed."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(path)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk can only be mounted by root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(path)], check=True)

@@ -25,7 +25,7 @@ RUNNING = re.compile(r"http://127\.0\.0\.1:\d+")
 
 async def output_of(example: str, url: str) -> list[str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / example), url, stdout=PIPE, stderr=PIPE
+        *(sys.executable, str(EXAMPLES / example)), stdout=PIPE, stderr=PIPE, env={**os.environ, "ROOMKEY_URL": url}
     )
     async with asyncio.timeout(PATIENCE_SECONDS):
         output, errors = await process.communicate()

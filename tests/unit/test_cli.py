@@ -13,8 +13,10 @@ import structlog
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.cli import app, main
 from roomkey.cli.outcome import Exit
+from roomkey.errors import ConfigurationError
 from roomkey.ports import Author, DocumentUpdate
 from roomkey.security import masterkey
+from tests.support.certificates import make_certificates
 from tests.support.forgeries import gc, put_together, section, to_the_end, words
 from tests.support.sockets import NOON
 
@@ -471,3 +473,23 @@ def test_a_storage_that_cannot_be_opened_is_away(capsys: Capture, tmp_path: Path
 
     assert code in (Exit.AWAY, Exit.USAGE)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_doctor_notices_files_for_tls_that_cannot_be_used(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    made, other = make_certificates(tmp_path), make_certificates(tmp_path / "other")
+    for cert, key, observed in (
+        (made.certificate, tmp_path / "nowhere.key", "{key} cannot be read: no such file or directory"),
+        (made.key, made.key, "{cert} and {key} are not a certificate and a key in PEM"),
+        (made.certificate, other.key, "{cert} and {key} do not belong together"),
+        (made.certificate, made.key, "{cert} and its key can be read"),
+    ):
+        run("doctor", "--port", "0", "--tls-cert", str(cert), "--tls-key", str(key), "--json")
+
+        findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
+        assert observed.format(cert=cert, key=key) in findings["TLS"]["observed"]
+
+
+def test_debug_leaves_an_error_to_the_interpreter_which_shows_where_it_comes_from() -> None:
+    with pytest.raises(ConfigurationError):
+        run("config", "--storage", "cloud", "--debug")

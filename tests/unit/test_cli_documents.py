@@ -172,7 +172,7 @@ def test_a_deleted_document_is_gone(run: Run, capsys: Capture) -> None:
         (("restore", "notes/today", "first"), Exit.USAGE),
         (("show", "a/../b"), Exit.FAILED),
         (("export", "nothing", "--output", "file"), Exit.FAILED),
-        (("export", "notes/today", "--output", "no/such/folder/file"), Exit.FAILED),
+        (("export", "notes/today", "--output", "no/such/folder/file"), Exit.USAGE),
         (("import", "x", "no-such-file"), Exit.USAGE),
         (("list", "--limit", "9999"), Exit.FAILED),
         (("list", "--cursor", "nonsense"), Exit.FAILED),

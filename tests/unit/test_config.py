@@ -402,3 +402,10 @@ def test_the_effective_configuration_can_be_written_down_and_read_again(tmp_path
     assert [(line.name, line.value) for line in describe(after)] == [
         (line.name, line.value) for line in describe(before)
     ]
+
+
+def test_a_home_directory_that_does_not_exist_is_a_problem_of_the_setting() -> None:
+    overrides = {"security.master_key_file": SourcedValue("~nobody-is-called-so/key", "--set")}
+
+    with pytest.raises(ConfigurationError, match="there is no home directory for '~nobody-is-called-so/key'"):
+        configured(flags=overrides)

@@ -1,15 +1,14 @@
 """The command line: ``roomkey serve``, ``roomkey sessions …`` and the rest; nobody sees a traceback."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from cyclopts import App, CycloptsError, Parameter
 
-from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, complain
-from roomkey.cli.usage import explain
-from roomkey.errors import ConfigurationError, RoomkeyError, Storage
+from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, abandon_output, complain, prepare_streams
+from roomkey.cli.usage import explain as explain_usage
+from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain
 
 
 def _version() -> str:
@@ -44,22 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     if debug:
         tokens.remove("--debug")
-    _load_structlog_alone()
+    prepare_streams()
     try:
-        return int(app(tokens, exit_on_error=False, print_error=False) or Exit.DONE)
+        _load_structlog_alone()
+        code = int(app(tokens, exit_on_error=False, print_error=False) or Exit.DONE)
+        sys.stdout.flush()
     except CycloptsError as error:
-        complain(*explain(error))
+        complain(*explain_usage(error))
         return Exit.USAGE
     except KeyboardInterrupt:
         return 130  # as shells report SIGINT
-    except BrokenPipeError:
-        # Whoever reads us has seen enough; the interpreter must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
+    except (BrokenPipeError, SystemExit):  # rich makes the latter of the former
+        abandon_output()
+        return Exit.DONE  # whoever reads us has seen enough
     except Exception as error:  # the edge: everything becomes a line and an exit code
         if debug:
             raise
         return _report(error)
+    return code
 
 
 def _load_structlog_alone() -> None:
@@ -79,17 +80,20 @@ def _load_structlog_alone() -> None:
 def _report(error: Exception) -> Exit:
     match error:
         case Failed():
-            complain(str(error))
-            return error.code
+            code, problems = error.code, [str(error)]
         case ConfigurationError():
-            complain(*error.problems)
-            return Exit.USAGE
+            code, problems = Exit.USAGE, error.problems
         case Storage():
-            complain(str(error))
-            return Exit.AWAY
+            code, problems = Exit.AWAY, [str(error)]
         case RoomkeyError():
-            complain(str(error))
-            return Exit.FAILED
+            code, problems = Exit.FAILED, [str(error)]
+        case UnicodeEncodeError(reason="surrogates not allowed"):
+            code, problems = Exit.USAGE, ["an argument or a variable is not UTF-8"]
+        case OSError() if error.errno:
+            code, problems = Exit.USAGE, [f"{error.filename or 'cannot go on'}: {explain(error)}"]
+            abandon_output()  # it may be what the system refused
         case _:
-            complain(f"{type(error).__name__}: {error}", "this is a mistake of ours; --debug shows where")
-            return Exit.FAILED
+            code = Exit.FAILED
+            problems = [f"{type(error).__name__}: {error}", "this is a mistake of ours; --debug shows where"]
+    complain(*problems)
+    return code

@@ -5,21 +5,24 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
 import roomkey
 from roomkey.backends import open_documents
+from roomkey.backends.lmdb.file import check as check_data_file
 from roomkey.cli.outcome import Exit, print_json, print_table
 from roomkey.cli.serve import Choices, Chosen
-from roomkey.config import Config, StorageSettings, exposure
+from roomkey.config import Config, exposure
 from roomkey.documents.crdt.injuries import Injury, injuries_of
 from roomkey.documents.open_documents import assemble
-from roomkey.errors import ConfigurationError, RoomkeyError
+from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain
 from roomkey.ports import Page
 from roomkey.security import masterkey
 
@@ -70,7 +73,7 @@ def doctor(*, choices: Chosen = None, json: bool = False) -> Exit:
 
 
 def examine(choices: Choices) -> Iterator[Finding]:
-    """All checks, in the order in which the server meets what they are about."""
+    """All checks, in the order in which the server meets what they are about; none stops the others."""
     yield _libraries()
     yield _clock()
     yield _open_files()
@@ -81,12 +84,12 @@ def examine(choices: Choices) -> Iterator[Finding]:
             yield Finding("configuration", Verdict.FAILED, problem, "correct it; `roomkey config` shows all settings")
         return
     yield Finding("configuration", Verdict.OK, "valid")
-    yield _port(config)
-    yield _api_keys(config)
-    yield from _storages(config.storage)
-    yield from _other_servers(config.storage.folder)
-    yield _master_key(config)
-    yield from _documents(config.storage)
+    for subject, examination in CHECKS.items():
+        try:
+            yield from examination(config)
+        except OSError as error:
+            reason, _, advice = explain(error).partition("; ")
+            yield Finding(subject, Verdict.FAILED, f"{error.filename or 'the system'}: {reason}", advice)
 
 
 def _libraries() -> Finding:
@@ -111,40 +114,57 @@ def _clock() -> Finding:
 
 
 def _open_files() -> Finding:
+    from roomkey.server import RESERVED_FILES  # noqa: PLC0415  # takes a while, and is not needed to complain
+
     try:
         import resource  # noqa: PLC0415  # does not exist on Windows
     except ImportError:
         return Finding("open files", Verdict.OK, "not limited by the system")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard == resource.RLIM_INFINITY or hard >= MIN_OPEN_FILES:
-        return Finding("open files", Verdict.OK, "unlimited" if hard == resource.RLIM_INFINITY else f"up to {hard}")
-    return Finding(
-        "open files", Verdict.WARNING, f"up to {hard}", f"every socket needs one: `ulimit -Hn {MIN_OPEN_FILES}` or more"
-    )
+    if hard == resource.RLIM_INFINITY:
+        return Finding("open files", Verdict.OK, "unlimited")
+    if hard >= MIN_OPEN_FILES:
+        return Finding("open files", Verdict.OK, f"up to {hard}")
+    verdict = Verdict.WARNING if hard > RESERVED_FILES else Verdict.FAILED
+    advice = f"every socket needs one: `ulimit -n {MIN_OPEN_FILES}` or more"
+    return Finding("open files", verdict, f"up to {hard}", advice)
 
 
-def _port(config: Config) -> Finding:
-    from roomkey.server import listening  # noqa: PLC0415  # takes a while, and is not needed to complain
+def _port(config: Config) -> Iterator[Finding]:
+    from roomkey.server import listening  # noqa: PLC0415  # as above
 
-    where = f"{config.server.host}, port {config.server.port}"
     try:
         with listening(config.server):
-            return Finding("port", Verdict.OK, f"{where} is free")
+            yield Finding("port", Verdict.OK, f"{config.server.host}, port {config.server.port} is free")
     except ConfigurationError as error:
         advice = "stop the server that runs already, or choose another port with --port"
-        return Finding("port", Verdict.FAILED, str(error), advice)
+        yield Finding("port", Verdict.FAILED, str(error), advice)
 
 
-def _api_keys(config: Config) -> Finding:
+def _tls(config: Config) -> Iterator[Finding]:
+    from roomkey.server import check_tls  # noqa: PLC0415  # as above
+
+    try:
+        check_tls(config.server)
+    except ConfigurationError as error:
+        yield Finding("TLS", Verdict.FAILED, str(error), "name files in PEM that the user may read who runs the server")
+        return
+    if config.server.tls_cert is not None:
+        yield Finding("TLS", Verdict.OK, f"{config.server.tls_cert} and its key can be read")
+
+
+def _api_keys(config: Config) -> Iterator[Finding]:
     advice = "`roomkey keys generate` makes a key"
-    for problem in exposure(config):
-        return Finding("API keys", Verdict.FAILED, problem, advice)
-    if config.security.api_keys:
-        return Finding("API keys", Verdict.OK, f"{len(config.security.api_keys)} configured")
-    return Finding("API keys", Verdict.WARNING, "none: the server listens on this machine only", advice)
+    if problems := list(exposure(config)):
+        yield Finding("API keys", Verdict.FAILED, problems[0], advice)
+    elif config.security.api_keys:
+        yield Finding("API keys", Verdict.OK, f"{len(config.security.api_keys)} configured")
+    else:
+        yield Finding("API keys", Verdict.WARNING, "none: the server listens on this machine only", advice)
 
 
-def _storages(storage: StorageSettings) -> Iterator[Finding]:
+def _storages(config: Config) -> Iterator[Finding]:
+    storage = config.storage
     if storage.documents_location == storage.location:
         yield from _storage("", storage.location, storage.folder, "sessions and documents", "--storage")
     else:
@@ -158,15 +178,15 @@ def _storage(prefix: str, location: str, folder: Path | None, content: str, flag
         observed = f"{location}: a restart loses all {content}"
         yield Finding(f"{prefix}storage", Verdict.WARNING, observed, f"{flag} file keeps them")
         return
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
     subject = f"{prefix}data directory"
-    if not existing.is_dir():
-        advice = f"choose another one with --data or {flag}"
-        yield Finding(subject, Verdict.FAILED, f"{existing} is not a directory", advice)
+    existing = _nearest(folder)
+    if problem := _problem_of(existing, flag):
+        yield Finding(subject, Verdict.FAILED, *problem)
         return
-    if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
-        advice = "give it to the user that runs the server"
-        yield Finding(subject, Verdict.FAILED, f"{existing} cannot be read and written", advice)
+    try:
+        check_data_file(folder)
+    except Storage as error:
+        yield Finding(subject, Verdict.FAILED, str(error), f"bring back a backup, or choose another one with {flag}")
         return
     state = "can be read and written" if existing == folder else "will be created"
     yield Finding(subject, Verdict.OK, f"{folder} {state}")
@@ -179,7 +199,8 @@ def _storage(prefix: str, location: str, folder: Path | None, content: str, flag
         yield Finding(f"{prefix}disk", Verdict.OK, room)
 
 
-def _other_servers(folder: Path | None) -> Iterator[Finding]:
+def _other_servers(config: Config) -> Iterator[Finding]:
+    folder = config.storage.folder
     if folder is None:
         return
     from roomkey.backends.lmdb.processes import Processes  # noqa: PLC0415  # loads LMDB's library
@@ -190,29 +211,60 @@ def _other_servers(folder: Path | None) -> Iterator[Finding]:
         yield Finding("other servers", Verdict.WARNING, f"on {folder}: {', '.join(others)}", advice)
 
 
-def _master_key(config: Config) -> Finding:
+def _nearest(folder: Path) -> Path:
+    """The directory, or the first one above it that exists. Raises ``OSError`` if it cannot be looked at."""
+    for path in (folder, *folder.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+            return path
+    return folder
+
+
+def _problem_of(folder: Path, flag: str) -> tuple[str, str] | None:
+    """What keeps the server from using a directory and the files in it, and what to do about it."""
+    if not os.path.isdir(folder):  # noqa: PTH112  # never raises
+        return f"{folder} is not a directory", f"choose another one with --data or {flag}"
+    if os.access(folder, os.R_OK | os.X_OK) and not os.access(folder, os.W_OK) and _is_read_only(folder):
+        return f"{folder} is on a read-only file system", f"choose another one with --data or {flag}"
+    advice = "give it to the user that runs the server"
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return f"{folder} cannot be read and written", advice
+    for file in folder.glob("*.mdb"):
+        if not os.access(file, os.R_OK | os.W_OK):
+            return f"{file} cannot be read and written", advice
+    return None
+
+
+def _is_read_only(folder: Path) -> bool:
+    # Windows has no statvfs.
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def _master_key(config: Config) -> Iterator[Finding]:
     security, folder = config.security, config.storage.folder
     file = security.master_key_file or (folder / masterkey.FILE_NAME if folder else None)
     try:
         if security.master_key is not None:
             masterkey.check(security.master_key)
+            found = "configured"
         elif file is None:
-            return Finding("master key", Verdict.OK, "generated at each start, because sessions are in memory")
-        elif not file.exists() and file != security.master_key_file:
-            return Finding("master key", Verdict.OK, f"{file} will be created")
+            found = "generated at each start, because sessions are in memory"
+        elif file != security.master_key_file and not os.path.exists(file):  # noqa: PTH110  # never raises
+            found = f"{file} will be created"
         else:
             masterkey.load(file)
+            found = f"in {file}, readable by its owner only"
     except ConfigurationError as error:
-        return Finding("master key", Verdict.FAILED, str(error), "`roomkey keys generate --master` makes a new one")
-    return Finding(
-        "master key", Verdict.OK, "configured" if security.master_key else f"in {file}, readable by its owner only"
-    )
+        yield Finding("master key", Verdict.FAILED, str(error), "`roomkey keys generate --master` makes a new one")
+    else:
+        yield Finding("master key", Verdict.OK, found)
 
 
 # --- documents ----------------------------------------------------------------------------------------
 
 
-def _documents(storage: StorageSettings) -> Iterator[Finding]:
+def _documents(config: Config) -> Iterator[Finding]:
+    storage = config.storage
     folder = storage.documents_folder
     if folder is None or not folder.is_dir():
         return
@@ -275,3 +327,15 @@ def _injured(subject: str, injury: Injury) -> Finding:
         observed = f"client {injury.client} is silenced from clock {injury.clock} on: all that it writes is dropped"
         advice = "reload the page that has this client id, so that it takes a new one; copy what it shows before"
     return Finding(subject, Verdict.WARNING, observed, advice)
+
+
+CHECKS: Final[Mapping[str, Callable[[Config], Iterator[Finding]]]] = {
+    "port": _port,
+    "TLS": _tls,
+    "API keys": _api_keys,
+    "data directory": _storages,
+    "other servers": _other_servers,
+    "master key": _master_key,
+    "documents": _documents,
+}
+"""What is looked at, in this order, with a valid configuration. None of them keeps the others from being made."""

@@ -1,5 +1,6 @@
 """``roomkey documents …``: what an operator does with documents."""
 
+import secrets
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -11,6 +12,7 @@ from cyclopts import App
 
 from roomkey.cli.outcome import EXIT_CODES, Advance, Exit, Failed, print_bytes, print_json, print_table, progress
 from roomkey.cli.target import Target, Where
+from roomkey.errors import explain
 
 BUNDLE: Final = "application/vnd.roomkey.document"
 
@@ -85,9 +87,9 @@ def export(name: str, *, output: Path | None = None, where: Where = None) -> Non
         print_bytes(exported)
         return
     try:
-        output.write_bytes(exported)
+        _write(output, exported)
     except OSError as error:
-        raise Failed(f"--output: {error}") from None
+        raise Failed(f"--output: {output}: {explain(error)}", Exit.USAGE) from None
     target.show({"exported": name, "file": str(output), "bytes": len(exported)})
 
 
@@ -103,7 +105,7 @@ def import_document(name: str, file: Path, *, where: Where = None) -> None:
     try:
         exported = file.read_bytes()
     except OSError as error:
-        raise Failed(f"cannot read it: {error}", Exit.USAGE) from None
+        raise Failed(f"{file} cannot be read: {explain(error)}", Exit.USAGE) from None
     target = where or Target()
     with progress(f"Importing {name}") as advance:
         made = target.request(
@@ -145,6 +147,19 @@ def delete(name: str, *, where: Where = None) -> None:
     target = where or Target()
     target.request("DELETE", _path(name))
     target.show({"deleted": name})
+
+
+def _write(output: Path, content: bytes) -> None:
+    """Write a file completely or leave it as it was; what is not a file, such as a pipe, is written as it comes."""
+    if output.exists() and not output.is_file():
+        output.write_bytes(content)
+        return
+    draft = output.with_name(f".{output.name[:200]}.{secrets.token_hex(4)}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(output)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _path(name: str, *rest: str) -> str:

@@ -1,9 +1,11 @@
 """How a command ends and what it leaves on the screen: exit codes, tables for people, JSON for programs."""
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
+from io import TextIOWrapper
 from typing import Any
 
 import msgspec
@@ -22,9 +24,9 @@ class Exit(IntEnum):
 AS_WIDE_AS_IT_GETS = 10_000
 
 EXIT_CODES = """\
-Exit codes: 0 done · 1 failed, or there is no such thing · 2 wrong usage or configuration · \
-3 the server or the storage is away · 4 the key or the session may not do this. \
-`--debug` shows the traceback of an unexpected error."""
+Exit codes: 0 done · 1 failed, or there is no such thing · 2 wrong usage or configuration, or this machine does not \
+allow it · 3 the server or the storage is away · 4 the key or the session may not do this. \
+`--debug` shows the traceback of any error."""
 
 
 class Failed(Exception):
@@ -35,19 +37,51 @@ class Failed(Exception):
         self.code = code
 
 
+def prepare_streams() -> None:
+    """
+    Make standard input, output and error what every command may rely on, however the process was started.
+
+    A closed one becomes the null device: otherwise the next file that is opened, such as a storage, would get its
+    number, and with it what is meant for the terminal. Characters that an output cannot show are spelt out.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # how some terminals say that they do not know, and rich takes at its word
+
+
+def abandon_output() -> None:
+    """Nobody takes what is still to be written to standard output, so that the interpreter must not try at exit."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
 def complain(*problems: str) -> None:
     """One line on standard error for each problem."""
     for problem in problems:
-        print(f"roomkey: {problem}", file=sys.stderr)  # noqa: T201  # a command's voice
+        with suppress(OSError):
+            print(f"roomkey: {problem}", file=sys.stderr, flush=True)  # noqa: T201  # a command's voice
 
 
 def print_json(value: Any) -> None:
-    """``value`` as indented JSON."""
-    print(msgspec.json.format(msgspec.json.encode(value)).decode())  # noqa: T201
+    """``value`` as indented JSON, which is UTF-8 whatever the locale is."""
+    print_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
 
 
 def print_bytes(value: bytes) -> None:
     """``value`` as it is; whoever reads it is a program."""
+    sys.stdout.flush()
     sys.stdout.buffer.write(value)
     sys.stdout.buffer.flush()
 

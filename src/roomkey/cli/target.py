@@ -7,9 +7,11 @@ process, on top of the storage itself.
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -21,6 +23,7 @@ from msgspec.structs import replace
 from roomkey import config
 from roomkey.cli.outcome import Advance, Exit, Failed, print_json, print_table, unseen
 from roomkey.domain.access import Role
+from roomkey.errors import Storage
 from roomkey.node import Node
 from roomkey.observability.logs import LogLevel, LogSettings, configure_events
 from roomkey.security import apikeys
@@ -108,11 +111,19 @@ class Target:
             return
         if self.documents is not None:
             raise Failed("--documents: a server knows where its documents are; it goes with --storage", Exit.USAGE)
+        async with self._client() as client:
+            yield client
+
+    def _client(self) -> httpx.AsyncClient:
         url = self.url or os.environ.get("ROOMKEY_URL") or DEFAULT_URL
         key = self.key or os.environ.get("ROOMKEY_KEY")
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
-            yield client
+        try:
+            return httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+        except httpx.InvalidURL as error:
+            raise Failed(f"--url: {url!r} is not a URL: {error}", Exit.USAGE) from None
+        except UnicodeEncodeError:
+            raise Failed("--key: an API key has ASCII characters only", Exit.USAGE) from None
 
     @asynccontextmanager
     async def _in_process(self, storage: str) -> AsyncGenerator[httpx.AsyncClient]:
@@ -120,19 +131,33 @@ class Target:
         if self.documents is not None:
             given["storage.documents"] = SourcedValue(self.documents, "--documents")
         chosen = config.load(self.config, given)
-        # What was done is said by the command itself; logs are for what goes wrong.
-        configure_events(LogSettings(level=LogLevel.WARNING))
+        # What was done, and what was refused, is said by the command itself.
+        log = StringIO()
+        configure_events(LogSettings(level=LogLevel.WARNING), log)
+
+        async def show_the_unexpected(response: httpx.Response) -> None:
+            if response.status_code == 500:
+                sys.stderr.write(log.getvalue())
+
         token, digest = apikeys.mint()
         # A key of this process alone; its name is what the event log will say.
         key = apikeys.ApiKey("command-line", Role.ADMIN, digest)
         node = Node(replace(chosen, security=replace(chosen.security, api_keys=(key,))))
         transport = httpx.ASGITransport(node.app)
         headers = {"authorization": f"Bearer {token}"}
-        async with (
-            node.at_work(),
-            httpx.AsyncClient(transport=transport, base_url="http://storage", headers=headers) as client,
-        ):
-            yield client
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(node.at_work())
+            except Storage as error:
+                raise Failed(str(error), Exit.USAGE) from error
+            yield await stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=transport,
+                    base_url="http://storage",
+                    headers=headers,
+                    event_hooks={"response": [show_the_unexpected]},
+                )
+            )
 
 
 Where = Annotated[Target | None, Parameter(name="*")]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from typing import TextIO
 
@@ -66,7 +67,7 @@ def configure_events(settings: LogSettings, stream: TextIO | None = None) -> Non
     structlog.configure(
         processors=_processors(settings.format, output),
         wrapper_class=structlog.make_filtering_bound_logger(_number(settings.level)),
-        logger_factory=lambda *_: structlog.WriteLogger(stream or sys.stderr),
+        logger_factory=lambda *_: _Lines(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
 
@@ -112,6 +113,17 @@ def _processors(style: LogFormat, stream: TextIO) -> list[Processor]:
         *shared,
         structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback),
     ]
+
+
+class _Lines(structlog.WriteLogger):
+    """Writes one line per event. What cannot be written is lost: a full disk must not stop what is logged."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 class _Forward(logging.Handler):

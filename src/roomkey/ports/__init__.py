@@ -6,6 +6,20 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 """
 
 from roomkey.ports.authentication import Authenticator
+from roomkey.ports.documents import (
+    Append,
+    Author,
+    DocumentHead,
+    DocumentPage,
+    DocumentRecord,
+    DocumentStore,
+    DocumentTail,
+    DocumentUpdate,
+    DocumentVersion,
+    NewVersion,
+    StoredDocument,
+    VersionPage,
+)
 from roomkey.ports.following import Checkpoints, EventConsumer
 from roomkey.ports.rooms import (
     Broker,
@@ -19,20 +33,10 @@ from roomkey.ports.rooms import (
 from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate, SharedState
 from roomkey.ports.stores import (
     PLAIN_RECORDS,
-    Append,
-    Author,
     Clock,
-    DocumentHead,
-    DocumentPage,
-    DocumentRecord,
-    DocumentStore,
-    DocumentTail,
-    DocumentUpdate,
-    DocumentVersion,
     EventLog,
     LoggedEvent,
     NewSession,
-    NewVersion,
     Page,
     PlainRecords,
     RecordCodec,
@@ -42,9 +46,7 @@ from roomkey.ports.stores import (
     SessionPage,
     SessionStorage,
     StorageStatistics,
-    StoredDocument,
     SystemClock,
-    VersionPage,
 )
 
 __all__ = [

@@ -8,7 +8,7 @@ from base64 import urlsafe_b64encode
 from contextlib import suppress
 from pathlib import Path
 
-from roomkey.errors import ConfigurationError
+from roomkey.errors import ConfigurationError, explain
 
 MIN_KEY_CHARACTERS = 32
 """Shorter keys are refused: 32 random base64 characters have 192 bits."""
@@ -59,7 +59,7 @@ def load_or_create(path: Path) -> bytes:
     Raises:
         ConfigurationError: If it cannot be made, or as ``load`` does.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  # unlike Path.exists it never raises
         _create(path)
     return load(path)
 
@@ -79,6 +79,9 @@ def _create(path: Path) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(f"the data directory {path.parent} cannot be made: {explain(error)}") from error
+    try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -91,8 +94,8 @@ def _create(path: Path) -> None:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"the key file {path} cannot be made: {_reason(error)}") from error
+        raise ConfigurationError(f"no key file can be made in {path.parent}: {explain(error)}") from error
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "it is not text"
+    return explain(error) if isinstance(error, OSError) else "it is not text"

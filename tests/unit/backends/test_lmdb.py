@@ -79,13 +79,16 @@ class TestTheDirectory:
         path = tmp_path / "file"
         path.touch()
 
-        assert await refusal(path) == f"{path}: not a directory"
-        assert await refusal(path / "below") == f"{path}/below: not a directory"
+        assert await refusal(path) == f"{path}: not a directory; choose another place"
+        assert await refusal(path / "below") == f"{path}/below: not a directory; choose another place"
 
     async def test_a_place_where_nothing_may_be_written_is_refused(self) -> None:
         path = Path("/sys/kernel/roomkey")  # not even for root
 
-        assert await refusal(path) in {f"{path}: operation not permitted", f"{path}: permission denied"}
+        assert await refusal(path) in {
+            f"{path}: {reason}; give it to the user that runs Roomkey"
+            for reason in ("operation not permitted", "permission denied")
+        }
 
     async def test_what_is_no_data_file_is_refused_and_kept(self, tmp_path: Path) -> None:
         data = tmp_path / "data.mdb"

@@ -2,6 +2,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,3 +125,15 @@ def test_tracebacks_do_not_show_the_values_of_variables(style: LogFormat) -> Non
     assert "ValueError" in stream.getvalue()
     assert "fail()" in stream.getvalue()
     assert "swordfish" not in stream.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    stream = Path("/dev/full").open("w", buffering=1, encoding="utf-8")  # noqa: SIM115  # closing it raises
+
+    configure(LogSettings(), stream)
+    structlog.get_logger().error("lost")
+    logging.getLogger("somebody").error("lost, too")
+
+    with pytest.raises(OSError, match="No space left"):
+        stream.close()

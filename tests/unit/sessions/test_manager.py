@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from roomkey import errors
+from roomkey.backends.lmdb import FileSystemSessionStorage
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.lifecycle import OnIdle
@@ -722,3 +724,20 @@ async def test_listing_follows_the_filter() -> None:
     )
 
     assert list(found) == [replace(session)]
+
+
+async def test_sessions_work_on_a_machine_whose_clock_begins_in_1970(tmp_path: Path) -> None:
+    clock = ManualClock(datetime(1970, 1, 1, tzinfo=UTC))
+    async with FileSystemSessionStorage(tmp_path) as storage:
+        sessions = SessionManager(storage, clock=clock, rotation_key=b"k" * 32)
+        issued = await sessions.create_session("alice")
+        await sessions.activate_session(issued.id)
+        rotated = await sessions.rotate_token(issued.id, issued.token)
+        valid = await sessions.authenticate(rotated.token)
+
+        # Then the network is there, and with it the time: what is 56 years old has expired.
+        clock.advance(days=56 * 365)
+        with pytest.raises(errors.Expired):
+            await sessions.authenticate(rotated.token)
+
+    assert valid.state is SessionState.ACTIVE

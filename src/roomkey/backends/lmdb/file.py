@@ -13,7 +13,7 @@ import lmdb
 from msgspec import Struct
 
 from roomkey.backends.lmdb.layout import FORMAT, FORMAT_KEY
-from roomkey.errors import Storage
+from roomkey.errors import Storage, advice_on, explain
 from roomkey.ports import RecordCodec
 
 # The stubs give it no public name.
@@ -93,7 +93,7 @@ class MappedFile(Generic[TablesT]):
 
     def _open(self, map_size: int) -> None:
         self.environment = lmdb.Environment(
-            os.fspath(self._directory),
+            os.fsencode(self._directory),  # given text, LMDB fails for what the locale cannot spell
             map_size=map_size,
             mode=0o700,  # LMDB makes the files with the same mode less the execute bits
             max_readers=self._settings.max_readers,
@@ -229,11 +229,16 @@ def clear_errors(directory: Path) -> Generator[None]:
     try:
         yield
     except lmdb.Error as error:
-        raise Storage(f"{directory}: {reason_of(error)}") from error
-    except FileExistsError as error:
-        raise Storage(f"{directory}: not a directory") from error
+        raise Storage(f"{directory}: {reason_of(error)}{advice_on(error.code)}") from error
     except OSError as error:
-        raise Storage(f"{directory}: {(error.strerror or str(error)).lower()}") from error
+        raise Storage(f"{directory}: {explain(error)}") from error
+
+
+def check(directory: Path) -> None:
+    """Raise ``Storage`` if ``directory`` has a data file that cannot be opened. Changes nothing, and takes no lock."""
+    if os.path.exists(directory / DATA_FILE):  # noqa: PTH110  # unlike Path.exists it never raises
+        with clear_errors(directory):
+            lmdb.Environment(os.fsencode(directory), readonly=True, lock=False, create=False).close()
 
 
 def reason_of(error: lmdb.Error) -> str:

@@ -1,0 +1,297 @@
+"""The port of documents: a snapshot and a log of updates for each, its versions, and its lineage."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from msgspec import Struct
+
+from roomkey.domain.session import SessionId
+from roomkey.errors import Conflict, NotFound
+from roomkey.ports.stores import Page
+
+
+class Author(Struct, frozen=True, gc=False):
+    """
+    Who brought something into a document. ``actor`` is how events name it: ``user:alice``, ``key:backend``.
+
+    ``session`` is ``None`` for API keys and for the server itself.
+    """
+
+    actor: str
+    session: SessionId | None = None
+    user: str | None = None
+
+
+class DocumentUpdate(Struct, frozen=True, gc=False):
+    """One Yjs update (V1 encoding) as somebody brought it: who, and when it was applied here."""
+
+    data: bytes
+    author: Author
+    at: datetime
+
+
+class DocumentRecord(Struct, frozen=True, kw_only=True):
+    """
+    What is known of a stored document without reading it.
+
+    ``lineage`` is the id of its history: a document that was deleted and made anew has another one.
+    ``sequence`` counts the updates that it was ever given; the first one has number 1. ``log_updates`` and
+    ``log_bytes`` are those that lie behind the snapshot, ``snapshot_bytes`` is the snapshot.
+    ``updated_at`` never goes back.
+    """
+
+    name: str
+    lineage: str
+    sequence: int
+    created_at: datetime
+    updated_at: datetime
+    log_updates: int
+    log_bytes: int
+    snapshot_bytes: int
+
+
+class StoredDocument(Struct, frozen=True, kw_only=True):
+    """
+    A whole document: everything up to number ``upto`` is in ``snapshot``, the rest in ``updates``, in order.
+
+    ``snapshot`` is a Yjs update of the whole state (V1), or ``None`` with ``upto`` 0. ``authorship`` says who
+    wrote what of the snapshot, in a form that only those know who compact: bytes, opaque here.
+    """
+
+    record: DocumentRecord
+    snapshot: bytes | None
+    upto: int
+    authorship: bytes | None
+    updates: Sequence[DocumentUpdate]
+
+
+class DocumentTail(Struct, frozen=True):
+    """
+    What was appended to a document behind a number. ``head`` is the number of its last update.
+
+    ``updates`` are in order and without a gap. They are empty if nothing is new, and ``None`` if some of them were
+    compacted: these are only in the snapshot, so the document has to be loaded anew.
+    """
+
+    head: int
+    updates: Sequence[DocumentUpdate] | None
+
+
+class DocumentHead(NamedTuple):
+    """How far a document has come: its lineage, and the number of its last update."""
+
+    lineage: str
+    sequence: int
+
+
+class NewVersion(Struct, frozen=True, kw_only=True):
+    """A state of a document that is to be kept. ``content`` is a Yjs update of the whole state (V1)."""
+
+    at: datetime
+    author: Author
+    label: str | None
+    sequence: int
+    content: bytes
+
+
+class DocumentVersion(Struct, frozen=True, kw_only=True):
+    """
+    A kept state of a document; ``number`` counts from 1 within the lineage and is never given twice.
+
+    ``label`` is ``None`` for one that was kept automatically. ``sequence`` is how many updates it contains.
+    """
+
+    number: int
+    at: datetime
+    author: Author
+    label: str | None
+    sequence: int
+    size: int
+
+
+class DocumentPage(Struct, frozen=True):
+    """One part of a list of documents, in the order of the UTF-8 bytes of their names."""
+
+    documents: list[DocumentRecord]
+    next_cursor: str | None = None
+
+
+class VersionPage(Struct, frozen=True):
+    """One part of a list of versions, the newest first."""
+
+    versions: list[DocumentVersion]
+    next_cursor: str | None = None
+
+
+class Append(Struct, frozen=True, gc=False):
+    """Updates for the end of a document's log, in order."""
+
+    name: str
+    lineage: str
+    updates: Sequence[DocumentUpdate]
+
+
+class DocumentStore(Protocol):
+    """
+    Where documents live: a snapshot and a log of updates for each, its versions, and its lineage.
+
+    Every write is one atomic step, and a write that was awaited is durable on a durable backend. A write never
+    recreates what is gone: it names the lineage of the document that it is meant for. Names are any text of 1 to
+    1024 bytes in UTF-8, compared byte by byte.
+
+    A store is used as an async context manager: it is usable after entering and closed on leaving. All methods
+    raise ``Storage`` when the backend is away or full and ``Serialization`` when a record cannot be read or is
+    missing; such a document is never taken for an empty one.
+    """
+
+    shared: bool
+    """Whether other processes may write to it."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
+        """
+        Make an empty document, or return the one of this name that exists, whatever its lineage.
+
+        Calls for one name at the same time return the same record.
+
+        Raises:
+            Conflict: If ``lineage`` is that of a document of this name that was deleted, even if there is one now.
+            InvalidInput: If there can be no document of this name.
+        """
+        ...
+
+    async def find(self, name: str) -> DocumentRecord | None:
+        """What is known of the document. Cheap: nothing of its content is read."""
+        ...
+
+    async def load(self, name: str) -> StoredDocument | None:
+        """The whole document from one moment, or ``None`` if there is none."""
+        ...
+
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
+        """
+        Add updates at the end of the log, in order, all or none; returns the number of the last one.
+
+        With ``after`` only if that is the number of the last update until then: for what was computed from the
+        document up to there.
+
+        Raises:
+            NotFound: If there is no such document.
+            Overtaken: If there are further updates behind ``after``, or not as many.
+            Conflict: If it is of another lineage.
+        """
+        ...
+
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+        """
+        ``append`` for several documents, in one commit where the backend has such: what each would return or raise.
+
+        No document is named twice. What becomes of one says nothing of the others; if this raises, some may have been
+        stored.
+        """
+        ...
+
+    async def heads(self, names: Sequence[str]) -> Sequence[DocumentHead | None]:
+        """
+        How far each of these documents has come; ``None`` for one that does not exist.
+
+        The cheapest look there is, because every read of an open document begins with one: a microsecond or so
+        for each, or one round trip for all.
+        """
+        ...
+
+    async def changes(self) -> int:
+        """
+        A number that is another one after another process has written something, so that many documents need not be
+        looked at one by one while nobody writes. Cheaper than ``heads``; writes of this store may count, too.
+        """
+        ...
+
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        """
+        The updates behind number ``after``. Cheap: neither the snapshot nor the log up to there is read.
+
+        An answer has at most ``limit`` updates. It may have fewer if they are large, but has at least one if there
+        is one. Asking again behind the last one until ``head`` is reached returns every update exactly once. If
+        ``head`` is less than ``after``, the store has lost updates that it once acknowledged.
+
+        Raises:
+            NotFound, Conflict: As ``append``.
+        """
+        ...
+
+    async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
+        """
+        Replace the snapshot, and drop the updates up to number ``upto``, which it contains, from the log.
+
+        Updates behind ``upto`` stay as they are. Returns ``False`` and changes nothing if the document is gone or
+        of another lineage, if it was compacted up to ``upto`` or further, or if it has no update of that number.
+        """
+        ...
+
+    async def delete(self, name: str, lineage: str, now: datetime) -> bool:
+        """
+        Remove the document with its log and versions, but remember its lineage. ``False`` if there is none.
+
+        Raises:
+            Conflict: If it is of another lineage.
+        """
+        ...
+
+    async def list(self, prefix: str, page: Page) -> DocumentPage:
+        """
+        A page of the documents whose names begin with ``prefix``. Following the cursors returns every document
+        that existed throughout exactly once.
+
+        Raises:
+            InvalidInput: If the cursor is not one of ours.
+        """
+        ...
+
+    async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
+        """Up to ``limit`` documents with more than ``updates`` updates or ``size`` bytes in the log, open or not."""
+        ...
+
+    async def keep_version(self, name: str, lineage: str, version: NewVersion) -> DocumentVersion:
+        """
+        Keep a state.
+
+        Raises:
+            NotFound, Conflict: As ``append``.
+        """
+        ...
+
+    async def versions(self, name: str, page: Page) -> VersionPage:
+        """
+        A page of the versions of the document; an empty one if there is no such document.
+
+        Raises:
+            InvalidInput: If the cursor is not one of ours.
+        """
+        ...
+
+    async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
+        """A version with its content, or ``None``."""
+        ...
+
+    async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
+        """Drop versions; returns how many there were, none if the document is of another lineage."""
+        ...
+
+    async def ping(self) -> None:
+        """
+        Return when the backend answers and accepts writes.
+
+        Raises:
+            Storage: If it does not; the message says why.
+        """
+        ...
