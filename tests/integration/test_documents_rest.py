@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from structlog.testing import capture_logs
 
 from roomkey.api.operations import ApiSettings
@@ -513,6 +513,88 @@ async def test_everyone_is_named_for_what_they_wrote() -> None:
                 (2, 7, "user:alice"),
             ]
             assert (ranges[1]["session_id"], ranges[1]["user_id"]) == (alice.id, "alice")
+
+
+@pytest.mark.parametrize("root", ["page", "list", "map"])
+async def test_who_wrote_what_is_refused_of_anything_but_texts(root: str) -> None:
+    async with documents_at_work() as rest:
+        await put(rest, everything(), kind=YJS)
+
+        refused = await read(rest, f"{NOTES}/blame?root={root}")
+
+        assert (refused.status, refused.code) == (422, "invalid_input")
+        assert "texts only" in refused.json["detail"]
+
+
+RICH = "/documents/rich"
+
+
+async def test_rich_text_is_shown_as_its_source_compared_and_restored() -> None:
+    async with documents_at_work() as rest:
+        await put(rest, rich_text("one"), RICH, YJS)
+        await send(rest, "POST", b"", RICH + "/versions", JSON)
+        await patch(rest, {"page": None}, MERGE_PATCH, RICH)
+
+        old = await read(rest, RICH + "/versions/1")
+        changes = await read(rest, RICH + "/versions/1/diff")
+        restored = await rest.call("POST", RICH + "/versions/1/restore", token=rest.admin)
+
+        source = '<p class="big">one</p>'
+        assert old.json == {"page": source}
+        assert changes.json["roots"]["page"] == [{"delete": source}]
+        assert restored.status == 200
+        assert (await read(rest, RICH)).json == {"page": source}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind", "body"),
+    [
+        ("GET", "/blame", "", b""),
+        ("GET", "/blame?root=page", "", b""),
+        ("GET", "?root=page", TEXT, b""),
+        ("GET", "", TEXT, b""),
+        ("GET", "/versions/1?root=page", TEXT, b""),
+        ("PUT", "?root=page", TEXT, b"two"),
+        ("PUT", "", JSON, b'{"page": "two"}'),
+        ("PATCH", "", MERGE_PATCH, b'{"page": "two"}'),
+        ("PATCH", "", JSON_PATCH, b'[{"op": "replace", "path": "/page", "value": "two"}]'),
+        ("PATCH", "", JSON_PATCH, b'[{"op": "add", "path": "/page/0", "value": "two"}]'),
+        ("PATCH", "", TEXT_EDITS, b'{"edits": [{"root": "page", "index": 0, "insert": "two"}]}'),
+    ],
+)
+async def test_what_cannot_be_said_of_rich_text_is_refused_with_a_reason(
+    method: str, path: str, kind: str, body: bytes
+) -> None:
+    async with documents_at_work() as rest:
+        await put(rest, rich_text("one"), RICH, YJS)
+        await send(rest, "POST", b"", RICH + "/versions", JSON)
+
+        headers = {"content-type": kind} if body else {"accept": kind or JSON}
+        refused = await rest.call(method, RICH + path, token=rest.admin, body=body, headers=headers)
+
+        assert (refused.status, refused.code) == (422, "invalid_input")
+        assert refused.json["detail"] != refused.json["title"]
+        assert (await read(rest, RICH)).json == {"page": '<p class="big">one</p>'}
+
+
+def rich_text(words: str) -> bytes:
+    """What an editor of rich text makes."""
+    doc: Doc[Any] = Doc()
+    doc["page"] = XmlFragment([XmlElement("p", {"class": "big"}, [XmlText(words)])])
+    return doc.get_update()
+
+
+@pytest.mark.parametrize("query", ["", "?root=content"])
+async def test_a_text_of_which_everything_was_deleted_is_an_empty_text(query: str) -> None:
+    async with documents_at_work() as rest:
+        await put(rest, {"content": "gone"})
+        await put(rest, {"content": ""})
+
+        shown = await read(rest, NOTES + query, TEXT)
+        authors = await read(rest, f"{NOTES}/blame{query}")
+
+        assert (shown.status, shown.body) == (200, b"")
+        assert (authors.status, authors.json) == (200, {"ranges": []})
 
 
 async def test_an_exported_document_can_be_imported_under_another_name_with_its_past() -> None:

@@ -43,8 +43,8 @@ from roomkey.api.http_messages import (
     preferred,
 )
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render, text_root
-from roomkey.documents import Condition, DocumentRevision, Written, read_update, roots
+from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render
+from roomkey.documents import Condition, DocumentRevision, Written, roots
 from roomkey.errors import (
     Conflict,
     DocumentNotFound,
@@ -160,7 +160,7 @@ async def put_document(request: Request) -> Reply:
 
 def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
     kinds = roots.kinds_of(doc)
-    roots.replace(doc, {text_root(kinds, root): text}, kinds)
+    roots.replace(doc, {roots.text_root(kinds, root): text}, kinds)
 
 
 @_on_document(
@@ -217,12 +217,12 @@ async def delete_document(request: Request) -> Reply:
     errors=(DocumentNotFound, InvalidInput),
 )
 async def blame_document(request: Request) -> Reply:
-    """Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts."""
-    name, root = _name(request), cast("RootQuery", request.query).root
-    if root is None:
-        reading = await request.documents.read(name)
-        root = text_root(roots.root_kinds(read_update(reading.update)), None)
-    ranges = await request.documents.blame(name, root)
+    """
+    Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts.
+
+    Of XML, lists and maps it cannot be said: 422.
+    """
+    ranges = await request.documents.blame(_name(request), cast("RootQuery", request.query).root)
     return json_reply(BlameBody([range_body(part) for part in ranges]))
 
 

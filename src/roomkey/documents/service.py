@@ -18,7 +18,7 @@ from roomkey.documents.content import roots
 from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica
-from roomkey.documents.crdt.updates import MalformedUpdate, validate
+from roomkey.documents.crdt.updates import MalformedUpdate, read_update, validate
 from roomkey.documents.document import Document
 from roomkey.documents.maintenance import keep_version
 from roomkey.documents.open_documents import OpenDocuments
@@ -248,20 +248,20 @@ class DocumentService:
 
     # --- who wrote what -------------------------------------------------------------------------------
 
-    async def blame(self, name: str, root: str) -> "list[BlameRange]":
+    async def blame(self, name: str, root: str | None) -> "list[BlameRange]":
         """
-        Who wrote which part of a text, and when.
+        Who wrote which part of a text, and when; without ``root``, of the only text.
 
         Raises:
             DocumentNotFound: If there is no such document.
-            InvalidInput: If ``root`` is no text of it.
+            InvalidInput: If ``root`` is no text of it, or it is not clear which text is meant.
         """
         async with self._open_documents.using(name, create=False) as document:
             _revision(document)
             authorship = await self._authorship(name)
             for update in document.unsaved_updates():
                 authorship.record(update)
-            return await asyncio.to_thread(blame, document.replica.since(), root, authorship)
+            return await asyncio.to_thread(_blame, document.replica.since(), root, authorship)
 
     async def _authorship(self, name: str) -> Authorship:
         stored = await self._store.load(name)
@@ -344,6 +344,11 @@ def _revision(document: Document) -> DocumentRevision:
     if not document.lineage or document.is_gone:
         raise DocumentNotFound("there is no such document")
     return DocumentRevision(name=document.name, lineage=document.lineage, version=document.version)
+
+
+def _blame(update: bytes, root: str | None, authorship: Authorship) -> list[BlameRange]:
+    structs = read_update(update)
+    return blame(structs, roots.text_root(roots.root_kinds(structs), root), authorship)
 
 
 def _check(update: bytes) -> None:
