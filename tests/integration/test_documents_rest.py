@@ -474,6 +474,49 @@ async def test_versions_are_kept_shown_compared_and_restored() -> None:
         assert [(each["number"], each["label"]) for each in listed] == [(3, None), (2, None), (1, "first")]
 
 
+async def test_a_restored_version_is_named_with_who_restored_it() -> None:
+    async with documents_at_work() as rest:
+        alice = await rest.session("alice", Grant("**", Access.WRITE))
+        await put(rest, {"content": "one"})
+        await send(rest, "POST", b"", NOTES + "/versions", JSON)
+        await put(rest, {"content": "one two"})
+
+        await rest.call("POST", NOTES + "/versions/1/restore", token=alice.token)
+        before, first = (await read(rest, NOTES + "/versions")).json["versions"]
+
+        assert (before["restored"], before["author"]["user_id"]) == (1, "alice")
+        assert (await read(rest, NOTES + "/versions/2")).json == {"content": "one two"}
+        assert first["restored"] is None
+
+
+async def test_an_editor_is_given_the_changes_that_restore_a_version_to_make_them_itself() -> None:
+    async with documents_at_work() as rest:
+        await put(rest, everything(), kind=YJS)
+        await send(rest, "POST", b"", NOTES + "/versions", JSON)
+        old = (await read(rest)).json
+        await put(rest, {"title": "Moin", "list": [1, "two"], "map": {}})
+        now = await read(rest, accept=YJS)
+
+        restoring = await rest.call("POST", NOTES + "/versions/1/restore?by=caller", token=rest.admin)
+        after = await read(rest, accept=YJS)
+        await put(rest, restoring.body, kind=YJS)
+
+        assert (restoring.status, restoring.header("content-type")) == (200, YJS)
+        assert (restoring.header("etag"), after.body) == (now.header("etag"), now.body)
+        assert (await read(rest)).json == old
+        assert (await read(rest, NOTES + "/versions")).json["versions"][0]["restored"] == 1
+
+
+async def test_there_is_nothing_to_do_to_restore_what_is_there() -> None:
+    async with documents_at_work() as rest:
+        await put(rest, {"content": "one"})
+        await send(rest, "POST", b"", NOTES + "/versions", JSON)
+
+        restoring = await rest.call("POST", NOTES + "/versions/1/restore?by=caller", token=rest.admin)
+
+        assert (restoring.status, restoring.body) == (200, b"\0\0")
+
+
 @pytest.mark.parametrize("number", ["0", "2", "-1", "1.0", "x", "01x", "9" * 5_000, "%C2%B2", "%EF%BC%91"])
 @pytest.mark.parametrize(("method", "rest_of_path"), [("GET", ""), ("GET", "/diff"), ("POST", "/restore")])
 async def test_a_version_that_is_not_there_is_not_found(number: str, method: str, rest_of_path: str) -> None:
@@ -615,6 +658,21 @@ async def test_an_exported_document_can_be_imported_under_another_name_with_its_
         assert (await read(rest, "/documents/copy")).json == (await read(rest)).json
         assert (await read(rest, "/documents/copy/versions/1?root=title", TEXT)).body == "Grüße 👋".encode()
         assert (await read(rest, "/documents/copy/blame?root=title")).json["ranges"][0]["actor"] == "key:backend"
+
+
+async def test_an_imported_document_still_says_which_of_its_versions_were_restored() -> None:
+    async with documents_at_work() as rest:
+        made = await put(rest, {"content": "one"})
+        for label in ("first", "second"):
+            await send(rest, "POST", {"label": label}, NOTES + "/versions", JSON)
+        await rest.call("POST", NOTES + "/versions/2/restore", token=rest.admin)
+        assert rest.document_store is not None
+        await rest.document_store.forget_versions("notes/today", made.json["lineage"], [1])
+
+        await send_as_admin(rest, "/documents/copy/import", (await read(rest, NOTES + "/export")).body)
+
+        listed = (await read(rest, "/documents/copy/versions")).json["versions"]
+        assert [(each["number"], each["restored"]) for each in listed] == [(2, 1), (1, None)]
 
 
 @pytest.mark.parametrize("exported", [b"", b"nonsense", msgspec.msgpack.encode({"roomkey": 1})])

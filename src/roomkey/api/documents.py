@@ -22,6 +22,7 @@ from roomkey.api.document_schemas import (
     MergePatch,
     NewVersionLabel,
     ReadingQuery,
+    RestoreQuery,
     RootQuery,
     Roots,
     TextEdits,
@@ -65,6 +66,7 @@ BUNDLE: Final = "application/vnd.roomkey.document"
 
 WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
 MADE: Final = Answer("The document is made.", DocumentBody, revision=True, location=True)
+RESTORED: Final = "The document is changed, or was like that already; or the changes, for the caller to make."
 REFUSED: Final = (InvalidInput, Conflict, VersionMismatch, DocumentTooLarge, WritesRefused)
 
 _log = structlog.get_logger("roomkey.api")
@@ -294,17 +296,23 @@ async def get_difference(request: Request) -> Reply:
 @_on_version(
     "Restore a version",
     action=Action.WRITE_DOCUMENT,
-    answers={200: WRITTEN},
+    query=RestoreQuery,
+    answers={200: Answer(RESTORED, DocumentBody, media=(YJS,), revision=True)},
     errors=(DocumentNotFound, *REFUSED),
 )
 async def restore_version(request: Request) -> Reply:
     """
     Make the document what it was, by changes as anybody could make them; nobody has to leave.
 
-    What it is now is kept as a version first.
+    What it is now is kept as a version first. With `by=caller` the server changes nothing: the answer is a Yjs update
+    (V1) for an editor that has the document open. What it applies as a step of its user can be undone there.
     """
-    number = _number(request)
-    written = await request.documents.restore(_name(request), number, request.caller.author)
+    name, number, author = _name(request), _number(request), request.caller.author
+    if cast("RestoreQuery", request.query).by == "caller":
+        changes = await request.documents.restoring(name, number, author)
+        _note(request, "document_restoring", number=number)
+        return _content_reply(YJS, changes.update, _revision_headers(changes.revision))
+    written = await request.documents.restore(name, number, author)
     _note(request, "document_restored", number=number)
     return await _written(request, written)
 
