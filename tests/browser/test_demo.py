@@ -209,7 +209,8 @@ async def test_at_the_narrowest_nothing_is_cut_off_that_cannot_be_read_elsewhere
         width = await ada.page.evaluate("document.documentElement.scrollWidth")
         titles = await ada.page.evaluate(
             """[...document.querySelectorAll("body *")]
-                .filter((each) => getComputedStyle(each).textOverflow === "ellipsis" && each.scrollWidth > each.clientWidth)
+                .filter((each) => getComputedStyle(each).textOverflow === "ellipsis")
+                .filter((each) => each.scrollWidth > each.clientWidth)
                 .filter((each) => each.closest(".cm-editor") === null && each.title !== each.textContent)
                 .map((each) => each.outerHTML)"""
         )

@@ -89,9 +89,8 @@ async def test_everybody_learns_who_restored_which_version_and_when(browser: str
 
         await expect(ada.page.locator("#restored-text")).to_contain_text("You restored “before lunch” at ")
         await expect(grace.page.locator("#restored-text")).to_contain_text("Ada restored “before lunch” at ")
-        await expect(grace.page.locator("#restored-text time")).to_have_attribute(
-            "datetime", re.compile(r"^\d{4}-\d\d-\d\dT.*Z$")
-        )
+        moment = grace.page.locator("#restored-text time")
+        await expect(moment).to_have_attribute("datetime", re.compile(r"^\d{4}-\d\d-\d\dT.*Z$"))
         await grace.version("Before Ada restored “before lunch”").click()
         await expect(grace.page.locator("#preview-text")).to_have_text("Apples, pears, plums")
 
@@ -105,7 +104,7 @@ async def test_a_session_that_may_not_write_undoes_nothing(browser: str, server:
         await expect(ada.banner).to_contain_text("suspended")
 
         await ada.text.press("Control+Z")
-        await ada.page.get_by_role("button", name="Undo", exact=True).click()
+        await ada.page.get_by_role("button", name="Undo", exact=True).dispatch_event("click")
 
         await expect(ada.text).to_have_text("Apples")
 
