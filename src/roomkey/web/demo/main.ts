@@ -85,7 +85,7 @@ class Page {
     if (code === RESET || code === GONE) {
       // Not from within the provider that is just closing.
       queueMicrotask(() => this.reopen(new Y.Doc()));
-      this.versions.forget();
+      this.versions.beginAnew();
       notify("The document was deleted. This is a new one.");
     } else {
       void this.watch();
@@ -152,6 +152,9 @@ class Page {
     this.versions.setReadOnly(!room.stored || !mayWrite(hindrance));
     this.steps.draw();
     this.banner.draw(hindrance, now);
+    if (room.isNew) {
+      this.versions.beginAnew();
+    }
     drawSaved(room);
     drawFacts(own, room, now);
     this.people.draw(own.session, room.people);

@@ -115,6 +115,11 @@ export class Room {
     return this.arrived && !this.pending && this.doc.store.clients.size > 0;
   }
 
+  /** Whether nobody has ever written anything. */
+  get isNew(): boolean {
+    return this.arrived && this.doc.store.clients.size === 0;
+  }
+
   /** Which history of the document ours is. It is stated from now on, so that ours is not merged into another. */
   get lineage(): string | null {
     return this.provider.params["lineage"] ?? null;

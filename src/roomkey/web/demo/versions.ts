@@ -68,8 +68,8 @@ export class Versions {
     }
   }
 
-  /** There is another document now. */
-  forget(): void {
+  /** The document is new, or another one: it has no versions. What is restored from now on is news. */
+  beginAnew(): void {
     this.versions = [];
     this.draw();
   }
