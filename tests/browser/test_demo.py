@@ -1,46 +1,16 @@
 """The demo in real windows: people write together, and a session that is taken away is taken away at once."""
 
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
-import pytest
 from playwright.async_api import expect
 
-from tests.browser.windows import NEEDED, PHONE, Windows, chromium, windows
-from tests.support.calls import Caller, calling
-from tests.support.server import Server, lasting_server, running_server
+from tests.browser.windows import NARROWEST, NEEDED, PHONE, demo, windows
+from tests.support.server import Server, running_server
 
 pytestmark = NEEDED
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    with chromium(tmp_path_factory.mktemp("profile")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def server() -> Generator[Server]:
-    with lasting_server() as server:
-        yield server
-
-
-class Demo(NamedTuple):
-    """A browser at the demo of the module's server, on which nobody else has a session."""
-
-    windows: Windows
-    caller: Caller
-
-
-@asynccontextmanager
-async def demo(browser: str, server: Server) -> AsyncGenerator[Demo]:
-    async with windows(browser, server.url) as opened, calling(server) as caller:
-        yield Demo(opened, caller)
-        for session in (await caller.http.get("/sessions")).json()["sessions"]:
-            await caller.http.delete(f"/sessions/{session['id']}")
 
 
 async def test_two_people_see_each_other_write(browser: str, server: Server) -> None:
@@ -54,7 +24,7 @@ async def test_two_people_see_each_other_write(browser: str, server: Server) -> 
 
         await ada.shows("Apples, pears")
         await expect(ada.page.locator(".cm-ySelectionInfo")).to_have_text("Grace")
-        await expect(ada.page.get_by_label("In this document").get_by_label("Grace")).to_be_visible()
+        await expect(ada.here).to_have_text(["AAda", "GGrace"])
 
 
 async def test_what_was_written_while_the_server_was_away_is_merged_when_it_is_back(
@@ -130,6 +100,8 @@ async def test_a_session_that_may_only_read_for_a_while_is_told_so_and_writes_ag
         await caller.http.put(f"/sessions/{id}/grants", json={"grants": [{"documents": "**", "access": "read"}]})
 
         await expect(ada.banner).to_contain_text("may read this document, but not write")
+        await expect(ada.saved).to_have_text("Read only")
+        await expect(ada.fact("Access")).to_have_text("read only")
         await expect(ada.text).to_have_attribute("contenteditable", "false")
 
         await caller.http.put(f"/sessions/{id}/grants", json={"grants": [{"documents": "**", "access": "write"}]})
@@ -221,3 +193,97 @@ async def test_the_page_complains_of_nothing_and_asks_nobody_else(browser: str, 
 
         assert [*ada.complaints, *grace.complaints] == []
         assert ada.hosts | grace.hosts == {server.url.removeprefix("http://")}
+
+
+async def test_at_the_narrowest_nothing_is_cut_off_that_cannot_be_read_elsewhere(browser: str, server: Server) -> None:
+    name = "Bartholomäus von Hohenzollern-Sigmaringen"
+    async with demo(browser, server) as (opened, _):
+        grace = await opened.window("Grace")
+        await grace.write("x" * 200)
+        await grace.keep_version("Donaudampfschifffahrtsgesellschaft" * 2)
+        ada = await opened.window(name, size=NARROWEST)
+        await expect(ada.here).to_have_count(2)
+        await grace.restore_version("Donau")
+        await expect(ada.page.locator("#restored")).to_be_visible()
+
+        width = await ada.page.evaluate("document.documentElement.scrollWidth")
+        titles = await ada.page.evaluate(
+            """[...document.querySelectorAll("body *")]
+                .filter((each) => getComputedStyle(each).textOverflow === "ellipsis")
+                .filter((each) => each.scrollWidth > each.clientWidth)
+                .filter((each) => each.closest(".cm-editor") === null && each.title !== each.textContent)
+                .map((each) => each.outerHTML)"""
+        )
+
+        assert width == NARROWEST[0]
+        assert titles == []
+        await expect(ada.page.get_by_title(name).first).to_be_visible()
+
+
+async def test_a_window_without_a_network_says_so_and_that_it_is_back(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        grace = await opened.window("Grace")
+        await ada.write("Apples")
+        await grace.shows("Apples")
+
+        await ada.page.context.set_offline(True)
+
+        await expect(ada.banner).to_contain_text("You are offline")
+        await ada.write(", pears")
+        await expect(ada.saved).to_have_text("Not saved yet")
+
+        await ada.page.context.set_offline(False)
+
+        await expect(ada.banner).to_contain_text("Connected again.")
+        await grace.shows("Apples, pears")
+        await expect(grace.here).to_have_text(["AAda", "GGrace"])
+        await expect(ada.here).to_have_text(["AAda", "GGrace"])
+        await expect(ada.banner).to_be_hidden()
+
+
+async def test_a_browser_without_a_network_still_reaches_a_server_on_its_machine(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+
+        async with ada.page.expect_response("**/health/live"):
+            await ada.page.evaluate(
+                """Object.defineProperty(navigator, "onLine", { value: false }); dispatchEvent(new Event("offline"))"""
+            )
+
+        await ada.write("Apples")
+        await ada.shows("Apples")
+        await expect(ada.banner).to_be_hidden()
+
+
+async def test_the_interface_and_the_document_as_it_answers_it_are_one_click_away(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        await ada.write("Apples")
+        await ada.shows("Apples")
+
+        async with ada.page.context.expect_page() as documents:
+            await ada.page.get_by_role("link", name="Raw document").click()
+        async with ada.page.context.expect_page() as interfaces:
+            await ada.page.get_by_role("link", name="API").click()
+
+        await expect((await documents.value).locator("body")).to_contain_text('{"content":"Apples"}')
+        await expect((await interfaces.value).get_by_role("heading", name="Roomkey API")).to_be_visible()
+
+
+async def test_a_moment_of_another_day_is_shown_with_its_day(browser: str, server: Server) -> None:
+    async with demo(browser, server) as (opened, _):
+        ada = await opened.window("Ada")
+        await ada.write("Apples")
+        await ada.shows("Apples")
+        await ada.keep_version("first")
+        moment = ada.version("first").locator("time")
+        at = await moment.get_attribute("datetime") or ""
+        await expect(moment).to_have_text(re.compile(r"^\d\d:\d\d$"))
+
+        await ada.page.clock.set_fixed_time(datetime.fromisoformat(at) + timedelta(days=2))
+        await ada.page.reload()
+
+        await expect(moment).to_have_text(re.compile(r"^\d+ \w+ \d{4}, \d\d:\d\d$"))
+        await expect(moment).to_have_attribute("title", re.compile(r"^\w+ \d+ \w+ \d{4} at \d\d:\d\d:\d\d$|, "))
+        await expect(moment).to_have_attribute("datetime", at)

@@ -35,6 +35,8 @@ export function drive(doc, awareness, more, commands) {
     insert: (index, words) => text.insert(index, words),
     append: (words) => text.insert(text.length, words),
     show: (user) => awareness.setLocalStateField("user", user),
+    // y-protocols repeats what is shown every 15 seconds; without that, nothing is mended by waiting.
+    sayOnce: () => clearInterval(awareness._checkInterval),
     ...commands,
   };
   doc.on("update", changed);

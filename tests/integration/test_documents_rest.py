@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from structlog.testing import capture_logs
 
 from roomkey.api.operations import ApiSettings
@@ -474,6 +474,49 @@ async def test_versions_are_kept_shown_compared_and_restored() -> None:
         assert [(each["number"], each["label"]) for each in listed] == [(3, None), (2, None), (1, "first")]
 
 
+async def test_a_restored_version_is_named_with_who_restored_it() -> None:
+    async with documents_at_work() as rest:
+        alice = await rest.session("alice", Grant("**", Access.WRITE))
+        await put(rest, {"content": "one"})
+        await send(rest, "POST", b"", NOTES + "/versions", JSON)
+        await put(rest, {"content": "one two"})
+
+        await rest.call("POST", NOTES + "/versions/1/restore", token=alice.token)
+        before, first = (await read(rest, NOTES + "/versions")).json["versions"]
+
+        assert (before["restored"], before["author"]["user_id"]) == (1, "alice")
+        assert (await read(rest, NOTES + "/versions/2")).json == {"content": "one two"}
+        assert first["restored"] is None
+
+
+async def test_an_editor_is_given_the_changes_that_restore_a_version_to_make_them_itself() -> None:
+    async with documents_at_work() as rest:
+        await put(rest, everything(), kind=YJS)
+        await send(rest, "POST", b"", NOTES + "/versions", JSON)
+        old = (await read(rest)).json
+        await put(rest, {"title": "Moin", "list": [1, "two"], "map": {}})
+        now = await read(rest, accept=YJS)
+
+        restoring = await rest.call("POST", NOTES + "/versions/1/restore?by=caller", token=rest.admin)
+        after = await read(rest, accept=YJS)
+        await put(rest, restoring.body, kind=YJS)
+
+        assert (restoring.status, restoring.header("content-type")) == (200, YJS)
+        assert (restoring.header("etag"), after.body) == (now.header("etag"), now.body)
+        assert (await read(rest)).json == old
+        assert (await read(rest, NOTES + "/versions")).json["versions"][0]["restored"] == 1
+
+
+async def test_there_is_nothing_to_do_to_restore_what_is_there() -> None:
+    async with documents_at_work() as rest:
+        await put(rest, {"content": "one"})
+        await send(rest, "POST", b"", NOTES + "/versions", JSON)
+
+        restoring = await rest.call("POST", NOTES + "/versions/1/restore?by=caller", token=rest.admin)
+
+        assert (restoring.status, restoring.body) == (200, b"\0\0")
+
+
 @pytest.mark.parametrize("number", ["0", "2", "-1", "1.0", "x", "01x", "9" * 5_000, "%C2%B2", "%EF%BC%91"])
 @pytest.mark.parametrize(("method", "rest_of_path"), [("GET", ""), ("GET", "/diff"), ("POST", "/restore")])
 async def test_a_version_that_is_not_there_is_not_found(number: str, method: str, rest_of_path: str) -> None:
@@ -515,6 +558,88 @@ async def test_everyone_is_named_for_what_they_wrote() -> None:
             assert (ranges[1]["session_id"], ranges[1]["user_id"]) == (alice.id, "alice")
 
 
+@pytest.mark.parametrize("root", ["page", "list", "map"])
+async def test_who_wrote_what_is_refused_of_anything_but_texts(root: str) -> None:
+    async with documents_at_work() as rest:
+        await put(rest, everything(), kind=YJS)
+
+        refused = await read(rest, f"{NOTES}/blame?root={root}")
+
+        assert (refused.status, refused.code) == (422, "invalid_input")
+        assert "texts only" in refused.json["detail"]
+
+
+RICH = "/documents/rich"
+
+
+async def test_rich_text_is_shown_as_its_source_compared_and_restored() -> None:
+    async with documents_at_work() as rest:
+        await put(rest, rich_text("one"), RICH, YJS)
+        await send(rest, "POST", b"", RICH + "/versions", JSON)
+        await patch(rest, {"page": None}, MERGE_PATCH, RICH)
+
+        old = await read(rest, RICH + "/versions/1")
+        changes = await read(rest, RICH + "/versions/1/diff")
+        restored = await rest.call("POST", RICH + "/versions/1/restore", token=rest.admin)
+
+        source = '<p class="big">one</p>'
+        assert old.json == {"page": source}
+        assert changes.json["roots"]["page"] == [{"delete": source}]
+        assert restored.status == 200
+        assert (await read(rest, RICH)).json == {"page": source}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind", "body"),
+    [
+        ("GET", "/blame", "", b""),
+        ("GET", "/blame?root=page", "", b""),
+        ("GET", "?root=page", TEXT, b""),
+        ("GET", "", TEXT, b""),
+        ("GET", "/versions/1?root=page", TEXT, b""),
+        ("PUT", "?root=page", TEXT, b"two"),
+        ("PUT", "", JSON, b'{"page": "two"}'),
+        ("PATCH", "", MERGE_PATCH, b'{"page": "two"}'),
+        ("PATCH", "", JSON_PATCH, b'[{"op": "replace", "path": "/page", "value": "two"}]'),
+        ("PATCH", "", JSON_PATCH, b'[{"op": "add", "path": "/page/0", "value": "two"}]'),
+        ("PATCH", "", TEXT_EDITS, b'{"edits": [{"root": "page", "index": 0, "insert": "two"}]}'),
+    ],
+)
+async def test_what_cannot_be_said_of_rich_text_is_refused_with_a_reason(
+    method: str, path: str, kind: str, body: bytes
+) -> None:
+    async with documents_at_work() as rest:
+        await put(rest, rich_text("one"), RICH, YJS)
+        await send(rest, "POST", b"", RICH + "/versions", JSON)
+
+        headers = {"content-type": kind} if body else {"accept": kind or JSON}
+        refused = await rest.call(method, RICH + path, token=rest.admin, body=body, headers=headers)
+
+        assert (refused.status, refused.code) == (422, "invalid_input")
+        assert refused.json["detail"] != refused.json["title"]
+        assert (await read(rest, RICH)).json == {"page": '<p class="big">one</p>'}
+
+
+def rich_text(words: str) -> bytes:
+    """What an editor of rich text makes."""
+    doc: Doc[Any] = Doc()
+    doc["page"] = XmlFragment([XmlElement("p", {"class": "big"}, [XmlText(words)])])
+    return doc.get_update()
+
+
+@pytest.mark.parametrize("query", ["", "?root=content"])
+async def test_a_text_of_which_everything_was_deleted_is_an_empty_text(query: str) -> None:
+    async with documents_at_work() as rest:
+        await put(rest, {"content": "gone"})
+        await put(rest, {"content": ""})
+
+        shown = await read(rest, NOTES + query, TEXT)
+        authors = await read(rest, f"{NOTES}/blame{query}")
+
+        assert (shown.status, shown.body) == (200, b"")
+        assert (authors.status, authors.json) == (200, {"ranges": []})
+
+
 async def test_an_exported_document_can_be_imported_under_another_name_with_its_past() -> None:
     async with documents_at_work() as rest:
         made = await put(rest, everything(), kind=YJS)
@@ -533,6 +658,21 @@ async def test_an_exported_document_can_be_imported_under_another_name_with_its_
         assert (await read(rest, "/documents/copy")).json == (await read(rest)).json
         assert (await read(rest, "/documents/copy/versions/1?root=title", TEXT)).body == "Grüße 👋".encode()
         assert (await read(rest, "/documents/copy/blame?root=title")).json["ranges"][0]["actor"] == "key:backend"
+
+
+async def test_an_imported_document_still_says_which_of_its_versions_were_restored() -> None:
+    async with documents_at_work() as rest:
+        made = await put(rest, {"content": "one"})
+        for label in ("first", "second"):
+            await send(rest, "POST", {"label": label}, NOTES + "/versions", JSON)
+        await rest.call("POST", NOTES + "/versions/2/restore", token=rest.admin)
+        assert rest.document_store is not None
+        await rest.document_store.forget_versions("notes/today", made.json["lineage"], [1])
+
+        await send_as_admin(rest, "/documents/copy/import", (await read(rest, NOTES + "/export")).body)
+
+        listed = (await read(rest, "/documents/copy/versions")).json["versions"]
+        assert [(each["number"], each["restored"]) for each in listed] == [(2, 1), (1, None)]
 
 
 @pytest.mark.parametrize("exported", [b"", b"nonsense", msgspec.msgpack.encode({"roomkey": 1})])

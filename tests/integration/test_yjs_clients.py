@@ -126,6 +126,51 @@ async def test_both_kinds_see_each_other_come_and_go(server: Server) -> None:
         await alice.until(lambda state: state["users"] == ["alice"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_whoever_comes_back_sees_who_stayed_although_nobody_repeats_it(kind: str, server: Server) -> None:
+    async with editors_on(server) as editors:
+        (away, _), *others = [await editors.provider(kind), *[await editors.provider(kind, "bob") for kind in KINDS]]
+        clients = [away, *[other for other, _ in others]]
+        await all_see_each_other(*clients)
+
+        away.do("disconnect")
+        await away.event("close")
+        for other in clients[1:]:
+            await other.until(lambda state: state["users"] == ["1", "2"])
+        await away.until(lambda state: state["users"] == ["0"])
+        away.do("connect")
+
+        for client in clients:
+            await client.until(lambda state: state["users"] == ["0", "1", "2"])
+
+
+async def test_whoever_comes_back_to_a_server_that_was_restarted_sees_who_else_does(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path))
+    async with AsyncExitStack() as stack:
+        async with running_server(*data, storage="file") as first, calling(first) as operator:
+            editors = Editors(first, operator, stack)
+            clients = [(await editors.provider(kind))[0] for kind in KINDS]
+            await all_see_each_other(*clients)
+
+            await first.stop()
+            for number, client in enumerate(clients):
+                await client.until(lambda state, name=str(number): state["users"] == [name])
+
+        async with running_server(*data, storage="file", port=first.port):
+            for client in clients:
+                await client.until(lambda state: state["users"] == ["0", "1"])
+
+
+async def all_see_each_other(*clients: Provider) -> None:
+    """Have each show its number, once, and wait until all of them show all of these."""
+    names = [str(number) for number in range(len(clients))]
+    for client, name in zip(clients, names, strict=True):
+        client.do("sayOnce")
+        client.do("show", name)
+    for client in clients:
+        await client.until(lambda state: state["users"] == names)
+
+
 async def test_y_websocket_is_told_that_it_may_only_read_and_what_it_typed_arrives_later(server: Server) -> None:
     async with editors_on(server) as editors:
         (alice, id), (bob, _) = await editors.provider("ywebsocket"), await editors.provider("ywebsocket", "bob")

@@ -267,7 +267,7 @@ def test_blame_knows_the_author_of_every_character(what: list[tuple[int, int, in
             for other in docs:
                 docs[who].apply_update(other.get_update(docs[who].get_state()))
 
-    ranges = blame(docs[0].get_update(), "text", authorship)
+    ranges = blame(read_update(docs[0].get_update()), "text", authorship)
 
     said = str(docs[0].get("text", type=Text))
     assert "".join(said[found.start : found.end] for found in ranges) == said

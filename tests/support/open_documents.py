@@ -12,6 +12,7 @@ from pycrdt import Doc, Map, Text, TransactionEvent
 from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.backends.memory.one_time import MemoryOneTime
+from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
 from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
@@ -454,7 +455,13 @@ class Listener:
         self.told: list[str] = []
         self._document = document
         self._house = house
-        house.audiences.join(document, self, house.clock.now())
+        self._audience = house.audiences.join(document, self, house.clock.now())
+
+    def show(self, client: int, clock: int = 1) -> None:
+        """Introduce a Yjs client."""
+        entries, now = [lib0.AwarenessEntry(client, clock, b"{}")], self._house.clock.now()
+        self._audience.introduced(entries, now)
+        self._document.take_awareness(entries, Owner(self, f"user:{client}"), now)
 
     def document_deleted(self) -> None:
         self._part("deleted")
@@ -464,6 +471,9 @@ class Listener:
 
     def ask_for_missing(self) -> None:
         self.told.append("asked")
+
+    def remind(self, reminders: Sequence[lib0.AwarenessEntry]) -> None:
+        self.told += [f"remind {entry.client}" for entry in reminders]
 
     def _part(self, reason: str) -> None:
         self.told.append(reason)

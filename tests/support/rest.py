@@ -135,6 +135,7 @@ class Rest:
         self.admin, admin_digest = mint()
         self.service, service_digest = mint()
         self.draining = False
+        self.document_store = None if open_documents is None else open_documents.store
         keys = ApiKeys([ApiKey("operator", Role.ADMIN, admin_digest), ApiKey("backend", Role.SERVICE, service_digest)])
         self.app = create_app(
             self.sessions,

@@ -88,6 +88,16 @@ class DifferenceQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     against: AnotherVersion = "current"
 
 
+class RestoreQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Who makes the changes.
+
+    `caller` is for editors: they apply the update that they are given as a step of their user, who can undo it.
+    """
+
+    by: Literal["server", "caller"] = "server"
+
+
 class NewVersionLabel(Struct, frozen=True, forbid_unknown_fields=True):
     """What the version is called; one that has a label is kept until the document is deleted."""
 
@@ -169,7 +179,11 @@ class AuthorBody(Struct, frozen=True, gc=False):
 
 
 class VersionBody(Struct, frozen=True, kw_only=True, gc=False):
-    """A state of a document that is kept. Without a label it was kept automatically, and may go when there are many."""
+    """
+    A state of a document that is kept. Without a label it was kept automatically, and may go when there are many.
+
+    `restored` is the number of the version that the author restored at this moment: this one is what was there before.
+    """
 
     number: VersionNumber
     at: Moment
@@ -177,6 +191,7 @@ class VersionBody(Struct, frozen=True, kw_only=True, gc=False):
     author: AuthorBody
     sequence: Annotated[int, Meta(ge=0, description="How many updates are in it.")]
     bytes: Size
+    restored: VersionNumber | None
 
 
 class VersionPageBody(Struct, frozen=True):
@@ -234,6 +249,7 @@ def version_body(version: DocumentVersion) -> VersionBody:
         author=_author_body(version.author),
         sequence=version.sequence,
         bytes=version.size,
+        restored=version.restored,
     )
 
 

@@ -22,6 +22,7 @@ from roomkey.api.document_schemas import (
     MergePatch,
     NewVersionLabel,
     ReadingQuery,
+    RestoreQuery,
     RootQuery,
     Roots,
     TextEdits,
@@ -43,8 +44,8 @@ from roomkey.api.http_messages import (
     preferred,
 )
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render, text_root
-from roomkey.documents import Condition, DocumentRevision, Written, read_update, roots
+from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render
+from roomkey.documents import Condition, DocumentRevision, Written, roots
 from roomkey.errors import (
     Conflict,
     DocumentNotFound,
@@ -68,6 +69,7 @@ BUNDLE: Final = "application/vnd.roomkey.document"
 
 WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
 MADE: Final = Answer("The document is made.", DocumentBody, revision=True, location=True)
+RESTORED: Final = "The document is changed, or was like that already; or the changes, for the caller to make."
 REFUSED: Final = (
     InvalidInput,
     ForgedUpdate,
@@ -182,7 +184,7 @@ async def _merge(request: Request, update: bytes, condition: Condition | None) -
 
 def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
     kinds = roots.kinds_of(doc)
-    roots.replace(doc, {text_root(kinds, root): text}, kinds)
+    roots.replace(doc, {roots.text_root(kinds, root): text}, kinds)
 
 
 @_on_document(
@@ -239,12 +241,12 @@ async def delete_document(request: Request) -> Reply:
     errors=(DocumentNotFound, InvalidInput),
 )
 async def blame_document(request: Request) -> Reply:
-    """Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts."""
-    name, root = _name(request), cast("RootQuery", request.query).root
-    if root is None:
-        reading = await request.documents.read(name)
-        root = text_root(roots.root_kinds(read_update(reading.update)), None)
-    ranges = await request.documents.blame(name, root)
+    """
+    Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts.
+
+    Of XML, lists and maps it cannot be said: 422.
+    """
+    ranges = await request.documents.blame(_name(request), cast("RootQuery", request.query).root)
     return json_reply(BlameBody([range_body(part) for part in ranges]))
 
 
@@ -316,17 +318,23 @@ async def get_difference(request: Request) -> Reply:
 @_on_version(
     "Restore a version",
     action=Action.WRITE_DOCUMENT,
-    answers={200: WRITTEN},
+    query=RestoreQuery,
+    answers={200: Answer(RESTORED, DocumentBody, media=(YJS,), revision=True)},
     errors=(DocumentNotFound, *REFUSED),
 )
 async def restore_version(request: Request) -> Reply:
     """
     Make the document what it was, by changes as anybody could make them; nobody has to leave.
 
-    What it is now is kept as a version first.
+    What it is now is kept as a version first. With `by=caller` the server changes nothing: the answer is a Yjs update
+    (V1) for an editor that has the document open. What it applies as a step of its user can be undone there.
     """
-    number = _number(request)
-    written = await request.documents.restore(_name(request), number, request.caller.author)
+    name, number, author = _name(request), _number(request), request.caller.author
+    if cast("RestoreQuery", request.query).by == "caller":
+        changes = await request.documents.restoring(name, number, author)
+        _note(request, "document_restoring", number=number)
+        return _content_reply(YJS, changes.update, _revision_headers(changes.revision))
+    written = await request.documents.restore(name, number, author)
     _note(request, "document_restored", number=number)
     return await _written(request, written)
 

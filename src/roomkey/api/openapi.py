@@ -323,10 +323,11 @@ def _answer(answer: Answer) -> Json:
         headers["Location"] = {"description": "What was made.", "required": True, "schema": {"type": "string"}}
     if headers:
         response["headers"] = headers
+    content: Json = {media: _form(media) for media in answer.media}
     if answer.body is not None:
-        response["content"] = {"application/json": {"schema": _reference(answer.body.__name__)}}
-    elif answer.media:
-        response["content"] = {media: _form(media) for media in answer.media}
+        content["application/json"] = {"schema": _reference(answer.body.__name__)}
+    if content:
+        response["content"] = content
     if answer.body is schemas.IssuedBody:
         response["links"] = _links()
     return response

@@ -118,7 +118,7 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 class Answer(Struct, frozen=True):
     """
-    One way in which an operation succeeds: with ``body`` as JSON, with something else of a type in ``media``, or empty.
+    One way in which an operation succeeds: with ``body`` as JSON, or something else of a type in ``media``, or empty.
 
     With ``etag`` the version of a session comes with it, with ``revision`` that of a document and its lineage, with
     ``location`` the address of what was made.

@@ -1,14 +1,13 @@
 """The forms in which a document leaves: JSON, one of its texts, or Yjs; read from an update that is all of it."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 from pycrdt import Doc
 
 from roomkey.documents import MalformedUpdate, RootKind, read_update, roots
-from roomkey.errors import InvalidInput, Serialization
+from roomkey.errors import Serialization
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
@@ -47,23 +46,5 @@ def _rendered(update: bytes, form: str, root: str | None) -> bytes:
     doc.apply_update(update)
     if form == JSON:
         return _encoder.encode(roots.to_json(doc, kinds))
-    name = text_root(kinds, root)
+    name = roots.text_root(kinds, root)
     return str(roots.to_json(doc, {name: RootKind.TEXT})[name]).encode()
-
-
-def text_root(kinds: Mapping[str, RootKind], root: str | None) -> str:
-    """
-    The text that ``root`` names, or the only one if it names none.
-
-    Raises:
-        InvalidInput: If it is not clear which one is meant, or it is no text.
-    """
-    if root is not None:
-        if kinds.get(root, RootKind.TEXT) is not RootKind.TEXT:
-            raise InvalidInput(f"the root {root!r} is no text but of the kind {kinds[root]}")
-        return root
-    texts = [name for name, kind in kinds.items() if kind is RootKind.TEXT]
-    if len(texts) != 1:
-        there = ", ".join(f"{name!r} ({kind})" for name, kind in kinds.items()) or "none"
-        raise InvalidInput(f"say with root which text is meant; the roots of the document: {there}")
-    return texts[0]

@@ -88,6 +88,7 @@ class _VersionRecord(Struct, frozen=True, array_like=True, gc=False):
     label: str | None
     sequence: int
     size: int
+    restored: int | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -169,7 +170,13 @@ def encode_version(version: DocumentVersion) -> bytes:
         InvalidInput: As ``encode_document``.
     """
     record = _VersionRecord(
-        version.number, version.at, _author_key(version.author), version.label, version.sequence, version.size
+        version.number,
+        version.at,
+        _author_key(version.author),
+        version.label,
+        version.sequence,
+        version.size,
+        version.restored,
     )
     return _encoded(VERSION_SCHEMA, record)
 
@@ -192,6 +199,7 @@ def decode_version(record: bytes) -> DocumentVersion:
         label=found.label,
         sequence=found.sequence,
         size=found.size,
+        restored=found.restored,
     )
 
 
@@ -204,6 +212,7 @@ def numbered(version: NewVersion, number: int) -> DocumentVersion:
         label=version.label,
         sequence=version.sequence,
         size=len(version.content),
+        restored=version.restored,
     )
 
 

@@ -146,16 +146,27 @@ class Maintenance:
 
 
 async def keep_version(
-    open_documents: OpenDocuments, document: Document, label: str | None, now: datetime, author: Author = SERVER
+    open_documents: OpenDocuments,
+    document: Document,
+    label: str | None,
+    now: datetime,
+    author: Author = SERVER,
+    *,
+    restored: int | None = None,
 ) -> DocumentVersion:
     """
-    Keep a version of a document as it is now.
+    Keep a version of a document as it is now; ``restored`` is the number of the one that is about to be restored.
 
     Raises:
         NotFound, Conflict: If it was deleted meanwhile.
     """
     version = NewVersion(
-        at=now, author=author, label=label, sequence=document.sequence, content=document.replica.since()
+        at=now,
+        author=author,
+        label=label,
+        sequence=document.sequence,
+        content=document.replica.since(),
+        restored=restored,
     )
     kept = await open_documents.store.keep_version(document.name, document.lineage, version)
     document.version_kept(version.sequence, now)

@@ -6,7 +6,7 @@ kept. A command that changes something returns when that is durable.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
 from roomkey.documents.crdt.identity import Bindings, Source
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica, ReplicaLost
-from roomkey.documents.crdt.updates import MalformedUpdate, validate
+from roomkey.documents.crdt.updates import MalformedUpdate, read_update, validate
 from roomkey.documents.document import Document
 from roomkey.documents.maintenance import keep_version
 from roomkey.documents.open_documents import OpenDocuments
@@ -234,9 +234,26 @@ class DocumentService:
         """
         _, old = await self.version(name, number)
         async with self._open_documents.using(name, create=False) as document:
-            _revision(document)
-            await keep_version(self._open_documents, document, None, self._open_documents.clock.now())
+            await self._keep_before_restoring(document, number, author)
             return await self.edit(name, lambda doc: roots.restore(doc, old), author)
+
+    async def restoring(self, name: str, number: int, author: Author) -> Reading:
+        """
+        The changes that restore the content of a version, for an editor that makes them itself.
+
+        In the editor they are a step of its user like any other, who can undo it. What the document is now is kept as a
+        version. Raises as ``version`` and ``edit``.
+        """
+        _, old = await self.version(name, number)
+        async with self._open_documents.using(name, create=False) as document:
+            await self._keep_before_restoring(document, number, author)
+            reading = Reading(_revision(document), document.replica.since())
+        return Reading(reading.revision, await asyncio.to_thread(_restoring, reading.update, old))
+
+    async def _keep_before_restoring(self, document: Document, number: int, author: Author) -> None:
+        _revision(document)
+        now = self._open_documents.clock.now()
+        await keep_version(self._open_documents, document, None, now, author, restored=number)
 
     async def difference(self, name: str, number: int, against: int | None) -> dict[str, Any]:
         """What changed from a version to another one, or to now: ``roots.difference``. Raises as ``version``."""
@@ -246,20 +263,20 @@ class DocumentService:
 
     # --- who wrote what -------------------------------------------------------------------------------
 
-    async def blame(self, name: str, root: str) -> "list[BlameRange]":
+    async def blame(self, name: str, root: str | None) -> "list[BlameRange]":
         """
-        Who wrote which part of a text, and when.
+        Who wrote which part of a text, and when; without ``root``, of the only text.
 
         Raises:
             DocumentNotFound: If there is no such document.
-            InvalidInput: If ``root`` is no text of it.
+            InvalidInput: If ``root`` is no text of it, or it is not clear which text is meant.
         """
         async with self._open_documents.using(name, create=False) as document:
             _revision(document)
             authorship = await self._authorship(name)
             for update in document.unsaved_updates():
                 authorship.record(update)
-            return await asyncio.to_thread(blame, document.replica.since(), root, authorship)
+            return await asyncio.to_thread(_blame, document.replica.since(), root, authorship)
 
     async def _authorship(self, name: str) -> Authorship:
         stored = await self._store.load(name)
@@ -280,13 +297,11 @@ class DocumentService:
             DocumentNotFound: If there is none.
         """
         reading = await self.read(name)
-        versions: list[NewVersion] = []
+        versions: list[tuple[DocumentVersion, bytes]] = []
         page = Page(limit=100)
         while True:
             found = await self._store.versions(name, page)
-            for version in found.versions:
-                _, old = await self.version(name, version.number)
-                versions.append(_as_new(version, old))
+            versions += [await self.version(name, version.number) for version in found.versions]
             if found.next_cursor is None:
                 break
             page = Page(cursor=found.next_cursor, limit=100)
@@ -296,7 +311,7 @@ class DocumentService:
             lineage=reading.revision.lineage,
             content=reading.update,
             authorship=(await self._authorship(name)).pack(),
-            versions=versions[::-1],
+            versions=_as_new(versions[::-1]),
         )
         return msgspec.msgpack.encode(bundle)
 
@@ -347,6 +362,11 @@ def _revision(document: Document, version: int | None = None) -> DocumentRevisio
     return DocumentRevision(name=document.name, lineage=document.lineage, version=version)
 
 
+def _blame(update: bytes, root: str | None, authorship: Authorship) -> list[BlameRange]:
+    structs = read_update(update)
+    return blame(structs, roots.text_root(roots.root_kinds(structs), root), authorship)
+
+
 def _check(update: bytes) -> None:
     """
     Accept an update from outside that is kept as it is.
@@ -376,9 +396,30 @@ def _elsewhere(authorship: bytes) -> bytes:
     return found.pack()
 
 
-def _as_new(version: DocumentVersion, old: bytes) -> NewVersion:
-    """A version as it can be kept somewhere else, where it will get another number."""
-    return NewVersion(at=version.at, author=version.author, label=version.label, sequence=version.sequence, content=old)
+def _restoring(now: bytes, then: bytes) -> bytes:
+    copy, made = Replica(), list[bytes]()
+    copy.load(now, whole=False)
+    try:
+        copy.edit(lambda doc: roots.restore(doc, then), made.append)
+    except ReplicaLost:
+        raise InvalidInput("the change cannot be made") from None
+    return merge_updates(*made) if made else lib0.EMPTY_UPDATE
+
+
+def _as_new(versions: Sequence[tuple[DocumentVersion, bytes]]) -> list[NewVersion]:
+    """All versions, the oldest first, as they can be kept somewhere else, where they are counted from 1."""
+    numbers = {version.number: number for number, (version, _) in enumerate(versions, start=1)}
+    return [
+        NewVersion(
+            at=version.at,
+            author=version.author,
+            label=version.label,
+            sequence=version.sequence,
+            content=content,
+            restored=None if version.restored is None else numbers.get(version.restored),
+        )
+        for version, content in versions
+    ]
 
 
 class _Change(Struct, frozen=True):

@@ -87,13 +87,18 @@ class DocumentHead(NamedTuple):
 
 
 class NewVersion(Struct, frozen=True, kw_only=True):
-    """A state of a document that is to be kept. ``content`` is a Yjs update of the whole state (V1)."""
+    """
+    A state of a document that is to be kept. ``content`` is a Yjs update of the whole state (V1).
+
+    ``restored`` is the number of the version that ``author`` restored at this moment, if it is kept because of that.
+    """
 
     at: datetime
     author: Author
     label: str | None
     sequence: int
     content: bytes
+    restored: int | None = None
 
 
 class DocumentVersion(Struct, frozen=True, kw_only=True):
@@ -101,6 +106,7 @@ class DocumentVersion(Struct, frozen=True, kw_only=True):
     A kept state of a document; ``number`` counts from 1 within the lineage and is never given twice.
 
     ``label`` is ``None`` for one that was kept automatically. ``sequence`` is how many updates it contains.
+    ``restored`` is that of the ``NewVersion``.
     """
 
     number: int
@@ -109,6 +115,7 @@ class DocumentVersion(Struct, frozen=True, kw_only=True):
     label: str | None
     sequence: int
     size: int
+    restored: int | None = None
 
 
 class DocumentPage(Struct, frozen=True):

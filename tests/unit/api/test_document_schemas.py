@@ -60,7 +60,7 @@ def test_a_document_is_shown_with_the_size_that_it_has_in_storage() -> None:
 
 
 def test_a_version_is_shown_with_its_author() -> None:
-    version = DocumentVersion(number=3, at=AT, author=ALICE, label=None, sequence=9, size=100)
+    version = DocumentVersion(number=3, at=AT, author=ALICE, label=None, sequence=9, size=100, restored=2)
 
     assert as_json(version_body(version)) == {
         "number": 3,
@@ -69,6 +69,7 @@ def test_a_version_is_shown_with_its_author() -> None:
         "author": {"actor": "user:alice", "session_id": ALICE.session, "user_id": "alice"},
         "sequence": 9,
         "bytes": 100,
+        "restored": 2,
     }
 
 

@@ -93,6 +93,30 @@ def kinds_of(doc: Document) -> dict[str, Kind]:
     return kinds
 
 
+def text_root(kinds: Kinds, name: str | None) -> str:
+    """
+    The text of this name, or the only one if it is not said which. What is empty may be a text.
+
+    Raises:
+        InvalidInput: If it is not clear which one is meant, or it is no text.
+    """
+    if name is not None:
+        kind = kinds.get(name, Kind.EMPTY)
+        if kind not in (Kind.TEXT, Kind.EMPTY):
+            raise InvalidInput(f"the root {name!r} is no text but of the kind {kind}; this can be said of texts only")
+        return name
+    for wanted in (Kind.TEXT, Kind.EMPTY):
+        match [name for name, kind in kinds.items() if kind is wanted]:
+            case [only]:
+                return only
+            case [_, *_]:
+                break
+            case _:
+                pass
+    there = ", ".join(f"{name!r} ({kind})" for name, kind in kinds.items()) or "none"
+    raise InvalidInput(f"say with root which text is meant; the roots of the document: {there}")
+
+
 def root(doc: Document, name: str, kind: Kind) -> SharedType:
     """The root of this name, which is made if there is none."""
     return cast("SharedType", doc.get(name, type=_TYPES[kind]))

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from roomkey.documents.crdt.identity import Binding, Bindings
 from roomkey.documents.crdt.integration_order import Run, in_order
-from roomkey.documents.crdt.updates import Block, BlockKind, Places, clients_of, read_update
+from roomkey.documents.crdt.updates import Block, BlockKind, Places, Structs, clients_of
 from roomkey.domain.session import SessionId
 from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import Author, DocumentUpdate
@@ -209,17 +209,15 @@ def _unpack(numbers: Sequence[int], authors: Sequence[Author]) -> list[Contribut
 # --- blame --------------------------------------------------------------------------------------------
 
 
-def blame(update: bytes, root: str, authorship: Authorship) -> list[BlameRange]:
+def blame(structs: Structs, root: str, authorship: Authorship) -> list[BlameRange]:
     """
-    Who wrote what of the text ``root``, without gaps. ``update`` is the whole state of the document.
+    Who wrote what of the text ``root``, without gaps. ``structs`` are those of the whole document.
 
     Embedded things are no code points, so they have no range.
 
     Raises:
-        MalformedUpdate: If it is no update.
         InvalidInput: If the document has more than ``MAX_BLAME_BLOCKS`` blocks.
     """
-    structs = read_update(update)
     if len(structs.blocks) > MAX_BLAME_BLOCKS:
         raise InvalidInput("the document has too many parts to say who wrote them")
     places = Places(structs.blocks)

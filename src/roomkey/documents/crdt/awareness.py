@@ -5,6 +5,10 @@ The laws of y-protocols: a state is newer if its clock is higher, or equal and t
 beside them: a client belongs to the connection that introduced it, and no other changes or removes it. When
 the connection goes, its clients go with it, one clock further, and that is remembered: a client that comes back
 sooner than its clock has passed that is told, so that it shows itself anew.
+
+A client that hears that it has gone answers with its state and the next clock, whoever says so. That is a
+``reminder``, and the only way to a higher clock: if the server counted one itself, the client's next state would
+be lost.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -93,6 +97,15 @@ class Awareness:
         """The states of all clients, and the departed clients: for connections that may still show one of those."""
         return [*self.entries(), *(AwarenessEntry(client, clock, GONE) for client, clock in self._left.items())]
 
+    def knows(self, client: int) -> bool:
+        """Whether the client is shown, or was lately."""
+        return client in self._shown or client in self._left
+
+    def reminder(self, client: int) -> tuple[Hashable, AwarenessEntry] | None:
+        """What has ``client`` show itself anew, and the connection that it is sent to; ``None`` if it has gone."""
+        shown = self._shown.get(client)
+        return None if shown is None else (shown.owner.connection, _departed(shown.entry))
+
     def apply(
         self, entries: Iterable[AwarenessEntry], owner: Owner, identity: Identity | None = None
     ) -> AwarenessOutcome:
@@ -177,17 +190,22 @@ class Awareness:
         return sum(shown.owner.connection is connection for shown in self._shown.values())
 
     def _remove(self, client: int) -> AwarenessEntry:
-        clock = min(self._forget(client) + 1, MAX_NUMBER)
-        self._remember(client, clock)
-        return AwarenessEntry(client, clock, GONE)
+        gone = _departed(self._forget(client))
+        self._remember(client, gone.clock)
+        return gone
 
-    def _forget(self, client: int) -> int:
+    def _forget(self, client: int) -> AwarenessEntry:
         entry = self._shown.pop(client).entry
         self._size -= len(entry.state)
-        return entry.clock
+        return entry
 
     def _remember(self, client: int, clock: int) -> None:
         self._left.pop(client, None)
         self._left[client] = clock
         if len(self._left) > MAX_REMEMBERED:
             del self._left[next(iter(self._left))]
+
+
+def _departed(entry: AwarenessEntry) -> AwarenessEntry:
+    """What is said when the client of ``entry`` has gone without a word."""
+    return AwarenessEntry(entry.client, min(entry.clock + 1, MAX_NUMBER), GONE)

@@ -1,8 +1,9 @@
 """The sockets in one document: each change goes to all of them as one prepared frame per address."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final, Protocol, cast
 
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
@@ -11,6 +12,14 @@ from roomkey.realtime.rooms.hub import Channel, Hub, Outbox
 from roomkey.realtime.settings import AwarenessIdentity
 from roomkey.wire import lib0
 from roomkey.wire.frame import Frame
+
+NEW_FOR: Final = timedelta(seconds=20)
+"""How long it matters who was here before. All clients repeat themselves every 15 seconds, with a higher clock each
+time, so whoever was away for longer takes what is said."""
+
+MAX_ANSWERS_PER_TICK: Final = 250
+"""Frames that clients may cause by showing themselves anew. In a small document that is all of them at once; in a
+large one they repeat themselves before it is their turn, which they do every 15 seconds."""
 
 
 class Subscriber(Protocol):
@@ -32,6 +41,10 @@ class Subscriber(Protocol):
         """Ask the client for what the document lacks here."""
         ...
 
+    def remind(self, reminders: Sequence[lib0.AwarenessEntry]) -> None:
+        """Have clients of this connection show themselves anew."""
+        ...
+
     def unavailable(self) -> None:
         """The document cannot be used on this node any more; the client may reconnect."""
         ...
@@ -40,15 +53,26 @@ class Subscriber(Protocol):
 class DocumentAudience:
     """The ``Audience`` of a document, while it has subscribers."""
 
-    __slots__ = ("_channels", "_document", "_hub", "_said_at", "_subscribers", "_to_ask", "_whole")
+    __slots__ = (
+        "_began_at",
+        "_channels",
+        "_document",
+        "_hub",
+        "_said_at",
+        "_subscribers",
+        "_to_ask",
+        "_to_remind",
+        "_whole",
+    )
 
     def __init__(self, document: Document, hub: Hub, now: datetime) -> None:
         self._document = document
         self._hub = hub
         self._subscribers: dict[Subscriber, None] = {}
         self._channels: dict[bytes, Channel] = {}
-        self._said_at = now
+        self._began_at = self._said_at = now
         self._to_ask: dict[Subscriber, None] = {}
+        self._to_remind: dict[int, None] = {}
         self._whole: tuple[int, bytes, Frame] | None = None
 
     def __len__(self) -> int:
@@ -78,6 +102,20 @@ class DocumentAudience:
             del self._channels[subscriber.address]
         if entries := self._document.awareness.leave(subscriber):
             self.shown(entries, now)
+
+    def introduced(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> None:
+        """
+        A connection shows its clients for the first time; call this before the document takes that in.
+
+        If they were here before, they know the clocks of everyone else from then and ignore what has no higher one:
+        y-protocols forgets states, but no clocks. So everyone is asked for that. An audience that is new cannot tell
+        who was here: the server, or all of them, may have been away.
+        """
+        awareness = self._document.awareness
+        shown = awareness.entries()
+        is_new = now - self._began_at < NEW_FOR
+        if shown and (is_new or any(awareness.knows(entry.client) for entry in entries)):
+            self._to_remind |= dict.fromkeys(entry.client for entry in [*shown, *entries])
 
     # --- what happens to the document -----------------------------------------------------------------
 
@@ -132,15 +170,25 @@ class DocumentAudience:
     # --- time -----------------------------------------------------------------------------------------
 
     def tick(self, now: datetime, settings: DocumentSettings) -> None:
-        """Send a keep-alive if nothing was sent for long, and ask for changes that had to be refused."""
+        """Send a keep-alive if nothing was sent for long, and ask for what is to be shown or sent again."""
         self._whole = None  # clients that join together do so within a second
         if self._to_ask and self._document.takes_writes(now):
             to_ask, self._to_ask = self._to_ask, {}
             for subscriber in to_ask:
                 subscriber.ask_for_missing()
+        if self._to_remind:
+            self._remind()
         if now - self._said_at >= settings.keep_alive:
             self._said_at = now
             self._keep_alive()
+
+    def _remind(self) -> None:
+        # What each of them answers goes to every subscriber.
+        for client in tuple(islice(self._to_remind, max(1, MAX_ANSWERS_PER_TICK // len(self._subscribers)))):
+            del self._to_remind[client]
+            if reminder := self._document.awareness.reminder(client):
+                connection, entry = reminder
+                cast("Subscriber", connection).remind([entry])
 
     def _keep_alive(self) -> None:
         # Every client would answer a step 1, so it is only sent when there is no awareness.

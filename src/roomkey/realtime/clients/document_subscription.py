@@ -42,6 +42,7 @@ class DocumentSubscription(ABC):
         "_audience",
         "_audiences",
         "_guard",
+        "_has_shown",
         "_identity",
         "_is_taking",
         "_missed",
@@ -73,6 +74,7 @@ class DocumentSubscription(ABC):
         self._audiences = audiences
         self._guard = guard
         self._audience: DocumentAudience | None = None
+        self._has_shown = False
         self._is_taking = False
         self._missed = missed
         self.belong_to(session)
@@ -114,6 +116,10 @@ class DocumentSubscription(ABC):
         """Send the awareness of everyone to the client."""
         if entries := self.document.awareness.entries():
             self.send(yjs.awareness(entries))
+
+    def remind(self, reminders: Sequence[lib0.AwarenessEntry]) -> None:
+        """Have clients of this connection show themselves anew."""
+        self.send(yjs.awareness(reminders))
 
     def ask_for_missing(self) -> None:
         """Ask the client for what the document lacks here: the answer to a step 1 is a step 2."""
@@ -158,11 +164,14 @@ class DocumentSubscription(ABC):
             self._audiences.hub.send(self.box, self.answer(state))
 
     def _take_awareness(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> bool:
+        if not self._has_shown and self._audience is not None:
+            self._has_shown = True
+            self._audience.introduced(entries, now)
         outcome = self.document.take_awareness(entries, self._owner, now, source=self._source, identity=self._identity)
         if outcome.refused:
             self.refused_awareness(FOREIGN_USER)
         if outcome.reminders:
-            self.send(yjs.awareness(outcome.reminders))
+            self.remind(outcome.reminders)
         return outcome.has_changed
 
     def _take(self, update: bytes, frame: bytes | None, now: datetime) -> bool:

@@ -27,6 +27,7 @@ from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Authenticate, Close
 from roomkey.realtime.session.guard import SessionGuard
 from roomkey.security.inspection import check_document_name
+from roomkey.wire import lib0
 from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
 
@@ -256,6 +257,11 @@ class _HocuspocusSubscription(DocumentSubscription):
         if isinstance(message, yjs.SyncStep1):
             self.ask_for_missing()
         return acted
+
+    def remind(self, reminders: Sequence[lib0.AwarenessEntry]) -> None:
+        """As every subscription. The provider takes its next clock, but keeps that to itself until it is asked."""
+        super().remind(reminders)
+        self.send(yjs.QUERY_AWARENESS)
 
     def _expect(self, *, brings_all: bool) -> Settled:
         # A step 2 brings what was refused before, too, which the client still counts as open.

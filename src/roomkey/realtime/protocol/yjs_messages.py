@@ -267,6 +267,9 @@ READ_ONLY: Final = "readonly"
 PING: Final = bytes((MessageKind.PING,))
 PONG: Final = bytes((MessageKind.PONG,))
 
+QUERY_AWARENESS: Final = bytes((MessageKind.QUERY_AWARENESS,))
+"""The client answers with all states that it knows."""
+
 
 def sync_step1(state: bytes) -> bytes:
     """What we have: the client answers with what we lack."""

@@ -96,9 +96,17 @@ def size_of(updates: Sequence[DocumentUpdate]) -> int:
     return sum(len(each.data) for each in updates)
 
 
-def version(content: bytes = b"content", number: int = 0, label: str | None = None, sequence: int = 0) -> NewVersion:
+def version(
+    content: bytes = b"content",
+    number: int = 0,
+    label: str | None = None,
+    sequence: int = 0,
+    *,
+    restored: int | None = None,
+) -> NewVersion:
     """A state that was kept ``number`` seconds after noon."""
-    return NewVersion(at=NOON + number * SECOND, author=ALICE, label=label, sequence=sequence, content=content)
+    at = NOON + number * SECOND
+    return NewVersion(at=at, author=ALICE, label=label, sequence=sequence, content=content, restored=restored)
 
 
 async def make(

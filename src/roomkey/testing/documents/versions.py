@@ -36,6 +36,16 @@ class VersionConformance(DocumentSuite):
             assert await store.version("notes", 1) == (kept, b"state")
             assert await versions_of(store) == [kept]
 
+    async def test_a_version_says_which_one_was_restored_at_its_moment(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(3))
+            await store.keep_version("notes", "first", version())
+
+            kept = await store.keep_version("notes", "first", version(restored=1))
+
+            assert kept.restored == 1
+            assert [each.restored for each in await versions_of(store)] == [1, None]
+
     async def test_keeping_one_does_not_change_the_document(self) -> None:
         async with self.open() as store:
             await make(store, updates=updates(3))

@@ -20,6 +20,9 @@ export function documentPath(rest = ""): string {
   return `documents/${encodeURIComponent(documentName)}${rest}`;
 }
 
+/** Where this document can be seen as the interface answers it. */
+export const rawDocument = api(documentPath());
+
 /** The document's name as y-websocket appends it to the address of the sockets. */
 export const roomName = documentName.split("/").map(encodeURIComponent).join("/");
 

@@ -34,6 +34,12 @@ export function setText(node: HTMLElement, text: string): void {
   }
 }
 
+/** Text that may be cut: what it says is there in full when one looks closer. */
+export function setCutText(node: HTMLElement, text: string): void {
+  setText(node, text);
+  node.title = text;
+}
+
 /** Make `parent` have exactly these children, in this order; those that are there already keep their focus. */
 export function arrange(parent: HTMLElement, children: readonly HTMLElement[]): void {
   const wanted = new Set<Element>(children);
@@ -50,8 +56,16 @@ export function arrange(parent: HTMLElement, children: readonly HTMLElement[]): 
   });
 }
 
-export function when(moment: string): string {
+/** A moment: today's with its time, others with their day, too; and all of it for machines and on closer look. */
+export function timeOf(moment: string): HTMLTimeElement {
   const at = new Date(moment);
   const today = at.toDateString() === new Date().toDateString();
-  return at.toLocaleString(undefined, today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+  const made = element("time");
+  made.dateTime = moment;
+  made.title = at.toLocaleString(undefined, { dateStyle: "full", timeStyle: "medium" });
+  made.textContent = at.toLocaleString(
+    undefined,
+    today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" },
+  );
+  return made;
 }

@@ -2,15 +2,17 @@
 
 import * as Y from "yjs";
 
-import { documentName, documentPath, pageFor } from "./address";
+import { api, documentName, documentPath, pageFor, rawDocument } from "./address";
 import { Editor } from "./editor";
-import { byId, setText } from "./elements";
+import { byId, setCutText, setText } from "./elements";
 import { friendlyName } from "./names";
+import { Network } from "./network";
 import { People } from "./people";
 import { Refusal, request } from "./rest";
 import { Room } from "./room";
 import { OwnSession } from "./session";
-import { drawBanner, drawFacts, drawSaved, isRefusal, mayWrite, obstacle } from "./status";
+import { Banner, drawFacts, drawSaved, isRefusal, mayWrite, obstacle } from "./status";
+import { Steps } from "./steps";
 import { Versions } from "./versions";
 
 const WATCH_EVERY_MS = 2000;
@@ -21,10 +23,15 @@ const GONE = 4410;
 
 class Page {
   private readonly people = new People((work) => this.attempt(work));
-  private readonly versions = new Versions(
-    () => this.own.token,
-    (work) => this.attempt(work),
-  );
+  private readonly steps = new Steps(() => this.editor);
+  private readonly versions = new Versions(() => this.own.token, {
+    attempt: (work) => this.attempt(work),
+    restore: (changes) => this.steps.restore(changes),
+    restored: (title, before) => this.steps.tell(title, before, this.own.session.id),
+    left: () => this.editor.focus(),
+  });
+  private readonly network = new Network(() => this.onNetwork());
+  private readonly banner = new Banner();
   private room: Room;
   private editor: Editor;
   /** With which code the server closed the last connection. */
@@ -49,7 +56,7 @@ class Page {
       { id: session.id, user: session.user_id, token },
       { changed: () => this.draw(), joined: () => void this.watch(), closed: (code) => this.onClosed(code) },
     );
-    return [room, new Editor(byId("editor"), room)];
+    return [room, new Editor(byId("editor"), room, () => this.steps.draw())];
   }
 
   /** Open the document again, with `doc` as what is known of it. */
@@ -58,6 +65,7 @@ class Page {
     this.room.leave();
     this.closed = null;
     [this.room, this.editor] = this.open(doc);
+    this.steps.forget();
     this.obeySession();
     this.draw();
   }
@@ -77,10 +85,17 @@ class Page {
     if (code === RESET || code === GONE) {
       // Not from within the provider that is just closing.
       queueMicrotask(() => this.reopen(new Y.Doc()));
+      this.versions.beginAnew();
       notify("The document was deleted. This is a new one.");
     } else {
       void this.watch();
     }
+  }
+
+  private onNetwork(): void {
+    this.obeySession();
+    this.draw();
+    void this.watch();
   }
 
   private async keepWatching(): Promise<never> {
@@ -92,8 +107,8 @@ class Page {
 
   /** Look at what changes without us: our session, the others, the versions. */
   private async watch(): Promise<void> {
-    if (!navigator.onLine) {
-      return;
+    if (this.network.away) {
+      return this.network.look();
     }
     await this.own.refresh();
     this.obeySession();
@@ -119,9 +134,9 @@ class Page {
     }
   }
 
-  /** Be connected exactly as long as the session is active, unless the server does not want this window. */
+  /** Be connected exactly as long as the session is active, unless the server is out of reach or does not want us. */
   private obeySession(): void {
-    if (this.own.session.state !== "active") {
+    if (this.own.session.state !== "active" || this.network.away) {
       this.room.disconnect();
     } else if (!this.room.wantsConnection && !isRefusal(this.closed)) {
       this.closed = null;
@@ -131,12 +146,17 @@ class Page {
 
   private draw(): void {
     const { own, room } = this;
-    const hindrance = obstacle(own, room, this.closed);
+    const now = new Date();
+    const hindrance = obstacle(own, room, this.closed, this.network.away);
     this.editor.setReadOnly(!mayWrite(hindrance));
     this.versions.setReadOnly(!room.stored || !mayWrite(hindrance));
-    drawBanner(hindrance);
+    this.steps.draw();
+    this.banner.draw(hindrance, now);
+    if (room.isNew) {
+      this.versions.beginAnew();
+    }
     drawSaved(room);
-    drawFacts(own, room, new Date());
+    drawFacts(own, room, now);
     this.people.draw(own.session, room.people);
   }
 
@@ -165,7 +185,9 @@ function notify(text: string): void {
   byId("notice").hidden = text === "";
 }
 
-setText(byId("document"), documentName);
+setCutText(byId("document"), documentName);
+byId<HTMLAnchorElement>("raw").href = rawDocument;
+byId<HTMLAnchorElement>("interface").href = api("docs");
 document.title = `${documentName} · Roomkey demo`;
 try {
   new Page(await OwnSession.open());

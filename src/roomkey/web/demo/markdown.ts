@@ -16,7 +16,7 @@ const looks = HighlightStyle.define([
   { tag: tags.monospace, fontFamily: "var(--mono)", fontSize: ".9em" },
   { tag: tags.quote, color: "var(--soft)" },
   { tag: [tags.link, tags.url], color: "var(--accent)" },
-  { tag: [tags.processingInstruction, tags.contentSeparator], color: "var(--faint)" },
+  { tag: [tags.processingInstruction, tags.contentSeparator], color: "var(--soft)" },
 ]);
 
 export const markdown: Extension = [language, syntaxHighlighting(looks)];

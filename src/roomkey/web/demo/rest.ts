@@ -17,6 +17,7 @@ interface Options {
   token?: string;
   json?: unknown;
   accept?: string;
+  signal?: AbortSignal;
 }
 
 export async function request(method: string, path: string, options: Options = {}): Promise<Response> {
@@ -30,7 +31,7 @@ export async function request(method: string, path: string, options: Options = {
   const body = options.json === undefined ? null : JSON.stringify(options.json);
   let answer: Response;
   try {
-    answer = await fetch(api(path), { method, headers, body, credentials: "omit" });
+    answer = await fetch(api(path), { method, headers, body, credentials: "omit", signal: options.signal ?? null });
   } catch {
     throw new Refusal(0, "The server cannot be reached.");
   }

@@ -6,6 +6,7 @@ import * as Y from "yjs";
 
 import { roomName, sockets } from "./address";
 import { colourOf } from "./names";
+import { Refusal } from "./rest";
 
 /** Types of messages: y-protocols' "auth", and the one that `?status=1` adds. */
 const AUTH = 2;
@@ -13,6 +14,9 @@ const DURABLE = 8;
 
 /** Asks to be told what is durable. */
 const STATUS = { status: "1" };
+
+/** How long the changes may take under way on which a change of the server builds. */
+const UNDER_WAY_MS = 5000;
 
 const SYNC = 0;
 const SYNC_STEP_2 = 1;
@@ -111,6 +115,11 @@ export class Room {
     return this.arrived && !this.pending && this.doc.store.clients.size > 0;
   }
 
+  /** Whether nobody has ever written anything. */
+  get isNew(): boolean {
+    return this.arrived && this.doc.store.clients.size === 0;
+  }
+
   /** Which history of the document ours is. It is stated from now on, so that ours is not merged into another. */
   get lineage(): string | null {
     return this.provider.params["lineage"] ?? null;
@@ -118,6 +127,17 @@ export class Room {
 
   set lineage(lineage: string | null) {
     this.provider.params = lineage === null ? { ...STATUS } : { ...STATUS, lineage };
+  }
+
+  /** Return when everything is here that `update` builds on: it may come by another way than the changes before it. */
+  async hasWhatPrecedes(update: Uint8Array): Promise<void> {
+    const giveUpAt = Date.now() + UNDER_WAY_MS;
+    while (!builds(this.doc, update)) {
+      if (Date.now() > giveUpAt) {
+        throw new Refusal(0, "Changes of others are still under way. Try again in a moment.");
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
   }
 
   leave(): void {
@@ -185,4 +205,13 @@ export class Room {
   private get socket(): CountingSocket | null {
     return this.provider.ws as CountingSocket | null;
   }
+}
+
+function builds(doc: Y.Doc, update: Uint8Array): boolean {
+  const copy = new Y.Doc();
+  Y.applyUpdate(copy, Y.encodeStateAsUpdate(doc));
+  Y.applyUpdate(copy, update);
+  const { pendingStructs, pendingDs } = copy.store;
+  copy.destroy();
+  return pendingStructs === null && pendingDs === null;
 }

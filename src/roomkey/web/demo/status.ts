@@ -1,6 +1,6 @@
 /** What this window says about itself: its session, its connection, and whether everything is saved. */
 
-import { byId, element, setText } from "./elements";
+import { byId, element, setCutText, setText } from "./elements";
 import type { Room } from "./room";
 import type { OwnSession } from "./session";
 
@@ -17,13 +17,16 @@ const REFUSED: Readonly<Record<number, string>> = {
   4429: "This window sent more than is allowed, and was disconnected.",
 };
 
+/** How long it is said that the connection is back. */
+const RELIEF_MS = 4000;
+
 /** Whether the server closed the connection for a reason that trying again does not remove. */
 export function isRefusal(code: number | null): boolean {
   return code !== null && code in REFUSED;
 }
 
 /** Why the text cannot be changed now, or why changes stay in this window; `null` when all is well. */
-export function obstacle(own: OwnSession, room: Room, closed: number | null): Obstacle | null {
+export function obstacle(own: OwnSession, room: Room, closed: number | null, away: boolean): Obstacle | null {
   switch (own.session.state) {
     case "suspended":
       return { kind: "refused", text: "This session is suspended. The text can be read, and written again when it is resumed." };
@@ -37,7 +40,10 @@ export function obstacle(own: OwnSession, room: Room, closed: number | null): Ob
     return { kind: "refused", text: refused };
   }
   if (room.denied !== null) {
-    return { kind: "refused", text: "This session may read this document, but not write to it." };
+    return { kind: "refused", text: "Read only: this session may read this document, but not write to it." };
+  }
+  if (away) {
+    return { kind: "waiting", text: "You are offline. You can go on writing; it is sent when you are online again." };
   }
   if (room.connection !== "connected" && room.arrived) {
     return { kind: "waiting", text: "Not connected. You can go on writing; it is sent when the connection is back." };
@@ -49,12 +55,32 @@ export function mayWrite(hindrance: Obstacle | null): boolean {
   return hindrance === null || hindrance.kind === "waiting";
 }
 
-export function drawBanner(hindrance: Obstacle | null): void {
-  const banner = byId("banner");
-  banner.hidden = hindrance === null;
-  banner.dataset["kind"] = hindrance?.kind ?? "";
-  setText(byId("banner-text"), hindrance?.text ?? "");
-  byId("start-anew").hidden = hindrance?.kind !== "over";
+/** Says what stands in the way, and for a moment that it is gone if it went by itself. */
+export class Banner {
+  private readonly banner = byId("banner");
+  private relievedUntil = 0;
+
+  draw(hindrance: Obstacle | null, now: Date): void {
+    if (hindrance === null && this.banner.dataset["kind"] === "waiting") {
+      this.relievedUntil = now.getTime() + RELIEF_MS;
+    }
+    if (hindrance !== null) {
+      this.show(hindrance.kind, hindrance.text);
+    } else if (now.getTime() < this.relievedUntil) {
+      this.show("relief", "Connected again.");
+    } else {
+      this.show("", "");
+    }
+  }
+
+  private show(kind: Obstacle["kind"] | "relief" | "", text: string): void {
+    // What takes the editor away is said at once, what does not can wait until a screen reader has finished.
+    this.banner.role = kind === "refused" || kind === "over" ? "alert" : "status";
+    this.banner.dataset["kind"] = kind;
+    this.banner.hidden = kind === "";
+    setText(byId("banner-text"), text);
+    byId("start-anew").hidden = kind !== "over";
+  }
 }
 
 export function drawSaved(room: Room): void {
@@ -70,7 +96,7 @@ function saving({ connection, arrived, pending, denied }: Room): [kind: string, 
     return connected && denied === null ? ["saving", "Saving…"] : ["unsaved", "Not saved yet"];
   }
   if (connected && arrived) {
-    return ["saved", "All saved"];
+    return denied === null ? ["saved", "All saved"] : ["reading", "Read only"];
   }
   return connection === "disconnected" ? ["apart", "Not connected"] : ["saving", "Connecting…"];
 }
@@ -82,6 +108,14 @@ export function drawFacts(own: OwnSession, room: Room, now: Date): void {
   fact("State", session.state, `state ${session.state}`);
   fact("Ends in", own.lives ? remaining(own.deadline, now) : "—", "figures");
   fact("Connection", room.connection, `state ${room.connection}`);
+  fact("Access", session.state === "active" ? access(room) : "none");
+}
+
+function access({ arrived, denied }: Room): string {
+  if (denied !== null) {
+    return "read only";
+  }
+  return arrived ? "read and write" : "—";
 }
 
 /** Time to a deadline as hours, minutes and seconds. */
@@ -101,7 +135,6 @@ function fact(term: string, value: string, look = ""): void {
     facts.set(term, description);
     byId("facts").append(element("dt", "", term), description);
   }
-  description.className = look;
-  description.title = value;
-  setText(description, value);
+  description.className = `cut ${look}`;
+  setCutText(description, value);
 }

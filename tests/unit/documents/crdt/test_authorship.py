@@ -8,6 +8,7 @@ import pytest
 from pycrdt import Doc, Map, Text
 
 from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
+from roomkey.documents.crdt.updates import read_update
 from roomkey.errors import Serialization
 from roomkey.ports import Author, DocumentUpdate
 from roomkey.wire.lib0 import number, text
@@ -60,7 +61,7 @@ class Editors:
                 doc.apply_update(other.get_update(doc.get_state()))
 
     def blame(self) -> list[BlameRange]:
-        return blame(self.docs[ALICE].get_update(), "content", self.authorship)
+        return blame(read_update(self.docs[ALICE].get_update()), "content", self.authorship)
 
 
 def names(ranges: Iterable[BlameRange]) -> list[tuple[int, int, str | None]]:
@@ -193,7 +194,7 @@ def test_what_was_deleted_has_no_place_even_where_it_is_kept() -> None:
     doc.get("content", type=Text).insert(0, "hello")
     del doc["content"][1:4]
 
-    assert blame(doc.get_update(), "content", Authorship()) == [BlameRange(0, 2, None, None)]
+    assert blame(read_update(doc.get_update()), "content", Authorship()) == [BlameRange(0, 2, None, None)]
 
 
 def test_formats_and_embedded_things_take_no_place() -> None:
@@ -218,7 +219,7 @@ def test_who_wrote_it_survives_that_everything_becomes_one_update() -> None:
     compacted.apply_update(editors.docs[ALICE].get_update())
     packed = editors.authorship.pack()
 
-    ranges = blame(compacted.get_update(), "content", Authorship.unpack(packed))
+    ranges = blame(read_update(compacted.get_update()), "content", Authorship.unpack(packed))
 
     assert names(ranges) == [(0, 1, "alice"), (1, 2, "bob"), (2, 3, "alice")]
 
@@ -238,5 +239,5 @@ def test_other_roots_and_attributes_are_not_in_the_text() -> None:
     doc.get("other", type=Text).insert(0, "cd")
     doc.get("map", type=Map)["key"] = Text("ef")
 
-    assert names(blame(doc.get_update(), "content", Authorship())) == [(0, 2, None)]
-    assert blame(doc.get_update(), "nothing", Authorship()) == []
+    assert names(blame(read_update(doc.get_update()), "content", Authorship())) == [(0, 2, None)]
+    assert blame(read_update(doc.get_update()), "nothing", Authorship()) == []

@@ -143,6 +143,15 @@ def test_the_last_clock_that_there_is_has_none_behind_it() -> None:
     assert shared.leave("laptop") == [left(1, MAX_NUMBER)]
 
 
+def test_a_reminder_says_to_its_own_connection_that_a_client_has_gone_with_a_clock_that_it_does_not_have_yet() -> None:
+    shared = awareness()
+    shared.apply([shows(1, 5)], ALICE)
+
+    assert shared.reminder(1) == ("laptop", left(1, 6))
+    assert shared.reminder(2) is None
+    assert shared.entries() == [shows(1, 5)]
+
+
 def test_a_client_that_comes_back_too_soon_is_told_its_clock_and_then_is_seen_again() -> None:
     shared = awareness()
     shared.apply([shows(1, 5)], ALICE)
