@@ -190,8 +190,9 @@ async def test_who_is_who_is_known_after_a_restart(tmp_path: Path) -> None:
     async with a_site(storage=storage) as site:
         hers, his = await site.token("alice"), await site.token("mallory")
         async with y_client(site, hers, status="1") as victim:
-            await victim.send(yjs.update(alice.type("hello")))
-            await victim.next(b"\x08")
+            for letters in ("hel", "lo"):
+                await victim.send(yjs.update(alice.type(letters)))
+                await victim.next(b"\x08")
 
     async with a_site(storage=storage) as site:
         async with door("yjs", site, his) as attacker:

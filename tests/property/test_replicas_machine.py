@@ -42,7 +42,6 @@ class World:
         self._acknowledged: set[bytes] = set()
         self._unchecked: set[bytes] = set()
         self._steps = 0
-        self._users = 0
         self._away_for = 0
 
     async def begin(self) -> None:
@@ -84,8 +83,8 @@ class World:
         editor = pick(self.editors)
         if editor.is_closed:
             editor.cut()
-            self._users += 1
-            _, token = self.sessions.issue(f"user {self._users}", idle=None)
+            # A session of its own each time, of the one who sits there.
+            _, token = self.sessions.issue(f"user {self.editors.index(editor)}", idle=None)
             await self.house.connect(editor, token)
 
     async def bounce(self, pick: Pick) -> None:
@@ -188,7 +187,7 @@ class World:
         self.store.away, self._away_for = False, 0
         for editor in self.editors:
             editor.unstall()
-        for _ in range(3):
+        for _ in range(6):
             for number in range(EDITORS):
                 await self.connect(Pick(number))
             await self.house.converse(*self.editors)

@@ -13,9 +13,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from roomkey.config import load
-from roomkey.errors import Storage
+from roomkey.errors import Conflict, NotFound, Storage
 from roomkey.node import Node
-from roomkey.ports import DocumentStore, DocumentUpdate, StoredDocument
+from roomkey.ports import Append, DocumentStore, DocumentUpdate, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.settings import SourcedValue
 from roomkey.wire import lib0
@@ -133,11 +133,19 @@ class FailingStore:
     async def append(
         self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
     ) -> int:
+        self._fail_if_due()
+        self.appended += [update.data for update in updates]
+        return await self._store.append(name, lineage, updates, after=after)
+
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+        self._fail_if_due()
+        self.appended += [update.data for each in appends for update in each.updates]
+        return await self._store.append_each(appends)
+
+    def _fail_if_due(self) -> None:
         if self.failures or not self.appends:
             self.failures = max(0, self.failures - 1)
             raise Storage("the storage is away")
-        self.appended += [update.data for update in updates]
-        return await self._store.append(name, lineage, updates, after=after)
 
 
 def faulty(site: Site) -> FailingStore:

@@ -281,7 +281,7 @@ class Document:
             if taken is not update and taken not in self._replica.waiting:
                 return False  # what was new in it only others may bring
             news = taken  # a part of it waits
-        self._keep(news, author, now, settled)
+        self._keep(news, author, now, settled if taken is update else None)
         self._tell(news, now)
         return True
 

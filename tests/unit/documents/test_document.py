@@ -296,8 +296,8 @@ async def test_poison_leaves_the_document_as_it_was(poison: str) -> None:
 class DyingReplica(Replica):
     """One in which the native library gives up, as it does now and then over what nobody has thought of."""
 
-    def apply(self, update: bytes, source: Source | None = None) -> bytes:
-        del source
+    def apply(self, update: bytes, source: Source | None = None, *, is_typed: bool = True) -> bytes:
+        del source, is_typed
         raise ReplicaLost(f"over {len(update)} bytes")
 
 

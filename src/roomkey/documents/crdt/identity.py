@@ -92,17 +92,18 @@ class Bindings:
         """Whatever it was before, now it is this."""
         self._bound[client] = binding
 
-    def brought(self, clients: Sequence[int], user: str | None, *, is_carrier: bool = False) -> None:
+    def brought(self, clients: Sequence[int], user: str | None, *, is_typed: bool = False) -> None:
         """
         A user has brought something of ``clients`` in one update: those that belong to nobody are the user's now.
 
-        ``is_carrier`` says that the user is known to be none of them.
+        ``is_typed`` says that it was made just now, so that it is of the user's own page; then, or when the same user
+        brings more of it, the binding is firm. What else is brought may be that of others, which the page carries.
         """
-        firm = len(clients) == 1 and not is_carrier
+        is_alone = len(clients) == 1
         for client in clients if user is not None else ():
             known = self._bound.get(client)
-            if known is None or (firm and known.user == user):
-                self._bound[client] = Binding(user, firm)
+            if known is None or (not known.firm and is_alone and (is_typed or known.user == user)):
+                self._bound[client] = Binding(user, firm=is_alone and (is_typed or known is not None))
 
     def learn(self, update: DocumentUpdate) -> None:
         """
@@ -224,17 +225,17 @@ class Identities:
         source.clients.clear()
         source.own.clear()
 
-    def taken(self, admission: Admission, source: Source) -> None:
-        """What was admitted is in the document now."""
+    def taken(self, admission: Admission, source: Source, *, is_typed: bool) -> None:
+        """What was admitted is in the document now. ``is_typed``: it was made just now, and not carried here."""
         if source.user is None:
             return
         for client in admission.brought:
             if (user := self._introduced.pop(client, None)) is not None and client not in self.bindings:
                 self.bindings.set(client, Binding(user, firm=True))
-        self.bindings.brought(admission.brought, source.user, is_carrier=bool(source.clients))
-        for client in admission.brought:
-            if not self._is_foreign(client, source):
-                self._hold(client, source)
+        is_own = is_typed and not source.clients.difference(admission.brought)
+        self.bindings.brought(admission.brought, source.user, is_typed=is_own)
+        if is_own and len(admission.brought) == 1 and not self._is_foreign(admission.brought[0], source):
+            self._hold(admission.brought[0], source)
 
     # --- what may be said -----------------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class Identities:
             if news and self._is_foreign(client, source):
                 reach = max(here, self._offered.get(client, 0))
                 reaches[client], has_waited = _follow(client, news, reach, known)
-                if has_waited or self._is_held(client):
+                if self._is_held(client) or (has_waited and not known.agrees(news)):
                     left_out[client] = here
                     continue
             if any(block.kind is not BlockKind.SKIP for block in news):
@@ -288,7 +289,7 @@ class Identities:
 
     def _is_foreign(self, client: int, source: Source) -> bool:
         owner = self.owner(client)
-        return owner is not None and (owner.user is None or owner.user != source.user)
+        return owner is not None and owner.firm and (owner.user is None or owner.user != source.user)
 
     def _is_held(self, client: int) -> bool:
         """Whether a connection of the owner is, or may be, this client."""
@@ -301,7 +302,7 @@ def _follow(client: int, news: Sequence[Block], reach: int, known: "_Known") -> 
     Look at what is new of somebody else's client, which may follow what is known up to ``reach``, and nothing else.
 
     Returns how far it is known then, and whether some of it waits here already. That came from the owner: it is
-    not to be taken again from anybody else, who may say something else.
+    not to be taken again from anybody else who says something else.
     """
     has_waited = False
     for block in news:
@@ -360,9 +361,46 @@ class _Known:
         """Whether some of these units are part of what waits."""
         return self._behind(client, clock)[0] < end
 
+    def agrees(self, blocks: Iterable[Block]) -> bool:
+        """Whether what waits says the same as ``blocks`` where both say something."""
+        waiting = [block for structs in self._structs() for block in structs.blocks if block.kind is not BlockKind.SKIP]
+        return all(
+            _says_the_same(block, other)
+            for block in blocks
+            for other in waiting
+            if block.client == other.client and block.clock < other.end and other.clock < block.end
+        )
+
     def deletes(self, client: int, end: int) -> bool:
         """Whether units up to ``end`` are deleted by what waits."""
         return any(known >= end for structs in self._structs() for _, known in structs.deleted.get(client, ()))
+
+
+def _says_the_same(one: Block, other: Block) -> bool:
+    """Whether two blocks of one client agree where they overlap: neighbours that say a text may be one block or two."""
+    if one.kind is not BlockKind.STRING or other.kind is not BlockKind.STRING:
+        return one == other
+    first, second = sorted((one, other), key=_clock)
+    if first.clock == second.clock:
+        is_at_the_same_place = _place(first) == _place(second)
+    else:
+        is_at_the_same_place = second.origin == (second.client, second.clock - 1)
+    end = min(one.end, other.end)
+    return is_at_the_same_place and _part(one, second.clock, end) == _part(other, second.clock, end)
+
+
+def _clock(block: Block) -> int:
+    return block.clock
+
+
+def _place(block: Block) -> tuple[object, ...]:
+    return block.origin, block.right_origin, block.parent, block.key
+
+
+def _part(block: Block, begin: int, end: int) -> bytes:
+    # Clocks count UTF-16 units, two bytes each.
+    text = block.text.encode("utf-16-le", "surrogatepass")
+    return text[2 * (begin - block.clock) : 2 * (end - block.clock)]
 
 
 def _end(range_: tuple[int, int]) -> int:

@@ -63,12 +63,12 @@ class Replica:
         self._clocks = _Clocks()
         self._nesting = Nesting()
 
-    def apply(self, update: bytes, source: Source | None = None) -> bytes:
+    def apply(self, update: bytes, source: Source | None = None, *, is_typed: bool = True) -> bytes:
         """
         Take in an update; if it builds on what is not here yet, it waits for that.
 
-        From a ``source`` it is taken as far as that may bring it. Returns what was taken: hardly ever anything else
-        than ``update``.
+        From a ``source`` it is taken as far as that may bring it; ``is_typed`` says that it was made there just now,
+        and not carried here. Returns what was taken: hardly ever anything else than ``update``.
 
         Raises:
             PoisonUpdate, Forgery, ReplicaLost: As they say.
@@ -95,7 +95,7 @@ class Replica:
             raise PoisonUpdate("too many changes wait for others")
         self._look_for_what_waits(update, content, self._apply(update))
         if admission is not None and source is not None:
-            self.identities.taken(admission, source)
+            self.identities.taken(admission, source, is_typed=is_typed)
         return update
 
     def load(self, update: bytes, *, whole: bool) -> None:
@@ -153,7 +153,7 @@ class Replica:
     def apply_and_tell(self, update: bytes, source: Source | None = None) -> tuple[bytes, bytes | None]:
         """Like ``apply``; and what was new in it, or ``None`` if there was nothing that could be used now."""
         news: list[bytes] = []
-        taken = self._observed(lambda: self.apply(update, source), news.append)
+        taken = self._observed(lambda: self.apply(update, source, is_typed=False), news.append)
         return taken, news[0] if news else None
 
     def edit(self, change: Callable[[Doc[Any]], None], tell: Callable[[bytes], None]) -> None:

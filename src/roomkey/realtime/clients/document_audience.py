@@ -71,7 +71,7 @@ class DocumentAudience:
         self._subscribers: dict[Subscriber, None] = {}
         self._channels: dict[bytes, Channel] = {}
         self._began_at = self._said_at = now
-        self._to_ask: dict[Subscriber, None] = {}
+        self._to_ask: dict[Subscriber, datetime] = {}
         self._to_remind: dict[int, None] = {}
         self._whole: tuple[int, bytes, Frame] | None = None
 
@@ -163,9 +163,9 @@ class DocumentAudience:
             whole = self._whole = (replica.revision, address, frame)
         return whole[2]
 
-    def ask_later(self, subscriber: Subscriber) -> None:
-        """A change of ``subscriber`` was refused because storage is behind: ask for it when storage has caught up."""
-        self._to_ask[subscriber] = None
+    def ask_later(self, subscriber: Subscriber, due: datetime) -> None:
+        """A change of ``subscriber`` was not taken: ask for it from ``due`` on, once storage keeps up."""
+        self._to_ask[subscriber] = due
 
     # --- time -----------------------------------------------------------------------------------------
 
@@ -173,8 +173,8 @@ class DocumentAudience:
         """Send a keep-alive if nothing was sent for long, and ask for what is to be shown or sent again."""
         self._whole = None  # clients that join together do so within a second
         if self._to_ask and self._document.takes_writes(now):
-            to_ask, self._to_ask = self._to_ask, {}
-            for subscriber in to_ask:
+            for subscriber in [subscriber for subscriber, due in self._to_ask.items() if due <= now]:
+                del self._to_ask[subscriber]
                 subscriber.ask_for_missing()
         if self._to_remind:
             self._remind()

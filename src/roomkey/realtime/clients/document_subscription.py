@@ -6,7 +6,7 @@ Common to both Yjs protocols. They differ in how a client learns what became of 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.crdt.identity import Source
@@ -28,6 +28,9 @@ from roomkey.wire.frame import Frame
 
 READ_ONLY = "read-only"
 """Why a change is refused of a session that may only read."""
+
+LEFT_OUT_INTERVAL = timedelta(seconds=2)
+"""After so long a client is asked again for what only others may bring: as a rule they have brought it by then."""
 
 
 class DocumentSubscription(ABC):
@@ -189,11 +192,17 @@ class DocumentSubscription(ABC):
         except (WritesRefused, DocumentTooLarge) as error:
             self.refused(error.code)
             if error.retry and self._audience is not None:
-                self._audience.ask_later(self)
+                self._audience.ask_later(self, now)
             return False
         finally:
             self._is_taking = False
-        if not taken and settled is not None:
+        if self._source.was_cut:
+            self._source.was_cut = False
+            self.left_out()
+            if self._audience is not None:
+                # It may be taken when its owner has brought the rest.
+                self._audience.ask_later(self, now + LEFT_OUT_INTERVAL)
+        elif not taken and settled is not None:
             # There is nothing new in it. But what it repeats may not be durable yet.
             self.document.when_saved(settled)
         return taken
@@ -202,12 +211,7 @@ class DocumentSubscription(ABC):
         document, source = self.document, self._source
         if frame is None:
             return document.take_missing(update, self.author, now, source=source, settled=settled)
-        taken = document.take_update(update, self.author, now, source=source, settled=settled, message=frame)
-        if source.was_cut:
-            source.was_cut = False
-            if self._audience is not None:
-                self._audience.ask_later(self)  # what was left out may be taken when its owner has brought the rest
-        return taken
+        return document.take_update(update, self.author, now, source=source, settled=settled, message=frame)
 
     def unavailable(self) -> None:
         """The document cannot be used any more. The client whose change broke it is closed with MALFORMED instead."""
@@ -244,6 +248,10 @@ class DocumentSubscription(ABC):
     @abstractmethod
     def refused_awareness(self, reason: str) -> None:
         """What the client showed of itself was refused; what it showed before stays."""
+
+    @abstractmethod
+    def left_out(self) -> None:
+        """A part of a change was not taken, because only others may bring it: it is not durable."""
 
     @abstractmethod
     def told_access(self) -> None:

@@ -279,6 +279,9 @@ class _HocuspocusSubscription(DocumentSubscription):
 
     def refused(self, reason: str) -> None:
         del reason  # there is no word for it
+        self.left_out()
+
+    def left_out(self) -> None:
         self._refusals += 1 + self._made_up
         self._made_up = 0
         self.send(yjs.sync_status(applied=False))

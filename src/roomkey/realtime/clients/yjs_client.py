@@ -261,9 +261,12 @@ class _YjsSubscription(DocumentSubscription):
                 self.send(yjs.saved(self._durable))
 
     def refused(self, reason: str) -> None:
+        self.left_out()
+        self.send(yjs.denied(reason))
+
+    def left_out(self) -> None:
         if self._gap is None:
             self._gap = self._taken
-        self.send(yjs.denied(reason))
 
     def refused_awareness(self, reason: str) -> None:
         self.send(yjs.denied(reason))

@@ -211,10 +211,10 @@ def test_a_peer_repeats_what_waits_for_its_author() -> None:
     scene.replica.apply(second, scene.alice)
     scene.alice_leaves()
 
-    taken = scene.replica.apply(second, scene.bob)
-    with_skip = scene.replica.apply(scene.of_alice(KNOWN, skip(2), words("34")), scene.bob)
+    scene.replica.apply(second, scene.bob)
+    elsewhere = scene.replica.apply(scene.of_alice(KNOWN, skip(2), words("34")), scene.bob)
 
-    assert (taken, with_skip) == (EMPTY_UPDATE, EMPTY_UPDATE)
+    assert elsewhere == EMPTY_UPDATE
     scene.replica.apply(first, scene.alice)
     assert scene.text == "abcd1234"
 
@@ -323,7 +323,30 @@ def test_a_client_belongs_to_whom_brought_it_first() -> None:
     bindings.learn(DocumentUpdate(mine, ALICE, NOON))
     bindings.learn(DocumentUpdate(mine, BOB, NOON))
 
+    assert bindings.find(7) == Binding("alice", firm=False)
+
+
+def test_a_client_is_firmly_that_of_whoever_goes_on_as_it() -> None:
+    bindings = Bindings()
+    bindings.learn(DocumentUpdate(put_together(section(7, 0, words("hello"))), ALICE, NOON))
+
+    bindings.learn(DocumentUpdate(put_together(section(7, 5, words(" world"))), ALICE, NOON))
+    bindings.learn(DocumentUpdate(put_together(section(7, 11, words("!"))), BOB, NOON))
+
     assert bindings.find(7) == Binding("alice", firm=True)
+
+
+def test_who_comes_first_after_a_crash_with_what_another_wrote_does_not_become_the_other() -> None:
+    scene = Scene()
+    carol, hers = Source("carol"), put_together(section(9, 0, words("hers")))
+    more = put_together(section(9, 4, words(" too", behind=(9, 3))))
+    scene.replica.identities.enter(carol)
+
+    scene.replica.apply_and_tell(hers, scene.bob)
+    scene.replica.apply(more, carol)
+
+    assert scene.replica.identities.owner(9) == Binding("carol", firm=True)
+    assert not carol.was_cut
 
 
 def test_who_brings_several_clients_may_have_carried_them() -> None:
