@@ -109,7 +109,7 @@ class RawClient:
     ) -> Response:
         """Ask for a WebSocket; a header that is ``None`` is left out."""
         wanted: dict[str, str | None] = {
-            "Host": "test",
+            "Host": "localhost",
             "Connection": "Upgrade",
             "Upgrade": "websocket",
             "Sec-WebSocket-Version": "13",

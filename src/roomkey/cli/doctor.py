@@ -201,7 +201,7 @@ def _storage(prefix: str, location: str, folder: Path | None, content: str, flag
 
 def _other_servers(config: Config) -> Iterator[Finding]:
     folder = config.storage.folder
-    if folder is None:
+    if folder is None or not _can_be_read(folder):
         return
     from roomkey.backends.lmdb.processes import Processes  # noqa: PLC0415  # loads LMDB's library
 
@@ -235,6 +235,11 @@ def _problem_of(folder: Path, flag: str) -> tuple[str, str] | None:
     return None
 
 
+def _can_be_read(folder: Path) -> bool:
+    """Whether there is something to look into; if not, that was said before."""
+    return os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)  # noqa: PTH112  # never raises
+
+
 def _is_read_only(folder: Path) -> bool:
     # Windows has no statvfs.
     return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
@@ -266,7 +271,7 @@ def _master_key(config: Config) -> Iterator[Finding]:
 def _documents(config: Config) -> Iterator[Finding]:
     storage = config.storage
     folder = storage.documents_folder
-    if folder is None or not folder.is_dir():
+    if folder is None or not _can_be_read(folder):
         return
     try:
         found = asyncio.run(_Search(storage.documents_location).findings())

@@ -272,14 +272,15 @@ class Document:
         if self.contains(update):
             return False
         self._check_writable(len(update), now)
+        waited = tuple(self._replica.waiting)
         try:
             taken, news = self._replica.apply_and_tell(update, source or Source(author.user))
         except ReplicaLost as error:
             self._lose()
             raise PoisonUpdate("the update broke the replica") from error
         if news is None or taken in self._replica.waiting:
-            if taken is not update and taken not in self._replica.waiting:
-                return False  # what was new in it only others may bring
+            if taken in waited or (taken is not update and taken not in self._replica.waiting):
+                return False  # it waits already, or what was new in it only others may bring
             news = taken  # a part of it waits
         self._keep(news, author, now, settled if taken is update else None)
         self._tell(news, now)

@@ -89,7 +89,7 @@ class OpenDocuments:
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._creating: dict[str, asyncio.Future[None]] = {}
         self._tombstones: dict[str, frozenset[int]] = {}
-        self._group_commit = GroupCommit(store, interval=self.settings.save_interval, spawn=self.spawn)
+        self._group_commit: GroupCommit
         self.catching_up = CatchingUp(store, clock, forget=self.forget, adopt=self._adopt)
         self._crew: asyncio.TaskGroup | None = None
         self._at_work: set[asyncio.Task[None]] = set()
@@ -102,6 +102,7 @@ class OpenDocuments:
         try:
             async with asyncio.TaskGroup() as crew:
                 self._crew = crew
+                self._group_commit = GroupCommit(self.store, interval=self.settings.save_interval, spawn=self.spawn)
                 try:
                     yield
                     await self._settle()
