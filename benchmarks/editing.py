@@ -55,6 +55,8 @@ class Side(Struct, frozen=True):
     addressed: bool = False
     tokens: Sequence[str] = ()
     """Of as many clients as there may be at a time, if the server asks who they are."""
+    one_by_one: bool = False
+    """Of several clients that come into a new document at the same moment, this server forgets some."""
 
     def prefix(self, document: str) -> bytes:
         """What stands in front of every message."""
@@ -68,7 +70,14 @@ class Side(Struct, frozen=True):
         """A client for each document, several of which may be the same; nothing is said yet."""
         tokens = self.tokens or [None] * len(documents)
         who = [(self.address(document), token) for document, token in zip(documents, tokens, strict=False)]
-        return websocket.connect_each(self.server.port, who)
+        batches = [[each] for each in who] if self.one_by_one else [who]
+        opened: list[socket.socket] = []
+        with ExitStack() as undo:
+            undo.callback(websocket.close, opened)
+            for batch in batches:
+                opened += websocket.connect_each(self.server.port, batch)
+            undo.pop_all()
+        return opened
 
     def greeting(self, document: str, client: int = 0) -> list[bytes]:
         """What clients say first: who they are, that they have nothing, and that they have nothing to add."""
@@ -252,13 +261,14 @@ class _Peer(Struct, frozen=True):
     path: str = ""
     addressed: bool = False
     stores: bool = False
+    one_by_one: bool = False
 
 
 _PEERS: Final[Mapping[str, _Peer]] = {
     HOCUSPOCUS: _Peer(node.peer, "hocuspocus.mjs", path="/", addressed=True),
     Y_WEBSOCKET: _Peer(node.peer, "y-websocket.mjs"),
-    PYCRDT_WEBSOCKET: _Peer(python.peer, "pycrdt_websocket.py"),
-    PYCRDT_WEBSOCKET_SQLITE: _Peer(python.peer, "pycrdt_websocket.py", stores=True),
+    PYCRDT_WEBSOCKET: _Peer(python.peer, "pycrdt_websocket.py", one_by_one=True),
+    PYCRDT_WEBSOCKET_SQLITE: _Peer(python.peer, "pycrdt_websocket.py", stores=True, one_by_one=True),
 }
 
 
@@ -273,7 +283,10 @@ def peer(name: str, folder: str | None = None) -> Generator[Side | Missing]:
     with tempfile.TemporaryDirectory(prefix="roomkey-benchmark-") as temporary:
         arguments = [str(Path(folder or temporary) / "documents.sqlite")] if wanted.stores else []
         with wanted.start(wanted.script, *arguments) as server:
-            yield server if isinstance(server, Missing) else Side(server, wanted.path, addressed=wanted.addressed)
+            if isinstance(server, Missing):
+                yield server
+            else:
+                yield Side(server, wanted.path, addressed=wanted.addressed, one_by_one=wanted.one_by_one)
 
 
 @contextmanager
