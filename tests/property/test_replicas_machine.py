@@ -187,7 +187,7 @@ class World:
         self.store.away, self._away_for = False, 0
         for editor in self.editors:
             editor.unstall()
-        for _ in range(6):
+        for _ in range(12):
             for number in range(EDITORS):
                 await self.connect(Pick(number))
             await self.house.converse(*self.editors)

@@ -113,11 +113,14 @@ class Replica:
 
     def _look_for_what_waits(self, update: bytes, content: Structs | Keystroke, state: bytes) -> None:
         before, self._state = self._state, state
-        has_changed = self._state != before
+        has_changed = state != before
+        # The entries of a state vector may stand in another order without anything being new. The sum of its bytes does
+        # not depend on that, and one text that was typed changes it. If something waits, that may be what has moved.
+        has_moved = has_changed and not self.waiting and sum(state) != sum(before)
         if has_changed:
-            self._clocks.passed(update if isinstance(content, Keystroke) else None)
+            self._clocks.passed(update if has_moved and isinstance(content, Keystroke) else None)
         # A text that moved a clock is here. A deletion may have come before what it deletes.
-        is_here = content is Keystroke.TYPED and has_changed
+        is_here = content is Keystroke.TYPED and has_moved
         if not is_here and not self._is_here(read_update(update) if isinstance(content, Keystroke) else content):
             if update not in self.waiting:
                 self.waiting.append(update)
