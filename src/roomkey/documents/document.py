@@ -274,7 +274,7 @@ class Document:
         self._check_writable(len(update), now)
         waited = tuple(self._replica.waiting)
         try:
-            taken, news = self._replica.apply_and_tell(update, source or Source(author.user))
+            taken, news = self._replica.apply_and_tell(update, source or Source(author.user), is_lenient=True)
         except ReplicaLost as error:
             self._lose()
             raise PoisonUpdate("the update broke the replica") from error

@@ -296,8 +296,10 @@ async def test_poison_leaves_the_document_as_it_was(poison: str) -> None:
 class DyingReplica(Replica):
     """One in which the native library gives up, as it does now and then over what nobody has thought of."""
 
-    def apply(self, update: bytes, source: Source | None = None, *, is_typed: bool = True) -> bytes:
-        del source, is_typed
+    def apply(
+        self, update: bytes, source: Source | None = None, *, is_typed: bool = True, is_lenient: bool = False
+    ) -> bytes:
+        del source, is_typed, is_lenient
         raise ReplicaLost(f"over {len(update)} bytes")
 
 

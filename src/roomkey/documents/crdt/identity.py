@@ -9,6 +9,9 @@ bound to the user who brought it first. Everybody else may bring
 - what follows that without a gap, since peers who were offline together bring each other's changes; but no ``GC``
   and no ``SKIP``, which say of any number of units that they were something once.
 
+Whoever says something else just now is parted from. In the answer to a step 1 it is left out: a page that comes back has
+what another one deleted of a third one's, and these may not have come back yet.
+
 While a connection of the owner is this client, it brings what is new itself: what others bring of it is left out of
 their update, and nothing is lost by that. Of two that type under one clock, one would lose the text.
 """
@@ -239,12 +242,21 @@ class Identities:
 
     # --- what may be said -----------------------------------------------------------------------------
 
-    def admit(self, structs: Structs, source: Source, clocks: Mapping[int, int], waiting: Iterable[bytes]) -> Admission:
+    def admit(
+        self,
+        structs: Structs,
+        source: Source,
+        clocks: Mapping[int, int],
+        waiting: Iterable[bytes],
+        *,
+        is_lenient: bool = False,
+    ) -> Admission:
         """
         What of an update may be taken. ``clocks`` is how much of each client is here; ``waiting`` is not used yet.
 
         Raises:
-            Forged: If it says of somebody else's client what only its owner can.
+            Forged: If it says of somebody else's client what only its owner can. Unless ``is_lenient``: then that is
+                left out.
         """
         known = _Known(waiting)
         left_out: dict[int, int] = {}
@@ -255,13 +267,19 @@ class Identities:
             news = [block for block in blocks if block.end > here]
             if news and self._is_foreign(client, source):
                 reach = max(here, self._offered.get(client, 0))
-                reaches[client], has_waited = _follow(client, news, reach, known)
+                try:
+                    reaches[client], has_waited = _follow(client, news, reach, known)
+                except Forged:
+                    if not is_lenient:
+                        raise
+                    left_out[client] = here
+                    continue
                 if self._is_held(client) or (has_waited and not known.agrees(news)):
                     left_out[client] = here
                     continue
             if any(block.kind is not BlockKind.SKIP for block in news):
                 brought.append(client)
-        self._check_deletions(structs, source, clocks, reaches, known, left_out)
+        self._check_deletions(structs, source, clocks, reaches, known, left_out, is_lenient=is_lenient)
         for client in left_out.keys() & reaches.keys():
             if self._is_held(client):
                 self._offered[client] = reaches[client]
@@ -275,6 +293,8 @@ class Identities:
         reaches: Mapping[int, int],
         known: "_Known",
         left_out: dict[int, int],
+        *,
+        is_lenient: bool,
     ) -> None:
         """What is not there cannot be deleted, or it would be gone as soon as it is typed."""
         for client, ranges in structs.deleted.items():
@@ -282,9 +302,10 @@ class Identities:
             if last <= here or not self._is_foreign(client, source):
                 continue
             reach = max(here, reaches.get(client, 0), self._offered.get(client, 0))
-            if last > reach and not known.deletes(client, last):
+            is_forged = last > reach and not known.deletes(client, last)
+            if is_forged and not is_lenient:
                 raise Forged(f"client {client} is somebody else's, and has not written what is deleted of it")
-            if self._is_held(client):
+            if is_forged or self._is_held(client):
                 left_out[client] = here
 
     def _is_foreign(self, client: int, source: Source) -> bool:

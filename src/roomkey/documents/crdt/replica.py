@@ -63,12 +63,14 @@ class Replica:
         self._clocks = _Clocks()
         self._nesting = Nesting()
 
-    def apply(self, update: bytes, source: Source | None = None, *, is_typed: bool = True) -> bytes:
+    def apply(
+        self, update: bytes, source: Source | None = None, *, is_typed: bool = True, is_lenient: bool = False
+    ) -> bytes:
         """
         Take in an update; if it builds on what is not here yet, it waits for that.
 
         From a ``source`` it is taken as far as that may bring it; ``is_typed`` says that it was made there just now,
-        and not carried here. Returns what was taken: hardly ever anything else than ``update``.
+        and not carried here; ``is_lenient``, that what may not be brought is left out. Returns what was taken: hardly ever anything else than ``update``.
 
         Raises:
             PoisonUpdate, Forgery, ReplicaLost: As they say.
@@ -78,7 +80,7 @@ class Replica:
             content = validate(update, None if source is None else source.own)
             if source is not None and not isinstance(content, Keystroke):
                 clocks = self._clocks.read(self._state)
-                admission = self.identities.admit(content, source, clocks, self.waiting)
+                admission = self.identities.admit(content, source, clocks, self.waiting, is_lenient=is_lenient)
                 if admission.left_out:
                     source.was_cut = True
                     update = without(update, admission.left_out)
@@ -153,10 +155,12 @@ class Replica:
                 raise
             raise ReplicaLost from error
 
-    def apply_and_tell(self, update: bytes, source: Source | None = None) -> tuple[bytes, bytes | None]:
+    def apply_and_tell(
+        self, update: bytes, source: Source | None = None, *, is_lenient: bool = False
+    ) -> tuple[bytes, bytes | None]:
         """Like ``apply``; and what was new in it, or ``None`` if there was nothing that could be used now."""
         news: list[bytes] = []
-        taken = self._observed(lambda: self.apply(update, source, is_typed=False), news.append)
+        taken = self._observed(lambda: self.apply(update, source, is_typed=False, is_lenient=is_lenient), news.append)
         return taken, news[0] if news else None
 
     def edit(self, change: Callable[[Doc[Any]], None], tell: Callable[[bytes], None]) -> None:
