@@ -14,9 +14,10 @@ from roomkey.documents.crdt.updates import BlockKind, read_update
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import assemble
 from roomkey.ports import StoredDocument
+from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES
 from roomkey.testing.clock import ManualClock
-from roomkey.wire.lib0 import EMPTY_UPDATE
+from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 from tests.support.effort import examples
 from tests.support.loops import run_in_no_time
 from tests.support.open_documents import Editor, FaultyStore, House
@@ -43,6 +44,7 @@ class World:
         self._unchecked: set[bytes] = set()
         self._steps = 0
         self._away_for = 0
+        self._shown = 0
 
     async def begin(self) -> None:
         self.house = House(
@@ -86,6 +88,9 @@ class World:
             # A session of its own each time, of the one who sits there.
             _, token = self.sessions.issue(f"user {self.editors.index(editor)}", idle=None)
             await self.house.connect(editor, token)
+            # As stock clients do at once: they show who they are.
+            self._shown += 1
+            editor.outgoing.append(yjs.awareness([AwarenessEntry(editor.doc.client_id, self._shown, b"{}")]))
 
     async def bounce(self, pick: Pick) -> None:
         """Lose the connection, and have a new one at once."""

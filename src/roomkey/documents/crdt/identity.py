@@ -9,8 +9,8 @@ bound to the user who brought it first. Everybody else may bring
 - what follows that without a gap, since peers who were offline together bring each other's changes; but no ``GC``
   and no ``SKIP``, which say of any number of units that they were something once.
 
-Whoever says something else just now is parted from. In the answer to a step 1 it is left out: a page that comes back has
-what another one deleted of a third one's, and these may not have come back yet.
+Whoever says something else just now is parted from. In the answer to a step 1 it is left out: a page that comes back
+has what another one deleted of a third one's, and these may not have come back yet.
 
 While a connection of the owner is this client, it brings what is new itself: what others bring of it is left out of
 their update, and nothing is lost by that. Of two that type under one clock, one would lose the text.
@@ -95,14 +95,17 @@ class Bindings:
         """Whatever it was before, now it is this."""
         self._bound[client] = binding
 
-    def brought(self, clients: Sequence[int], user: str | None, *, is_typed: bool = False) -> None:
+    def brought(
+        self, clients: Sequence[int], user: str | None, *, is_typed: bool = False, is_carrier: bool = False
+    ) -> None:
         """
         A user has brought something of ``clients`` in one update: those that belong to nobody are the user's now.
 
         ``is_typed`` says that it was made just now, so that it is of the user's own page; then, or when the same user
-        brings more of it, the binding is firm. What else is brought may be that of others, which the page carries.
+        brings more of it, the binding is firm. What else is brought may be that of others, which the page carries;
+        ``is_carrier`` says that it does, for it is known to be another client.
         """
-        is_alone = len(clients) == 1
+        is_alone = len(clients) == 1 and not is_carrier
         for client in clients if user is not None else ():
             known = self._bound.get(client)
             if known is None or (not known.firm and is_alone and (is_typed or known.user == user)):
@@ -235,8 +238,9 @@ class Identities:
         for client in admission.brought:
             if (user := self._introduced.pop(client, None)) is not None and client not in self.bindings:
                 self.bindings.set(client, Binding(user, firm=True))
-        is_own = is_typed and not source.clients.difference(admission.brought)
-        self.bindings.brought(admission.brought, source.user, is_typed=is_own)
+        is_carrier = bool(source.clients.difference(admission.brought))
+        is_own = is_typed and not is_carrier
+        self.bindings.brought(admission.brought, source.user, is_typed=is_own, is_carrier=is_carrier)
         if is_own and len(admission.brought) == 1 and not self._is_foreign(admission.brought[0], source):
             self._hold(admission.brought[0], source)
 

@@ -70,7 +70,8 @@ class Replica:
         Take in an update; if it builds on what is not here yet, it waits for that.
 
         From a ``source`` it is taken as far as that may bring it; ``is_typed`` says that it was made there just now,
-        and not carried here; ``is_lenient``, that what may not be brought is left out. Returns what was taken: hardly ever anything else than ``update``.
+        and not carried here; ``is_lenient``, that what may not be brought is left out. Returns what was taken: hardly
+        ever anything else than ``update``.
 
         Raises:
             PoisonUpdate, Forgery, ReplicaLost: As they say.
