@@ -286,6 +286,19 @@ class DocumentWriter:
 
     def settled(self, outcome: Outcome, computed: Sequence[Computed] = ()) -> float | None:
         """What became of the batch; returns after how many seconds it asks again, or ``None`` if all is stored."""
+        try:
+            self._take_note(outcome, computed)
+        except Exception:  # noqa: BLE001  # a defect in one document must not keep the others of the group from being saved
+            _log.exception("document_outcome_failed", document=self._name)
+        self._is_asking = bool(self._writing or self._waiting or self._drafts)
+        if self._is_asking:
+            return self._pause()
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+        return None
+
+    def _take_note(self, outcome: Outcome, computed: Sequence[Computed]) -> None:
         if isinstance(outcome, int):
             self._stored(computed, outcome)
         elif isinstance(outcome, Overtaken):
@@ -294,13 +307,6 @@ class DocumentWriter:
             self._give_up()
         else:
             self._note_trouble(outcome)
-        self._is_asking = bool(self._writing or self._waiting or self._drafts)
-        if self._is_asking:
-            return self._pause()
-        if self._idle is not None:
-            self._idle.set_result(None)
-            self._idle = None
-        return None
 
     async def store_alone(self, store: DocumentStore) -> float | None:
         """Compute the drafts and store them behind what waits. Returns what ``settled`` does; raises nothing."""

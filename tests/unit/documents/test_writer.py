@@ -238,6 +238,25 @@ async def test_a_document_that_cannot_be_stored_keeps_no_other_from_it() -> None
 
 
 @in_no_time
+async def test_whoever_cannot_be_told_keeps_no_other_document_from_being_told_and_saved() -> None:
+    work = await WriterAtWork.open()
+    other = await work.other("e")
+
+    def fail(stored: bool) -> None:  # noqa: FBT001  # as writers call it
+        raise RuntimeError(f"a fault in whoever waits: {stored}")
+
+    other.add(update("theirs"), fail)
+    work.add("a")
+    await work.until_told(1)
+    other.add(update("more"))
+    await other.settle()
+
+    assert work.told == [("a", True)]
+    assert other.is_idle
+    assert [names for names in work.store.commits if "e" in names] == [["e", "d"], ["e"]]
+
+
+@in_no_time
 async def test_what_documents_store_together_is_bounded_too() -> None:
     work = await WriterAtWork.open()
     other = await work.other("e")
