@@ -69,6 +69,13 @@ class VersionMismatch(Conflict):
     retry = False
 
 
+class LeaseLost(Conflict):
+    """Somebody else has the lease under which this was to be written; nothing was changed."""
+
+    code = "lease_lost"
+    retry = False
+
+
 class CapReached(SessionError):
     """The user has as many live sessions as the policy allows, and the policy is to refuse."""
 
@@ -106,6 +113,13 @@ class Storage(SessionError):
 
     code = "storage"
     retry = True
+
+
+class OutcomeUnknown(Storage):
+    """The connection to the storage broke before it answered: the write was done whole, or not at all. Look first."""
+
+    code = "outcome_unknown"
+    retry = False
 
 
 class Serialization(SessionError):

@@ -131,6 +131,9 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.Storage: Presentation(
         503, "The storage is not available", _SOON, hides_detail=True, close_reason=CloseReason.UNAVAILABLE
     ),
+    errors.OutcomeUnknown: Presentation(
+        503, "Whether it was done is not known", hides_detail=True, close_reason=CloseReason.UNAVAILABLE
+    ),
     errors.WritesRefused: Presentation(503, "The storage does not keep up", _SOON, close_reason=CloseReason.OVERLOADED),
     errors.Draining: Presentation(503, "The server is about to stop", _SOON),
 }

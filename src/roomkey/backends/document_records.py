@@ -34,8 +34,8 @@ class DocumentEntry(Struct, frozen=True, array_like=True, gc=False):
     """
     A document as it is stored, without its content.
 
-    ``last_version`` is the highest number that a version was given. ``authorship_bytes`` is ``None`` as long as
-    there is no snapshot.
+    ``last_version`` is the highest number that a version was given, ``fence`` the highest token that the document was
+    written under. ``authorship_bytes`` is ``None`` as long as there is no snapshot.
     """
 
     # The order is the schema: new fields go to the end with a default, anything else is a new version.
@@ -49,6 +49,7 @@ class DocumentEntry(Struct, frozen=True, array_like=True, gc=False):
     snapshot_bytes: Count
     authorship_bytes: Count | None
     last_version: Annotated[int, Meta(ge=0, lt=2**32)]
+    fence: Count = 0
 
     @classmethod
     def new(cls, name: str, lineage: str, now: datetime) -> "DocumentEntry":

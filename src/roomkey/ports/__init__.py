@@ -32,7 +32,9 @@ from roomkey.ports.rooms import (
 )
 from roomkey.ports.shared import Counters, Leases, OneTime, OneTimeLimits, Rate, SharedState
 from roomkey.ports.stores import (
+    CHECKSUMMED_RECORDS,
     PLAIN_RECORDS,
+    ChecksummedRecords,
     Clock,
     EventLog,
     LoggedEvent,
@@ -50,12 +52,14 @@ from roomkey.ports.stores import (
 )
 
 __all__ = [
+    "CHECKSUMMED_RECORDS",
     "PLAIN_RECORDS",
     "Append",
     "Authenticator",
     "Author",
     "Broker",
     "Checkpoints",
+    "ChecksummedRecords",
     "Clock",
     "Counters",
     "DocumentHead",

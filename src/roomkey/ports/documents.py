@@ -1,6 +1,6 @@
 """The port of documents: a snapshot and a log of updates for each, its versions, and its lineage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -236,12 +236,20 @@ class DocumentStore(Protocol):
         """
         ...
 
-    async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
+    async def compact(
+        self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes, fence: int | None = None
+    ) -> bool:
         """
         Replace the snapshot, and drop the updates up to number ``upto``, which it contains, from the log.
 
         Updates behind ``upto`` stay as they are. Returns ``False`` and changes nothing if the document is gone or
         of another lineage, if it was compacted up to ``upto`` or further, or if it has no update of that number.
+
+        ``fence`` is the token of the lease under which this is done, see ``Leases``: the document remembers the
+        highest one.
+
+        Raises:
+            LeaseLost: If something was done to the document under a higher one.
         """
         ...
 
@@ -268,12 +276,15 @@ class DocumentStore(Protocol):
         """Up to ``limit`` documents with more than ``updates`` updates or ``size`` bytes in the log, open or not."""
         ...
 
-    async def keep_version(self, name: str, lineage: str, version: NewVersion) -> DocumentVersion:
+    async def keep_version(
+        self, name: str, lineage: str, version: NewVersion, *, fence: int | None = None
+    ) -> DocumentVersion:
         """
         Keep a state.
 
         Raises:
             NotFound, Conflict: As ``append``.
+            LeaseLost: As ``compact``.
         """
         ...
 
@@ -290,8 +301,15 @@ class DocumentStore(Protocol):
         """A version with its content, or ``None``."""
         ...
 
-    async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
-        """Drop versions; returns how many there were, none if the document is of another lineage."""
+    async def forget_versions(
+        self, name: str, lineage: str, numbers: Sequence[int], *, fence: int | None = None
+    ) -> int:
+        """
+        Drop versions; returns how many there were, none if the document is of another lineage.
+
+        Raises:
+            LeaseLost: As ``compact``.
+        """
         ...
 
     async def ping(self) -> None:
@@ -301,4 +319,8 @@ class DocumentStore(Protocol):
         Raises:
             Storage: If it does not; the message says why.
         """
+        ...
+
+    def degradations(self) -> Mapping[str, str]:
+        """What is wrong with the servers that it stands on, by name, and why; empty if nothing. Asks nobody."""
         ...

@@ -1,11 +1,13 @@
 """Where sessions and documents are kept: the ports of storage, the clock, and the values that pass through them."""
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
+from zlib import crc32
 
 from msgspec import Struct
 
@@ -24,6 +26,7 @@ from roomkey.domain.session import (
     UserRevoked,
 )
 from roomkey.domain.token_uses import TokenUse
+from roomkey.errors import Serialization
 
 # --- time ---------------------------------------------------------------------------------------------
 
@@ -97,6 +100,37 @@ class PlainRecords:
 
 
 PLAIN_RECORDS: Final = PlainRecords()
+
+
+class ChecksummedRecords:
+    """
+    The codec that puts a checksum behind each record: CRC-32 of what it is, where it lies, and what it says.
+
+    It finds damage, a record that was moved, and one that is not of Roomkey. Against people only encryption helps.
+    """
+
+    def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:
+        """The record and its sum."""
+        return record + _SUM.pack(_sum_of(kind, id, version, record))
+
+    def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:
+        """The record, whose sum must be right."""
+        record = stored[: -_SUM.size]
+        if stored[-_SUM.size :] != _SUM.pack(_sum_of(kind, id, version, record)):
+            raise Serialization(f"a {kind} record is damaged: its checksum is wrong")
+        return record
+
+
+CHECKSUMMED_RECORDS: Final = ChecksummedRecords()
+
+_SUM: Final = struct.Struct(">I")
+_VERSION: Final = struct.Struct(">Q")
+_SEEDS: Final = {kind: crc32(kind.encode()) for kind in RecordKind}
+
+
+def _sum_of(kind: RecordKind, id: bytes, version: int, record: bytes) -> int:
+    place = crc32(id, _SEEDS[kind])
+    return crc32(record, crc32(_VERSION.pack(version), place) if version else place)
 
 
 # --- sessions -----------------------------------------------------------------------------------------
@@ -194,8 +228,15 @@ class EventLog(Protocol):
         """The last sequence number of every partition that has one. Cheap: followers ask several times a second."""
         ...
 
-    async def purge_events(self, before: datetime, limit: int = 10_000) -> int:
-        """Forget up to ``limit`` events older than ``before``, from the front of each log. Returns how many."""
+    async def purge_events(self, before: datetime, limit: int = 10_000, *, fence: int | None = None) -> int:
+        """
+        Forget up to ``limit`` events older than ``before``, from the front of each log. Returns how many.
+
+        ``fence`` is the token of the lease under which this is done, see ``Leases``.
+
+        Raises:
+            LeaseLost: If events were purged under a higher one.
+        """
         ...
 
 
@@ -335,4 +376,8 @@ class SessionStorage(EventLog, Protocol):
         Raises:
             Storage: If it does not; the message says why.
         """
+        ...
+
+    def degradations(self) -> Mapping[str, str]:
+        """What is wrong with the servers that it stands on, by name, and why; empty if nothing. Asks nobody."""
         ...

@@ -110,11 +110,11 @@ class FileSystemSessionStorage:
             partial(commit.revoke_user, user_id=user_id, now=now, actor=actor, cause=cause, kept_id=except_session)
         )
 
-    async def purge_events(self, before: datetime, limit: int = 10_000) -> int:
+    async def purge_events(self, before: datetime, limit: int = 10_000, *, fence: int | None = None) -> int:
         purged = 0
         while purged < limit:
             chunk = min(limit - purged, SCAN_LIMIT)
-            done = await self._write(partial(commit.purge_events, before=before, limit=chunk))
+            done = await self._write(partial(commit.purge_events, before=before, limit=chunk, fence=fence))
             purged += done
             if done < chunk:
                 break
@@ -124,6 +124,9 @@ class FileSystemSessionStorage:
         if self._file is None:
             raise Storage("the storage is not open")
         await self._writer.ping()
+
+    def degradations(self) -> Mapping[str, str]:
+        return {}
 
     async def _write(self, change: Callable[[Commit], T]) -> T:
         if self._file is None:

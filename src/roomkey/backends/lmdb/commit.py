@@ -14,11 +14,13 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from roomkey.backends.fences import fenced
 from roomkey.backends.lmdb.file import MappedFile, Tables, Transaction
 from roomkey.backends.lmdb.layout import (
     COUNTERS_KEY,
     ENDED,
     EPOCH,
+    FENCE_KEY,
     HEADER,
     LIVE,
     TIME,
@@ -400,8 +402,11 @@ def tend(commit: Commit, ids: Iterable[SessionId], now: datetime) -> None:
             commit.rewrite(found, commit.reschedule(found, position))
 
 
-def purge_events(commit: Commit, before: datetime, limit: int) -> int:
+def purge_events(commit: Commit, before: datetime, limit: int, fence: int | None) -> int:
     """``SessionStorage.purge_events``."""
+    if fence is not None:
+        highest = int.from_bytes(commit.get(commit.tables.meta, FENCE_KEY) or b"")
+        commit.put(commit.tables.meta, FENCE_KEY, fenced(highest, fence).to_bytes(8))
     purged = commit.log.purge(before, limit)
     commit.writes += purged
     return purged

@@ -11,7 +11,7 @@ Keys sort as bytes, so numbers are big-endian, and times are microseconds since 
 | deadlines | time, id | nothing; of live sessions, never later than their deadline |
 | ended | time of the last event, id | nothing |
 | events, slots | | see ``log`` |
-| meta | ``format``, ``ledger``, ``tails`` | see ``FORMAT``, ``Counters`` and ``log`` |
+| meta | ``format``, ``ledger``, ``tails``, ``fence`` | see ``FORMAT``, ``Counters``, ``log`` and ``ports.Leases`` |
 """
 
 import struct
@@ -27,6 +27,7 @@ FORMAT: Final = b"roomkey 1"
 FORMAT_KEY: Final = b"format"
 COUNTERS_KEY: Final = b"ledger"  # another word would be another format
 TAILS_KEY: Final = b"tails"
+FENCE_KEY: Final = b"fence"
 
 MAX_KEY_BYTES: Final = 511
 """LMDB's limit. The longest key of ours, in ``users``, has 2 + 256 + 1 + 8 + 28 bytes."""

@@ -13,6 +13,7 @@ from typing import Final, Self
 from msgspec import Struct
 from msgspec.structs import replace
 
+from roomkey.backends.fences import fenced
 from roomkey.domain.lifecycle import apply, deadline
 from roomkey.domain.policy import SessionPolicy, evictions
 from roomkey.domain.session import (
@@ -72,6 +73,7 @@ class MemorySessionStorage:
         self._deadlines = _Deadlines()
         self._logs = [_Log(events_per_partition) for _ in range(PARTITIONS)]
         self._counters = _Counters()
+        self._fence = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -331,13 +333,17 @@ class MemorySessionStorage:
     async def ping(self) -> None:
         pass
 
+    def degradations(self) -> Mapping[str, str]:
+        return {}
+
     async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:
         return self._logs[partition].read(after, limit)
 
     async def heads(self) -> Mapping[int, int]:
         return {number: log.head for number, log in enumerate(self._logs) if log.head}
 
-    async def purge_events(self, before: datetime, limit: int = 10_000) -> int:
+    async def purge_events(self, before: datetime, limit: int = 10_000, *, fence: int | None = None) -> int:
+        self._fence = fenced(self._fence, fence)
         purged = 0
         for log in self._logs:
             purged += log.purge(before, limit - purged)

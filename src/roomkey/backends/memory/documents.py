@@ -1,7 +1,7 @@
 """Documents in the memory of one process: the default of tests, and the yardstick of the other backends."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from roomkey.backends.document_keys import name_cursor, name_of, new_name_key, version_cursor, version_of
 from roomkey.backends.document_records import numbered
+from roomkey.backends.fences import fenced
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken
 from roomkey.ports import (
     Append,
@@ -40,6 +41,7 @@ class _Document(Struct):
     log_bytes: int = 0
     versions: dict[int, tuple[DocumentVersion, bytes]] = field(default_factory=dict[int, tuple[DocumentVersion, bytes]])
     last_version: int = 0
+    fence: int = 0
 
     @property
     def sequence(self) -> int:
@@ -131,9 +133,14 @@ class MemoryDocumentStore:
         start = after - document.upto
         return DocumentTail(document.sequence, document.log[start : start + limit])
 
-    async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
+    async def compact(
+        self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes, fence: int | None = None
+    ) -> bool:
         document = self._of(name, lineage)
-        if document is None or not document.upto < upto <= document.sequence:
+        if document is None:
+            return False
+        document.fence = fenced(document.fence, fence)
+        if not document.upto < upto <= document.sequence:
             return False
         merged = upto - document.upto
         document.log_bytes -= _size(document.log[:merged])
@@ -168,8 +175,11 @@ class MemoryDocumentStore:
         )
         return [*islice(long, limit)]
 
-    async def keep_version(self, name: str, lineage: str, version: NewVersion) -> DocumentVersion:
+    async def keep_version(
+        self, name: str, lineage: str, version: NewVersion, *, fence: int | None = None
+    ) -> DocumentVersion:
         document = self._existing(name, lineage)
+        document.fence = fenced(document.fence, fence)
         document.last_version += 1
         kept = numbered(version, document.last_version)
         document.versions[kept.number] = kept, version.content
@@ -191,14 +201,20 @@ class MemoryDocumentStore:
         document = self._documents.get(name)
         return None if document is None else document.versions.get(number)
 
-    async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
+    async def forget_versions(
+        self, name: str, lineage: str, numbers: Sequence[int], *, fence: int | None = None
+    ) -> int:
         document = self._of(name, lineage)
         if document is None:
             return 0
+        document.fence = fenced(document.fence, fence)
         return sum(document.versions.pop(number, None) is not None for number in numbers)
 
     async def ping(self) -> None:
         pass
+
+    def degradations(self) -> Mapping[str, str]:
+        return {}
 
     def _of(self, name: str, lineage: str) -> _Document | None:
         document = self._documents.get(name)

@@ -3,6 +3,7 @@
 
 import pytest
 
+from roomkey.errors import LeaseLost
 from roomkey.testing.documents.suite import (
     NOON,
     DocumentSuite,
@@ -13,6 +14,8 @@ from roomkey.testing.documents.suite import (
     make,
     update,
     updates,
+    version,
+    versions_of,
 )
 
 MEBIBYTE = 1024 * 1024
@@ -144,3 +147,33 @@ class CompactionConformance(DocumentSuite):
             assert await compactable(store, 1) == ["notes"]
             (record,) = await store.compactable(updates=1, size=10**9, limit=1)
             assert record == await found(store)
+
+    async def test_who_has_lost_the_lease_writes_nothing(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(4))
+            await store.compact("notes", "first", snapshot=b"newer", upto=2, authorship=b"", fence=7)
+            await store.keep_version("notes", "first", version(), fence=7)
+
+            for late in (
+                lambda: store.compact("notes", "first", snapshot=b"late", upto=4, authorship=b"", fence=6),
+                lambda: store.keep_version("notes", "first", version(), fence=6),
+                lambda: store.forget_versions("notes", "first", [1], fence=6),
+            ):
+                with pytest.raises(LeaseLost):
+                    await late()
+
+            document = await loaded(store)
+            assert document.snapshot == b"newer"
+            assert len(document.updates) == 2
+            assert [kept.number for kept in await versions_of(store)] == [1]
+
+    async def test_each_write_under_a_lease_raises_the_bar(self) -> None:
+        async with self.open() as store:
+            await make(store, updates=updates(4))
+            await store.compact("notes", "first", snapshot=b"s", upto=1, authorship=b"", fence=1)
+            await store.keep_version("notes", "first", version(), fence=2)
+            await store.forget_versions("notes", "first", [99], fence=3)
+
+            with pytest.raises(LeaseLost):
+                await store.compact("notes", "first", snapshot=b"late", upto=4, authorship=b"", fence=2)
+            assert await store.compact("notes", "first", snapshot=b"s", upto=4, authorship=b"")

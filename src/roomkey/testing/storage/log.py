@@ -6,6 +6,8 @@ from datetime import timedelta
 from random import Random
 from typing import cast
 
+import pytest
+
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.lifecycle import NEXT_STATE, apply, replay
 from roomkey.domain.session import (
@@ -18,6 +20,7 @@ from roomkey.domain.session import (
     ViolationRecorded,
     partition_of,
 )
+from roomkey.errors import LeaseLost
 from roomkey.ports import SessionStorage
 from roomkey.testing.storage.suite import (
     NOON,
@@ -213,3 +216,14 @@ class LogConformance(StorageSuite):
             await store(storage, "user-7")
             partition = partition_of("user-7")
             assert [each.sequence for each in await storage.events(partition)] == [(await storage.heads())[partition]]
+
+    async def test_who_has_lost_the_lease_purges_nothing(self) -> None:
+        async with self.open() as storage:
+            await store(storage, "alice")
+            await storage.purge_events(NOON, fence=7)
+
+            with pytest.raises(LeaseLost):
+                await storage.purge_events(NOON + SECOND, fence=6)
+
+            assert len(await whole_log(storage)) == 1
+            assert await storage.purge_events(NOON + SECOND, fence=7) == 1

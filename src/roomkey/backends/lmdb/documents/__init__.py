@@ -1,7 +1,7 @@
 """Documents in an LMDB file of their own, so that much text never keeps sessions waiting."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -107,7 +107,9 @@ class FileSystemDocumentStore:
             ]
             return await self._write(partial(commit.append_each, appends=prepared))
 
-    async def compact(self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes) -> bool:
+    async def compact(
+        self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes, fence: int | None = None
+    ) -> bool:
         async with self._taking_off(len(snapshot) + len(authorship)):
             done = await self._write(
                 partial(
@@ -117,6 +119,7 @@ class FileSystemDocumentStore:
                     snapshot=snapshot,
                     upto=upto,
                     authorship=authorship,
+                    fence=fence,
                 )
             )
         if done:
@@ -130,19 +133,28 @@ class FileSystemDocumentStore:
             self._sweep_soon()
         return done
 
-    async def keep_version(self, name: str, lineage: str, version: NewVersion) -> DocumentVersion:
+    async def keep_version(
+        self, name: str, lineage: str, version: NewVersion, *, fence: int | None = None
+    ) -> DocumentVersion:
         async with self._taking_off(len(version.content)):
             return await self._write(
-                partial(commit.keep_version, name=name_key(name), lineage=lineage, version=version)
+                partial(commit.keep_version, name=name_key(name), lineage=lineage, version=version, fence=fence)
             )
 
-    async def forget_versions(self, name: str, lineage: str, numbers: Sequence[int]) -> int:
-        return await self._write(partial(commit.forget_versions, name=name_key(name), lineage=lineage, numbers=numbers))
+    async def forget_versions(
+        self, name: str, lineage: str, numbers: Sequence[int], *, fence: int | None = None
+    ) -> int:
+        return await self._write(
+            partial(commit.forget_versions, name=name_key(name), lineage=lineage, numbers=numbers, fence=fence)
+        )
 
     async def ping(self) -> None:
         if self._file is None:
             raise Storage("the storage is not open")
         await self._writer.ping()
+
+    def degradations(self) -> Mapping[str, str]:
+        return {}
 
     async def _write(self, change: Callable[[DocumentChanges], T]) -> T:
         if self._file is None:

@@ -21,6 +21,7 @@ from roomkey.backends.document_records import (
     encode_version,
     numbered,
 )
+from roomkey.backends.fences import fenced
 from roomkey.backends.lmdb.documents import names
 from roomkey.backends.lmdb.documents.layout import (
     BACKLOG,
@@ -254,13 +255,22 @@ def append_each(
 
 
 def compact(
-    changes: DocumentChanges, name: bytes | None, lineage: str, snapshot: bytes, upto: int, authorship: bytes
+    changes: DocumentChanges,
+    name: bytes | None,
+    lineage: str,
+    snapshot: bytes,
+    upto: int,
+    authorship: bytes,
+    fence: int | None,
 ) -> bool:
     """``DocumentStore.compact``. What was in the log is out of sight at once, and swept up later."""
     found = changes.of(name, lineage)
-    if found is None or not found.entry.upto < upto <= found.entry.sequence:
+    if found is None:
         return False
     number, entry = found
+    highest = fenced(entry.fence, fence)
+    if not entry.upto < upto <= entry.sequence:
+        return False
     left = 0 if upto == entry.sequence else _cut_log(changes, number, upto)
     changes.write_content(number, Part.SNAPSHOT, 0, snapshot, upto=upto)
     changes.write_content(number, Part.AUTHORSHIP, 0, authorship, upto=upto)
@@ -270,6 +280,7 @@ def compact(
         log_bytes=left,
         snapshot_bytes=len(snapshot),
         authorship_bytes=len(authorship),
+        fence=highest,
     )
     changes.write(found, compacted)
     changes.put(changes.tables.orphans, ROW.pack(number, upto))
@@ -314,22 +325,30 @@ def delete(changes: DocumentChanges, name: bytes | None, lineage: str) -> bool:
     return True
 
 
-def keep_version(changes: DocumentChanges, name: bytes | None, lineage: str, version: NewVersion) -> DocumentVersion:
+def keep_version(
+    changes: DocumentChanges, name: bytes | None, lineage: str, version: NewVersion, fence: int | None
+) -> DocumentVersion:
     """``DocumentStore.keep_version``."""
     found = changes.existing(name, lineage)
+    highest = fenced(found.entry.fence, fence)
     kept = numbered(version, found.entry.last_version + 1)
     key = VERSION.pack(found.number, kept.number)
     changes.put_record(RecordKind.VERSION, changes.tables.versions, key, encode_version(kept))
     changes.write_content(found.number, Part.VERSION, kept.number, version.content)
-    changes.write(found, replace(found.entry, last_version=kept.number))
+    changes.write(found, replace(found.entry, last_version=kept.number, fence=highest))
     return kept
 
 
-def forget_versions(changes: DocumentChanges, name: bytes | None, lineage: str, numbers: Sequence[int]) -> int:
+def forget_versions(
+    changes: DocumentChanges, name: bytes | None, lineage: str, numbers: Sequence[int], fence: int | None
+) -> int:
     """``DocumentStore.forget_versions``."""
     found = changes.of(name, lineage)
     if found is None:
         return 0
+    highest = fenced(found.entry.fence, fence)
+    if highest != found.entry.fence:
+        changes.write(found, replace(found.entry, fence=highest))
     forgotten = 0
     for number in {number for number in numbers if 0 < number <= MAX_VERSION}:
         key = VERSION.pack(found.number, number)

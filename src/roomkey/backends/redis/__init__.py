@@ -1,0 +1,1 @@
+"""Sessions in Redis: standalone, Sentinel or Cluster."""

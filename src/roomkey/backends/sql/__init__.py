@@ -1,0 +1,1 @@
+"""Sessions in a database: PostgreSQL, MariaDB or MySQL, SQLite."""
