@@ -258,6 +258,7 @@ def compact(
     changes: DocumentChanges,
     name: bytes | None,
     lineage: str,
+    *,
     snapshot: bytes,
     upto: int,
     authorship: bytes,
