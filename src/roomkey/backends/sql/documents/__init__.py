@@ -134,11 +134,7 @@ class DatabaseDocumentStore:
         return forgotten
 
     async def ping(self) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            del connection
-
-        # Nothing is changed by it. Whether the server takes writes shows when one begins, or at COMMIT.
-        await self._writers.write(work)
+        await self._writers.ping()
 
     def degradations(self) -> Mapping[str, str]:
         found = dict(self._database.degradations())
@@ -198,7 +194,7 @@ class DatabaseDocumentStore:
         end = start + b"\xff"  # behind all that begin with it: UTF-8 has no such byte
         if page.cursor is not None:
             start = max(start, name_of(page.cursor).encode() + b"\0")
-        return await self._read(lambda reading: reading.list(start, end, page.limit))
+        return await self._read(lambda reading: reading.page(start, end, page.limit))
 
     async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
         return await self._read(lambda reading: reading.backlog(updates, size, limit))

@@ -106,7 +106,7 @@ class Reading:
 
     # --- lists ----------------------------------------------------------------------------------------
 
-    async def list(self, start: bytes, end: bytes, limit: int) -> DocumentPage:
+    async def page(self, start: bytes, end: bytes, limit: int) -> DocumentPage:
         """A page of the documents by name from ``start`` to before ``end``; those that are damaged are left out."""
         found: list[DocumentRecord] = []
         while len(found) <= limit:

@@ -30,3 +30,6 @@ WHERE writer = 0
 
 -- name: forget
 DELETE FROM roomkey_document_writers WHERE writer <> 0 AND day < ?
+
+-- name: touch
+UPDATE roomkey_document_writers SET day = day WHERE writer = 0
