@@ -283,7 +283,8 @@ def count_events(transaction: Transaction, table: Table) -> tuple[list[int], int
     with transaction.cursor(table) as cursor:
         for key in cursor.iternext(keys=True, values=False):
             if len(key) == _EVENT_KEY.size:
-                slot, partition, sequence = _EVENT_KEY.unpack(key)
+                place: tuple[int, int, int] = _EVENT_KEY.unpack(key)
+                slot, partition, sequence = place
                 heads[partition] = max(heads[partition], sequence)
                 last = max(last, slot)
     return heads, last

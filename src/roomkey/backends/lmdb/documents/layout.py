@@ -44,6 +44,9 @@ BACKLOG: Final = struct.Struct(">BHQ")
 EVERYTHING: Final = 2**64 - 1
 """In ``orphans``: the whole document is gone."""
 
+MAX_LOST: Final = 100_000
+"""Number of updates of one document beyond which nobody believes that so many are missing."""
+
 LAST: Final = b"\xff" * 32
 """Behind a key, behind every longer one that begins with it."""
 
