@@ -54,6 +54,20 @@ class TestFileSystemDocumentStore(DocumentStoreConformance):
             transaction.put(key, damaged(record, 10), db=file.tables.documents)
         return True
 
+    async def tear(self, store: DocumentStore, name: str) -> bool:
+        assert isinstance(store, FileSystemDocumentStore)
+        file = store._file
+        assert file is not None
+        self.sound = False
+        with file.environment.begin(write=True) as transaction:
+            document = transaction.get(bytes(4) + name.encode(), db=file.tables.names)
+            assert document is not None
+            with transaction.cursor(file.tables.updates) as cursor:
+                rows = [(key, value) for key, value in cursor if key.startswith(document)]
+            key, value = rows[-1]
+            transaction.put(key, value[: len(value) // 2], db=file.tables.updates)
+        return True
+
 
 class TestPlainFileSystemDocumentStore(TestFileSystemDocumentStore):
     codec = PLAIN_RECORDS

@@ -65,7 +65,7 @@ def enter(changes: Changes[DocumentTables], name: bytes, document: bytes, new_br
         key = branch + name[:CUT] + _MORE
         found = changes.get(table, key)
         if found is None:
-            following = newbranch_of()
+            following = new_branch()
             changes.put_figures(table, key, following)
         else:
             following = branch_of(changes.codec, key, found)

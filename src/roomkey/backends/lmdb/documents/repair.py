@@ -101,13 +101,17 @@ def _meta(rows: Rows[DocumentTables], key: bytes, value: bytes) -> None:
     checked_figures(rows.codec.decode(RecordKind.FIGURES, key, 0, value), NUMBERS.size)
 
 
+def _named(key: bytes) -> str:
+    return key[len(names.ROOT) :].decode(errors="replace")
+
+
 def _numbered(key: bytes) -> str:
     number = int.from_bytes(key[: DOCUMENT.size])
     return f"document {number}" + (f", {key[DOCUMENT.size :].hex()}" if key[DOCUMENT.size :] else "")
 
 
 CHECKS: Final[Checks[DocumentTables]] = {
-    "names": Check(RecordKind.DOCUMENT, _name, lambda key: key[len(names.ROOT) :].decode(errors="replace")),
+    "names": Check(RecordKind.DOCUMENT, _name, _named),
     "documents": Check(RecordKind.DOCUMENT, _document, _numbered),
     "updates": Check(RecordKind.UPDATES, _row, _numbered),
     "pieces": Check(RecordKind.CONTENT, _piece, _numbered),
