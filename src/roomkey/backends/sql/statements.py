@@ -79,6 +79,19 @@ async def run(connection: AsyncConnection, query: Query, *parameters: Any) -> li
     return await execute(connection, query.dialect, text, values)
 
 
+async def touched(connection: AsyncConnection, query: Query, *parameters: Any) -> int:
+    """
+    Run a statement that writes; how many rows it has changed.
+
+    On PostgreSQL and SQLite it says RETURNING, whatever of. On MySQL a row that was written as it was does not count.
+    """
+    rows = await run(connection, query, *parameters)
+    if query.dialect is not Dialect.MYSQL:
+        return len(rows)
+    ((number,),) = await execute(connection, query.dialect, "SELECT row_count()", ())
+    return number
+
+
 async def run_many(connection: AsyncConnection, query: Query, rows: Sequence[Row]) -> None:
     """Run a statement that returns nothing for many rows, in as few statements as possible."""
     if not rows:
