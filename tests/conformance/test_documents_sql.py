@@ -43,21 +43,32 @@ class OnSql(DocumentStoreConformance):
         return DatabaseDocumentStore(self.url, self.settings, codec=self.codec)
 
     async def corrupt(self, store: DocumentStore, name: str) -> bool:
+        return await self._damage_record(store, f"roomkey_documents WHERE name = {self._bytes(name.encode())}", 10)
+
+    async def tear(self, store: DocumentStore, name: str) -> bool:
+        document = f"(SELECT id FROM roomkey_documents WHERE name = {self._bytes(name.encode())})"
+        last = f"(SELECT sequence FROM roomkey_documents WHERE name = {self._bytes(name.encode())})"
+        return await self._damage_record(
+            store, f"roomkey_document_updates WHERE document = {document} AND last = {last}", None
+        )
+
+    async def _damage_record(self, store: DocumentStore, where: str, place: int | None) -> bool:
+        """Damage the record of one row at a place, or cut it in half."""
         assert isinstance(store, DatabaseDocumentStore)
         database = store._database
-        place = name.encode().hex()
-        name_is = f"name = '\\x{place}'" if database.dialect == "postgresql" else f"name = x'{place}'"
+        table, _, condition = where.partition(" ")
 
         async def work(connection: AsyncConnection) -> None:
-            dialect = database.dialect
-            select = f"SELECT record FROM roomkey_documents WHERE {name_is}"
-            ((record,),) = await execute(connection, dialect, select, ())
-            bad = damaged(record, 10).hex()
-            value = f"'\\x{bad}'" if dialect == "postgresql" else f"x'{bad}'"
-            await execute(connection, dialect, f"UPDATE roomkey_documents SET record = {value} WHERE {name_is}", ())
+            ((record,),) = await execute(connection, database.dialect, f"SELECT record FROM {where}", ())
+            bad = record[: len(record) // 2] if place is None else damaged(record, place)
+            statement = f"UPDATE {table} SET record = {self._bytes(bad)} {condition}"
+            await execute(connection, database.dialect, statement, ())
 
         await database.write(work, may_repeat=True)
         return True
+
+    def _bytes(self, value: bytes) -> str:
+        return f"'\\x{value.hex()}'" if self.url.startswith("postgresql") else f"x'{value.hex()}'"
 
 
 class TestSqliteDocumentStore(OnSql):

@@ -44,7 +44,7 @@ DRIVERS: Final[Mapping[Dialect, str]] = {
 PORTS: Final[Mapping[Dialect, int]] = {Dialect.POSTGRESQL: 5432, Dialect.MYSQL: 3306, Dialect.SQLITE: 0}
 
 TLS_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
-"""As libpq names them. ``prefer`` is only known to PostgreSQL, where it is the default; elsewhere that is ``disable``."""
+"""As libpq names them. ``prefer`` is PostgreSQL's default, and elsewhere the same as ``disable``."""
 
 TLS_PARAMETERS: Final = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey"})
 
@@ -77,8 +77,8 @@ def parse(url: str) -> Place:
     """
     The place that ``url`` names.
 
-    ``postgresql://user:password@host:5432/database?sslmode=verify-full&sslrootcert=ca.pem&schema=roomkey``, the same with
-    ``mysql://`` or ``mariadb://`` without a schema, ``sqlite:///relative/path`` and ``sqlite:////absolute/path``.
+    ``postgresql://user:password@host:5432/database?sslmode=verify-full&sslrootcert=ca.pem&schema=roomkey``, the same
+    with ``mysql://`` or ``mariadb://`` without a schema, ``sqlite:///relative/path``, ``sqlite:////absolute/path``.
 
     Raises:
         ConfigurationError: If it names none. The message does not show the URL, which may contain a password.
@@ -270,8 +270,7 @@ def is_visibly_closed(dialect: Dialect, driver: Any) -> bool:
     if dialect is Dialect.POSTGRESQL:
         return bool(driver.is_closed())
     if dialect is Dialect.MYSQL:
-        transport = driver._transport  # noqa: SLF001  # there is no other way to see it
-        return not driver.connected or transport is None or bool(transport.is_closing())
+        return not driver.connected or bool(driver._stream_broken)  # noqa: SLF001  # there is no other way to see it
     return False
 
 

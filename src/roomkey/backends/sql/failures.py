@@ -1,7 +1,7 @@
 """What the errors of PostgreSQL, MariaDB, MySQL and SQLite and of their drivers say of the server."""
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -109,29 +109,27 @@ def _family(error: BaseException) -> Iterator[BaseException]:
         error = inner
 
 
+def is_duplicate(error: BaseException) -> bool:
+    """Whether a row was refused because there is one with this key."""
+    codes = (getattr(error, "sqlstate", None), getattr(error, "sqlite_errorcode", None), *error.args[:1])
+    return any(code in {"23505", 1062, 1555, 2067} for code in codes)
+
+
 def _of_one(error: BaseException) -> Failure | None:
-    sqlstate = getattr(error, "sqlstate", None)
-    if isinstance(sqlstate, str):
-        return _of_sqlstate(sqlstate)
-    module = type(error).__module__.partition(".")[0]
-    if module == "sqlite3":
-        return _of_sqlite(error)
-    if module in {"asyncmy", "pymysql"}:
-        return _of_mysql(error)
-    if module == "asyncpg":
-        return Failure(AWAY, "the connection broke")  # InterfaceError: it was closed meanwhile
-    if module == "sqlalchemy":
-        return _of_sqlalchemy(error)
+    judge = _JUDGES.get(type(error).__module__.partition(".")[0])
+    if judge is not None:
+        return judge(error)
     if isinstance(error, ssl.SSLError):
         return Failure(REFUSED, f"TLS: {error.reason or 'the handshake failed'}", is_undone=True)
-    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-        return Failure(AWAY, error.strerror or "the connection broke")
-    if isinstance(error, EOFError):
-        return Failure(AWAY, "the connection broke")
+    if isinstance(error, (OSError, EOFError)) and not isinstance(error, TimeoutError):
+        return Failure(AWAY, getattr(error, "strerror", None) or "the connection broke")
     return None
 
 
-def _of_sqlstate(code: str) -> Failure:
+def _of_postgresql(error: BaseException) -> Failure:
+    code = getattr(error, "sqlstate", None)
+    if not isinstance(code, str):
+        return Failure(AWAY, "the connection broke")  # InterfaceError: it was closed meanwhile
     for length in (5, 3, 2):
         known = SQLSTATES.get(code[:length])
         if known is not None:
@@ -152,7 +150,8 @@ def _of_mysql(error: BaseException) -> Failure:
 
 def _of_sqlite(error: BaseException) -> Failure:
     code = getattr(error, "sqlite_errorcode", None)
-    kind, detail = SQLITE.get((code or 0) & 0xFF, (WRONG, "a table is missing, or a statement was refused"))
+    # Its messages name tables and columns, and show no values.
+    kind, detail = SQLITE.get((code or 0) & 0xFF, (WRONG, f"it refused a statement: {error}"))
     return Failure(kind, detail, is_undone=True)
 
 
@@ -164,3 +163,12 @@ def _of_sqlalchemy(error: BaseException) -> Failure | None:
             return Failure(AWAY, "the connection broke")
         case _:
             return None
+
+
+_JUDGES: Final[Mapping[str, Callable[[BaseException], Failure | None]]] = {
+    "asyncpg": _of_postgresql,
+    "asyncmy": _of_mysql,
+    "sqlite3": _of_sqlite,
+    "sqlalchemy": _of_sqlalchemy,
+}
+"""By the package that an error comes from."""

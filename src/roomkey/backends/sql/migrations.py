@@ -117,6 +117,7 @@ async def _apply_postgresql(connection: AsyncConnection, steps: list[Migration])
     await say("SET lock_timeout = 0")
     await say(f"SELECT pg_advisory_lock({_LOCK_NUMBER})")
     try:
+        await say("DO $$ BEGIN EXECUTE format('CREATE SCHEMA IF NOT EXISTS %s', current_setting('search_path')); END $$")
         await say(_TABLE[dialect])
         done: list[str] = []
         for step in await _missing(connection, dialect, steps):

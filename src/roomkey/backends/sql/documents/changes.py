@@ -208,7 +208,7 @@ class Changes:
         fenced(entry.fence, fence)
         if not entry.upto < upto <= entry.sequence:
             return False
-        merged = await self._size(id, entry.upto, upto)
+        merged = entry.log_bytes if upto == entry.sequence else await self._size(id, entry.upto, upto)
         content = await self._put_content(id, snapshot, authorship, upto=upto)
         if not await touched(
             self._connection,
