@@ -3,8 +3,6 @@
 # The hooks break what nobody else may touch.
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Generator
-from itertools import count
 from typing import ClassVar
 
 import pytest
@@ -13,26 +11,13 @@ from roomkey.backends.redis.documents import RedisDocumentStore
 from roomkey.ports import CHECKSUMMED_RECORDS, DocumentStore, RecordCodec
 from roomkey.testing.documents import DocumentStoreConformance
 from tests.support.sealed_records import SealedRecords
-from tests.support.store_servers import ServerProcess, is_there, missing, redis
-
-pytestmark = pytest.mark.skipif(not is_there("redis"), reason=missing("redis"))
-
-_prefixes = count()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
-    with redis(tmp_path_factory.mktemp("redis")) as process:
-        yield process
-
-
-class TestRedisDocumentStore(DocumentStoreConformance):
+class OnRedis(DocumentStoreConformance):
     durable = True
     codec: ClassVar[RecordCodec] = CHECKSUMMED_RECORDS
 
-    @pytest.fixture(autouse=True)
-    def _place(self, server: ServerProcess) -> None:
-        self.url = f"{server.url}?prefix=test{next(_prefixes)}"
+    url: str
 
     def open(self) -> RedisDocumentStore:
         return RedisDocumentStore(self.url, codec=self.codec)
@@ -56,5 +41,23 @@ class TestRedisDocumentStore(DocumentStoreConformance):
         return True
 
 
+class TestRedisDocumentStore(OnRedis):
+    @pytest.fixture(autouse=True)
+    def _place(self, redis_url: str) -> None:
+        self.url = redis_url
+
+
 class TestSealedRedisDocumentStore(TestRedisDocumentStore):
     codec = SealedRecords()
+
+
+class TestSentinelDocumentStore(OnRedis):
+    @pytest.fixture(autouse=True)
+    def _place(self, sentinel_url: str) -> None:
+        self.url = sentinel_url
+
+
+class TestClusterDocumentStore(OnRedis):
+    @pytest.fixture(autouse=True)
+    def _place(self, cluster_url: str) -> None:
+        self.url = cluster_url

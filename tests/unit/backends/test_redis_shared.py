@@ -1,10 +1,9 @@
 """What nodes share in Redis: a call whose answer is lost is not done twice, and nobody reads tickets there."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from itertools import count
 from typing import Final
 
 import pytest
@@ -21,30 +20,17 @@ from roomkey.errors import OutcomeUnknown, Serialization
 from roomkey.ports import OneTimeLimits, Rate, SystemClock
 from tests.support.cutting_proxy import Cut, CuttingProxy, cutting_proxy
 from tests.support.rawsocket import until
-from tests.support.store_servers import ServerProcess, is_there, missing, redis
-
-pytestmark = pytest.mark.skipif(not is_there("redis"), reason=missing("redis"))
+from tests.support.store_servers import RedisProcess
 
 MINUTE: Final = timedelta(minutes=1)
 UNLIMITED: Final = OneTimeLimits()
 
-_prefixes = count()
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
-    with redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def url(process: ServerProcess) -> str:
-    return f"{process.url}?prefix=unit{next(_prefixes)}"
-
 
 @asynccontextmanager
-async def behind_a_proxy(url: str, process: ServerProcess) -> AsyncGenerator[tuple[RedisServer, CuttingProxy]]:
-    async with cutting_proxy(process.port) as proxy, RedisServer(proxy.through(url)) as server:
+async def behind_a_proxy(
+    redis_url: str, redis_server: RedisProcess
+) -> AsyncGenerator[tuple[RedisServer, CuttingProxy]]:
+    async with cutting_proxy(redis_server.port) as proxy, RedisServer(proxy.through(redis_url)) as server:
         yield server, proxy
 
 
@@ -59,8 +45,8 @@ cuts = pytest.mark.parametrize("where", Cut)
 
 
 @cuts
-async def test_who_adds_is_told_that_nothing_was_there(url: str, process: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, process) as (server, proxy):
+async def test_who_adds_is_told_that_nothing_was_there(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as (server, proxy):
         values = tickets(server)
         await values.add("known", b"value", MINUTE)
         proxy.cut(where, containing=Script("one_time_add").digest)
@@ -73,8 +59,8 @@ async def test_who_adds_is_told_that_nothing_was_there(url: str, process: Server
 
 
 @cuts
-async def test_who_replaces_is_told_that_it_did(url: str, process: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, process) as (server, proxy):
+async def test_who_replaces_is_told_that_it_did(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as (server, proxy):
         values = tickets(server)
         for key in ("known", "k"):
             await values.add(key, b"claim", MINUTE)
@@ -88,8 +74,10 @@ async def test_who_replaces_is_told_that_it_did(url: str, process: ServerProcess
         assert await values.take("k") == b"answer"
 
 
-async def test_whether_a_value_was_taken_is_not_known_without_an_answer(url: str, process: ServerProcess) -> None:
-    async with behind_a_proxy(url, process) as (server, proxy):
+async def test_whether_a_value_was_taken_is_not_known_without_an_answer(
+    redis_url: str, redis_server: RedisProcess
+) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as (server, proxy):
         values = tickets(server)
         await values.add("k", b"value", MINUTE)
         await values.take("known")
@@ -101,8 +89,8 @@ async def test_whether_a_value_was_taken_is_not_known_without_an_answer(url: str
         assert await values.take("k") is None
 
 
-async def test_nobody_is_charged_twice(url: str, process: ServerProcess) -> None:
-    async with behind_a_proxy(url, process) as (server, proxy):
+async def test_nobody_is_charged_twice(redis_url: str, redis_server: RedisProcess) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as (server, proxy):
         counters = RedisCounters(server, "addresses")
         rate = Rate(per_second=0.001, burst=2)
         await counters.take("known", rate)
@@ -116,8 +104,8 @@ async def test_nobody_is_charged_twice(url: str, process: ServerProcess) -> None
 
 
 @cuts
-async def test_a_holder_gets_a_token_that_holds(url: str, process: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, process) as (server, proxy):
+async def test_a_holder_gets_a_token_that_holds(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as (server, proxy):
         leases = RedisLeases(server)
         await leases.acquire("known", "a", MINUTE)
         proxy.cut(where, containing=Script("lease_acquire").digest)
@@ -138,8 +126,8 @@ async def everything_in(server: RedisServer) -> bytes:
     return b"".join([key + await server.ask("DUMP", key) for key in keys])
 
 
-async def test_values_and_their_keys_are_not_to_be_seen(url: str) -> None:
-    async with RedisServer(url) as server:
+async def test_values_and_their_keys_are_not_to_be_seen(redis_url: str) -> None:
+    async with RedisServer(redis_url) as server:
         await tickets(server).add("the key", b"the value", MINUTE, owner="the owner")
 
         stored = await everything_in(server)
@@ -149,16 +137,16 @@ async def test_values_and_their_keys_are_not_to_be_seen(url: str) -> None:
             assert plain not in stored
 
 
-async def test_a_value_of_another_secret_is_not_taken_for_one(url: str) -> None:
-    async with RedisServer(url) as server:
+async def test_a_value_of_another_secret_is_not_taken_for_one(redis_url: str) -> None:
+    async with RedisServer(redis_url) as server:
         await tickets(server).add("k", b"value", MINUTE)
 
         with pytest.raises(Serialization):
             await tickets(server, b"another").add("k", b"value", MINUTE)
 
 
-async def test_everything_goes_by_itself_in_the_end(url: str) -> None:
-    async with RedisServer(url) as server:
+async def test_everything_goes_by_itself_in_the_end(redis_url: str) -> None:
+    async with RedisServer(redis_url) as server:
         values = tickets(server)
         for owner in ("alice", "bob", None):
             await values.add(f"long {owner}", b"value", MINUTE, owner=owner)
@@ -171,8 +159,8 @@ async def test_everything_goes_by_itself_in_the_end(url: str) -> None:
         assert all(0 < lifetime <= 60_000 for lifetime in lifetimes)
 
 
-async def test_of_leases_that_are_over_nothing_is_left_but_the_last_tokens(url: str) -> None:
-    async with RedisServer(url) as server:
+async def test_of_leases_that_are_over_nothing_is_left_but_the_last_tokens(redis_url: str) -> None:
+    async with RedisServer(redis_url) as server:
         leases = RedisLeases(server)
         for number in range(1000):
             token = await leases.acquire(f"document {number}", "a", MINUTE)
@@ -190,8 +178,8 @@ def shared(server: RedisServer, secret: bytes = b"secret", *, lifetime: timedelt
     return RedisShared(server, secret=secret, own=own, tickets=UNLIMITED, answers=UNLIMITED, node_lifetime=lifetime)
 
 
-async def test_nodes_know_those_that_came_before(url: str) -> None:
-    async with RedisServer(url) as server:
+async def test_nodes_know_those_that_came_before(redis_url: str) -> None:
+    async with RedisServer(redis_url) as server:
         first, second = shared(server), shared(server)
 
         await first.join("a")
@@ -208,10 +196,10 @@ async def test_nodes_know_those_that_came_before(url: str) -> None:
         assert alone == []
 
 
-async def test_nodes_get_to_know_those_that_come_and_forget_those_that_died(url: str) -> None:
+async def test_nodes_get_to_know_those_that_come_and_forget_those_that_died(redis_url: str) -> None:
     lifetime = timedelta(milliseconds=90)
 
-    async with RedisServer(url) as server, asyncio.timeout(10):
+    async with RedisServer(redis_url) as server, asyncio.timeout(10):
         first = shared(server, lifetime=lifetime)
         await first.join("a")
         try:
@@ -223,8 +211,8 @@ async def test_nodes_get_to_know_those_that_come_and_forget_those_that_died(url:
             await first.leave()
 
 
-async def test_tickets_are_those_of_all_nodes(url: str) -> None:
-    async with RedisServer(url) as server:
+async def test_tickets_are_those_of_all_nodes(redis_url: str) -> None:
+    async with RedisServer(redis_url) as server:
         first, second = shared(server), shared(server)
         await first.join("a")
         await second.join("b")
@@ -239,8 +227,8 @@ async def test_tickets_are_those_of_all_nodes(url: str) -> None:
         await first.leave()
 
 
-async def test_without_a_secret_each_node_has_its_own(url: str) -> None:
-    async with RedisServer(url) as server:
+async def test_without_a_secret_each_node_has_its_own(redis_url: str) -> None:
+    async with RedisServer(redis_url) as server:
         first, second = shared(server, b""), shared(server, b"")
         await first.join("a")
         await second.join("b")
