@@ -4,14 +4,14 @@ import sqlite3
 from typing import Any
 
 import asyncmy.errors
-import asyncpg
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
 from roomkey.backends.recovery import Kind
 from roomkey.backends.sql.dialects import Dialect, Place, parse
 from roomkey.backends.sql.failures import Undone, classify, is_duplicate
-from roomkey.backends.sql.statements import Query, load
 from roomkey.backends.sql.rows import SessionQueries
+from roomkey.backends.sql.statements import Query, load
 from roomkey.errors import ConfigurationError
 
 SECRET = "s3cr3t"

@@ -9,8 +9,8 @@ import pytest
 
 from roomkey.backends.sql import Database, DatabaseSessionStorage, DatabaseSettings, migrations
 from roomkey.backends.sql.dialects import Dialect
-from roomkey.backends.sql.statements import execute
-from roomkey.errors import ConfigurationError
+from roomkey.backends.sql.statements import Query, execute, run
+from roomkey.errors import ConfigurationError, Storage
 from roomkey.testing.storage import disagreements
 from roomkey.testing.storage.suite import store
 from tests.support.databases import empty_database
@@ -54,7 +54,7 @@ async def test_two_at_once_make_each_step_once(url: Callable[[str], str], dialec
     async with Database(place).unchecked() as one, Database(place).unchecked() as other:
         done = await asyncio.gather(one.migrate(), other.migrate())
 
-        assert sorted(sum(done, [])) == steps(one)
+        assert sorted([*done[0], *done[1]]) == steps(one)
         assert await one.pending_migrations() == []
         ((partitions,),) = await one.read(
             lambda connection: execute(connection, one.dialect, "SELECT count(*) FROM roomkey_partitions", ())
@@ -78,9 +78,9 @@ async def test_a_server_refuses_a_schema_that_is_too_old_and_says_what_to_run(
 async def test_nodes_of_the_version_before_work_beside_a_schema_that_is_ahead(
     url: Callable[[str], str], dialect: str, tmp_path: Path
 ) -> None:
-    async with DatabaseSessionStorage(url(dialect), DatabaseSettings(migrate=True)) as storage:
+    database = Database(url(dialect), DatabaseSettings(migrate=True))
+    async with DatabaseSessionStorage(database) as storage:
         session = await store(storage, "before", active=True)
-        database = storage._database
         later = folder_with(
             tmp_path,
             database.dialect,
@@ -90,8 +90,7 @@ async def test_nodes_of_the_version_before_work_beside_a_schema_that_is_ahead(
             "CREATE TABLE roomkey_colours (id integer PRIMARY KEY);\n",
         )
 
-        async with database._connection(database._writers) as connection:
-            made = await migrations.apply(connection, database.dialect, later)
+        made = await database.migrate(later)
         after = await store(storage, "after", active=True)
 
         assert made == ["0900_later"]
@@ -104,12 +103,10 @@ async def test_a_step_that_fails_leaves_nothing(url: Callable[[str], str], diale
     async with Database(url(dialect), DatabaseSettings(migrate=True)) as database:
         broken = folder_with(tmp_path, database.dialect, "CREATE TABLE roomkey_half (id integer);\nCREATE NONSENSE;\n")
 
-        with pytest.raises(Exception, match="syntax error"):
-            async with database._connection(database._writers) as connection:
-                await migrations.apply(connection, database.dialect, broken)
+        with pytest.raises(Storage, match="refused a statement"):
+            await database.migrate(broken)
 
-        count = "SELECT count(*) FROM roomkey_half"
-        with pytest.raises(Exception, match="roomkey_half"):
-            async with database._connection(database._readers) as connection:
-                await execute(connection, database.dialect, count, ())
+        half = Query("SELECT count(*) FROM roomkey_half", database.dialect)
+        with pytest.raises(Storage, match=r"refused|missing"):
+            await database.read(lambda connection: run(connection, half))
         assert await database.pending_migrations() == []

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.resources.abc import Traversable
 from time import monotonic, time
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -187,12 +188,16 @@ class Database:
             pool_recycle=3600,  # below the eight hours after which MariaDB ends a connection that does nothing
         )
 
-    async def migrate(self) -> list[str]:
-        """Bring the schema up to date; the names of the migrations that were made. Safe from several nodes at once."""
+    async def migrate(self, steps: Traversable | None = None) -> list[str]:
+        """
+        Bring the schema up to date; the names of the migrations that were made. Safe from several nodes at once.
+
+        ``steps`` is a folder with other files than those that are shipped.
+        """
         try:
             # No time limit: a step may rewrite a large table.
             async with self._connection(self._writers) as connection:
-                return await migrations.apply(connection, self.dialect)
+                return await migrations.apply(connection, self.dialect, steps)
         except Exception as error:
             failure = self._recovery.failure_of(error)
             if failure is None:
