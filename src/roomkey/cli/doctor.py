@@ -312,7 +312,7 @@ async def _look_for_damage(store: Repairable, content: str, *, set_aside: bool) 
         damaged = await store.damaged()
         findings = [_damaged(record) for record in damaged[:MAX_DAMAGED]]
         if not await store.has_checksums():
-            advice = "`roomkey storage copy` to another directory brings them"
+            advice = "a copy in another directory has them (roomkey storage copy)"
             observed = "they carry no checksums: of damage only what makes a record unreadable is found"
             findings.append(Finding(subject, Verdict.WARNING, observed, advice))
         if set_aside and damaged:
