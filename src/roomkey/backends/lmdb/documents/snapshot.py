@@ -1,6 +1,7 @@
 """The reads: what one moment of the file contains, and how to read what takes longer than a moment may last."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import structlog
 
@@ -32,6 +33,7 @@ from roomkey.ports import (
     DocumentTail,
     DocumentUpdate,
     DocumentVersion,
+    GraveItem,
     RecordKind,
     StoredDocument,
     VersionPage,
@@ -281,6 +283,13 @@ class Snapshot(ReadTransaction[DocumentTables]):
                 return DocumentPage(records, name_cursor(records[-1].name))
             records.append(self._filed(key, name).entry.record())
         return DocumentPage(records)
+
+    def graves(self, after: bytes) -> Sequence[GraveItem]:
+        """Documents that were deleted, those with digests behind ``after``; none at the end."""
+        with self._transaction.cursor(self._file.tables.graves) as cursor:
+            if not cursor.set_range(after + b"\0"):
+                return []
+            return [GraveItem(digest, name.decode() or None) for digest, name in islice(cursor, SCAN_LIMIT)]
 
     def long_logs(self, search: LongLogSearch) -> None:
         """Take the search a turn further."""

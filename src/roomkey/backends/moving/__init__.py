@@ -1,0 +1,1 @@
+"""Moving house between stores of any technology: copying, comparing, and examining what is there."""
