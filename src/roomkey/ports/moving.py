@@ -104,7 +104,7 @@ class MovableSessions(SessionStorage, Protocol):
         that was taken in before changes nothing, so any call may be repeated:
 
         - a ``SessionItem`` is stored with everything that finds it, or takes the place of an older one of its id, as
-          ``backends.moving.taking_in.succeeds`` decides; its state is counted, its creation and its end are not;
+          ``backends.taking_in.succeeds`` decides; its state is counted, its creation and its end are not;
         - an ``EpochItem`` raises the user's epoch;
         - a ``LogStart`` forgets the events up to its number; if the log ends before, it goes on behind that number;
         - an ``EventItem`` is appended if the log ends just before it;

@@ -11,8 +11,8 @@ from roomkey.backends.lmdb.commit import SESSION, Commit, Stored, stored
 from roomkey.backends.lmdb.file import Table
 from roomkey.backends.lmdb.layout import CHECKPOINTS, EPOCH, HEADER, moment, session_key
 from roomkey.backends.lmdb.snapshot import Snapshot
-from roomkey.backends.moving.taking_in import follows, raised, succeeds
 from roomkey.backends.records import decode_event, encode_event, encode_session
+from roomkey.backends.taking_in import follows, raised, succeeds
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import LIVE_STATES, PARTITIONS, SessionId
 from roomkey.errors import Serialization

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from roomkey.backends.fences import fenced
 from roomkey.backends.memory.indexes import Deadlines, SortedIds
-from roomkey.backends.moving.taking_in import follows, raised, succeeds
+from roomkey.backends.taking_in import follows, raised, succeeds
 from roomkey.domain.lifecycle import apply, deadline
 from roomkey.domain.policy import SessionPolicy, evictions
 from roomkey.domain.session import (

@@ -19,7 +19,7 @@ from roomkey.backends.document_keys import (
 )
 from roomkey.backends.document_records import numbered
 from roomkey.backends.fences import fenced
-from roomkey.backends.moving.taking_in import check_document, check_version
+from roomkey.backends.taking_in import check_document, check_version
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken
 from roomkey.ports import (
     Append,

@@ -9,7 +9,7 @@ from roomkey.backends.document_keys import grave_digest, new_name_key
 from roomkey.backends.document_records import DocumentEntry, decode_version, encode_batch, encode_version
 from roomkey.backends.lmdb.documents.commit import DocumentChanges, make_document
 from roomkey.backends.lmdb.documents.layout import DOCUMENT, LAST, ROW, VERSION, Part
-from roomkey.backends.moving.taking_in import check_document, check_version
+from roomkey.backends.taking_in import check_document, check_version
 from roomkey.errors import Conflict
 from roomkey.ports import DocumentItem, DocumentUpdate, GraveItem, RecordKind, VersionItem
 
