@@ -36,6 +36,7 @@ from roomkey.ports.moving import (
     Unreadable,
     VersionItem,
 )
+from roomkey.ports.repair import DamagedRecord, Repairable
 from roomkey.ports.rooms import (
     Broker,
     MessageKey,
@@ -78,6 +79,7 @@ __all__ = [
     "ChecksummedRecords",
     "Clock",
     "Counters",
+    "DamagedRecord",
     "DocumentHead",
     "DocumentItem",
     "DocumentPage",
@@ -113,6 +115,7 @@ __all__ = [
     "RecordCodec",
     "RecordKind",
     "Recovered",
+    "Repairable",
     "Revocation",
     "Secret",
     "SessionItem",

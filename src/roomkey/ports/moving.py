@@ -88,7 +88,7 @@ class MovableSessions(SessionStorage, Protocol):
         """The sessions of a partition, the one that their ids name, in batches of at most a thousand."""
         ...
 
-    def export_epochs(self) -> AsyncIterator[Sequence[EpochItem]]:
+    def export_epochs(self) -> AsyncIterator[Sequence[EpochItem | Unreadable]]:
         """The epochs of all users, in any order."""
         ...
 

@@ -11,7 +11,8 @@ from roomkey.backends.lmdb.commit import SESSION, Commit, Stored, stored
 from roomkey.backends.lmdb.file import Table
 from roomkey.backends.lmdb.layout import CHECKPOINTS, EPOCH, HEADER, moment, session_key
 from roomkey.backends.lmdb.snapshot import Snapshot
-from roomkey.backends.records import decode_event, encode_event, encode_session
+from roomkey.backends.lmdb.write_batch import checked_figures
+from roomkey.backends.records import encode_event, encode_session
 from roomkey.backends.taking_in import follows, raised, succeeds
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import LIVE_STATES, PARTITIONS, SessionId
@@ -24,6 +25,7 @@ from roomkey.ports import (
     LoggedEvent,
     LogStart,
     PartitionItem,
+    RecordKind,
     SessionItem,
     Unreadable,
 )
@@ -65,10 +67,19 @@ class Export(Snapshot):
             return found
         return found._replace(session=replace(session, last_seen_at=seen))
 
-    def epochs(self, after: bytes) -> list[EpochItem]:
-        """The epochs of the users behind one; none at the end."""
-        rows = islice(self._rows(self._file.tables.epochs, after + b"\0"), BATCH)
-        return [EpochItem(user.decode(), EPOCH.unpack(epoch)[0]) for user, epoch in rows]
+    def epochs(self, after: bytes) -> tuple[list[EpochItem | Unreadable], bytes]:
+        """The epochs of the next users behind a key, and the key that they end with; none at the end."""
+        rows = [*islice(self._rows(self._file.tables.epochs, after + b"\0"), BATCH)]
+        return [self._epoch(*row) for row in rows], rows[-1][0] if rows else after
+
+    def _epoch(self, user: bytes, value: bytes) -> EpochItem | Unreadable:
+        try:
+            return EpochItem(user.decode(), EPOCH.unpack(self._checked(user, value, EPOCH.size))[0])
+        except (Serialization, UnicodeDecodeError):
+            return Unreadable(f"the epoch of user {user.decode(errors='replace')!r}")
+
+    def _checked(self, key: bytes, value: bytes, size: int) -> bytes:
+        return checked_figures(self._file.codec.decode(RecordKind.FIGURES, key, 0, value), size)
 
     def checkpoints(self) -> list[CheckpointItem]:
         """All checkpoints."""
@@ -77,7 +88,7 @@ class Export(Snapshot):
             if not key.startswith(CHECKPOINTS):
                 break
             consumer = key.removeprefix(CHECKPOINTS).decode()
-            positions = enumerate(_NUMBERS.unpack(value))
+            positions = enumerate(_NUMBERS.unpack(self._checked(key, value, _NUMBERS.size)))
             items += [CheckpointItem(consumer, partition, place) for partition, place in positions if place]
         return items
 
@@ -102,7 +113,7 @@ def take_in(commit: Commit, partition: int, items: Sequence[PartitionItem]) -> N
             case EpochItem(user, epoch):
                 held = commit.epoch_of(user)
                 if raised(epoch, held) != held:
-                    commit.put(commit.tables.epochs, user.encode(), EPOCH.pack(epoch))
+                    commit.put_epoch(user.encode(), epoch)
             case LogStart(after):
                 commit.writes += commit.log.begin_behind(partition, after)
             case EventItem():
@@ -130,7 +141,7 @@ def _take_in_event(commit: Commit, partition: int, item: EventItem) -> None:
     held = None
     if item.sequence <= head:
         entry = next(commit.log.after(partition, item.sequence - 1), None)
-        held = None if entry is None else LoggedEvent(entry.sequence, decode_event(entry.record))
+        held = None if entry is None or entry.event is None else LoggedEvent(entry.sequence, entry.event)
     if follows(item.sequence, item.event, head, held):
         commit.append_to(partition, encode_event(item.event))
 
@@ -148,7 +159,7 @@ def take_in_checkpoints(commit: Commit, items: Sequence[CheckpointItem]) -> None
     """``MovableSessions.take_in_checkpoints``."""
     for item in items:
         key = CHECKPOINTS + item.consumer.encode()
-        value = commit.get(commit.tables.meta, key)
+        value = commit.figures(commit.tables.meta, key, _NUMBERS.size)
         positions = [0] * PARTITIONS if value is None else [*_NUMBERS.unpack(value)]
         positions[item.partition] = item.sequence
-        commit.put(commit.tables.meta, key, _NUMBERS.pack(*positions))
+        commit.put_figures(commit.tables.meta, key, _NUMBERS.pack(*positions))

@@ -111,11 +111,13 @@ class SessionsCopy:
         return max(start, head)
 
     async def _bring_epochs(self) -> None:
-        held = await _epochs(self._target)
+        held = {item.user: item.epoch for item in await _epochs(self._target) if isinstance(item, EpochItem)}
         waiting: dict[int, list[PartitionItem]] = {}
         async for batch in self._source.export_epochs():
             for item in batch:
-                if held.get(item.user) != item.epoch:
+                if isinstance(item, Unreadable):
+                    self._report.cannot_be_read(item.key)
+                elif held.get(item.user) != item.epoch:
                     waiting.setdefault(partition_of(item.user), []).append(item)
         for partition, items in waiting.items():
             await self._write("epochs", partition, items)
@@ -226,13 +228,16 @@ async def _events(log: EventLog, partition: int, after: int, until: int) -> dict
     }
 
 
-async def _epochs(storage: MovableSessions) -> dict[str, int]:
-    return {item.user: item.epoch async for batch in storage.export_epochs() for item in batch}
+async def _epochs(storage: MovableSessions) -> list[EpochItem | Unreadable]:
+    return [item async for batch in storage.export_epochs() for item in batch]
 
 
 async def _epoch_digests(storage: MovableSessions) -> dict[str, bytes]:
-    epochs = await _epochs(storage)
-    return {f"the epoch of user {user!r}": digests.of_epoch(EpochItem(user, epoch)) for user, epoch in epochs.items()}
+    return {
+        f"the epoch of user {item.user!r}": digests.of_epoch(item)
+        for item in await _epochs(storage)
+        if isinstance(item, EpochItem)
+    }
 
 
 async def _checkpoint_digests(storage: MovableSessions) -> dict[str, bytes]:

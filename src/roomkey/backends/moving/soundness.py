@@ -29,7 +29,7 @@ from roomkey.domain.session import (
     partition_of,
 )
 from roomkey.errors import InvalidState, RoomkeyError, Serialization
-from roomkey.ports import Clock, MovableDocuments, MovableSessions, Page, SessionItem, StoredDocument
+from roomkey.ports import Clock, MovableDocuments, MovableSessions, Page, SessionItem, StoredDocument, Unreadable
 
 TRIES: Final = 5
 """How often a partition is looked at that changes meanwhile."""
@@ -78,6 +78,10 @@ class _Sessions:
 
     async def examine(self, progress: Progress) -> None:
         before = await self._storage.heads()
+        async for batch in self._storage.export_epochs():
+            for item in batch:
+                if isinstance(item, Unreadable):
+                    self._examination.complain(f"{item.key} cannot be read")
         for partition in range(PARTITIONS):
             progress("examining sessions", partition, PARTITIONS)
             await self._examine_partition(partition)
