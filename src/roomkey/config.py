@@ -50,7 +50,9 @@ SHORT_NAMES: Final[Mapping[str, str]] = {
 }
 """Variables whose names do not follow from the setting; the first four are those of the specification."""
 
-NOT_SETTINGS: Final = frozenset({"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY", "ROOMKEY_STRICT", "ROOMKEY_VENV"})
+NOT_SETTINGS: Final = frozenset(
+    {"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY", "ROOMKEY_STRICT", "ROOMKEY_VENV", "ROOMKEY_TEST_SERVERS"}
+)
 """Variables that set nothing: of the command line, and of the scripts of this repository."""
 
 _OF_KUBERNETES: Final = re.compile(

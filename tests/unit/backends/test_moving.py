@@ -31,6 +31,7 @@ from roomkey.ports import (
     LogStart,
     MovableDocuments,
     MovableSessions,
+    Page,
     PartitionItem,
     SessionItem,
     SystemClock,
@@ -343,6 +344,33 @@ async def test_a_change_of_a_document_meanwhile_is_said(meanwhile: str, tmp_path
 
         assert report.changed
         assert not report.is_identical
+
+
+async def test_what_was_changed_in_the_target_alone_is_named(tmp_path: Path) -> None:
+    async with two_houses("memory", "lmdb", tmp_path) as (source, target):
+        await furnish(*source)
+        lost, seen = await store(source.sessions, "zoe"), await store(source.sessions, "yan", active=True)
+        await copied(source, target)
+        await target.sessions.take_in(partition_of("zoe"), [Gone(lost.id), EpochItem("zoe", 1)])
+        await target.sessions.touch(seen.id, NOON + SECOND)
+        await target.documents.keep_version("a", (await documents_of(target))["a"], version(b"tampered"))
+        report = Report()
+
+        await SessionsCopy(source.sessions, target.sessions, report, unseen).compare()
+        await DocumentsCopy(source.documents, target.documents, report, unseen).compare()
+
+        assert not report.changed
+        assert set(report.differences) == {
+            "document 'a' is not what it is in the source",
+            f"session {seen.id} is not what it is in the source",
+            f"session {lost.id} is missing",
+            "the epoch of user 'zoe' is not in the source",
+            "version 3 of 'a' is not in the source",
+        }
+
+
+async def documents_of(house: House) -> dict[str, str]:
+    return {record.name: record.lineage for record in (await house.documents.list("", Page())).documents}
 
 
 # --- what is refused ----------------------------------------------------------------------------------
