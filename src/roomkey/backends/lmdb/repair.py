@@ -9,6 +9,7 @@ from roomkey.backends.lmdb.commit import Commit, Stored, stored
 from roomkey.backends.lmdb.file import Table, Tables
 from roomkey.backends.lmdb.inspection import Check, Checks, Rows, still_damaged
 from roomkey.backends.lmdb.layout import (
+    CHECKPOINTS,
     COUNTERS_KEY,
     ENDED,
     EPOCH,
@@ -97,6 +98,9 @@ def _slot(rows: Rows[Tables], key: bytes, value: bytes) -> None:
 
 def _meta(rows: Rows[Tables], key: bytes, value: bytes) -> None:
     if key in (FORMAT_KEY, PROBE_KEY):
+        return
+    if key.startswith(CHECKPOINTS):
+        checked_figures(rows.codec.decode(RecordKind.FIGURES, key, 0, value), NUMBERS_BYTES)
         return
     size = {COUNTERS_KEY: Counters.SIZE, TAILS_KEY: NUMBERS_BYTES, FENCE_KEY: FENCE_BYTES}.get(key)
     if size is None:
