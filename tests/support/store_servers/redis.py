@@ -64,7 +64,7 @@ class RedisProcess(ServerProcess):
     def start_slowly(self) -> None:
         """Start it again so that it says for a while that it is loading, and return before that."""
         command = self._command
-        slow = ("--key-load-delay", "300", "--loading-process-events-interval-bytes", "1024")
+        slow = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
         self._command = lambda port: [*command(port), *slow]
         self.start(wait=False)
         self._command = command

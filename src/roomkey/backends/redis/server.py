@@ -265,12 +265,10 @@ class RedisServer:
         unknown: set[int] = set()
         batches = [_batch(node, [requests[position] for position in group]) for node, group in groups.items()]
         for group, outcome in zip(groups.values(), await _together(batches), strict=True):
-            if isinstance(outcome, Broken):
-                if outcome.failure.is_open:
+            if isinstance(outcome, Exception):  # of the server, or of its breaker
+                if isinstance(outcome, Broken) and outcome.failure.is_open:
                     unknown.update(group)
                 continue
-            if isinstance(outcome, Storage):  # of the breaker
-                raise outcome
             for position, reply in zip(group, outcome, strict=True):
                 if not isinstance(reply, ReplyError):
                     replies[position] = reply
