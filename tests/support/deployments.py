@@ -34,8 +34,12 @@ _NUMBERS: Final = count(1)
 class Deployment(Protocol):
     """A namespace of its own on a server, the stores in it, and what an operator can do to the server."""
 
-    server: ServerProcess
     url: str
+
+    @property
+    def server(self) -> ServerProcess:
+        """Where it is."""
+        ...
 
     def sessions(self, url: str | None = None) -> SessionStorage:
         """A storage that is not entered yet."""
