@@ -168,7 +168,7 @@ class Writes:
 
     async def update_many(self, changes: Sequence[tuple[Session, SessionEvent]]) -> list[bool]:
         """``SessionStorage.update_many``: one round trip to read, one to write."""
-        found = await self._found_many([session.id for session, _ in changes])
+        found = await self._readable_many([session.id for session, _ in changes])
         calls: list[Call] = []
         places: list[int] = []
         for place, (each, (session, event)) in enumerate(zip(found, changes, strict=True)):
@@ -188,7 +188,7 @@ class Writes:
             raise _unknown()
         try:
             await self.update(session, event, None)
-        except (Conflict, NotFound):
+        except (Conflict, NotFound, Serialization):
             return False
         return True
 
@@ -210,6 +210,8 @@ class Writes:
         id = id_key(event.session)
         if id is None:
             return False
+        if await self._found(event.session) is None:  # one that is damaged is not removed, but shown to an operator
+            return False
         arguments = [AGAIN, id, event.version - 1, micros(event.at), *self._translator.event(event)]
         outcome = await self._run(Call(self._DELETE, self._single(event.session), arguments))
         if outcome in {_DONE, _MISSING}:
@@ -222,7 +224,9 @@ class Writes:
         if key is not None:
             keys = self._partitions[partition_of_id(id)].read_keys(key)
             # It only moves forward, so that a second time changes nothing.
-            await self._server.run(self._TOUCH, keys, (key, micros(at)), may_repeat=True)
+            value = await self._server.run(self._TOUCH, keys, (key, micros(at)), may_repeat=True)
+            if value is not None:
+                self._translator.session(id, value, None)  # to say so, should it be damaged
 
     async def replace_secret(self, id: SessionId, decide: Callable[[Found], Secret | None]) -> None:
         """Replace the secret by what ``decide`` says, unless that is nothing, and nothing else."""
@@ -253,21 +257,22 @@ class Writes:
                 user_id, held, None if kept is None else kept.held, epoch=epoch, now=now, actor=actor, cause=cause
             )
             await _give_way(number)
-            outcomes = await self._revoke(user_id, epoch, decided.root, live, decided.changes)
-            if outcomes == _UNKNOWN:
+            outcome = await self._revoke(user_id, epoch, decided.root, live, decided.changes)
+            if outcome == _UNKNOWN:
                 raise _unknown()
-            if outcomes != _LOST:
-                events = _done(decided, outcomes)
-                return Revocation(decided.epoch, [decided.root, *events, *await self._end_the_rest(decided)])
+            if outcome != _LOST:
+                listed, outcomes = outcome
+                events: list[UserRevoked | Invalidated] = [decided.root, *_done(decided, outcomes)]
+                if listed > (decided.root.session is not None):
+                    events += await self._end_the_rest(decided)
+                return Revocation(decided.epoch, events)
         raise Storage("the user is revoked all the time")
 
     async def _end_the_rest(self, decided: UserRevocation) -> list[Invalidated]:
         """End what is still listed as live, in steps; whoever is asked about it says already that it is over."""
         root = decided.root
         events: list[Invalidated] = []
-        if len(decided.changes) < REVOKED_AT_ONCE:
-            return events
-        while True:
+        for number in range(MAX_ROUNDS):
             epoch, _, live = await self._user(root.user, None)
             dead = [each for each in live if each.held.is_dead(decided.epoch)]
             rest = revoking(
@@ -280,10 +285,12 @@ class Writes:
                 cause=root.cause,
             )
             if not dead:
-                return events
-            outcomes = await self._revoke(root.user, epoch, None, dead, rest.changes)
-            if not isinstance(outcomes, int):
-                events += _done(rest, outcomes)
+                break
+            await _give_way(number)
+            outcome = await self._revoke(root.user, epoch, None, dead, rest.changes)
+            if not isinstance(outcome, int):
+                events += _done(rest, outcome[1])
+        return events  # should there be more, the janitor gives them theirs
 
     async def _user(self, user_id: str, kept: SessionId | None) -> tuple[int, Found | None, list[Found]]:
         partition = self._partitions[partition_of(user_id)]
@@ -335,9 +342,17 @@ class Writes:
         return self._partitions[partition_of_id(id)].single[key[0] >> 4]
 
     async def _found(self, id: SessionId) -> Found | None:
-        return (await self._found_many([id]))[0]
+        (reply,) = await self._read([id])
+        return self._translator.found(id, *_both(reply)) if reply else None
 
-    async def _found_many(self, ids: Sequence[SessionId]) -> list[Found | None]:
+    async def _readable_many(self, ids: Sequence[SessionId]) -> list[Found | None]:
+        replies = await self._read(ids)
+        return [
+            self._translator.readable(id, *_both(reply)) if reply else None
+            for id, reply in zip(ids, replies, strict=True)
+        ]
+
+    async def _read(self, ids: Sequence[SessionId]) -> list[Any]:
         keys = [id_key(id) for id in ids]
         calls = [
             Call(self._READ, self._partitions[partition_of_id(id)].read_keys(key), (key,))
@@ -345,11 +360,7 @@ class Writes:
             if key is not None
         ]
         replies = iter(await self._server.run_many(calls, may_repeat=True))  # they change nothing
-        found: list[Found | None] = []
-        for id, key in zip(ids, keys, strict=True):
-            reply = None if key is None else next(replies)
-            found.append(self._translator.found(id, *_both(reply)) if reply else None)
-        return found
+        return [None if key is None else next(replies) for key in keys]
 
 
 def _may_become(found: Found, session: Session) -> bool:
