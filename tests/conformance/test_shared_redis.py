@@ -1,10 +1,9 @@
 """What nodes share in Redis keeps the promises of the ports."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from itertools import count
 
 import pytest
 
@@ -21,17 +20,6 @@ from roomkey.testing.shared import (
     DurableLeasesConformance,
     OneTimeConformance,
 )
-from tests.support.store_servers import ServerProcess, is_there, missing, redis
-
-pytestmark = pytest.mark.skipif(not is_there("redis"), reason=missing("redis"))
-
-_prefixes = count()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
-    with redis(tmp_path_factory.mktemp("redis")) as process:
-        yield process
 
 
 class OnRedis:
@@ -40,8 +28,8 @@ class OnRedis:
     moment = timedelta(milliseconds=100)
 
     @pytest.fixture(autouse=True)
-    def _place(self, server: ServerProcess) -> None:
-        self.url = f"{server.url}?prefix=shared{next(_prefixes)}"
+    def _place(self, redis_url: str) -> None:
+        self.url = redis_url
 
     async def pass_time(self, by: timedelta) -> None:
         # Keys of Redis have whole milliseconds, and the timers of this machine another clock.
@@ -74,3 +62,27 @@ class TestRedisCheckpoints(OnRedis, DurableCheckpointsConformance):
     async def open(self) -> AsyncGenerator[RedisCheckpoints]:
         async with RedisServer(self.url) as server:
             yield RedisCheckpoints(server)
+
+
+class OnCluster(OnRedis):
+    """The same on a Cluster, where every script has one slot."""
+
+    @pytest.fixture(autouse=True)
+    def _place(self, cluster_url: str) -> None:
+        self.url = cluster_url
+
+
+class TestClusterOneTime(OnCluster, TestRedisOneTime):
+    pass
+
+
+class TestClusterCounters(OnCluster, TestRedisCounters):
+    pass
+
+
+class TestClusterLeases(OnCluster, TestRedisLeases):
+    pass
+
+
+class TestClusterCheckpoints(OnCluster, TestRedisCheckpoints):
+    pass

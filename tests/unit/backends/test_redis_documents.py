@@ -4,9 +4,8 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from itertools import count
 from typing import Any, Final
 
 import pytest
@@ -35,9 +34,7 @@ from roomkey.testing.documents.suite import (
     was_deleted,
 )
 from tests.support.cutting_proxy import Cut, CuttingProxy, cutting_proxy
-from tests.support.store_servers import ServerProcess, is_there, missing, redis
-
-pytestmark = pytest.mark.skipif(not is_there("redis"), reason=missing("redis"))
+from tests.support.store_servers import RedisProcess
 
 MEBIBYTE: Final = 1024 * 1024
 
@@ -45,19 +42,6 @@ PATIENT: Final = RedisSettings(
     recovery=RecoverySettings(tries=200, first_pause=0.005, longest_pause=0.02, breaks_after=10_000)
 )
 """Tries again until the test lets it."""
-
-_prefixes = count()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
-    with redis(tmp_path_factory.mktemp("redis")) as process:
-        yield process
-
-
-@pytest.fixture
-def url(server: ServerProcess) -> str:
-    return f"{server.url}?prefix=unit{next(_prefixes)}"
 
 
 class Behind:
@@ -74,14 +58,14 @@ class Behind:
 
 
 @asynccontextmanager
-async def behind_a_proxy(url: str, server: ServerProcess) -> AsyncGenerator[Behind]:
-    async with cutting_proxy(server.port) as proxy, RedisServer(url) as known:
+async def behind_a_proxy(redis_url: str, redis_server: RedisProcess) -> AsyncGenerator[Behind]:
+    async with cutting_proxy(redis_server.port) as proxy, RedisServer(redis_url) as known:
         for script in SCRIPTS:
             # A call of a script that the server does not know is answered at once, and nothing is done.
             node = next(iter(known._opened().nodes()))
             await node.load(Script(script))
         async with (
-            RedisDocumentStore(proxy.through(url), PATIENT) as store,
+            RedisDocumentStore(proxy.through(redis_url), PATIENT) as store,
             RedisDocumentStore(known) as direct,
         ):
             yield Behind(store, direct, proxy)
@@ -105,8 +89,8 @@ async def all_keys(store: RedisDocumentStore) -> list[bytes]:
 
 
 @cuts
-async def test_a_document_is_made_once(url: str, server: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_a_document_is_made_once(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         behind.cut("document_create", where)
 
         record = await behind.store.create("notes", "first", NOON)
@@ -117,8 +101,8 @@ async def test_a_document_is_made_once(url: str, server: ServerProcess, where: C
 
 
 @cuts
-async def test_updates_are_appended_once(url: str, server: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_updates_are_appended_once(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         await make(behind.store, updates=updates(2))
         behind.cut("document_append", where)
 
@@ -129,8 +113,10 @@ async def test_updates_are_appended_once(url: str, server: ServerProcess, where:
 
 
 @cuts
-async def test_updates_behind_a_number_are_appended_once(url: str, server: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_updates_behind_a_number_are_appended_once(
+    redis_url: str, redis_server: RedisProcess, where: Cut
+) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         await make(behind.store, updates=updates(2))
         behind.cut("document_append", where)
 
@@ -141,10 +127,12 @@ async def test_updates_behind_a_number_are_appended_once(url: str, server: Serve
 
 
 @cuts
-async def test_updates_of_many_documents_are_appended_once(url: str, server: ServerProcess, where: Cut) -> None:
+async def test_updates_of_many_documents_are_appended_once(
+    redis_url: str, redis_server: RedisProcess, where: Cut
+) -> None:
     names = [f"document {number}" for number in range(200)]
 
-    async with behind_a_proxy(url, server) as behind:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         for name in names:
             await make(behind.store, name)
         behind.cut("document_append", where)
@@ -158,23 +146,26 @@ async def test_updates_of_many_documents_are_appended_once(url: str, server: Ser
 
 
 @cuts
-async def test_a_snapshot_takes_the_place_of_the_log_once(url: str, server: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, server) as behind:
+@pytest.mark.parametrize("upto", [3, 5])
+async def test_a_snapshot_takes_the_place_of_the_log_once(
+    redis_url: str, redis_server: RedisProcess, where: Cut, upto: int
+) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         await make(behind.store, updates=updates(5))
         behind.cut("document_compact", where)
 
-        done = await behind.store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+        done = await behind.store.compact("notes", "first", snapshot=b"s", upto=upto, authorship=b"a")
 
         assert (behind.proxy.cuts, done) == (1, True)
         document = await loaded(behind.direct)
-        assert (document.snapshot, [*document.updates]) == (b"s", updates(2, 4))
+        assert (document.snapshot, [*document.updates]) == (b"s", updates(5 - upto, upto + 1))
 
 
 @cuts
-async def test_a_piece_of_a_snapshot_is_stored_once(url: str, server: ServerProcess, where: Cut) -> None:
+async def test_a_piece_of_a_snapshot_is_stored_once(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
     snapshot = bytes(range(256)) * 4096
 
-    async with behind_a_proxy(url, server) as behind:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         await make(behind.store, updates=updates(5))
         behind.cut("content_stage", where)
 
@@ -185,8 +176,8 @@ async def test_a_piece_of_a_snapshot_is_stored_once(url: str, server: ServerProc
 
 
 @cuts
-async def test_a_version_is_kept_once(url: str, server: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_a_version_is_kept_once(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         await make(behind.store, updates=updates(5))
         behind.cut("document_keep_version", where)
 
@@ -198,8 +189,8 @@ async def test_a_version_is_kept_once(url: str, server: ServerProcess, where: Cu
 
 
 @cuts
-async def test_versions_are_forgotten_once_and_counted(url: str, server: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_versions_are_forgotten_once_and_counted(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         await make(behind.store)
         for _ in range(3):
             await behind.store.keep_version("notes", "first", version())
@@ -212,8 +203,8 @@ async def test_versions_are_forgotten_once_and_counted(url: str, server: ServerP
 
 
 @cuts
-async def test_who_deletes_is_told_that_it_did(url: str, server: ServerProcess, where: Cut) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_who_deletes_is_told_that_it_did(redis_url: str, redis_server: RedisProcess, where: Cut) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         await make(behind.store, updates=updates(5))
         behind.cut("document_delete", where)
 
@@ -241,16 +232,16 @@ async def append_while_others(behind: Behind, others: int) -> int:
     return appending.result()
 
 
-async def test_a_row_is_known_again_behind_those_of_others(url: str, server: ServerProcess) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_a_row_is_known_again_behind_those_of_others(redis_url: str, redis_server: RedisProcess) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         number = await append_while_others(behind, 31)
 
         assert number == 2
         assert await log_of(behind.direct) == updates(33)
 
 
-async def test_behind_too_many_others_it_is_said_to_be_unknown(url: str, server: ServerProcess) -> None:
-    async with behind_a_proxy(url, server) as behind:
+async def test_behind_too_many_others_it_is_said_to_be_unknown(redis_url: str, redis_server: RedisProcess) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
         with pytest.raises(ExceptionGroup) as raised:
             await append_while_others(behind, 32)
 
@@ -258,8 +249,8 @@ async def test_behind_too_many_others_it_is_said_to_be_unknown(url: str, server:
         assert await log_of(behind.direct) == updates(34)
 
 
-async def test_a_row_that_comes_late_a_second_time_is_not_appended_again(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_a_row_that_comes_late_a_second_time_is_not_appended_again(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await make(store, updates=updates(1))
         place = store._layout.place(b"notes")
         late = Appendix.of(place, "first", updates(1, 2), CHECKSUMMED_RECORDS)
@@ -280,8 +271,8 @@ async def test_a_row_that_comes_late_a_second_time_is_not_appended_again(url: st
         assert await log_of(store) == updates(42)
 
 
-async def test_many_more_at_once_than_a_document_remembers_are_all_appended(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_many_more_at_once_than_a_document_remembers_are_all_appended(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await make(store)
 
         numbers = await asyncio.gather(*(store.append("notes", "first", updates(1)) for _ in range(300)))
@@ -303,8 +294,8 @@ async def everything(store: RedisDocumentStore, name: str = "notes") -> None:
 
 
 @pytest.mark.parametrize("name", ["notes", "{a}b{c}", "}{", "x" * 1024, "\0"])
-async def test_all_of_a_document_is_in_one_slot(url: str, name: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_all_of_a_document_is_in_one_slot(redis_url: str, name: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await everything(store, name)
         await store.delete(name, "first", NOON)
         await make(store, name, updates(5), lineage="second")
@@ -317,16 +308,16 @@ async def test_all_of_a_document_is_in_one_slot(url: str, name: str) -> None:
         assert len(keys) == 10
 
 
-async def test_documents_are_spread_over_the_partitions(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_documents_are_spread_over_the_partitions(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         places = {store._layout.place(b"document %d" % number).partition for number in range(1000)}
 
         assert len(places) == PARTITIONS
         assert len({slot_of(partition.names) for partition in places}) > PARTITIONS * 0.95
 
 
-async def test_of_a_deleted_document_only_its_lineage_is_left(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_of_a_deleted_document_only_its_lineage_is_left(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await everything(store)
 
         await store.delete("notes", "first", NOON)
@@ -335,8 +326,19 @@ async def test_of_a_deleted_document_only_its_lineage_is_left(url: str) -> None:
         assert sorted(await all_keys(store)) == sorted([place.graves, place.partition.changes])
 
 
-async def test_a_compaction_that_is_refused_leaves_nothing_behind(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_a_snapshot_leaves_nothing_of_the_one_before(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        await make(store, updates=updates(5))
+        await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+        before = len(await all_keys(store))
+
+        await store.compact("notes", "first", snapshot=b"t", upto=4, authorship=b"a")
+
+        assert len(await all_keys(store)) == before
+
+
+async def test_a_compaction_that_is_refused_leaves_nothing_behind(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await make(store, updates=updates(5))
         before = await all_keys(store)
 
@@ -345,8 +347,8 @@ async def test_a_compaction_that_is_refused_leaves_nothing_behind(url: str) -> N
         assert sorted(await all_keys(store)) == sorted(before)
 
 
-async def test_what_nothing_leads_to_goes_by_itself_and_everything_else_stays(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_what_nothing_leads_to_goes_by_itself_and_everything_else_stays(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await everything(store)
         place = store._layout.place(b"notes")
         staged = await store._contents.stage(place, b"lineage", {b"s": b"never used"})
@@ -357,11 +359,25 @@ async def test_what_nothing_leads_to_goes_by_itself_and_everything_else_stays(ur
         assert set(lifetimes.values()) == {-1}
 
 
+async def test_a_page_may_be_of_one_partition(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        every = sorted(f"a{number:04}" for number in range(3000))
+        of_one = [name for name in every if store._layout.place(name.encode()).partition.tag.endswith(b":d07}:")]
+        names = sorted([*of_one, *(f"b{number:02}" for number in range(100))])
+        for name in names:
+            await store.create(name, "first", NOON)
+
+        assert len(of_one) > 30
+        assert await names_in(store, limit=500) == names
+        assert await names_in(store, limit=20) == names
+        assert await names_in(store, "a", limit=len(of_one)) == of_one
+
+
 # --- large ones -------------------------------------------------------------------------------------------
 
 
-async def test_a_document_that_is_compacted_while_it_is_read_is_read_whole(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_a_document_that_is_compacted_while_it_is_read_is_read_whole(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await make(store)
         for number in range(8):
             await store.append("notes", "first", [update(bytes([number]) * MEBIBYTE, number)])
@@ -388,8 +404,8 @@ async def damage(store: RedisDocumentStore, key: bytes, field: bytes, place: int
 
 
 @pytest.mark.parametrize("field", [b"record", b"state"])
-async def test_a_flipped_bit_anywhere_in_a_document_is_noticed(url: str, field: bytes) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_a_flipped_bit_anywhere_in_a_document_is_noticed(redis_url: str, field: bytes) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await make(store, updates=updates(5))
         key = store._layout.place(b"notes").document
         size = len(await store._server.ask("HGET", key, field))
@@ -411,8 +427,8 @@ async def test_a_flipped_bit_anywhere_in_a_document_is_noticed(url: str, field: 
         assert await log_of(store) == updates(5)
 
 
-async def test_a_key_of_another_type_under_the_name_of_a_document_is_a_damaged_one(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_a_key_of_another_type_under_the_name_of_a_document_is_a_damaged_one(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await make(store, "foreign")
         await make(store, "sound")
         await store._server.ask("SET", store._layout.place(b"foreign").document, b"something")
@@ -424,8 +440,8 @@ async def test_a_key_of_another_type_under_the_name_of_a_document_is_a_damaged_o
         assert [record.name for record in (await store.list("", Page())).documents] == ["sound"]
 
 
-async def test_a_damaged_piece_of_a_snapshot_is_noticed(url: str) -> None:
-    async with RedisDocumentStore(url) as store:
+async def test_a_damaged_piece_of_a_snapshot_is_noticed(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
         await make(store, updates=updates(2))
         await store.compact("notes", "first", snapshot=b"snapshot", upto=2, authorship=b"a")
         (content,) = [key for key in await all_keys(store) if b"content:" in key]

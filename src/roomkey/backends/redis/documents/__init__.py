@@ -6,8 +6,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Final, Self
 
-import structlog
-
+from roomkey.backends.damage import DamageNotes
 from roomkey.backends.document_keys import (
     name_cursor,
     name_key,
@@ -57,14 +56,9 @@ from roomkey.ports import (
 
 __all__ = ["RedisDocumentStore"]
 
-MAX_NAMED: Final = 10_000
-"""Number of damaged documents that are named in the log."""
-
 _CREATE: Final = Script("document_create")
 _COMPACT: Final = Script("document_compact")
 _DELETE: Final = Script("document_delete")
-
-_log = structlog.get_logger("roomkey.storage")
 
 
 class RedisDocumentStore:
@@ -90,12 +84,12 @@ class RedisDocumentStore:
         self._codec = codec
         self._layout = Layout(self._server.prefix)
         self._contents = Contents(self._server, codec)
-        self._reader = DocumentReader(self._server, codec, self._contents)
+        self._damage = DamageNotes("documents")
+        self._reader = DocumentReader(self._server, codec, self._contents, self._damage)
         self._listing = Listing(self._server, self._layout)
         self._reached = Reached()
         self._appender = Appender(self._server, self._reached)
         self._versions = Versions(self._server, codec, self._contents)
-        self._named: set[bytes] = set()
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -110,7 +104,7 @@ class RedisDocumentStore:
         await self._server.ping()
 
     def degradations(self) -> Mapping[str, str]:
-        return self._server.degradations()
+        return {**self._server.degradations(), **self._damage.degradations()}
 
     def _place(self, name: str) -> Place | None:
         key = name_key(name)
@@ -259,8 +253,8 @@ class RedisDocumentStore:
                 case [b"missing"] | [b"another"]:
                     return False
                 case [b"cut", *row]:
-                    updates = self._reader.row(found, Row(*row), {})
-                    cut = row[0], sum(len(update.data) for update in updates[upto + 1 - row[0] :])
+                    part = await self._reader.row(place, found, Row(*row), {})
+                    cut = row[0], sum(len(update.data) for update in part.updates[upto + 1 - row[0] :])
                 case _:
                     return bool(accepted(answer)[0])
 
@@ -328,15 +322,10 @@ class RedisDocumentStore:
         records: list[DocumentRecord] = []
         for name, found in zip(names, await self._reader.find_each([*map(self._layout.place, names)]), strict=True):
             if isinstance(found, Serialization):
-                self._name_damaged(name, found)
+                self._damage.note(RecordKind.DOCUMENT, name, found)
             elif found is not None:
                 records.append(found.entry.record())
         return records
-
-    def _name_damaged(self, name: bytes, error: Serialization) -> None:
-        if name not in self._named and len(self._named) < MAX_NAMED:
-            self._named.add(name)
-            _log.error("storage_record_damaged", document=name.decode(), reason=str(error))
 
 
 def _checked(found: Filed | Serialization | None, lineage: str) -> Filed:

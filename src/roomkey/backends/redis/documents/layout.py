@@ -15,6 +15,7 @@ and nothing ever has to be put right between slots. What looks at all documents 
 | ``names`` | sorted set | the names |
 | ``updates``, ``bytes`` | sorted sets | the names of documents with a log, by its length |
 | ``changes`` | number | how often something was written |
+| ``aside`` | hash | rows that cannot be read, by where they lay |
 
 A content is stored before something leads to it, piece by piece, and goes by itself if that does not come to pass.
 """
@@ -47,7 +48,7 @@ _CHECKSUM: Final = 8
 class Partition:
     """The keys of a partition."""
 
-    __slots__ = ("changes", "contents", "log_bytes", "log_updates", "names", "tag")
+    __slots__ = ("aside", "changes", "contents", "log_bytes", "log_updates", "names", "tag")
 
     def __init__(self, prefix: bytes, number: int) -> None:
         self.tag = b"{%s:d%02x}:" % (prefix, number)
@@ -55,6 +56,7 @@ class Partition:
         self.log_updates = self.tag + b"updates"
         self.log_bytes = self.tag + b"bytes"
         self.changes = self.tag + b"changes"
+        self.aside = self.tag + b"aside"
         self.contents = self.tag + b"content:"
 
 

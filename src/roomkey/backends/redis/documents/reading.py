@@ -1,9 +1,10 @@
 """Reading documents: what is known of them, their logs in slices, and whole ones as they are at one moment."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
-from roomkey.backends.document_records import Authors, decode_batch
+from roomkey.backends.damage import DamageNotes, NewerSchema
+from roomkey.backends.document_records import Authors, decode_batch, lost_updates
 from roomkey.backends.redis.documents.contents import Contents
 from roomkey.backends.redis.documents.layout import Filed, Place, Row, filed
 from roomkey.backends.redis.documents.outcomes import accepted
@@ -21,15 +22,24 @@ _OF_SNAPSHOT: Final = -1
 
 _FIND: Final = Script("document_find")
 _TAIL: Final = Script("document_tail")
+_SET_ASIDE: Final = Script("document_set_aside")
+
+
+class LogPart(NamedTuple):
+    """Updates, in order; ``lost`` of them cannot be read and have something in their place that changes nothing."""
+
+    updates: list[DocumentUpdate]
+    lost: int
 
 
 class DocumentReader:
     """Everything that is read of single documents."""
 
-    def __init__(self, server: RedisServer, codec: RecordCodec, contents: Contents) -> None:
+    def __init__(self, server: RedisServer, codec: RecordCodec, contents: Contents, damage: DamageNotes) -> None:
         self._server = server
         self._codec = codec
         self._contents = contents
+        self._damage = damage
 
     async def find(self, place: Place) -> Filed | None:
         """
@@ -74,13 +84,14 @@ class DocumentReader:
                 continue
             loaded = await self._rest(place, found, slice)
             if loaded is not None:
-                latest, updates = loaded
+                latest, log = loaded
                 return StoredDocument(
                     record=latest.entry.record(),
                     snapshot=base[0],
                     upto=latest.entry.upto,
                     authorship=base[1],
-                    updates=updates,
+                    updates=log.updates,
+                    lost=log.lost,
                 )
 
     async def _check_gone(self, place: Place, found: Filed) -> None:
@@ -88,20 +99,21 @@ class DocumentReader:
         if now is not None and (now.id, now.content) == (found.id, found.content):
             raise Serialization("a part of a document is missing")
 
-    async def _rest(
-        self, place: Place, found: Filed, slice: Sequence[Row]
-    ) -> tuple[Filed, list[DocumentUpdate]] | None:
+    async def _rest(self, place: Place, found: Filed, slice: Sequence[Row]) -> tuple[Filed, LogPart] | None:
         """The log to its end, from a first slice on; ``None`` if the document became another one meanwhile."""
         authors: Authors = {}
-        base = found.id, found.entry.upto
-        updates = [*self._updates(found, found.entry.upto, slice, authors)]
-        while found.entry.upto + len(updates) < found.entry.sequence:
-            latest, slice = await self._slice(place, found.entry.upto + len(updates))
-            if latest is None or (latest.id, latest.entry.upto) != base:
+        upto = found.entry.upto
+        log = await self._read(place, found, upto, slice, authors)
+        while upto + len(log.updates) < found.entry.sequence:
+            latest, slice = await self._slice(place, upto + len(log.updates))
+            if latest is None or (latest.id, latest.entry.upto) != (found.id, upto):
                 return None
             found = latest
-            updates += self._updates(found, found.entry.upto + len(updates), slice, authors)
-        return found, updates
+            more = await self._read(place, found, upto + len(log.updates), slice, authors)
+            log = LogPart(log.updates + more.updates, log.lost + more.lost)
+        if upto == 0 and log.updates and log.lost == len(log.updates):
+            raise Serialization("nothing of a document can be read")
+        return found, log
 
     async def tail(self, place: Place, after: int, limit: int) -> tuple[Filed, list[DocumentUpdate] | None] | None:
         """
@@ -113,7 +125,8 @@ class DocumentReader:
             return None
         if after < found.entry.upto:
             return found, None
-        return found, [*self._updates(found, after, slice, {})][:limit]
+        part = await self._read(place, found, after, slice, {})
+        return found, part.updates[:limit]
 
     async def _slice(self, place: Place, after: int, limit: int = SLICE_UPDATES) -> tuple[Filed | None, list[Row]]:
         # May be repeated: it is a read.
@@ -127,33 +140,43 @@ class DocumentReader:
                 record, state, *slice = accepted(answer)
                 return filed(place.name, record, state, self._codec), [Row(*row) for row in slice]
 
-    def _updates(self, found: Filed, after: int, slice: Sequence[Row], known: Authors) -> Iterator[DocumentUpdate]:
-        """
-        The updates behind number ``after`` in rows that begin with the one that has the next.
-
-        Raises:
-            Serialization: If they are not all there.
-        """
-        expected = after + 1
+    async def _read(self, place: Place, found: Filed, after: int, slice: Sequence[Row], known: Authors) -> LogPart:
+        """The updates behind number ``after`` in rows that begin with the one that has the next."""
+        updates: list[DocumentUpdate] = []
+        lost = 0
         for row in slice:
-            updates = self.row(found, row, known)
-            if row.first < expected:
-                del updates[: expected - row.first]  # they were appended together with some that are known
-            elif row.first > expected:
-                raise Serialization("updates of a document are missing")
-            expected += len(updates)
-            yield from updates
-        if expected == after + 1 and after < found.entry.sequence:
-            raise Serialization("updates of a document are missing")
+            expected = after + len(updates) + 1
+            if row.first > expected:
+                gap = self._lost(found, expected, row.first - expected)
+                updates, lost, expected = updates + gap.updates, lost + gap.lost, row.first
+            part = await self.row(place, found, row, known)
+            behind = part.updates[expected - row.first :]  # before it some were appended together that are known
+            updates += behind
+            lost += len(behind) if part.lost else 0
+        if not slice and after < found.entry.sequence:
+            return self._lost(found, after + 1, found.entry.sequence - after)
+        return LogPart(updates, lost)
 
-    def row(self, found: Filed, row: Row, known: Authors) -> list[DocumentUpdate]:
+    async def row(self, place: Place, found: Filed, row: Row, known: Authors) -> LogPart:
         """
-        The updates of a row.
+        The updates of a row, or what stands in their place, if they cannot be read: then their bytes are put aside.
 
         Raises:
-            Serialization: If it is damaged.
+            NewerSchema: If a newer Roomkey wrote it.
         """
-        updates = decode_batch(self._codec.decode(RecordKind.UPDATES, found.id + row.id, 0, row.record), known)
-        if len(updates) != row.count:
-            raise Serialization("updates of a document cannot be read")
-        return updates
+        try:
+            updates = decode_batch(self._codec.decode(RecordKind.UPDATES, found.id + row.id, 0, row.record), known)
+        except NewerSchema:
+            raise
+        except Serialization:
+            updates = []
+        if len(updates) == row.count:
+            return LogPart(updates, 0)
+        where = b"%s:%d:%s" % (found.id.hex().encode(), row.first, place.name)
+        # May be repeated: the first one stays.
+        await self._server.run(_SET_ASIDE, [place.partition.aside], [where, row.record], may_repeat=True)
+        return self._lost(found, row.first, row.count)
+
+    def _lost(self, found: Filed, first: int, count: int) -> LogPart:
+        self._damage.note_torn(found.entry.name, first, count)
+        return LogPart(lost_updates(count, found.entry.updated_at), count)
