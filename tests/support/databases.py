@@ -6,6 +6,8 @@ from typing import Final
 
 import pytest
 
+from tests.support.store_servers import MariaDBProcess
+
 _NUMBERS: Final = count(1)
 
 
@@ -15,7 +17,11 @@ def empty_database(dialect: str, folder: Path, request: pytest.FixtureRequest) -
         case "sqlite":
             return f"sqlite:///{folder}/roomkey.db"
         case "mariadb":
-            return request.getfixturevalue("mariadb_url")
+            server: MariaDBProcess = request.getfixturevalue("mariadb_server")
+            name = f"empty_{next(_NUMBERS)}"
+            server.ask(f"CREATE DATABASE {name}")
+            return server.url_of(name)
         case _:
             # The migrations make it. That is quicker than a database of its own.
+            # Nothing has to be removed: the server goes with the run.
             return f"{request.getfixturevalue('postgresql_server').url}?schema=test_{next(_NUMBERS)}"

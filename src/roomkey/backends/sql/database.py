@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.resources.abc import Traversable
 from time import monotonic, time
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -31,7 +32,7 @@ from roomkey.backends.sql.dialects import (
     parse,
 )
 from roomkey.backends.sql.failures import Undone, classify
-from roomkey.backends.sql.statements import driver_connection, execute
+from roomkey.backends.sql.statements import driver_connection, execute, say
 from roomkey.errors import ConfigurationError, RoomkeyError, Storage
 
 T = TypeVar("T")
@@ -132,12 +133,23 @@ class Database:
             if self._users == 0:
                 await self._close()
 
-    async def _open(self) -> None:
+    @asynccontextmanager
+    async def unchecked(self) -> AsyncGenerator[Self]:
+        """Open it without a look at what is there: for ``migrate`` and ``pending_migrations``."""
+        self._connect()
+        try:
+            yield self
+        finally:
+            await self._close()
+
+    def _connect(self) -> None:
         driver_of(self.dialect)
-        size = self.settings.pool_size
-        self._readers = self._engine(size)
+        self._readers = self._engine(self.settings.pool_size)
         # SQLite has one writer at a time. Those who wait for it in line are served in their order.
         self._writers = self._engine(1) if self.dialect is Dialect.SQLITE else self._readers
+
+    async def _open(self) -> None:
+        self._connect()
         try:
             if self.settings.migrate or self.dialect is Dialect.SQLITE:
                 await self.migrate()
@@ -176,12 +188,16 @@ class Database:
             pool_recycle=3600,  # below the eight hours after which MariaDB ends a connection that does nothing
         )
 
-    async def migrate(self) -> list[str]:
-        """Bring the schema up to date; the names of the migrations that were made. Safe from several nodes at once."""
+    async def migrate(self, steps: Traversable | None = None) -> list[str]:
+        """
+        Bring the schema up to date; the names of the migrations that were made. Safe from several nodes at once.
+
+        ``steps`` is a folder with other files than those that are shipped.
+        """
         try:
             # No time limit: a step may rewrite a large table.
             async with self._connection(self._writers) as connection:
-                return await migrations.apply(connection, self.dialect)
+                return await migrations.apply(connection, self.dialect, steps)
         except Exception as error:
             failure = self._recovery.failure_of(error)
             if failure is None:
@@ -272,12 +288,12 @@ class Database:
         except RoomkeyError:
             raise
         except Exception as error:
-            if committing:
+            if committing or self._recovery.failure_of(error) is None:
                 raise
             raise Undone from error
 
     async def _say(self, connection: AsyncConnection, statement: str) -> None:
-        await execute(connection, self.dialect, statement, ())
+        await say(connection, self.dialect, statement)
 
     @asynccontextmanager
     async def _connection(self, engine: AsyncEngine | None) -> AsyncGenerator[AsyncConnection]:
