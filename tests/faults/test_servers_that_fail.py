@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.deployments import NEW_PASSWORD, PASSWORD, Deployment, OnRedis, deployed, until
 from tests.support.ledgers import DocumentLedger, Ledger, SessionLedger, load, some_writes
-from tests.support.store_servers import RedisProcess, ServerProcess
+from tests.support.store_servers import RedisProcess, ServerProcess, redis
+from tests.support.store_servers.fixtures import needs, server_folder
 
 SERVERS: Final = ("redis", "postgresql", "mariadb")
 
@@ -135,12 +136,12 @@ async def test_a_redis_that_forgets_its_scripts(
         assert ledger.degradations() == {}
 
 
-async def test_a_redis_that_takes_long_to_load_what_it_has(
-    redis_deployment: OnRedis, redis_server: RedisProcess, store: str
-) -> None:
-    async with under_load(redis_deployment, store) as ledger:
-        redis_server.ask("EVAL", "for i = 1, 3000 do redis.call('SET', 'ballast' .. i, i) end", 0)
-        await asyncio.to_thread(redis_server.kill)
-        redis_server.start_slowly()
-        await says(ledger, "busy")
-        await asyncio.to_thread(redis_server.wait)
+async def test_a_redis_that_takes_long_to_load_what_it_has(store: str) -> None:
+    needs("redis")
+    with redis(server_folder()) as server, deployed(server) as deployment:
+        async with under_load(deployment, store) as ledger:
+            server.ask("EVAL", "for i = 1, 20000 do redis.call('SET', 'ballast' .. i, i) end", 0)
+            await asyncio.to_thread(server.kill)
+            server.start_slowly()
+            await says(ledger, "busy")
+            await asyncio.to_thread(server.wait)

@@ -9,8 +9,10 @@ from typing import Any, Final, Protocol
 from redis import Redis
 
 from roomkey.backends.recovery import RecoverySettings
+from roomkey.backends.redis import RedisSessionStorage
 from roomkey.backends.redis.documents import RedisDocumentStore
 from roomkey.backends.redis.settings import RedisSettings
+from roomkey.backends.sql import DatabaseSessionStorage
 from roomkey.backends.sql.database import DatabaseSettings
 from roomkey.backends.sql.documents import DatabaseDocumentStore
 from roomkey.ports import DocumentStore, SessionStorage
@@ -32,8 +34,12 @@ _NUMBERS: Final = count(1)
 class Deployment(Protocol):
     """A namespace of its own on a server, the stores in it, and what an operator can do to the server."""
 
-    server: ServerProcess
     url: str
+
+    @property
+    def server(self) -> ServerProcess:
+        """Where it is."""
+        ...
 
     def sessions(self, url: str | None = None) -> SessionStorage:
         """A storage that is not entered yet."""
@@ -77,8 +83,6 @@ class OnRedis:
         self.url = f"redis://{USER}:{PASSWORD}@{place}?prefix=fault-{next(_NUMBERS)}"
 
     def sessions(self, url: str | None = None) -> SessionStorage:
-        from roomkey.backends.redis import RedisSessionStorage
-
         return RedisSessionStorage(url or self.url, self.settings)
 
     def documents(self, url: str | None = None) -> DocumentStore:
@@ -121,8 +125,6 @@ class OnDatabase:
         self.url = server.url_of(database)
 
     def sessions(self, url: str | None = None) -> SessionStorage:
-        from roomkey.backends.sql import DatabaseSessionStorage
-
         return DatabaseSessionStorage(url or self.url, self.settings)
 
     def documents(self, url: str | None = None) -> DocumentStore:
@@ -222,7 +224,7 @@ async def until(condition: Callable[[], Any], what: str) -> None:
     """Return when ``condition`` holds."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # servers tell nobody
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"{what} did not come true within {PATIENCE_SECONDS} s") from None

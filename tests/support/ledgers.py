@@ -31,9 +31,10 @@ class Ledger(Protocol):
     """What was acknowledged, and what must be so because of it."""
 
     acknowledged: int
+    is_over: bool
 
     async def write(self, writer: int) -> None:
-        """Write one thing after the other as ``writer``, without end."""
+        """Write one thing after the other as ``writer`` until it is over."""
         ...
 
     async def contradictions(self) -> list[str]:
@@ -51,14 +52,12 @@ class Ledger(Protocol):
 
 @asynccontextmanager
 async def load(ledger: Ledger) -> AsyncGenerator[None]:
-    """Several writers at once."""
+    """Several writers at once, who end what they have begun."""
     async with asyncio.TaskGroup() as group:
-        writers = [group.create_task(ledger.write(number)) for number in range(WRITERS)]
-        try:
-            yield
-        finally:
-            for writer in writers:
-                writer.cancel()
+        for number in range(WRITERS):
+            group.create_task(ledger.write(number))
+        yield
+        ledger.is_over = True
 
 
 async def some_writes(ledger: Ledger, number: int = 30) -> None:
@@ -81,12 +80,13 @@ class SessionLedger:
     def __init__(self, storage: SessionStorage) -> None:
         self.acknowledged = 0
         self.unknown = 0
+        self.is_over = False
         self._storage = storage
         self._lives: dict[SessionId, _Life] = {}
         self._users = 0
 
     async def write(self, writer: int) -> None:
-        while True:
+        while not self.is_over:
             self._users += 1
             new = issue(f"user-{writer}-{self._users}")
             life = self._lives[new.session.id] = _Life(None, is_certain=False)
@@ -162,6 +162,7 @@ class DocumentLedger:
     def __init__(self, store: DocumentStore) -> None:
         self.acknowledged = 0
         self.unknown = 0
+        self.is_over = False
         self._store = store
         self._lineages: dict[str, str] = {}
         self._stored: dict[str, list[bytes]] = {}
@@ -171,13 +172,13 @@ class DocumentLedger:
         names = [f"notes/{writer}", f"todo/{writer}"]
         for name in names:
             self._stored[name], self._uncertain[name] = [], set()
-            while name not in self._lineages:
+            while name not in self._lineages and not self.is_over:
                 try:
                     self._lineages[name] = (await self._store.create(name, f"lineage-{name}", NOON)).lineage
                 except Storage:
                     await asyncio.sleep(0.01)
         number = 0
-        while True:
+        while not self.is_over:
             number += 1
             data = b"%d" % number
             for name in names:

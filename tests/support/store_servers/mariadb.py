@@ -63,7 +63,10 @@ class MariaDBProcess(ServerProcess):
     def _run(self, *statements: str, database: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
         where = ("--no-defaults", f"--socket={self.data}/socket", "-u", "root", "-N", "-B")
         command = (found("mariadb"), *where, "-e", "; ".join(statements), *([database] if database else []))
-        return subprocess.run(command, check=check, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if check and done.returncode:
+            raise RuntimeError(f"{done.stderr.strip()} ({'; '.join(statements)})")
+        return done
 
     def _has_its_database(self) -> bool:
         """By the socket in its folder, so that no other server is taken for it."""

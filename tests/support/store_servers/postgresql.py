@@ -60,7 +60,10 @@ class PostgreSQLProcess(ServerProcess):
         commands = [part for statement in statements for part in ("-c", statement)]
         where = ("-h", str(self.data), "-p", str(self.port), "-U", USER, "-d", database)
         command = (found("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *where, *commands)
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{done.stderr.strip()} ({'; '.join(statements)})")
+        return done.stdout.strip()
 
     @contextmanager
     def database(self) -> Generator[str]:

@@ -135,10 +135,14 @@ class ServerProcess:
         """Whether it was started, and has not ended since."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, *, wait: bool = True) -> None:
-        """Start it, again after a ``stop`` or ``kill`` on the same port, and return when it answers."""
+    def start(self, *options: str, wait: bool = True) -> None:
+        """
+        Start it, again after a ``stop`` or ``kill`` on the same port, and return when it answers.
+
+        ``options`` are for this time.
+        """
         for _ in range(PORT_TRIES):
-            self._spawn()
+            self._spawn(options)
             if not wait:
                 return
             try:
@@ -180,10 +184,10 @@ class ServerProcess:
         """End it in good order; nothing happens if it is not running."""
         self._end(self._stops_with)
 
-    def _spawn(self) -> None:
+    def _spawn(self, options: Sequence[str]) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command(self.port),
+                [*self._command(self.port), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

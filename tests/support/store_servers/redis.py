@@ -63,11 +63,8 @@ class RedisProcess(ServerProcess):
 
     def start_slowly(self) -> None:
         """Start it again so that it says for a while that it is loading, and return before that."""
-        command = self._command
-        slow = ("--key-load-delay", "300", "--loading-process-events-interval-bytes", "1024")
-        self._command = lambda port: [*command(port), *slow]
-        self.start(wait=False)
-        self._command = command
+        slow = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
+        self.start(*slow, wait=False)
 
     def _pongs(self) -> bool:
         """Whether it answers, and has loaded its data."""
