@@ -10,7 +10,10 @@ from roomkey import errors, problems
 from roomkey.errors import Internal, MethodNotAllowed, RoomkeyError, SchemaViolation, WritesRefused
 from roomkey.realtime.protocol.json_messages import ErrorCode
 
-NOT_FOR_CALLERS = {errors.ConfigurationError, errors.SessionError, errors.SessionStopped, SchemaViolation}
+NOT_FOR_CALLERS = {
+    *(errors.ConfigurationError, errors.SessionError, errors.SessionStopped, SchemaViolation),
+    errors.LeaseLost,  # only chores write under leases
+}
 
 
 def descendants(kind: type[RoomkeyError]) -> Iterator[type[RoomkeyError]]:
@@ -235,6 +238,7 @@ def test_sockets_are_closed_as_unauthenticated_unless_the_error_has_a_code_of_it
         errors.SessionPending: 4423,
         errors.Forbidden: 4403,
         errors.Storage: 1013,
+        errors.OutcomeUnknown: 1013,
         errors.WritesRefused: 1013,
     }
 
