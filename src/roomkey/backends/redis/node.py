@@ -1,0 +1,199 @@
+"""One server of a Redis: its connections, opened when they are needed and shared by all callers, and its breaker."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import time
+from typing import Any, Final
+
+import structlog
+
+from roomkey.backends.recovery import Failure, Kind, Recovery
+from roomkey.backends.redis.connection import Command, Connection
+from roomkey.backends.redis.failures import Broken, ReplyError, classify, unreachable
+from roomkey.backends.redis.scripts import Script
+from roomkey.backends.redis.settings import MAX_CLOCK_DIFFERENCE, RedisSettings
+from roomkey.backends.redis.url import Address, Certificates, Login
+
+_log = structlog.get_logger("roomkey.storage")
+
+Locate = Callable[[], Awaitable[Address]]
+"""Says where the server listens now: Sentinel may name another one than before."""
+
+
+class Dialer:
+    """Opens connections that are logged in."""
+
+    def __init__(self, settings: RedisSettings, login: Login, tls: Certificates | None, database: int = 0) -> None:
+        self.timeout: Final = settings.recovery.timeout
+        self._settings = settings
+        self._login = login
+        self._database = database
+        self._tls = None if tls is None else _context(tls)
+
+    async def dial(self, address: Address, *, is_master: bool = True) -> Connection:
+        """
+        A connection to the server at ``address``.
+
+        Raises:
+            Broken: If it is not there, does not let us in, or is a replica though ``is_master``.
+        """
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(self.timeout):
+                connection = await self._connect(address)
+                await self._greet(connection, is_master=is_master)
+        except BaseException as error:
+            if connection is not None:
+                connection.close(Failure(Kind.AWAY, "it did not let us in"))
+            failure = unreachable(error, self.timeout)
+            if failure is None:
+                raise
+            raise Broken(failure) from error
+        return connection
+
+    async def _connect(self, address: Address) -> Connection:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+
+        def begin() -> Connection:
+            return Connection(timeout=self.timeout, max_in_flight=settings.max_in_flight, max_bytes=settings.max_bytes)
+
+        if address.port == 0:
+            _, connection = await loop.create_unix_connection(begin, address.host)
+        else:
+            name = address.host if self._tls is not None else None
+            _, connection = await loop.create_connection(
+                begin, address.host, address.port, ssl=self._tls, server_hostname=name
+            )
+        return connection
+
+    async def _greet(self, connection: Connection, *, is_master: bool) -> None:
+        login = self._login
+        words: list[bytes | int | str] = [b"HELLO", 3]
+        if login.password is not None:
+            words += [b"AUTH", login.user or "default", login.password]
+        try:
+            greeting: Mapping[bytes, Any] = await connection.send((*words, b"SETNAME", b"roomkey"))
+        except ReplyError as error:
+            if error.code == "ERR" and "unknown command" in error.rest:
+                raise Broken(Failure(Kind.WRONG, "it is older than Redis 6")) from error
+            raise
+        if is_master and greeting.get(b"role") not in {b"master", None}:
+            raise Broken(Failure(Kind.READ_ONLY, "it is a replica"))
+        if self._database:
+            await connection.send((b"SELECT", self._database))
+
+
+class Node:
+    """
+    A server, as all callers share it.
+
+    Whoever needs a connection opens it, one at a time; the others wait for that one, and fail with it.
+    """
+
+    def __init__(self, name: str, locate: Locate, dialer: Dialer, settings: RedisSettings) -> None:
+        self.recovery = Recovery(name, classify, settings.recovery)
+        self.clock_difference = 0.0
+        self.address = Address("", 0)
+        """Where it listens, once that is known."""
+        self._locate = locate
+        self._dialer = dialer
+        self.connection: Connection | None = None
+        self._opening = asyncio.Lock()
+        self._attempts = 0
+        self._failed: Failure | None = None
+        self._loading: dict[bytes, asyncio.Future[Any]] = {}
+
+    async def connected(self) -> Connection:
+        """
+        A connection that has room.
+
+        Raises:
+            Broken: If none can be had.
+        """
+        connection = self.connection
+        if connection is None or connection.is_closed:
+            connection = await self._opened()
+        if connection.is_crowded:
+            await connection.room()
+        return connection
+
+    async def _opened(self) -> Connection:
+        attempts = self._attempts
+        async with self._opening:
+            if self.connection is not None and not self.connection.is_closed:
+                return self.connection
+            if self._failed is not None and self._attempts != attempts:
+                raise Broken(self._failed)  # for the one that went before us, while we waited
+            self._failed = None
+            self._attempts += 1
+            try:
+                self.address = await self._locate()
+                self.connection = await self._dialer.dial(self.address)
+            except Broken as error:
+                self._failed = error.failure
+                raise
+            await self._compare_clocks(self.connection)
+            return self.connection
+
+    async def _compare_clocks(self, connection: Connection) -> None:
+        before = time()
+        try:
+            seconds, micros = await connection.send((b"TIME",))
+        except (Broken, ReplyError):
+            return  # the next request says so itself
+        after = time()
+        there = int(seconds) + int(micros) / 1_000_000
+        self.clock_difference = max(before - there, there - after, 0.0)
+        if self.clock_difference >= MAX_CLOCK_DIFFERENCE:
+            _log.warning(
+                "storage_clock_differs", server=self.recovery.breaker.name, seconds=round(self.clock_difference, 3)
+            )
+
+    async def load(self, script: Script) -> None:
+        """Teach the server a script; of those who miss it at once, one does."""
+        loading = self._loading.get(script.digest)
+        if loading is None:
+            connection = await self.connected()
+            loading = connection.send((b"SCRIPT", b"LOAD", script.source))
+            self._loading[script.digest] = loading
+            loading.add_done_callback(lambda _: self._loading.pop(script.digest, None))
+        await asyncio.shield(loading)
+
+    async def alone(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to ``commands`` on a connection of their own, where they make nobody wait."""
+        connection = await self._dialer.dial(await self._locate())
+        try:
+            return await connection.send_batch(commands)
+        finally:
+            connection.close(Failure(Kind.AWAY, "closed"))
+
+    def drop(self, why: Failure) -> None:
+        """Give the connection up, so that the next caller opens one, perhaps to another server."""
+        if self.connection is not None:
+            self.connection.close(why)
+            self.connection = None
+
+    async def close(self) -> None:
+        """Close for good, at the end of everything."""
+        connection = self.connection
+        if connection is not None:
+            self.drop(Failure(Kind.AWAY, "the storage is closed", is_undone=True))
+            await connection.wait_closed()
+
+    def degradations(self) -> dict[str, str]:
+        """What is wrong with it, by its name."""
+        found = dict(self.recovery.breaker.degradations())
+        if self.clock_difference >= MAX_CLOCK_DIFFERENCE:
+            name = self.recovery.breaker.name
+            found.setdefault(name, f"its clock differs by {self.clock_difference:.1f} s from this machine's")
+        return found
+
+
+def _context(files: Certificates) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=files.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if files.cert is not None:
+        context.load_cert_chain(files.cert, files.key)
+    return context
