@@ -18,6 +18,8 @@ STRICT_VARIABLE = "ROOMKEY_STRICT"
 STRICT = os.environ.get(STRICT_VARIABLE) == "1"
 """In CI everything is there that a test needs: what would be skipped elsewhere fails."""
 
+pytest_plugins = ["tests.support.store_servers.fixtures"]
+
 register_profiles()
 settings.load_profile(os.environ.get(PROFILE_VARIABLE) or "ci")
 

@@ -1,0 +1,4 @@
+-- Let a lease last longer, if this token holds it. KEYS: lease. ARGV: token, milliseconds.
+local lease = redis.call('GET', KEYS[1])
+if not lease or tonumber(string.sub(lease, 1, 16)) ~= tonumber(ARGV[1]) then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])

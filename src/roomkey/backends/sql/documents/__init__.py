@@ -1,0 +1,222 @@
+"""Documents in a database of SQL: PostgreSQL, MariaDB and MySQL, SQLite."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from roomkey.backends.document_keys import name_key, name_of, new_name_key, version_of
+from roomkey.backends.sql.database import Database, DatabaseSettings, opened
+from roomkey.backends.sql.documents.changes import MAX_VERSION, Again, Appending, Batch, Changes
+from roomkey.backends.sql.documents.layout import MAX_NUMBER, DocumentQueries
+from roomkey.backends.sql.documents.reading import Damage, Reading
+from roomkey.backends.sql.documents.sweeping import sweep
+from roomkey.backends.sql.documents.writers import Writers
+from roomkey.backends.sql.statements import load
+from roomkey.errors import Conflict, NotFound, RoomkeyError, Storage
+from roomkey.ports import (
+    CHECKSUMMED_RECORDS,
+    Append,
+    DocumentHead,
+    DocumentPage,
+    DocumentRecord,
+    DocumentTail,
+    DocumentUpdate,
+    DocumentVersion,
+    NewVersion,
+    Page,
+    RecordCodec,
+    StoredDocument,
+    VersionPage,
+)
+
+__all__ = ["DatabaseDocumentStore"]
+
+_log = structlog.get_logger("roomkey.storage")
+
+T = TypeVar("T")
+
+
+class DatabaseDocumentStore:
+    """
+    ``DocumentStore`` in a database of SQL, which several processes may use.
+
+    What a deletion or a compaction leaves behind is removed right behind it, in transactions of their own.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        database: str | Database,
+        settings: DatabaseSettings | None = None,
+        *,
+        codec: RecordCodec = CHECKSUMMED_RECORDS,
+    ) -> None:
+        """``database`` is a URL, or one that other stores use, too; ``settings`` go with a URL."""
+        self._database = opened(database, settings)
+        self._codec = codec
+        self._queries = load("documents", self._database.dialect, DocumentQueries)
+        self._writers = Writers(self._database)
+        self._damage = Damage()
+
+    async def __aenter__(self) -> Self:
+        await self._database.__aenter__()
+        try:
+            await self._writers.forget()
+            await self._sweep()
+        except BaseException:
+            await self._database.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._database.__aexit__(kind, error, trace)
+
+    # --- write ----------------------------------------------------------------------------------------
+
+    async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
+        key = new_name_key(name)
+        return await self._write(lambda changes: changes.create(key, lineage, now))
+
+    async def append(
+        self, name: str, lineage: str, updates: Sequence[DocumentUpdate], *, after: int | None = None
+    ) -> int:
+        appending = _prepared(Append(name, lineage, updates))
+        if after is not None:
+            return await self._write(lambda changes: changes.append_behind(appending, after))
+        (outcome,) = await self._write(lambda changes: changes.append_each([appending]))
+        if isinstance(outcome, int):
+            return outcome
+        raise outcome
+
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+        if not appends:
+            return []
+        prepared = [_prepared(each) for each in appends]
+        return await self._write(lambda changes: changes.append_each(prepared))
+
+    async def compact(
+        self, name: str, lineage: str, *, snapshot: bytes, upto: int, authorship: bytes, fence: int | None = None
+    ) -> bool:
+        done = await self._write(
+            lambda changes: changes.compact(
+                name_key(name), lineage, snapshot=snapshot, upto=upto, authorship=authorship, fence=fence
+            )
+        )
+        if done:
+            await self._sweep()
+        return done
+
+    async def delete(self, name: str, lineage: str, now: datetime) -> bool:
+        del now
+        done = await self._write(lambda changes: changes.delete(name_key(name), lineage))
+        if done:
+            await self._sweep()
+        return done
+
+    async def keep_version(
+        self, name: str, lineage: str, version: NewVersion, *, fence: int | None = None
+    ) -> DocumentVersion:
+        return await self._write(lambda changes: changes.keep_version(name_key(name), lineage, version, fence))
+
+    async def forget_versions(
+        self, name: str, lineage: str, numbers: Sequence[int], *, fence: int | None = None
+    ) -> int:
+        forgotten = await self._write(lambda changes: changes.forget_versions(name_key(name), lineage, numbers, fence))
+        if forgotten:
+            await self._sweep()
+        return forgotten
+
+    async def ping(self) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            del connection
+
+        # Nothing is changed by it. Whether the server takes writes shows when one begins, or at COMMIT.
+        await self._writers.write(work)
+
+    def degradations(self) -> Mapping[str, str]:
+        found = dict(self._database.degradations())
+        if number := len(self._damage):
+            found["damaged documents"] = f"{number} records cannot be read: `roomkey doctor` names them"
+        return found
+
+    async def _write(self, change: Callable[[Changes], Awaitable[T]]) -> T:
+        async def work(connection: AsyncConnection) -> T:
+            return await change(Changes(connection, self._queries, self._codec))
+
+        while True:  # each time around, somebody else has got somewhere
+            try:
+                return await self._writers.write(work)
+            except Again:
+                continue
+
+    async def _sweep(self) -> None:
+        """Nobody waits for what is left behind: what fails is done after the next write that leaves something."""
+        try:
+            await sweep(self._database, self._queries)
+        except Storage as error:
+            _log.warning("storage_not_swept", error=str(error))
+
+    # --- read -----------------------------------------------------------------------------------------
+
+    async def _read(self, look: Callable[[Reading], Awaitable[T]], *, snapshot: bool = False) -> T:
+        async def work(connection: AsyncConnection) -> T:
+            return await look(Reading(connection, self._queries, self._codec, self._damage))
+
+        return await self._database.read(work, snapshot=snapshot)
+
+    async def find(self, name: str) -> DocumentRecord | None:
+        key = name_key(name)
+        if key is None:
+            return None
+        found = await self._read(lambda reading: reading.find(key))
+        return None if found is None else found.entry.record()
+
+    async def load(self, name: str) -> StoredDocument | None:
+        key = name_key(name)
+        return None if key is None else await self._read(lambda reading: reading.load(key), snapshot=True)
+
+    async def heads(self, names: Sequence[str]) -> Sequence[DocumentHead | None]:
+        keys = [name_key(name) for name in names]
+        return await self._read(lambda reading: reading.heads(keys))
+
+    async def changes(self) -> int:
+        return await self._writers.writes()
+
+    async def updates(self, name: str, lineage: str, after: int, limit: int = 1000) -> DocumentTail:
+        key = name_key(name)
+        return await self._read(lambda reading: reading.tail(key, lineage, after, limit), snapshot=True)
+
+    async def list(self, prefix: str, page: Page) -> DocumentPage:
+        start = prefix.encode("utf-8", "surrogatepass")
+        end = start + b"\xff"  # behind all that begin with it: UTF-8 has no such byte
+        if page.cursor is not None:
+            start = max(start, name_of(page.cursor).encode() + b"\0")
+        return await self._read(lambda reading: reading.list(start, end, page.limit))
+
+    async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
+        return await self._read(lambda reading: reading.backlog(updates, size, limit))
+
+    async def versions(self, name: str, page: Page) -> VersionPage:
+        before = MAX_NUMBER if page.cursor is None else min(version_of(page.cursor), MAX_NUMBER)
+        key = name_key(name)
+        if key is None:
+            return VersionPage([])
+        return await self._read(lambda reading: reading.versions(key, before, page.limit))
+
+    async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
+        key = name_key(name)
+        if key is None or not 0 < number <= MAX_VERSION:
+            return None
+        return await self._read(lambda reading: reading.version(key, number), snapshot=True)
+
+
+def _prepared(append: Append) -> Appending:
+    batch = Batch.of(append.updates) if append.updates else None
+    return Appending(name_key(append.name), append.lineage, batch)
