@@ -116,14 +116,15 @@ class Appender:
             calls = [*_calls(left, appendices)]
             # May be repeated: the script knows rows again by their ids, or says that it cannot know.
             answers = await self._server.run_many([call for _, call in calls], may_repeat=True)
-            left = []
+            stale: list[int] = []
             for (numbers, _), found in zip(calls, answers, strict=True):
                 for number, answer in zip(numbers, found, strict=True):
                     if answer[0] == b"stale":  # so many others were faster that it has to be sent anew
                         appendices[number].base = answer[1]
-                        left.append(number)
+                        stale.append(number)
                     else:
                         outcomes[number] = self._outcome(appendices[number], answer)
+            left = stale
         return [outcomes[number] for number in range(len(appendices))]
 
     def _outcome(self, appendix: Appendix, answer: Sequence[Any]) -> Outcome:

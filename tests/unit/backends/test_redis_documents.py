@@ -1,0 +1,440 @@
+"""Documents in Redis: a write whose answer is lost is not done twice, all of a document is in one slot."""
+
+# They look at what is stored, and speak to parts of the store.
+# pyright: reportPrivateUsage=false
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, Final
+
+import pytest
+
+from roomkey.backends.recovery import RecoverySettings
+from roomkey.backends.redis.documents import RedisDocumentStore
+from roomkey.backends.redis.documents.appending import Appendix
+from roomkey.backends.redis.documents.layout import PARTITIONS
+from roomkey.backends.redis.scripts import Script
+from roomkey.backends.redis.server import RedisServer
+from roomkey.backends.redis.settings import RedisSettings
+from roomkey.backends.redis.topology import slot_of
+from roomkey.errors import OutcomeUnknown, Serialization
+from roomkey.ports import CHECKSUMMED_RECORDS, Append, Page
+from roomkey.testing.documents.suite import (
+    NOON,
+    found,
+    loaded,
+    log_of,
+    make,
+    names_in,
+    update,
+    updates,
+    version,
+    versions_of,
+    was_deleted,
+)
+from tests.support.cutting_proxy import Cut, CuttingProxy, cutting_proxy
+from tests.support.store_servers import ServerProcess, is_there, missing, redis
+
+pytestmark = pytest.mark.skipif(not is_there("redis"), reason=missing("redis"))
+
+MEBIBYTE: Final = 1024 * 1024
+
+PATIENT: Final = RedisSettings(
+    recovery=RecoverySettings(tries=200, first_pause=0.005, longest_pause=0.02, breaks_after=10_000)
+)
+"""Tries again until the test lets it."""
+
+_prefixes = count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
+    with redis(tmp_path_factory.mktemp("redis")) as process:
+        yield process
+
+
+@pytest.fixture
+def url(server: ServerProcess) -> str:
+    return f"{server.url}?prefix=unit{next(_prefixes)}"
+
+
+class Behind:
+    """A store behind a proxy, and another one that is not."""
+
+    def __init__(self, store: RedisDocumentStore, direct: RedisDocumentStore, proxy: CuttingProxy) -> None:
+        self.store = store
+        self.direct = direct
+        self.proxy = proxy
+
+    def cut(self, script: str, where: Cut) -> None:
+        """Cut the connection when this script is called next, which every server knows by now."""
+        self.proxy.cut(where, containing=Script(script).digest)
+
+
+@asynccontextmanager
+async def behind_a_proxy(url: str, server: ServerProcess) -> AsyncGenerator[Behind]:
+    async with cutting_proxy(server.port) as proxy, RedisServer(url) as known:
+        for script in SCRIPTS:
+            # A call of a script that the server does not know is answered at once, and nothing is done.
+            node = next(iter(known._opened().nodes()))
+            await node.load(Script(script))
+        async with (
+            RedisDocumentStore(proxy.through(url), PATIENT) as store,
+            RedisDocumentStore(known) as direct,
+        ):
+            yield Behind(store, direct, proxy)
+
+
+SCRIPTS: Final = (
+    "content_stage",
+    *("document_append", "document_compact", "document_create", "document_delete"),
+    *("document_forget_versions", "document_keep_version"),
+)
+
+cuts = pytest.mark.parametrize("where", Cut)
+
+
+async def all_keys(store: RedisDocumentStore) -> list[bytes]:
+    """Every key of the store, as only tests may ask."""
+    return await store._server.ask("KEYS", b"*%s:*" % store._server.prefix)
+
+
+# --- what is done once ------------------------------------------------------------------------------------
+
+
+@cuts
+async def test_a_document_is_made_once(url: str, server: ServerProcess, where: Cut) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        behind.cut("document_create", where)
+
+        record = await behind.store.create("notes", "first", NOON)
+
+        assert behind.proxy.cuts == 1
+        assert record == await found(behind.direct)
+        assert await names_in(behind.direct) == ["notes"]
+
+
+@cuts
+async def test_updates_are_appended_once(url: str, server: ServerProcess, where: Cut) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        await make(behind.store, updates=updates(2))
+        behind.cut("document_append", where)
+
+        number = await behind.store.append("notes", "first", updates(3, 3))
+
+        assert (behind.proxy.cuts, number) == (1, 5)
+        assert await log_of(behind.direct) == updates(5)
+
+
+@cuts
+async def test_updates_behind_a_number_are_appended_once(url: str, server: ServerProcess, where: Cut) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        await make(behind.store, updates=updates(2))
+        behind.cut("document_append", where)
+
+        number = await behind.store.append("notes", "first", updates(3, 3), after=2)
+
+        assert (behind.proxy.cuts, number) == (1, 5)
+        assert await log_of(behind.direct) == updates(5)
+
+
+@cuts
+async def test_updates_of_many_documents_are_appended_once(url: str, server: ServerProcess, where: Cut) -> None:
+    names = [f"document {number}" for number in range(200)]
+
+    async with behind_a_proxy(url, server) as behind:
+        for name in names:
+            await make(behind.store, name)
+        behind.cut("document_append", where)
+
+        outcomes = await behind.store.append_each([Append(name, "first", updates(2)) for name in names])
+
+        assert behind.proxy.cuts == 1
+        assert outcomes == [2] * len(names)
+        for name in names:
+            assert await log_of(behind.direct, name) == updates(2)
+
+
+@cuts
+async def test_a_snapshot_takes_the_place_of_the_log_once(url: str, server: ServerProcess, where: Cut) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        await make(behind.store, updates=updates(5))
+        behind.cut("document_compact", where)
+
+        done = await behind.store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+
+        assert (behind.proxy.cuts, done) == (1, True)
+        document = await loaded(behind.direct)
+        assert (document.snapshot, [*document.updates]) == (b"s", updates(2, 4))
+
+
+@cuts
+async def test_a_piece_of_a_snapshot_is_stored_once(url: str, server: ServerProcess, where: Cut) -> None:
+    snapshot = bytes(range(256)) * 4096
+
+    async with behind_a_proxy(url, server) as behind:
+        await make(behind.store, updates=updates(5))
+        behind.cut("content_stage", where)
+
+        await behind.store.compact("notes", "first", snapshot=snapshot, upto=5, authorship=b"a")
+
+        assert behind.proxy.cuts == 1
+        assert (await loaded(behind.direct)).snapshot == snapshot
+
+
+@cuts
+async def test_a_version_is_kept_once(url: str, server: ServerProcess, where: Cut) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        await make(behind.store, updates=updates(5))
+        behind.cut("document_keep_version", where)
+
+        kept = await behind.store.keep_version("notes", "first", version(b"content"))
+
+        assert behind.proxy.cuts == 1
+        assert await versions_of(behind.direct) == [kept]
+        assert await behind.direct.version("notes", 1) == (kept, b"content")
+
+
+@cuts
+async def test_versions_are_forgotten_once_and_counted(url: str, server: ServerProcess, where: Cut) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        await make(behind.store)
+        for _ in range(3):
+            await behind.store.keep_version("notes", "first", version())
+        behind.cut("document_forget_versions", where)
+
+        forgotten = await behind.store.forget_versions("notes", "first", [1, 3])
+
+        assert (behind.proxy.cuts, forgotten) == (1, 2)
+        assert [kept.number for kept in await versions_of(behind.direct)] == [2]
+
+
+@cuts
+async def test_who_deletes_is_told_that_it_did(url: str, server: ServerProcess, where: Cut) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        await make(behind.store, updates=updates(5))
+        behind.cut("document_delete", where)
+
+        deleted = await behind.store.delete("notes", "first", NOON)
+
+        assert (behind.proxy.cuts, deleted) == (1, True)
+        assert not await behind.store.delete("notes", "first", NOON)
+        assert await was_deleted(behind.direct, "notes", "first")
+
+
+# --- what cannot be known ---------------------------------------------------------------------------------
+
+
+async def append_while_others(behind: Behind, others: int) -> int:
+    """Append, lose the answer, and come again only after others have appended so often."""
+    await make(behind.store, updates=updates(1))
+    behind.cut("document_append", Cut.BEFORE_ANSWER)
+    async with asyncio.TaskGroup() as group:
+        appending = group.create_task(behind.store.append("notes", "first", updates(1, 2)))
+        await behind.proxy.wait_cut()
+        behind.proxy.refuses = True
+        for number in range(others):
+            await behind.direct.append("notes", "first", updates(1, 3 + number))
+        behind.proxy.refuses = False
+    return appending.result()
+
+
+async def test_a_row_is_known_again_behind_those_of_others(url: str, server: ServerProcess) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        number = await append_while_others(behind, 31)
+
+        assert number == 2
+        assert await log_of(behind.direct) == updates(33)
+
+
+async def test_behind_too_many_others_it_is_said_to_be_unknown(url: str, server: ServerProcess) -> None:
+    async with behind_a_proxy(url, server) as behind:
+        with pytest.raises(ExceptionGroup) as raised:
+            await append_while_others(behind, 32)
+
+        assert raised.group_contains(OutcomeUnknown)
+        assert await log_of(behind.direct) == updates(34)
+
+
+async def test_a_row_that_comes_late_a_second_time_is_not_appended_again(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store, updates=updates(1))
+        place = store._layout.place(b"notes")
+        late = Appendix.of(place, "first", updates(1, 2), CHECKSUMMED_RECORDS)
+        late.base = 1
+        assert await store._appender.append([late]) == [2]
+        again = await store._appender.append([late])
+        for number in range(40):
+            await store.append("notes", "first", updates(1, 3 + number))
+
+        # It is as old as the others now, and the connection that brings it does not know that it is the second.
+        call = [*late.arguments()]
+        partition = place.partition
+        keys = [partition.log_updates, partition.log_bytes, partition.changes, place.document, place.log]
+        answer: Any = await store._server.run(Script("document_append"), keys, [0, *call])
+
+        assert again == [2]
+        assert answer == [[b"stale", 42]]
+        assert await log_of(store) == updates(42)
+
+
+async def test_many_more_at_once_than_a_document_remembers_are_all_appended(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store)
+
+        numbers = await asyncio.gather(*(store.append("notes", "first", updates(1)) for _ in range(300)))
+
+        assert sorted(numbers) == [*range(1, 301)]
+
+
+# --- where it lies ----------------------------------------------------------------------------------------
+
+
+async def everything(store: RedisDocumentStore, name: str = "notes") -> None:
+    """A document that has one of everything."""
+    await make(store, name, updates(5))
+    await store.compact(name, "first", snapshot=b"s", upto=3, authorship=b"a")
+    await store.keep_version(name, "first", version(b"v"))
+    await store.keep_version(name, "first", version(b"w"))
+    await store.forget_versions(name, "first", [2])
+    await make(store, name, lineage="never mind")
+
+
+@pytest.mark.parametrize("name", ["notes", "{a}b{c}", "}{", "x" * 1024, "\0"])
+async def test_all_of_a_document_is_in_one_slot(url: str, name: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await everything(store, name)
+        await store.delete(name, "first", NOON)
+        await make(store, name, updates(5), lineage="second")
+        await store.compact(name, "second", snapshot=b"s", upto=3, authorship=b"a")
+        await store.keep_version(name, "second", version(b"v"))
+
+        keys = await all_keys(store)
+
+        assert len({slot_of(key) for key in keys}) == 1
+        assert len(keys) == 10
+
+
+async def test_documents_are_spread_over_the_partitions(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        places = {store._layout.place(b"document %d" % number).partition for number in range(1000)}
+
+        assert len(places) == PARTITIONS
+        assert len({slot_of(partition.names) for partition in places}) > PARTITIONS * 0.95
+
+
+async def test_of_a_deleted_document_only_its_lineage_is_left(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await everything(store)
+
+        await store.delete("notes", "first", NOON)
+
+        place = store._layout.place(b"notes")
+        assert sorted(await all_keys(store)) == sorted([place.graves, place.partition.changes])
+
+
+async def test_a_compaction_that_is_refused_leaves_nothing_behind(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store, updates=updates(5))
+        before = await all_keys(store)
+
+        assert not await store.compact("notes", "first", snapshot=b"s", upto=6, authorship=b"a")
+
+        assert sorted(await all_keys(store)) == sorted(before)
+
+
+async def test_what_nothing_leads_to_goes_by_itself_and_everything_else_stays(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await everything(store)
+        place = store._layout.place(b"notes")
+        staged = await store._contents.stage(place, b"lineage", {b"s": b"never used"})
+
+        lifetimes = {key: await store._server.ask("TTL", key) for key in await all_keys(store)}
+
+        assert 0 < lifetimes.pop(place.content(staged.id)) <= 600
+        assert set(lifetimes.values()) == {-1}
+
+
+# --- large ones -------------------------------------------------------------------------------------------
+
+
+async def test_a_document_that_is_compacted_while_it_is_read_is_read_whole(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store)
+        for number in range(8):
+            await store.append("notes", "first", [update(bytes([number]) * MEBIBYTE, number)])
+
+        async def compact() -> None:
+            for upto in range(1, 9):
+                await store.compact("notes", "first", snapshot=bytes(range(upto)) * 700_000, upto=upto, authorship=b"")
+
+        *documents, _ = await asyncio.gather(*(store.load("notes") for _ in range(6)), compact())
+
+        for document in documents:
+            assert document is not None
+            assert document.snapshot in {None, bytes(range(document.upto)) * 700_000}
+            assert [each.data[0] for each in document.updates] == [*range(document.upto, 8)]
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+
+async def damage(store: RedisDocumentStore, key: bytes, field: bytes, place: int) -> None:
+    value = await store._server.ask("HGET", key, field)
+    flipped = value[:place] + bytes([value[place] ^ 1]) + value[place + 1 :]
+    await store._server.ask("HSET", key, field, flipped)
+
+
+@pytest.mark.parametrize("field", [b"record", b"state"])
+async def test_a_flipped_bit_anywhere_in_a_document_is_noticed(url: str, field: bytes) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store, updates=updates(5))
+        key = store._layout.place(b"notes").document
+        size = len(await store._server.ask("HGET", key, field))
+        reads: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.find("notes"),
+            lambda: store.load("notes"),
+            lambda: store.heads(["notes"]),
+            lambda: store.append("notes", "first", updates(1)),
+            lambda: store.delete("notes", "first", NOON),
+        ]
+
+        for place in range(size):
+            await damage(store, key, field, place)
+            for read in reads:
+                with pytest.raises(Serialization):
+                    await read()
+            await damage(store, key, field, place)
+
+        assert await log_of(store) == updates(5)
+
+
+async def test_a_key_of_another_type_under_the_name_of_a_document_is_a_damaged_one(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store, "foreign")
+        await make(store, "sound")
+        await store._server.ask("SET", store._layout.place(b"foreign").document, b"something")
+
+        with pytest.raises(Serialization):
+            await store.find("foreign")
+        with pytest.raises(Serialization):
+            await store.append("foreign", "first", updates(1))
+        assert [record.name for record in (await store.list("", Page())).documents] == ["sound"]
+
+
+async def test_a_damaged_piece_of_a_snapshot_is_noticed(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store, updates=updates(2))
+        await store.compact("notes", "first", snapshot=b"snapshot", upto=2, authorship=b"a")
+        (content,) = [key for key in await all_keys(store) if b"content:" in key]
+
+        await damage(store, content, b"s0", 3)
+
+        with pytest.raises(Serialization):
+            await store.load("notes")
+        await store._server.ask("HDEL", content, b"s0")
+        with pytest.raises(Serialization):
+            await store.load("notes")
+        assert (await found(store)).sequence == 2
