@@ -12,7 +12,7 @@ import pytest
 from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.backends.memory.documents import MemoryDocumentStore
-from roomkey.ports import PLAIN_RECORDS, DocumentStore, RecordCodec
+from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, DocumentStore, RecordCodec
 from roomkey.testing.documents import DocumentStoreConformance
 from tests.support.document_file import document_faults
 from tests.support.lmdb_file import damaged
@@ -26,7 +26,7 @@ class TestMemoryDocumentStore(DocumentStoreConformance):
 
 class TestFileSystemDocumentStore(DocumentStoreConformance):
     durable = True
-    codec: ClassVar[RecordCodec] = PLAIN_RECORDS
+    codec: ClassVar[RecordCodec] = CHECKSUMMED_RECORDS
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> Generator[None]:
@@ -53,6 +53,24 @@ class TestFileSystemDocumentStore(DocumentStoreConformance):
             assert record is not None
             transaction.put(key, damaged(record, 10), db=file.tables.documents)
         return True
+
+    async def tear(self, store: DocumentStore, name: str) -> bool:
+        assert isinstance(store, FileSystemDocumentStore)
+        file = store._file
+        assert file is not None
+        self.sound = False
+        with file.environment.begin(write=True) as transaction:
+            document = transaction.get(bytes(4) + name.encode(), db=file.tables.names)
+            assert document is not None
+            with transaction.cursor(file.tables.updates) as cursor:
+                rows = [(key, value) for key, value in cursor if key.startswith(document)]
+            key, value = rows[-1]
+            transaction.put(key, value[: len(value) // 2], db=file.tables.updates)
+        return True
+
+
+class TestPlainFileSystemDocumentStore(TestFileSystemDocumentStore):
+    codec = PLAIN_RECORDS
 
 
 class TestSealedFileSystemDocumentStore(TestFileSystemDocumentStore):

@@ -13,7 +13,7 @@ from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.layout import user_prefix
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.domain.session import SessionId
-from roomkey.ports import PLAIN_RECORDS, RecordCodec, SessionStorage
+from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, RecordCodec, SessionStorage
 from roomkey.testing.storage import StorageConformance
 from tests.support.lmdb_file import damaged, index_faults
 from tests.support.sealed_records import SealedRecords
@@ -32,7 +32,7 @@ class TestMemorySessionStorage(StorageConformance):
 
 class TestFileSystemSessionStorage(StorageConformance):
     durable = True
-    codec: ClassVar[RecordCodec] = PLAIN_RECORDS
+    codec: ClassVar[RecordCodec] = CHECKSUMMED_RECORDS
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> Generator[None]:
@@ -68,6 +68,21 @@ class TestFileSystemSessionStorage(StorageConformance):
             assert value is not None
             transaction.put(id.encode(), damaged(value, 20), db=file.tables.sessions)
         return True
+
+    async def corrupt_event(self, storage: SessionStorage, partition: int, sequence: int) -> bool:
+        assert isinstance(storage, FileSystemSessionStorage)
+        file = storage._file
+        assert file is not None
+        self.sound = False
+        with file.environment.begin(write=True) as transaction, transaction.cursor(file.tables.events) as cursor:
+            for key, value in cursor:
+                if key[4] == partition and int.from_bytes(key[5:]) == sequence:
+                    return cursor.replace(key, damaged(value, len(value) // 2)) is not None
+        return False
+
+
+class TestPlainFileSystemSessionStorage(TestFileSystemSessionStorage):
+    codec = PLAIN_RECORDS
 
 
 class TestSealedFileSystemSessionStorage(TestFileSystemSessionStorage):

@@ -19,7 +19,7 @@ from roomkey.backends.lmdb.documents.layout import (
     Part,
     size_class,
 )
-from roomkey.ports import PLAIN_RECORDS, RecordCodec, RecordKind
+from roomkey.ports import CHECKSUMMED_RECORDS, RecordCodec, RecordKind
 
 Contents = dict[str, dict[bytes, bytes]]
 
@@ -35,12 +35,12 @@ def contents_of(directory: Path) -> Contents:
             }
 
 
-def document_faults(directory: Path, codec: RecordCodec = PLAIN_RECORDS) -> list[str]:
+def document_faults(directory: Path, codec: RecordCodec = CHECKSUMMED_RECORDS) -> list[str]:
     """Rows that belong to nothing, and what records say that is not there."""
     contents = _decoded(contents_of(directory), codec)
     entries = {DOCUMENT.unpack(key)[0]: decode_document(value) for key, value in contents["documents"].items()}
     swept = [ROW.unpack(key) for key in contents["orphans"]]
-    faults = _names(contents, entries) + _backlog(contents, entries)
+    faults = _names(contents, entries, codec) + _backlog(contents, entries)
     for number, entry in entries.items():
         faults += [f"{entry.name!r}: {fault}" for fault in _document(contents, number, entry)]
     for table, shape in (("updates", ROW), ("pieces", PIECE), ("versions", VERSION)):
@@ -79,14 +79,14 @@ def _age(piece: tuple[int, int, int, int], uptos: dict[int, int]) -> int:
     return 0 if part == Part.VERSION else uptos[number]
 
 
-def _names(contents: Contents, entries: dict[int, DocumentEntry]) -> list[str]:
+def _names(contents: Contents, entries: dict[int, DocumentEntry], codec: RecordCodec) -> list[str]:
     table = contents["names"]
     reached: set[bytes] = set()
     for number, entry in entries.items():
         rest, branch = entry.name.encode(), names.ROOT
         while len(rest) > names.CUT:
             reached.add(key := branch + rest[: names.CUT] + b"\0")
-            branch, rest = table[key], rest[names.CUT :]
+            branch, rest = names.branch_of(codec, key, table[key]), rest[names.CUT :]
         reached.add(branch + rest)
         if table.get(branch + rest) != DOCUMENT.pack(number):
             return [f"{entry.name!r} is not found by its name"]

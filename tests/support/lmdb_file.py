@@ -12,10 +12,10 @@ from roomkey.backends.lmdb.commit import stored
 from roomkey.backends.lmdb.file import Tables
 from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, UserEntry, micros, time_key, user_prefix
 from roomkey.domain.lifecycle import deadline
-from roomkey.ports import PLAIN_RECORDS, RecordCodec, RecordKind
+from roomkey.ports import CHECKSUMMED_RECORDS, RecordCodec, RecordKind
 
 
-def index_faults(directory: Path, codec: RecordCodec = PLAIN_RECORDS) -> list[str]:
+def index_faults(directory: Path, codec: RecordCodec = CHECKSUMMED_RECORDS) -> list[str]:
     """Entries of indexes that point at nothing or at the wrong place, and records that an index lacks."""
     with lmdb.Environment(str(directory), max_dbs=len(Tables._fields), readonly=True, map_size=2**34) as environment:
         tables = Tables(*(environment.open_db(name.encode(), create=False) for name in Tables._fields))

@@ -7,13 +7,21 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from roomkey.errors import ConfigurationError
-from roomkey.ports import PLAIN_RECORDS, Clock, DocumentStore, OneTimeLimits, RecordCodec, SessionStorage, SharedState
+from roomkey.ports import (
+    CHECKSUMMED_RECORDS,
+    Clock,
+    DocumentStore,
+    OneTimeLimits,
+    RecordCodec,
+    SessionStorage,
+    SharedState,
+)
 
 DOCUMENTS_FOLDER: Final = "documents"
 """The folder of the documents in the directory of an LMDB storage."""
 
 
-def open_storage(url: str, codec: RecordCodec = PLAIN_RECORDS) -> SessionStorage:
+def open_storage(url: str, codec: RecordCodec = CHECKSUMMED_RECORDS) -> SessionStorage:
     """
     The storage that ``url`` names; it opens when it is entered as an async context manager.
 
@@ -29,7 +37,7 @@ def open_storage(url: str, codec: RecordCodec = PLAIN_RECORDS) -> SessionStorage
     return backend.sessions(rest, codec)
 
 
-def open_documents(url: str, codec: RecordCodec = PLAIN_RECORDS) -> DocumentStore:
+def open_documents(url: str, codec: RecordCodec = CHECKSUMMED_RECORDS) -> DocumentStore:
     """
     The store of documents beside the storage that ``url`` names: of ``lmdb:///var/lib/roomkey`` the directory
     ``documents`` in it.

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from roomkey.backends.records import newer
 from roomkey.domain.session import SessionId
 from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import Author, DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion
@@ -90,6 +91,18 @@ class _VersionRecord(Struct, frozen=True, array_like=True, gc=False):
     sequence: int
     size: int
     restored: int | None = None
+
+
+NO_CHANGE: Final = b"\0\0"
+"""A Yjs update (V1) without structures and deletions: what stands in the place of one that is lost."""
+
+LOST: Final = Author("server")
+"""Who such an update is of."""
+
+
+def lost_updates(count: int, at: datetime) -> list[DocumentUpdate]:
+    """What stands in the place of updates that cannot be read, so that all others keep their numbers."""
+    return [DocumentUpdate(NO_CHANGE, LOST, at)] * count
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -236,6 +249,10 @@ def _encoded(schema: int, value: Struct) -> bytes:
 
 
 def _body(record: bytes, schema: int) -> memoryview:
-    if not record or record[0] != schema:
-        raise Serialization(f"a record is damaged, or of another schema version than {schema}")
+    if not record:
+        raise Serialization("a record is empty")
+    if (version := record[0]) > schema:
+        raise newer(version, schema)
+    if version < schema:
+        raise Serialization(f"a record has schema version {version}, which this Roomkey cannot upgrade")
     return memoryview(record)[1:]

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from roomkey.backends.damage import NewerSchema
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.session import AnyEvent, Client, Session, SessionId, SessionState
 from roomkey.domain.token_uses import TokenUse
@@ -173,7 +174,7 @@ def _session_record(record: bytes) -> _SessionRecord:
 def _upgraded(record: bytes, current: int, upgrades: Mapping[int, Upgrade]) -> Any:
     version = record[0]
     if version > current:
-        raise Serialization(f"a record has schema version {version}; this Roomkey knows versions up to {current}")
+        raise newer(version, current)
     value = _decode_anything(record[1:])
     for step in range(version, current):
         upgrade = upgrades.get(step)
@@ -181,6 +182,11 @@ def _upgraded(record: bytes, current: int, upgrades: Mapping[int, Upgrade]) -> A
             raise Serialization(f"a record has schema version {version}, which this Roomkey cannot upgrade")
         value = upgrade(value)
     return value
+
+
+def newer(version: int, current: int) -> NewerSchema:
+    """The error for a record of a schema that comes with a later Roomkey."""
+    return NewerSchema(f"a record has schema version {version}; this Roomkey knows versions up to {current}")
 
 
 def _session(record: _SessionRecord) -> Session:

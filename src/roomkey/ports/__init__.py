@@ -21,6 +21,7 @@ from roomkey.ports.documents import (
     VersionPage,
 )
 from roomkey.ports.following import Checkpoints, EventConsumer
+from roomkey.ports.repair import DamagedRecord, Repairable
 from roomkey.ports.rooms import (
     Broker,
     MessageKey,
@@ -62,6 +63,7 @@ __all__ = [
     "ChecksummedRecords",
     "Clock",
     "Counters",
+    "DamagedRecord",
     "DocumentHead",
     "DocumentPage",
     "DocumentRecord",
@@ -88,6 +90,7 @@ __all__ = [
     "RecordCodec",
     "RecordKind",
     "Recovered",
+    "Repairable",
     "Revocation",
     "Secret",
     "SessionPage",

@@ -57,7 +57,8 @@ class StoredDocument(Struct, frozen=True, kw_only=True):
     A whole document: everything up to number ``upto`` is in ``snapshot``, the rest in ``updates``, in order.
 
     ``snapshot`` is a Yjs update of the whole state (V1), or ``None`` with ``upto`` 0. ``authorship`` says who
-    wrote what of the snapshot, in a form that only those know who compact: bytes, opaque here.
+    wrote what of the snapshot, in a form that only those know who compact: bytes, opaque here. ``lost`` is how many
+    of the updates cannot be read any more: each has an update that changes nothing in its place, so that numbers stay.
     """
 
     record: DocumentRecord
@@ -65,6 +66,7 @@ class StoredDocument(Struct, frozen=True, kw_only=True):
     upto: int
     authorship: bytes | None
     updates: Sequence[DocumentUpdate]
+    lost: int = 0
 
 
 class DocumentTail(Struct, frozen=True):
@@ -148,9 +150,12 @@ class DocumentStore(Protocol):
     recreates what is gone: it names the lineage of the document that it is meant for. Names are any text of 1 to
     1024 bytes in UTF-8, compared byte by byte.
 
+    What is damaged fails alone: a document whose record or snapshot cannot be read, or nothing of whose content can,
+    is ``Serialization`` for whoever asks for it by name, and lists go on around it. Of a log only the updates are lost
+    that cannot be read, see ``StoredDocument``; a compaction keeps their bytes aside.
+
     A store is used as an async context manager: it is usable after entering and closed on leaving. All methods
-    raise ``Storage`` when the backend is away or full and ``Serialization`` when a record cannot be read or is
-    missing; such a document is never taken for an empty one.
+    raise ``Storage`` when the backend is away or full. A document that cannot be read is never taken for an empty one.
     """
 
     shared: bool
@@ -322,5 +327,5 @@ class DocumentStore(Protocol):
         ...
 
     def degradations(self) -> Mapping[str, str]:
-        """What is wrong with the servers that it stands on, by name, and why; empty if nothing. Asks nobody."""
+        """What is wrong with what it stands on, by name, and why; empty if nothing. Asks nobody."""
         ...

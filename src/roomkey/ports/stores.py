@@ -50,7 +50,10 @@ class SystemClock:
 
 
 class RecordKind(StrEnum):
-    """What a record is about. ``CONTENT`` is a piece of a snapshot, of authorship, or of a version."""
+    """
+    What a record is about. ``CONTENT`` is a piece of a snapshot, of authorship, or of a version, ``FIGURES`` what a
+    backend keeps for itself: counters, epochs, positions.
+    """
 
     SESSION = "session"
     EVENT = "event"
@@ -58,6 +61,7 @@ class RecordKind(StrEnum):
     UPDATES = "updates"
     CONTENT = "content"
     VERSION = "version"
+    FIGURES = "figures"
 
 
 class RecordCodec(Protocol):
@@ -111,26 +115,29 @@ class ChecksummedRecords:
 
     def encode(self, kind: RecordKind, id: bytes, version: int, record: bytes) -> bytes:
         """The record and its sum."""
-        return record + _SUM.pack(_sum_of(kind, id, version, record))
+        return record + _SUM.pack(crc32(record, _place_of(kind, id, version)))
 
     def decode(self, kind: RecordKind, id: bytes, version: int, stored: bytes) -> bytes:
         """The record, whose sum must be right."""
-        record = stored[: -_SUM.size]
-        if stored[-_SUM.size :] != _SUM.pack(_sum_of(kind, id, version, record)):
+        if crc32(stored, _place_of(kind, id, version)) != _RESIDUE:
             raise Serialization(f"a {kind} record is damaged: its checksum is wrong")
-        return record
+        return stored[: -_SUM.size]
 
 
 CHECKSUMMED_RECORDS: Final = ChecksummedRecords()
 
-_SUM: Final = struct.Struct(">I")
+_SUM: Final = struct.Struct("<I")
+_RESIDUE: Final = 0x2144DF1C
+"""The CRC-32 of anything that is followed by its own, the lowest byte first; so one pass is enough to check it."""
+
 _VERSION: Final = struct.Struct(">Q")
 _SEEDS: Final = {kind: crc32(kind.encode()) for kind in RecordKind}
 
 
-def _sum_of(kind: RecordKind, id: bytes, version: int, record: bytes) -> int:
+def _place_of(kind: RecordKind, id: bytes, version: int) -> int:
+    """The sum of what a record is and where it lies, from which its own goes on."""
     place = crc32(id, _SEEDS[kind])
-    return crc32(record, crc32(_VERSION.pack(version), place) if version else place)
+    return crc32(_VERSION.pack(version), place) if version else place
 
 
 # --- sessions -----------------------------------------------------------------------------------------
@@ -220,7 +227,8 @@ class EventLog(Protocol):
         """
         Events of one partition in order, beginning behind sequence number ``after``.
 
-        What is older than the retention (or, in memory, beyond the ring's size) is missing from the front.
+        What is older than the retention (or, in memory, beyond the ring's size) is missing from the front. So is
+        an event that cannot be read: what lies before it and what lies behind are never in one answer.
         """
         ...
 
@@ -249,8 +257,11 @@ class SessionStorage(EventLog, Protocol):
     what is gone. Reads return what was committed and decide no deadline. A session whose user was revoked
     after it was issued never comes back live, whether or not an index lists it: it is read as invalidated.
 
+    A record that is damaged fails alone: ``Serialization`` for whoever asks for that session by its id, while
+    everything else goes on around it. Nobody can use such a session, so it takes no place under the cap.
+
     A storage is used as an async context manager: it is usable after entering and closed on leaving. All methods
-    raise ``Storage`` when the backend is away or full and ``Serialization`` when a record cannot be read.
+    raise ``Storage`` when the backend is away or full.
     """
 
     shared: bool
@@ -281,7 +292,7 @@ class SessionStorage(EventLog, Protocol):
         ...
 
     async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
-        """The sessions in the order of ``ids``."""
+        """The sessions in the order of ``ids``; ``None`` for one that does not exist, or whose record is damaged."""
         ...
 
     async def get_with_secret(self, id: SessionId) -> tuple[Session, Secret] | None:
@@ -301,7 +312,7 @@ class SessionStorage(EventLog, Protocol):
         ...
 
     async def update_many(self, changes: Sequence[tuple[Session, SessionEvent]]) -> list[bool]:
-        """Like ``update`` for each; ``False`` stands for a lost race or a missing session, which changes nothing."""
+        """Like ``update`` for each; ``False`` stands for a lost race, or a session that is missing or damaged."""
         ...
 
     async def touch(self, id: SessionId, at: datetime) -> None:
@@ -379,5 +390,5 @@ class SessionStorage(EventLog, Protocol):
         ...
 
     def degradations(self) -> Mapping[str, str]:
-        """What is wrong with the servers that it stands on, by name, and why; empty if nothing. Asks nobody."""
+        """What is wrong with what it stands on, by name, and why; empty if nothing. Asks nobody."""
         ...

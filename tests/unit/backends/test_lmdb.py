@@ -23,6 +23,7 @@ from roomkey.backends.lmdb.layout import FORMAT_KEY
 from roomkey.backends.lmdb.writer import Standstill
 from roomkey.domain.session import Activated, Session, SessionFilter, SessionState
 from roomkey.errors import InvalidInput, NotFound, Storage
+from roomkey.ports import RecordKind
 from roomkey.testing.storage import disagreements, issue
 from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, fact, history, store
 from tests.support.lmdb_file import holding_the_lock, index_faults
@@ -437,7 +438,7 @@ def stored_now(storage: FileSystemSessionStorage, session: Session) -> Stored:
     with file.environment.begin() as transaction:
         value = transaction.get(session.id.encode(), db=file.tables.sessions)
     assert value is not None
-    return stored(value)
+    return stored(file.codec.decode(RecordKind.SESSION, session.id.encode(), 0, value))
 
 
 def entry_of(storage: FileSystemSessionStorage, session: Session) -> datetime:

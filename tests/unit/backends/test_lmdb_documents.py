@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from roomkey.backends.document_records import DocumentEntry, encode_batch, encode_document
+from roomkey.backends.document_records import NO_CHANGE, DocumentEntry, encode_batch, encode_document
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore, names
 from roomkey.backends.lmdb.documents.commit import DocumentChanges
@@ -45,6 +45,9 @@ from tests.support.effort import examples
 from tests.support.lmdb_file import holding_the_lock
 
 QUICK = FileSystemSettings(durable=False)
+
+DATA_WITHOUT_LAST = [*(each.data for each in updates(4)), NO_CHANGE, NO_CHANGE]
+"""Six updates of which the last two are lost."""
 
 
 @asynccontextmanager
@@ -145,10 +148,11 @@ class TestNames:
                     names.leave(changes, entered[number])
 
             for name in {*entered, start}:
-                assert names.find(lambda key: changes.get(table, key), name) == model.get(name)
+                assert names.find(lambda key: changes.get(table, key), PLAIN_RECORDS, name) == model.get(name)
             for first in (start, b"", *entered[:3]):
                 expected = sorted((name, key) for name, key in model.items() if name >= first)
-                assert list(names.walk(changes.transaction, table, first)) == expected
+                walk = names.Walk(changes.transaction, table, PLAIN_RECORDS, damaged=unexpected)
+                assert list(walk.since(first)) == expected
             if not model:
                 assert changes.transaction.stat(table)["entries"] == 0
 
@@ -305,7 +309,7 @@ class TestTails:
             assert await store.updates("notes", "first", 3) == DocumentTail(8, None)
 
     @pytest.mark.parametrize("after", range(5))
-    async def test_a_hole_is_reported(self, tmp_path: Path, after: int) -> None:
+    async def test_a_hole_has_something_in_its_place_that_changes_nothing(self, tmp_path: Path, after: int) -> None:
         async with FileSystemDocumentStore(tmp_path, QUICK) as store:
             await make(store, "before", updates(1))
             await make(store)
@@ -314,8 +318,9 @@ class TestTails:
 
             change(store, "updates", ROW.pack(2, 5), None)
 
-            with pytest.raises(Serialization):
-                await store.updates("notes", "first", after)
+            tail = await store.updates("notes", "first", after)
+            assert tail.updates is not None
+            assert [each.data for each in tail.updates] == DATA_WITHOUT_LAST[after:]
 
     async def test_rows_of_another_document_are_not_taken_for_missing_ones(self, tmp_path: Path) -> None:
         async with FileSystemDocumentStore(tmp_path, QUICK) as store:
@@ -324,9 +329,12 @@ class TestTails:
 
             change(store, "updates", ROW.pack(2, 1), None)
 
+            with pytest.raises(Serialization):
+                await store.load("notes")
             for after in (0, 1):
-                with pytest.raises(Serialization):
-                    await store.updates("notes", "first", after)
+                tail = await store.updates("notes", "first", after)
+                assert tail.updates is not None
+                assert [each.data for each in tail.updates] == [NO_CHANGE] * (2 - after)
 
 
 class TestSweeping:
@@ -447,28 +455,26 @@ class TestDamage:
     """What ``corrupt`` of the conformance suite does not reach: content that is missing or is none."""
 
     @pytest.mark.parametrize("first", [1, 3, 5])
-    async def test_a_hole_in_the_log_is_reported(self, tmp_path: Path, first: int) -> None:
+    async def test_a_hole_in_the_log_is_all_that_is_lost(self, tmp_path: Path, first: int) -> None:
         async with FileSystemDocumentStore(tmp_path, QUICK) as store:
             await self._of_three_appends(store)
 
             change(store, "updates", ROW.pack(1, first), None)
 
-            with pytest.raises(Serialization):
-                await store.load("notes")
+            assert await self._data(store) == self._without(first, first + 1)
             assert (await found(store)).sequence == 6
 
-    async def test_updates_at_a_wrong_place_are_reported(self, tmp_path: Path) -> None:
-        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+    async def test_updates_at_a_wrong_place_are_lost(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK, codec=PLAIN_RECORDS) as store:
             await self._of_three_appends(store)
 
             change(store, "updates", ROW.pack(1, 3), None)
             change(store, "updates", ROW.pack(1, 4), encode_batch(updates(2, 3)))
 
-            with pytest.raises(Serialization):
-                await store.load("notes")
+            assert await self._data(store) == self._without(3, 4)
 
-    async def test_updates_that_are_none_are_reported(self, tmp_path: Path) -> None:
-        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+    async def test_updates_that_are_none_are_lost(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK, codec=PLAIN_RECORDS) as store:
             await self._of_three_appends(store)
 
             for value in (
@@ -479,19 +485,37 @@ class TestDamage:
                 b"\x01\x92\x90\x91\x93\x05\x05\xc4\x00",
             ):
                 change(store, "updates", ROW.pack(1, 3), value)
-                with pytest.raises(Serialization):
-                    await store.load("notes")
+                assert await self._data(store) == self._without(3, 4)
 
-    @pytest.mark.parametrize("part", [Part.SNAPSHOT, Part.AUTHORSHIP])
+    async def test_a_damaged_row_that_was_compacted_is_kept_aside(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as store:
+            await self._of_three_appends(store)
+            change(store, "updates", ROW.pack(1, 3), b"damaged")
+
+            await store.compact("notes", "first", snapshot=b"s", upto=6, authorship=b"a")
+            await swept(store)
+
+        assert contents_of(tmp_path)["updates"] == {}
+        (row,) = contents_of(tmp_path)["aside"].values()
+        assert b"damaged" in row
+
+    async def test_a_log_of_which_far_too_much_is_missing_is_reported(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK, codec=PLAIN_RECORDS) as store:
+            await make(store, updates=updates(2))
+            entry = replace(DocumentEntry.new("notes", "first", NOON), sequence=2**40, log_updates=2**40)
+
+            change(store, "documents", DOCUMENT.pack(1), encode_document(entry))
+
+            with pytest.raises(Serialization):
+                await store.load("notes")
+
     @pytest.mark.parametrize("value", [None, b"short"])
-    async def test_a_piece_that_is_missing_or_short_is_reported(
-        self, tmp_path: Path, part: Part, value: bytes | None
-    ) -> None:
+    async def test_a_piece_that_is_missing_or_short_is_reported(self, tmp_path: Path, value: bytes | None) -> None:
         async with FileSystemDocumentStore(tmp_path, QUICK) as store:
             await self._of_three_appends(store)
             await store.compact("notes", "first", snapshot=bytes(2**20), upto=4, authorship=bytes(2**20))
 
-            change(store, "pieces", PIECE.pack(1, part, 0, 1), value)
+            change(store, "pieces", PIECE.pack(1, Part.SNAPSHOT, 0, 1), value)
 
             with pytest.raises(Serialization):
                 await store.load("notes")
@@ -557,10 +581,18 @@ class TestDamage:
             await self._of_three_appends(store)
             change(store, "updates", ROW.pack(1, 3), None)
 
-            with pytest.raises(Serialization):
-                await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+            await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
 
-            assert (await found(store)).log_updates == 6
+            assert await self._data(store) == [NO_CHANGE, b"update 5", b"update 6"]
+            assert (await found(store)).log_updates == 3
+
+    async def _data(self, store: FileSystemDocumentStore) -> list[bytes]:
+        document = await store.load("notes")
+        assert document is not None
+        return [each.data for each in document.updates]
+
+    def _without(self, *lost: int) -> list[bytes]:
+        return [NO_CHANGE if number in lost else b"update %d" % number for number in range(1, 7)]
 
     async def _of_three_appends(self, store: FileSystemDocumentStore) -> None:
         """Updates 1 and 2, 3 and 4, 5 and 6."""
@@ -603,6 +635,10 @@ async def swept(store: FileSystemDocumentStore) -> None:
         while store._sweeping:
             await store.ping()
             await asyncio.sleep(0)
+
+
+def unexpected(key: bytes, error: Serialization) -> None:
+    raise error
 
 
 @contextmanager

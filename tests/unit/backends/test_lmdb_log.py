@@ -38,7 +38,11 @@ def empty_log(path: Path) -> Generator[Log]:
 
 def event(number: int) -> bytes:
     """The record of an event, ``number`` seconds after noon."""
-    return encode_event(Activated(session=SessionId("x"), user="x", version=2, at=NOON + number * SECOND))
+    return encode_event(activated(number))
+
+
+def activated(number: int) -> Activated:
+    return Activated(session=SessionId("x"), user="x", version=2, at=NOON + number * SECOND)
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +76,8 @@ def test_any_log_is_read_and_purged_like_lists(partitions: list[int], purges: li
 
             for partition, entries in model.items():
                 for after in range(heads[partition] + 2):
-                    expected = [(sequence, event(number)) for sequence, number in entries if sequence > after]
-                    assert [(each.sequence, each.record) for each in log.after(partition, after)] == expected
+                    expected = [(sequence, activated(number)) for sequence, number in entries if sequence > after]
+                    assert [(each.sequence, each.event) for each in log.after(partition, after)] == expected
 
 
 def test_a_rare_event_is_found_in_a_long_log(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_a_rare_event_is_found_in_a_long_log(tmp_path: Path) -> None:
         for after in range(20):
             found = list(log.after(7, after))
             assert [each.sequence for each in found] == list(range(after + 1, 21))
-            assert [each.record for each in found] == [event(number) for number in rare[after:]]
+            assert [each.event for each in found] == [activated(number) for number in rare[after:]]
 
 
 def test_what_was_purged_leaves_nothing_behind(tmp_path: Path) -> None:

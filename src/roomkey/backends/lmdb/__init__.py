@@ -9,18 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from roomkey.backends.lmdb import commit
+from roomkey.backends.lmdb import commit, repair
 from roomkey.backends.lmdb.commit import Commit, Newcomer
 from roomkey.backends.lmdb.file import DataFile, FileSystemSettings, Transaction
+from roomkey.backends.lmdb.inspection import Search
 from roomkey.backends.lmdb.layout import micros, session_key
 from roomkey.backends.lmdb.snapshot import SCAN_LIMIT, OverdueSearch, Snapshot
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import Deleted, Evicted, Session, SessionEvent, SessionFilter, SessionId
 from roomkey.domain.token_uses import TokenUse
-from roomkey.errors import Storage
+from roomkey.errors import Serialization, Storage
 from roomkey.ports import (
+    CHECKSUMMED_RECORDS,
     PLAIN_RECORDS,
+    DamagedRecord,
     LoggedEvent,
     NewSession,
     Page,
@@ -47,6 +50,9 @@ class FileSystemSessionStorage:
     microseconds. Writes are grouped, see ``Writer``. Several processes may use one directory, but within a
     process only one storage can have it open. A directory of another machine (NFS, SMB) will not do: LMDB
     needs shared memory and locks.
+
+    With the default ``codec`` every record carries a checksum; those of a directory that was made before there were
+    any have none, and go on so.
     """
 
     shared = True
@@ -56,7 +62,7 @@ class FileSystemSessionStorage:
         path: str | PathLike[str],
         settings: FileSystemSettings | None = None,
         *,
-        codec: RecordCodec = PLAIN_RECORDS,
+        codec: RecordCodec = CHECKSUMMED_RECORDS,
     ) -> None:
         self._directory = Path(path)
         self._settings = settings or FileSystemSettings()
@@ -126,7 +132,7 @@ class FileSystemSessionStorage:
         await self._writer.ping()
 
     def degradations(self) -> Mapping[str, str]:
-        return {}
+        return {} if self._file is None else {**self._writer.degradations(), **self._file.damage.degradations()}
 
     async def _write(self, change: Callable[[Commit], T]) -> T:
         if self._file is None:
@@ -187,7 +193,7 @@ class FileSystemSessionStorage:
 
     async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
         with self._snapshot() as snapshot:
-            return [snapshot.session(session_key(id)) for id in ids]
+            return [snapshot.readable(session_key(id)) for id in ids]
 
     async def get_with_secret(self, id: SessionId) -> tuple[Session, Secret] | None:
         with self._snapshot() as snapshot:
@@ -201,8 +207,8 @@ class FileSystemSessionStorage:
 
     async def count(self, filter: SessionFilter) -> int:
         if filter.user_id is None and filter.created_before is None and filter.created_after is None:
-            with self._snapshot() as snapshot:
-                return snapshot.counters().count(filter.state)
+            counters = await self._look(Snapshot.counters)
+            return counters.count(filter.state)
         counted = 0
         page = Page(limit=SCAN_LIMIT)
         while True:
@@ -218,25 +224,57 @@ class FileSystemSessionStorage:
         while not search.ended:
             with self._snapshot() as snapshot:
                 snapshot.overdue(search)
-            if search.misplaced:
+            if search.misplaced or search.strays:
                 # Nobody waits for it, and reading goes on when the disk is full.
-                self._writer.enqueue(partial(commit.tend, ids=search.misplaced, now=now))
-                search.misplaced = []
+                self._writer.enqueue(partial(commit.tend, ids=search.misplaced, strays=search.strays, now=now))
+                search.misplaced, search.strays = [], []
             await asyncio.sleep(0)
         return search.found
 
     async def ended_before(self, moment: datetime, limit: int) -> Sequence[Session]:
         with self._snapshot() as snapshot:
-            return snapshot.ended_before(micros(moment), limit)
+            found, strays = snapshot.ended_before(micros(moment), limit)
+        if strays:
+            self._writer.enqueue(partial(commit.remove_strays, strays=strays, name="ended"))
+        return found
 
     async def statistics(self, now: datetime) -> StorageStatistics:
-        with self._snapshot() as snapshot:
-            return snapshot.counters().statistics(now)
+        counters = await self._look(Snapshot.counters)
+        return counters.statistics(now)
 
     async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:
-        with self._snapshot() as snapshot:
-            return snapshot.events(partition, after, limit)
+        return await self._look(lambda snapshot: snapshot.events(partition, after, limit))
 
     async def heads(self) -> Mapping[int, int]:
+        return await self._look(Snapshot.heads)
+
+    async def _look(self, look: Callable[[Snapshot], T]) -> T:
+        """What needs the counters; if they are damaged, a commit counts anew before."""
+        try:
+            with self._snapshot() as snapshot:
+                return look(snapshot)
+        except Serialization:
+            await self._write(commit.count_if_damaged)
         with self._snapshot() as snapshot:
-            return snapshot.heads()
+            return look(snapshot)
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        search = Search(repair.CHECKS)
+        while not search.ended:
+            with self._snapshot() as snapshot:
+                search.go_on(snapshot.rows())
+            await asyncio.sleep(0)
+        return search.found
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        done = await self._write(partial(repair.set_aside, records=records))
+        if done and self._file is not None:
+            self._file.damage.forget()
+        return done
+
+    async def has_checksums(self) -> bool:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return self._file.codec is not PLAIN_RECORDS

@@ -6,7 +6,7 @@ nothing, or is undone by running the others again without it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -20,18 +20,21 @@ from roomkey.backends.lmdb.layout import (
     COUNTERS_KEY,
     ENDED,
     EPOCH,
+    FENCE_BYTES,
     FENCE_KEY,
     HEADER,
     LIVE,
+    TAILS_KEY,
     TIME,
     Counters,
     UserEntry,
     micros,
     session_key,
+    time_and_key,
     time_key,
     user_prefix,
 )
-from roomkey.backends.lmdb.log import Log
+from roomkey.backends.lmdb.log import NUMBERS_BYTES, Log, count_events, counters_value, numbers_of
 from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.backends.records import decode_session, encode_event, encode_session
 from roomkey.domain.lifecycle import apply, deadline
@@ -55,6 +58,7 @@ from roomkey.ports import PLAIN_RECORDS, NewSession, RecordKind, Revocation, Sec
 _log = structlog.get_logger("roomkey.storage")
 
 SESSION = RecordKind.SESSION
+FIGURES = RecordKind.FIGURES
 
 _NOTHING = b""
 _FIRST_EPOCH = EPOCH.pack(0)
@@ -119,14 +123,56 @@ class Commit(Changes[Tables]):
         self, transaction: Transaction, file: MappedFile[Tables], touched: Mapping[SessionId, datetime]
     ) -> None:
         super().__init__(transaction, file)
-        self.counters = Counters(transaction.get(COUNTERS_KEY, db=self.tables.meta))
-        self.log = Log(transaction, file, self.counters)
         self._users = transaction.cursor(self.tables.users)
         self._touched = touched
+        self.counters = self._counters()
+        self.log = Log(transaction, file, self.counters)
 
     def close(self) -> None:
         """Write down the figures."""
-        self.transaction.put(COUNTERS_KEY, self.counters.pack(), db=self.tables.meta)
+        self.put_figures(self.tables.meta, COUNTERS_KEY, self.counters.pack())
+
+    def _counters(self) -> Counters:
+        value = self.get(self.tables.meta, COUNTERS_KEY)
+        try:
+            return Counters(counters_value(self.transaction, self.tables, self.codec))
+        except Serialization as error:
+            self.damage.note(FIGURES, COUNTERS_KEY, error)
+            if value is not None:
+                self.set_aside("meta", COUNTERS_KEY)
+            return self._counted_anew()
+
+    def _counted_anew(self) -> Counters:
+        """
+        What can be counted: sessions that exist, and where the log ends.
+
+        Looks at everything. What is gone is not counted any more in the figures of those that ended.
+        """
+        counters = Counters(None)
+        heads, counters.slot = count_events(self.transaction, self.tables.events)
+        # A partition may have no event any more, because all were purged.
+        tails = numbers_of(self.figures(self.tables.meta, TAILS_KEY, NUMBERS_BYTES))
+        counters.heads = [max(pair) for pair in zip(heads, tails, strict=True)]
+        counters.room = 0  # how full it is does not matter: the next event begins another one
+        self.count_states(counters)
+        for found in self._all_readable():
+            counters.happened(found.session, found.position)
+        self.writes += 1
+        _log.warning("storage_counted_anew", sessions=sum(counters.states))
+        return counters
+
+    def count_states(self, counters: Counters) -> None:
+        """Have ``counters`` say how many sessions are in each state, as far as they can be read."""
+        counters.states = [0] * len(counters.states)
+        for found in self._all_readable():
+            counters.found(found.session.state)
+
+    def _all_readable(self) -> Iterator[Stored]:
+        with self.transaction.cursor(self.tables.sessions) as cursor:
+            for key in cursor.iternext(keys=True, values=False):
+                found = self.load_readable(key)
+                if found is not None:
+                    yield found
 
     def append(self, event: AnyEvent, record: bytes | None = None) -> None:
         """Give ``event`` the next place in the log of its user's partition."""
@@ -135,11 +181,13 @@ class Commit(Changes[Tables]):
 
     def load(self, key: bytes | None) -> Stored | None:
         """The session with this key as it stands now, changes of this transaction included."""
-        value = None if key is None else self.record(SESSION, self.tables.sessions, key)
+        value = self.record(SESSION, self.tables.sessions, key) if key else None
         if value is None:
             return None
         found = stored(value)
         session = found.session
+        if session.id.encode() != key:
+            raise Serialization("a session record is at a wrong place")
         seen = self._touched.get(session.id)
         if seen is None or seen <= session.last_seen_at or session.state not in LIVE_STATES:
             return found
@@ -149,8 +197,8 @@ class Commit(Changes[Tables]):
         """Like ``load``, where one damaged record must not stop what is done to others."""
         try:
             return self.load(key)
-        except Serialization:
-            _log.error("storage_record_damaged", session=(key or b"").decode(errors="replace"))
+        except Serialization as error:
+            self.damage.note(SESSION, key or b"", error)
             return None
 
     def epoch_of(self, user_id: str) -> int:
@@ -159,7 +207,26 @@ class Commit(Changes[Tables]):
 
     def epoch(self, user: bytes) -> bytes:
         """The user's epoch as it stands in front of records."""
-        return self.transaction.get(user, _FIRST_EPOCH, self.tables.epochs)
+        value = self.transaction.get(user, None, self.tables.epochs)
+        if value is None:
+            return _FIRST_EPOCH
+        return self.figures(self.tables.epochs, user, EPOCH.size) or self._new_epoch(user)
+
+    def put_epoch(self, user: bytes, epoch: int) -> None:
+        """Make it the user's epoch."""
+        self.put_figures(self.tables.epochs, user, EPOCH.pack(epoch))
+
+    def _new_epoch(self, user: bytes) -> bytes:
+        """
+        An epoch in the place of one that is damaged.
+
+        Nobody knows which sessions were revoked, so all are: it is later than that of any session of the user.
+        """
+        found = (self.load_readable(key) for key in self.live_keys(user_prefix(user)))
+        epoch = 1 + max((each.epoch for each in found if each is not None), default=0)
+        self.set_aside("epochs", user)
+        self.put_epoch(user, epoch)
+        return EPOCH.pack(epoch)
 
     def is_dead(self, found: Stored) -> bool:
         """Whether the session is stored as live though its user was revoked after it was issued."""
@@ -175,6 +242,21 @@ class Commit(Changes[Tables]):
                     break
                 keys.append(key[len(start) + TIME.size :])
         return keys
+
+    def live(self, prefix: bytes) -> dict[SessionId, Stored]:
+        """
+        A user's live sessions, oldest first.
+
+        One that is damaged cannot be used by anybody, so it does not count, and neither does what is not the user's.
+        """
+        found = map(self.load_readable, self.live_keys(prefix))
+        return {
+            each.session.id: each
+            for each in found
+            if each is not None
+            and each.session.state in LIVE_STATES
+            and user_prefix(each.session.user_id.encode()) == prefix
+        }
 
     def change(self, found: Stored, session: Session, event: SessionEvent, secret: Secret | None = None) -> None:
         """Make ``session`` current in place of ``found`` and append ``event``. The caller has checked that it may."""
@@ -262,9 +344,8 @@ def create(commit: Commit, newcomers: Sequence[Newcomer], policy: SessionPolicy,
     per_user = {newcomers[0].prefix: 1} if len(newcomers) == 1 else Counter(new.prefix for new in newcomers)
     evicted: list[Evicted] = []
     for prefix, count in per_user.items():
-        keys = commit.live_keys(prefix)
-        if not policy.has_room(len(keys), count):
-            evicted += _make_room(commit, keys, count, policy, now)
+        if not policy.has_room(len(commit.live_keys(prefix)), count):
+            evicted += _make_room(commit, prefix, count, policy, now)
     # The most frequent write of all, hence written out.
     tables, put, codec = commit.tables, commit.transaction.put, commit.codec
     for new in newcomers:
@@ -281,10 +362,8 @@ def create(commit: Commit, newcomers: Sequence[Newcomer], policy: SessionPolicy,
     return evicted
 
 
-def _make_room(
-    commit: Commit, keys: Iterable[bytes], newcomers: int, policy: SessionPolicy, now: datetime
-) -> list[Evicted]:
-    live = {found.session.id: found for key in keys if (found := commit.load_readable(key)) is not None}
+def _make_room(commit: Commit, prefix: bytes, newcomers: int, policy: SessionPolicy, now: datetime) -> list[Evicted]:
+    live = commit.live(prefix)
     events = evictions((found.session for found in live.values()), newcomers, policy, now)
     for event in events:
         found = live[event.session]
@@ -308,7 +387,7 @@ def update_many(commit: Commit, changes: Iterable[tuple[Session, SessionEvent]])
     for session, event in changes:
         try:
             update(commit, session, event, None)
-        except (Conflict, NotFound):
+        except (Conflict, NotFound, Serialization):
             outcomes.append(False)
         else:
             outcomes.append(True)
@@ -338,7 +417,7 @@ def revoke_user(
     if kept is not None and (kept.session.user_id != user_id or commit.is_dead(kept)):
         kept = None
     epoch = commit.epoch_of(user_id) + 1
-    commit.put(commit.tables.epochs, user_id.encode(), EPOCH.pack(epoch))
+    commit.put_epoch(user_id.encode(), epoch)
     if kept is not None:
         commit.carry_over(kept, epoch)
     root = UserRevoked(
@@ -346,9 +425,8 @@ def revoke_user(
     )
     commit.append(root)
     events: list[UserRevoked | Invalidated] = [root]
-    for id in commit.live_keys(user_prefix(user_id.encode())):
-        found = commit.load_readable(id)
-        if found is not None and found.session.id != root.session:
+    for id, found in commit.live(user_prefix(user_id.encode())).items():
+        if id != root.session:
             events.append(_invalidate(commit, found, now, actor, cause))
     return Revocation(epoch, events)
 
@@ -385,9 +463,9 @@ def note_use(commit: Commit, id: SessionId, use: TokenUse, generation: int, wind
         commit.rewrite(found._replace(secret=secret), found.position)
 
 
-def tend(commit: Commit, ids: Iterable[SessionId], now: datetime) -> None:
+def tend(commit: Commit, ids: Iterable[SessionId], strays: Iterable[bytes], now: datetime) -> None:
     """
-    Put early entries of ``deadlines`` where they belong.
+    Put early entries of ``deadlines`` where they belong, and remove what is none.
 
     Sessions that died of a revocation which did not list them get the event that they are missing, so that
     they leave the index and are purged in time.
@@ -400,13 +478,41 @@ def tend(commit: Commit, ids: Iterable[SessionId], now: datetime) -> None:
             _invalidate(commit, found, now, "system", None)
         elif (position := micros(due)) > found.position:
             commit.rewrite(found, commit.reschedule(found, position))
+    remove_strays(commit, strays, "deadlines")
+
+
+def remove_strays(commit: Commit, strays: Iterable[bytes], name: str) -> None:
+    """
+    Take entries out of ``deadlines`` or ``ended`` that no session stands at, which only damage brings about.
+
+    A session that such an entry names gets back the one that it has by its record.
+    """
+    for entry in strays:
+        place = time_and_key(entry)
+        key = place[1] if place else b""
+        found = commit.load_readable(key)
+        if found is None and key and commit.get(commit.tables.sessions, key) is not None:
+            continue  # its record is damaged: nobody knows
+        if found is not None:
+            is_live = found.session.state in LIVE_STATES
+            own = time_key(found.position, key)
+            if own == entry and is_live == (name == "deadlines"):
+                continue
+            commit.put(commit.tables.deadlines if is_live else commit.tables.ended, own)
+        commit.remove(getattr(commit.tables, name), entry)
+
+
+def count_if_damaged(commit: Commit) -> None:
+    """Whoever begins a commit has counted anew if the counters are damaged, so there is nothing left to do."""
+    del commit
 
 
 def purge_events(commit: Commit, before: datetime, limit: int, fence: int | None) -> int:
     """``SessionStorage.purge_events``."""
     if fence is not None:
-        highest = int.from_bytes(commit.get(commit.tables.meta, FENCE_KEY) or b"")
-        commit.put(commit.tables.meta, FENCE_KEY, fenced(highest, fence).to_bytes(8))
+        # If the highest one is damaged, any is accepted, and from then on none below that.
+        highest = int.from_bytes(commit.figures(commit.tables.meta, FENCE_KEY, FENCE_BYTES) or b"")
+        commit.put_figures(commit.tables.meta, FENCE_KEY, fenced(highest, fence).to_bytes(FENCE_BYTES))
     purged = commit.log.purge(before, limit)
     commit.writes += purged
     return purged

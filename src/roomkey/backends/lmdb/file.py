@@ -12,9 +12,10 @@ from typing import Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVa
 import lmdb
 from msgspec import Struct
 
-from roomkey.backends.lmdb.layout import FORMAT, FORMAT_KEY
+from roomkey.backends.damage import DamageNotes
+from roomkey.backends.lmdb.layout import FORMAT, FORMAT_KEY, PLAIN_FORMAT
 from roomkey.errors import Storage, advice_on, explain
-from roomkey.ports import RecordCodec
+from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, RecordCodec
 
 # The stubs give it no public name.
 Table: TypeAlias = "lmdb._Database"  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -53,7 +54,27 @@ class AnyTables(Protocol):
     def meta(self) -> Table: ...
 
 
+class StoreTables(AnyTables, Protocol):
+    """The tables of a store, which puts aside what is damaged."""
+
+    @property
+    def aside(self) -> Table: ...
+
+
+class Format(NamedTuple):
+    """
+    What a file is, as its mark says; a file with another mark is not touched.
+
+    ``content`` is what it keeps. The mark is ``plain_mark`` if its records have no checksums, where there may be such.
+    """
+
+    mark: bytes
+    content: str
+    plain_mark: bytes | None = None
+
+
 TablesT = TypeVar("TablesT", bound=AnyTables)
+StoreTablesT = TypeVar("StoreTablesT", bound=StoreTables)
 
 
 class MappedFile(Generic[TablesT]):
@@ -62,8 +83,11 @@ class MappedFile(Generic[TablesT]):
 
     ``codec`` is what its records go through; whoever reads or writes one sees to that. Where many are read or
     written, ``PLAIN_RECORDS`` is not even called: that would take a tenth of the time. ``names`` are those of its
-    tables, of which ``tables`` makes one value. ``format`` says what it is: a file with another mark is not
-    touched. ``readahead`` is for values of many pages.
+    tables, of which ``tables`` makes one value. ``readahead`` is for values of many pages.
+
+    A file whose records have no checksums keeps them so: it decides which of ``PLAIN_RECORDS`` and
+    ``CHECKSUMMED_RECORDS`` is its codec, whichever of the two it was given. ``damage`` is told of every record that
+    cannot be read.
 
     Raises:
         Storage: On construction, if the directory cannot be used; the message says why in one line.
@@ -77,12 +101,13 @@ class MappedFile(Generic[TablesT]):
         *,
         names: Sequence[str],
         tables: Callable[..., TablesT],
-        format: bytes,
+        format: Format,
         readahead: bool = False,
     ) -> None:
         self._directory = directory
         self._settings = settings
         self.codec = codec
+        self.damage = DamageNotes(format.content)
         self._names = names
         self._make_tables = tables
         self._format = format
@@ -120,13 +145,24 @@ class MappedFile(Generic[TablesT]):
                     )
                     mark = transaction.get(FORMAT_KEY, db=tables.meta)
                     if mark is None:
-                        transaction.put(FORMAT_KEY, self._format, db=tables.meta)
+                        mark = self._new_mark()
+                        transaction.put(FORMAT_KEY, mark, db=tables.meta)
             except lmdb.MapResizedError:
                 self.adopt_size()
                 continue
-            if mark not in (None, self._format):
-                raise Storage(f"{self._directory} was written by another version of Roomkey")
+            self._heed(mark)
             return tables
+
+    def _new_mark(self) -> bytes:
+        mark, _, plain_mark = self._format
+        return mark if self.codec is not PLAIN_RECORDS or plain_mark is None else plain_mark
+
+    def _heed(self, found: bytes) -> None:
+        mark, _, plain_mark = self._format
+        if found not in (mark, plain_mark):
+            raise Storage(f"{self._directory} was written by another version of Roomkey, or is damaged")
+        if plain_mark is not None and self.codec in (PLAIN_RECORDS, CHECKSUMMED_RECORDS):
+            self.codec = PLAIN_RECORDS if found == plain_mark else CHECKSUMMED_RECORDS
 
     def _check_length(self) -> None:
         # Pages are read from a memory map: one that is not there would end the process with SIGBUS.
@@ -169,13 +205,17 @@ class Tables(NamedTuple):
     events: Table
     slots: Table
     meta: Table
+    aside: Table
 
 
 class DataFile(MappedFile[Tables]):
     """The file that sessions are in."""
 
     def __init__(self, directory: Path, settings: FileSystemSettings, codec: RecordCodec) -> None:
-        super().__init__(directory, settings, codec, names=Tables._fields, tables=Tables, format=FORMAT)
+        super().__init__(directory, settings, codec, names=Tables._fields, tables=Tables, format=_FORMAT)
+
+
+_FORMAT: Final = Format(FORMAT, "sessions", PLAIN_FORMAT)
 
 
 class ReadTransaction(Generic[TablesT]):

@@ -12,25 +12,37 @@ Keys sort as bytes, so numbers are big-endian, and times are microseconds since 
 | ended | time of the last event, id | nothing |
 | events, slots | | see ``log`` |
 | meta | ``format``, ``ledger``, ``tails``, ``fence`` | see ``FORMAT``, ``Counters``, ``log`` and ``ports.Leases`` |
+| aside | a number | what ``Aside`` says |
+
+Every value but that of ``format`` and ``aside`` goes through the codec, which is the one of ``RecordKind.FIGURES`` for
+what is not a record.
 """
 
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from roomkey.domain.session import PARTITIONS, SessionId, SessionState
+from roomkey.domain.session import PARTITIONS, Session, SessionId, SessionState
+from roomkey.errors import Serialization
 from roomkey.ports import StorageStatistics
 
-FORMAT: Final = b"roomkey 1"
+FORMAT: Final = b"roomkey 2"
 """What the whole file is; a file with another mark is not touched."""
+
+PLAIN_FORMAT: Final = b"roomkey 1"
+"""The mark of a file whose values carry no checksums; there were no others at first."""
 
 FORMAT_KEY: Final = b"format"
 COUNTERS_KEY: Final = b"ledger"  # another word would be another format
 TAILS_KEY: Final = b"tails"
 FENCE_KEY: Final = b"fence"
+FENCE_BYTES: Final = 8
 
 MAX_KEY_BYTES: Final = 511
 """LMDB's limit. The longest key of ours, in ``users``, has 2 + 256 + 1 + 8 + 28 bytes."""
+
+SLOT_SIZE: Final = 256
+"""So many events are in a slot, see ``log``."""
 
 LIVE: Final = b"\0"
 ENDED: Final = b"\1"
@@ -76,6 +88,11 @@ def time_key(micros: int, key: bytes) -> bytes:
     return TIME.pack(micros) + key
 
 
+def time_and_key(entry: bytes) -> tuple[int, bytes] | None:
+    """What a key in ``deadlines`` or ``ended`` says; ``None`` for one that is damaged."""
+    return (TIME.unpack_from(entry)[0], entry[TIME.size :]) if len(entry) > TIME.size else None
+
+
 class Counters:
     """
     The figures that every commit keeps current: counters, and where the event log ends.
@@ -89,24 +106,50 @@ class Counters:
 
     _FIGURES: Final = struct.Struct(f">{len(_STATES)}QiQQQII")
     _HEADS: Final = struct.Struct(f">{PARTITIONS}Q")
+    _MOST: Final = 2**62
+    _LAST_SLOT: Final = 2**31
+
+    SIZE: Final = _FIGURES.size + _HEADS.size
 
     def __init__(self, value: bytes | None) -> None:
-        """``value`` is what ``pack`` returned; without one, everything is nought."""
+        """
+        ``value`` is what ``pack`` returned; without one, everything is nought.
+
+        Raises:
+            Serialization: If it cannot be what ``pack`` returned.
+        """
         if value is None:
-            value = bytes(self._FIGURES.size + self._HEADS.size)
+            value = bytes(self.SIZE)
+        if len(value) != self.SIZE:
+            raise Serialization("the counters have a wrong length")
+        self.states: list[int]
+        self.day: int
+        self.created_today: int
         *self.states, self.day, self.created_today, self.ended, self.ended_micros, self.slot, self.room = (
             self._FIGURES.unpack_from(value)
         )
-        self.heads = list(self._HEADS.unpack_from(value, self._FIGURES.size))
+        self.heads: list[int] = list(self._HEADS.unpack_from(value, self._FIGURES.size))
+        counts = (*self.states, self.created_today, self.ended, self.ended_micros, *self.heads)
+        if max(counts) > self._MOST or self.slot > self._LAST_SLOT or self.room > SLOT_SIZE:
+            raise Serialization("the counters cannot be true")
 
     def pack(self) -> bytes:
         """The value that is stored."""
+        # Negative they get only where a flipped bit has made one too low, and that must not stop every commit.
+        states = [max(0, count) for count in self.states]
         figures = (self.day, self.created_today, self.ended, self.ended_micros, self.slot, self.room)
-        return self._FIGURES.pack(*self.states, *figures) + self._HEADS.pack(*self.heads)
+        return self._FIGURES.pack(*states, *figures) + self._HEADS.pack(*self.heads)
 
     @classmethod
     def heads_of(cls, value: bytes) -> dict[int, int]:
-        """The last sequence number of each partition that has one, without looking at the rest."""
+        """
+        The last sequence number of each partition that has one, without looking at the rest.
+
+        Raises:
+            Serialization: If the value has a wrong length.
+        """
+        if len(value) != cls.SIZE:
+            raise Serialization("the counters have a wrong length")
         heads = cls._HEADS.unpack_from(value, cls._FIGURES.size)
         return {partition: head for partition, head in enumerate(heads) if head}
 
@@ -133,6 +176,20 @@ class Counters:
         self.ended += 1
         # A clock that was set back makes ages negative; the sum must not be.
         self.ended_micros += max(0, age // _MICROSECOND)
+
+    def found(self, state: SessionState) -> None:
+        """There is a session in this state that was not counted yet."""
+        self.states[_NUMBER_OF[state]] += 1
+
+    def happened(self, session: Session, position: int) -> None:
+        """Count when the session was created and ended; ``position`` is where it stands in its index of time."""
+        day = session.created_at.toordinal()
+        if day > self.day:
+            self.day, self.created_today = day, 0
+        self.created_today += day == self.day
+        if not session.state.is_live:
+            self.ended += 1
+            self.ended_micros += max(0, position - micros(session.created_at))
 
     def count(self, state: SessionState | None) -> int:
         """How many sessions are in ``state``, or in any."""
@@ -169,8 +226,10 @@ class UserEntry(NamedTuple):
         return cls(created, value[TIME.size :])
 
     @classmethod
-    def of(cls, key: bytes, prefix: bytes) -> "UserEntry":
-        """The entry that has this key in ``users``."""
+    def of(cls, key: bytes, prefix: bytes) -> "UserEntry | None":
+        """The entry that has this key in ``users``; ``None`` for a key that is damaged."""
         start = len(prefix) + 1
+        if len(key) <= start + TIME.size:
+            return None
         (created,) = TIME.unpack_from(key, start)
         return cls(created, key[start + TIME.size :])

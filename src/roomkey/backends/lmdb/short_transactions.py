@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from roomkey.backends.lmdb.file import FileSystemSettings, MappedFile, TablesT, Transaction, clear_errors
+from roomkey.backends.lmdb.file import FileSystemSettings, Format, MappedFile, TablesT, Transaction, clear_errors
 from roomkey.errors import Storage
 from roomkey.ports import PLAIN_RECORDS
 
@@ -54,7 +54,7 @@ class ShortTransactions(Generic[TablesT]):
             PLAIN_RECORDS,
             names=self._names,
             tables=self._tables,
-            format=self._format,
+            format=Format(self._format, self._directory.name),
         )
 
     async def close(self) -> None:

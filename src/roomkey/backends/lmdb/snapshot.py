@@ -3,16 +3,14 @@
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from heapq import heappop, heappush, merge
-from itertools import islice
 from typing import Final
 
-import structlog
 from msgspec.structs import replace
 
 from roomkey.backends.cursors import decode_cursor, encode_cursor, not_ours
 from roomkey.backends.lmdb.file import DataFile, ReadTransaction, Tables
+from roomkey.backends.lmdb.inspection import Rows
 from roomkey.backends.lmdb.layout import (
-    COUNTERS_KEY,
     ENDED,
     EPOCH,
     HEADER,
@@ -21,11 +19,13 @@ from roomkey.backends.lmdb.layout import (
     Counters,
     UserEntry,
     micros,
+    time_and_key,
     user_key,
     user_prefix,
 )
-from roomkey.backends.lmdb.log import Log
-from roomkey.backends.records import decode_event, decode_session, decode_session_only
+from roomkey.backends.lmdb.log import Log, counters_value
+from roomkey.backends.lmdb.write_batch import checked_figures
+from roomkey.backends.records import decode_session, decode_session_only
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
 from roomkey.errors import Serialization
@@ -41,9 +41,8 @@ _ID: Final = b"i"
 _ENTRY: Final = b"u"
 
 SESSION = RecordKind.SESSION
+FIGURES = RecordKind.FIGURES
 EXPIRED, INVALIDATED = SessionState.EXPIRED, SessionState.INVALIDATED
-
-_log = structlog.get_logger("roomkey.storage")
 
 
 class OverdueSearch:
@@ -51,10 +50,11 @@ class OverdueSearch:
     A search for overdue sessions, which may take several snapshots.
 
     ``found`` are they, the most overdue first; ``misplaced`` those whose entry in the index is no longer
-    right. It ends when ``limit`` are found or everything was seen; until then it goes on from ``start``.
+    right, and ``strays`` entries of no session that stands there. It ends when ``limit`` are found or everything
+    was seen; until then it goes on from ``start``.
     """
 
-    __slots__ = ("_waiting", "ended", "found", "limit", "misplaced", "now", "start")
+    __slots__ = ("_waiting", "ended", "found", "limit", "misplaced", "now", "start", "strays")
 
     def __init__(self, now: int, limit: int) -> None:
         self.now = now
@@ -63,6 +63,7 @@ class OverdueSearch:
         self.ended = False
         self.found: list[Session] = []
         self.misplaced: list[SessionId] = []
+        self.strays: list[bytes] = []
         # Entries may be early, so sessions wait here until no entry can come before their true place.
         self._waiting: list[tuple[int, SessionId, Session]] = []
 
@@ -101,28 +102,56 @@ class Snapshot(ReadTransaction[Tables]):
 
     def session(self, key: bytes | None) -> Session | None:
         """The session with this key."""
-        if key is None:
+        found = self._found(key)
+        return None if found is None else self._as_read(*found)
+
+    def readable(self, key: bytes | None) -> Session | None:
+        """Like ``session`` for everybody who has others to deal with, too: one that is damaged does not count."""
+        try:
+            return self.session(key)
+        except Serialization:
             return None
-        file = self._file
-        value = self._get(key, None, file.tables.sessions)
-        if value is None:
-            return None
-        if file.codec is not PLAIN_RECORDS:
-            value = file.codec.decode(SESSION, key, 0, value)
-        return self._as_read(decode_session_only(value[HEADER.size :]), value)
 
     def session_with_secret(self, key: bytes | None) -> tuple[Session, Secret] | None:
         """The session with this key, and its secret."""
-        if key is None:
+        if not key:
             return None
-        file = self._file
-        value = self._get(key, None, file.tables.sessions)
+        value = self._get(key, None, self._file.tables.sessions)
         if value is None:
             return None
-        if file.codec is not PLAIN_RECORDS:
-            value = file.codec.decode(SESSION, key, 0, value)
-        session, secret = decode_session(value[HEADER.size :])
+        try:
+            value = self._decoded(key, value)
+            session, secret = decode_session(value[HEADER.size :])
+            self._check(session, key)
+        except Serialization as error:
+            self._file.damage.note(SESSION, key, error)
+            raise
         return self._as_read(session, value), secret
+
+    def _found(self, key: bytes | None) -> tuple[Session, bytes] | None:
+        """A session as it lies in the file, and the value that it was made of."""
+        if not key:
+            return None
+        value = self._get(key, None, self._file.tables.sessions)
+        if value is None:
+            return None
+        try:
+            value = self._decoded(key, value)
+            session = decode_session_only(value[HEADER.size :])
+            self._check(session, key)
+        except Serialization as error:
+            self._file.damage.note(SESSION, key, error)
+            raise
+        return session, value
+
+    def _decoded(self, key: bytes, value: bytes) -> bytes:
+        codec = self._file.codec
+        return value if codec is PLAIN_RECORDS else codec.decode(SESSION, key, 0, value)
+
+    def _check(self, session: Session, key: bytes) -> None:
+        """Every other codec has seen to it that a record is at its place."""
+        if self._file.codec is PLAIN_RECORDS and session.id.encode() != key:
+            raise Serialization("a session record is at a wrong place")
 
     def _as_read(self, session: Session, value: bytes) -> Session:
         state = session.state
@@ -130,20 +159,36 @@ class Snapshot(ReadTransaction[Tables]):
             return session
         key = user_key(session.user_id)
         epoch = None if key is None else self._get(key, None, self._file.tables.epochs)
-        if epoch is not None and epoch > value[: EPOCH.size]:  # as bytes they compare like the numbers
+        if epoch is not None and self._is_over(key, epoch, value):
             return replace(session, state=INVALIDATED, cause=None)
         seen = self._touched.get(session.id) if self._touched else None
         if seen is not None and seen > session.last_seen_at:
             return replace(session, last_seen_at=seen)
         return session
 
-    def _readable(self, key: bytes) -> Session | None:
-        """Like ``session`` for chores, which one damaged record must not bring to a halt."""
+    def _is_over(self, user: bytes | None, epoch: bytes, value: bytes) -> bool:
+        """Whether the user was revoked after the session was issued. If that cannot be told, nobody is let in."""
         try:
-            return self.session(key)
+            epoch = checked_figures(self._file.codec.decode(FIGURES, user or b"", 0, epoch), EPOCH.size)
+        except Serialization as error:
+            self._file.damage.note(FIGURES, user or b"", error)
+            return True
+        return epoch > value[: EPOCH.size]  # as bytes they compare like the numbers
+
+    def _standing(self, position: int, key: bytes) -> Session | None:
+        """
+        The session that an index of time has at ``position``.
+
+        Raises:
+            LookupError: If the entry is of none that stands there.
+        """
+        try:
+            found = self._found(key)
         except Serialization:
-            _log.error("storage_record_damaged", session=key.decode(errors="replace"))
             return None
+        if found is None or HEADER.unpack_from(found[1])[1] != position:
+            raise LookupError
+        return self._as_read(*found)
 
     # --- many -----------------------------------------------------------------------------------------
 
@@ -158,7 +203,7 @@ class Snapshot(ReadTransaction[Tables]):
             if key == after:
                 continue
             last = key
-            session = self.session(key)
+            session = self.readable(key)
             if session is not None and filter.matches(session):
                 found.append(session)
         return SessionPage(found)
@@ -172,7 +217,7 @@ class Snapshot(ReadTransaction[Tables]):
             if last is not None and (len(found) == page.limit or looked_at == SCAN_LIMIT):
                 return SessionPage(found, encode_cursor(_ENTRY, last.pack()))
             last = entry
-            session = self.session(entry.id)
+            session = self.readable(entry.id)
             if session is not None and filter.matches(session):
                 found.append(session)
         return SessionPage(found)
@@ -192,52 +237,79 @@ class Snapshot(ReadTransaction[Tables]):
         for key in self._keys(self._file.tables.users, common if after is None else after.key(prefix, part)):
             if not key.startswith(common):
                 return
-            yield UserEntry.of(key, prefix)
+            entry = UserEntry.of(key, prefix)
+            if entry is not None:
+                yield entry
 
     # --- chores ---------------------------------------------------------------------------------------
 
     def overdue(self, search: OverdueSearch) -> None:
         """Take the search a turn further."""
         for looked_at, entry in enumerate(self._keys(self._file.tables.deadlines, search.start)):
-            (position,) = TIME.unpack_from(entry)
-            if not search.reach(position):
-                return
             if looked_at == SCAN_LIMIT:
                 search.start = entry
                 return
-            session = self._readable(entry[TIME.size :])
-            if session is not None:
-                search.meet(session, position)
+            place = time_and_key(entry)
+            if place is None:
+                search.strays.append(entry)
+                continue
+            if not search.reach(place[0]):
+                return
+            try:
+                session = self._standing(*place)
+            except LookupError:
+                search.strays.append(entry)
+            else:
+                if session is not None:
+                    search.meet(session, place[0])
         search.reach(search.now + 1)
 
-    def ended_before(self, moment: int, limit: int) -> list[Session]:
-        """Sessions whose end is older than ``moment``."""
+    def ended_before(self, moment: int, limit: int) -> tuple[list[Session], list[bytes]]:
+        """Sessions whose end is older than ``moment``, and entries of no session that stands there."""
         found: list[Session] = []
+        strays: list[bytes] = []
         for entry in self._keys(self._file.tables.ended, b""):
-            if TIME.unpack_from(entry)[0] >= moment or len(found) == limit:
+            place = time_and_key(entry)
+            if place is None:
+                strays.append(entry)
+                continue
+            if place[0] >= moment or len(found) == limit:
                 break
-            session = self._readable(entry[TIME.size :])
-            if session is not None:
-                found.append(session)
-        return found
+            try:
+                session = self._standing(*place)
+            except LookupError:
+                strays.append(entry)
+            else:
+                if session is not None:
+                    found.append(session)
+        return found, strays
+
+    def rows(self) -> Rows[Tables]:
+        """Everything, row by row."""
+        return Rows(self._transaction, self._file.tables, self._file.codec)
 
     # --- log and figures ------------------------------------------------------------------------------
 
     def events(self, partition: int, after: int, limit: int) -> list[LoggedEvent]:
         """Events of a partition behind ``after``."""
-        log = Log(self._transaction, self._file, self.counters())
-        return [
-            LoggedEvent(each.sequence, decode_event(each.record)) for each in islice(log.after(partition, after), limit)
-        ]
+        return Log(self._transaction, self._file, self.counters()).read(partition, after, limit)
 
     def heads(self) -> dict[int, int]:
         """The last sequence number of every partition that has one."""
-        value = self._get(COUNTERS_KEY, None, self._file.tables.meta)
+        value = self._figures()
         return {} if value is None else Counters.heads_of(value)
 
     def counters(self) -> Counters:
-        """The counters."""
-        return Counters(self._get(COUNTERS_KEY, None, self._file.tables.meta))
+        """
+        The counters.
+
+        Raises:
+            Serialization: If they are damaged; the next commit counts anew.
+        """
+        return Counters(self._figures())
+
+    def _figures(self) -> bytes | None:
+        return counters_value(self._transaction, self._file.tables, self._file.codec)
 
 
 def _id_of(cursor: str) -> bytes:

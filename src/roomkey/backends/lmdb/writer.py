@@ -9,7 +9,7 @@ one, or at once when nothing follows. All writers of a loop share one budget of 
 """
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -224,6 +224,10 @@ class Writer(Generic[FileT, ChangesT]):
         elif monotonic() - self._committed_at < PING_SECONDS:
             return
         await self.submit(partial(_probe, size=0))
+
+    def degradations(self) -> Mapping[str, str]:
+        """What health says while commits fail."""
+        return {} if self.trouble is None else {f"disk of {self._directory.name}": self.trouble}
 
     def commits_of_others(self) -> int:
         """How many commits other processes have made since the file was opened here. A look takes a microsecond."""

@@ -80,6 +80,11 @@ class DocumentSuite(Selective):
         del store, name
         return False
 
+    async def tear(self, store: DocumentStore, name: str) -> bool:
+        """Damage the last row of the document's log where it lies: what was appended last; ``False``: cannot."""
+        del store, name
+        return False
+
 
 def update(data: bytes, number: int = 0, author: Author = ALICE) -> DocumentUpdate:
     """An update that was made ``number`` seconds after noon. Stores do not look at what is in it."""

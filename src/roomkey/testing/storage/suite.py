@@ -62,6 +62,11 @@ class StorageSuite(Selective):
         del storage, id
         return False
 
+    async def corrupt_event(self, storage: SessionStorage, partition: int, sequence: int) -> bool:
+        """Damage the record of an event where it lies; ``False``: cannot."""
+        del storage, partition, sequence
+        return False
+
 
 def issue(
     user_id: str = "alice",

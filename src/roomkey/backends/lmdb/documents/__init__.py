@@ -11,16 +11,19 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from roomkey.backends.document_keys import name_key, name_of, new_name_key, version_of
-from roomkey.backends.lmdb.documents import commit
+from roomkey.backends.lmdb.documents import commit, repair
 from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges
 from roomkey.backends.lmdb.documents.layout import DocumentFile
 from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
 from roomkey.backends.lmdb.file import FileSystemSettings
+from roomkey.backends.lmdb.inspection import Search
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.errors import Conflict, NotFound, Storage
 from roomkey.ports import (
+    CHECKSUMMED_RECORDS,
     PLAIN_RECORDS,
     Append,
+    DamagedRecord,
     DocumentHead,
     DocumentPage,
     DocumentRecord,
@@ -57,7 +60,7 @@ class FileSystemDocumentStore:
         path: str | PathLike[str],
         settings: FileSystemSettings | None = None,
         *,
-        codec: RecordCodec = PLAIN_RECORDS,
+        codec: RecordCodec = CHECKSUMMED_RECORDS,
     ) -> None:
         self._directory = Path(path)
         self._settings = settings or FileSystemSettings()
@@ -154,7 +157,7 @@ class FileSystemDocumentStore:
         await self._writer.ping()
 
     def degradations(self) -> Mapping[str, str]:
-        return {}
+        return {} if self._file is None else {**self._writer.degradations(), **self._file.damage.degradations()}
 
     async def _write(self, change: Callable[[DocumentChanges], T]) -> T:
         if self._file is None:
@@ -247,3 +250,24 @@ class FileSystemDocumentStore:
     async def version(self, name: str, number: int) -> tuple[DocumentVersion, bytes] | None:
         with self._snapshot() as snapshot:
             return snapshot.version(name_key(name), number)
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        search = Search(repair.CHECKS)
+        while not search.ended:
+            with self._snapshot() as snapshot:
+                search.go_on(snapshot.rows())
+            await asyncio.sleep(0)
+        return search.found
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        done = await self._write(partial(repair.set_aside, records=records))
+        if done and self._file is not None:
+            self._file.damage.forget()
+        return done
+
+    async def has_checksums(self) -> bool:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return self._file.codec is not PLAIN_RECORDS

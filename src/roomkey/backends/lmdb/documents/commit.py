@@ -7,6 +7,7 @@ nothing, or is undone by running the others again without it.
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ from roomkey.backends.document_records import (
     encode_batch,
     encode_document,
     encode_version,
+    lost_updates,
     numbered,
 )
 from roomkey.backends.fences import fenced
@@ -28,6 +30,7 @@ from roomkey.backends.lmdb.documents.layout import (
     DOCUMENT,
     EVERYTHING,
     LAST,
+    MAX_LOST,
     MAX_VERSION,
     NUMBERS,
     NUMBERS_KEY,
@@ -91,8 +94,14 @@ class DocumentChanges(Changes[DocumentTables]):
         if name is None:
             return None
         get, table = self.transaction.get, self.tables.names
-        key = names.find(lambda key: get(key, None, table), name)
-        return None if key is None else filed(key, self.record(RecordKind.DOCUMENT, self.tables.documents, key), name)
+        try:
+            key = names.find(lambda key: get(key, None, table), self.codec, name)
+            if key is None:
+                return None
+            return filed(key, self.record(RecordKind.DOCUMENT, self.tables.documents, key), name)
+        except Serialization as error:
+            self.damage.note(RecordKind.DOCUMENT, name, error)
+            raise
 
     def of(self, name: bytes | None, lineage: str) -> Filed | None:
         """The document of this name and lineage."""
@@ -130,18 +139,42 @@ class DocumentChanges(Changes[DocumentTables]):
     def new_document(self) -> int:
         """A number that no document has had."""
         document, branch = self._numbers()
-        self.put(self.tables.meta, NUMBERS_KEY, NUMBERS.pack(document + 1, branch))
+        if self.get(self.tables.documents, DOCUMENT.pack(document + 1)) is not None:
+            document, branch = self._numbers_in_use()  # they were damaged, which only a checksum shows
+        self._put_numbers(document + 1, branch)
         return document + 1
 
     def new_branch(self) -> bytes:
         """A branch of ``names`` that there was never before."""
         document, branch = self._numbers()
-        self.put(self.tables.meta, NUMBERS_KEY, NUMBERS.pack(document, branch + 1))
+        self._put_numbers(document, branch + 1)
         return (branch + 1).to_bytes(len(names.ROOT), "big")
 
     def _numbers(self) -> tuple[int, int]:
-        value = self.get(self.tables.meta, NUMBERS_KEY)
-        return (0, 0) if value is None else NUMBERS.unpack(value)
+        value = self.figures(self.tables.meta, NUMBERS_KEY, NUMBERS.size)
+        return self._numbers_in_use() if value is None else NUMBERS.unpack(value)
+
+    def _put_numbers(self, document: int, branch: int) -> None:
+        self.put_figures(self.tables.meta, NUMBERS_KEY, NUMBERS.pack(document, branch))
+
+    def _numbers_in_use(self) -> tuple[int, int]:
+        """The last numbers that anything has, where nobody knows which were given: what is gone needs none."""
+        tables = self.tables
+        numbered = (tables.documents, tables.updates, tables.pieces, tables.versions, tables.orphans)
+        last = [int.from_bytes(self._last_key(table)[: DOCUMENT.size]) for table in numbered]
+        return max(last), int.from_bytes(self._last_key(tables.names)[: len(names.ROOT)])
+
+    def _last_key(self, table: Table) -> bytes:
+        with self.transaction.cursor(table) as cursor:
+            return cursor.key() if cursor.last() else b""
+
+    def updates(self, name: str, key: bytes, value: bytes) -> list[DocumentUpdate] | None:
+        """The updates of a row; ``None`` if it cannot be read, which is noted."""
+        try:
+            return decode_batch(self.codec.decode(RecordKind.UPDATES, key, 0, value), {})
+        except Serialization as error:
+            self.damage.note(RecordKind.UPDATES, row_name(name, key), error)
+            return None
 
     def write_content(self, number: int, part: Part, version: int, content: bytes, *, upto: int = 0) -> None:
         """Store a content in pieces, in place of one that may be there. ``upto`` is how far a snapshot goes."""
@@ -272,7 +305,7 @@ def compact(
     highest = fenced(entry.fence, fence)
     if not entry.upto < upto <= entry.sequence:
         return False
-    left = 0 if upto == entry.sequence else _cut_log(changes, number, upto)
+    left = 0 if upto == entry.sequence else _cut_log(changes, found, upto)
     changes.write_content(number, Part.SNAPSHOT, 0, snapshot, upto=upto)
     changes.write_content(number, Part.AUTHORSHIP, 0, authorship, upto=upto)
     compacted = replace(
@@ -288,31 +321,62 @@ def compact(
     return True
 
 
-def _cut_log(changes: DocumentChanges, number: int, upto: int) -> int:
+def _cut_log(changes: DocumentChanges, found: Filed, upto: int) -> int:
     """Let a row of the log begin behind ``upto``; returns how many bytes of updates lie there."""
-    table, start = changes.tables.updates, ROW.pack(number, upto + 1)
+    table, start = changes.tables.updates, ROW.pack(found.number, upto + 1)
     if changes.get(table, start) is None:
         # They were appended together with some that go.
-        first, record = _row_before(changes, start)
-        rest = encode_batch(decode_batch(record, {})[upto + 1 - first :])
-        changes.put_record(RecordKind.UPDATES, table, start, rest)
+        rest = _rest_of_row_before(changes, found, start)
+        changes.put_record(RecordKind.UPDATES, table, start, encode_batch(rest))
     left = 0
     with changes.transaction.cursor(table) as cursor:
         cursor.set_range(start)
         for key, value in cursor.iternext():
             if not key.startswith(start[: DOCUMENT.size]):
                 break
-            record = changes.codec.decode(RecordKind.UPDATES, key, 0, value)
-            left += sum(len(update.data) for update in decode_batch(record, {}))
+            left += sum(len(update.data) for update in changes.updates(found.entry.name, key, value) or ())
     return left
 
 
-def _row_before(changes: DocumentChanges, key: bytes) -> tuple[int, bytes]:
+def _rest_of_row_before(changes: DocumentChanges, found: Filed, start: bytes) -> list[DocumentUpdate]:
+    """The updates from ``start`` to the next row, which lie in the row before, or are lost with it."""
+    name, (_, first_left) = found.entry.name, ROW.unpack(start)
+    following = found.entry.sequence + 1
+    rest: list[DocumentUpdate] = []
     with changes.transaction.cursor(changes.tables.updates) as cursor:
-        if not step_before(cursor, key) or not cursor.key().startswith(key[: DOCUMENT.size]):
-            raise Serialization("updates of a document are missing")
-        found, value = cursor.item()
-        return ROW.unpack(found)[1], changes.codec.decode(RecordKind.UPDATES, found, 0, value)
+        if cursor.set_range(start) and is_row_of(cursor.key(), found.number):
+            following = min(following, ROW.unpack(cursor.key())[1])
+        if step_before(cursor, start) and is_row_of(cursor.key(), found.number):
+            key, value = cursor.item()
+            rest = (changes.updates(name, key, value) or [])[first_left - ROW.unpack(key)[1] :]
+    missing = following - first_left - len(rest)
+    if missing > MAX_LOST or missing < 0:
+        raise Serialization("updates of a document are missing")
+    if missing:
+        changes.damage.note_torn(name, first_left + len(rest), missing)
+    return rest + lost_updates(missing, found.entry.updated_at)
+
+
+def checked_count(updates: list[DocumentUpdate], most: int) -> list[DocumentUpdate]:
+    """
+    The updates of a row behind which there is room for so many.
+
+    Raises:
+        Serialization: If there are more.
+    """
+    if len(updates) > most:
+        raise Serialization("updates of a document are at a wrong place")
+    return updates
+
+
+def is_row_of(key: bytes, number: int) -> bool:
+    """Whether a key of ``updates`` is one, and of this document."""
+    return len(key) == ROW.size and key.startswith(DOCUMENT.pack(number))
+
+
+def row_name(name: str, key: bytes) -> str:
+    """A row of a log as operators read it."""
+    return f"{name}, from {ROW.unpack(key)[1]} on"
 
 
 def delete(changes: DocumentChanges, name: bytes | None, lineage: str) -> bool:
@@ -366,12 +430,43 @@ def sweep(changes: DocumentChanges) -> bool:
         if not cursor.first():
             return False
         orphan = cursor.key()
+    if not _is_orphan(changes, orphan):
+        changes.set_aside("orphans", orphan)
+        return True
     number, upto = ROW.unpack(orphan)
     document = DOCUMENT.pack(number)
-    left = SWEEP_ROWS - changes.clear(changes.tables.updates, document, ROW.pack(number, upto), SWEEP_ROWS)
     if upto == EVERYTHING:
+        left = SWEEP_ROWS - changes.clear(changes.tables.updates, document, document + LAST, SWEEP_ROWS)
         for table in (changes.tables.versions, changes.tables.pieces):
             left -= changes.clear(table, document, document + LAST, left)
+    else:
+        left = SWEEP_ROWS - _sweep_log(changes, number, upto)
     if left > 0:
         changes.remove(changes.tables.orphans, orphan)
     return True
+
+
+def _is_orphan(changes: DocumentChanges, key: bytes) -> bool:
+    """Whether what an entry of ``orphans`` names may go. One that is damaged may name what is somebody's."""
+    if len(key) != ROW.size:
+        return False
+    number, upto = ROW.unpack(key)
+    try:
+        record = changes.record(RecordKind.DOCUMENT, changes.tables.documents, DOCUMENT.pack(number))
+        return record is None or upto <= decode_document(record).upto
+    except Serialization:
+        return False
+
+
+def _sweep_log(changes: DocumentChanges, number: int, upto: int) -> int:
+    """Remove rows that were compacted; returns how many. One that cannot be read is in no snapshot: it goes aside."""
+    start, end = DOCUMENT.pack(number), ROW.pack(number, upto)
+    with changes.transaction.cursor(changes.tables.updates) as cursor:
+        rows = cursor.iternext() if cursor.set_range(start) else ()
+        gone = list(islice(takewhile(lambda row: row[0] <= end, rows), SWEEP_ROWS))
+    for key, value in gone:
+        if is_row_of(key, number) and changes.updates(f"document {number}", key, value) is None:
+            changes.set_aside("updates", key)
+        else:
+            changes.remove(changes.tables.updates, key)
+    return len(gone)

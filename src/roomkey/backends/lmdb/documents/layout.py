@@ -15,6 +15,7 @@ one left behind can be swept up later.
 | graves | SHA-256 of name and lineage | nothing; of documents that were deleted |
 | orphans | document, number of an update | nothing; updates up to there, or all of it, are to be swept up |
 | meta | ``format``, ``numbers`` | see ``FORMAT`` and ``NUMBERS`` |
+| aside | a number | as in the file of sessions |
 """
 
 import struct
@@ -23,10 +24,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from roomkey.backends.lmdb.file import FileSystemSettings, MappedFile, Table
+from roomkey.backends.lmdb.file import FileSystemSettings, Format, MappedFile, Table
 from roomkey.ports import RecordCodec
 
-FORMAT: Final = b"roomkey documents 1"
+FORMAT: Final = Format(b"roomkey documents 2", "documents", b"roomkey documents 1")
 NUMBERS_KEY: Final = b"numbers"
 
 NUMBERS: Final = struct.Struct(">QI")
@@ -42,6 +43,9 @@ BACKLOG: Final = struct.Struct(">BHQ")
 
 EVERYTHING: Final = 2**64 - 1
 """In ``orphans``: the whole document is gone."""
+
+MAX_LOST: Final = 100_000
+"""Number of updates of one document beyond which nobody believes that so many are missing."""
 
 LAST: Final = b"\xff" * 32
 """Behind a key, behind every longer one that begins with it."""
@@ -80,6 +84,7 @@ class DocumentTables(NamedTuple):
     graves: Table
     orphans: Table
     meta: Table
+    aside: Table
 
 
 class DocumentFile(MappedFile[DocumentTables]):

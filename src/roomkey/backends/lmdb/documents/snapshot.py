@@ -1,18 +1,19 @@
 """The reads: what one moment of the file contains, and how to read what takes longer than a moment may last."""
 
 from collections.abc import Iterator
-
-import structlog
+from functools import partial
+from typing import NamedTuple
 
 from roomkey.backends.document_keys import name_cursor, version_cursor
-from roomkey.backends.document_records import Authors, decode_batch, decode_version
+from roomkey.backends.document_records import Authors, decode_batch, decode_version, lost_updates
 from roomkey.backends.lmdb.documents import names
-from roomkey.backends.lmdb.documents.commit import Filed, checked, filed
+from roomkey.backends.lmdb.documents.commit import Filed, checked, checked_count, filed, row_name
 from roomkey.backends.lmdb.documents.layout import (
     BACKLOG,
     DOCUMENT,
     LAST,
     MAX_CLASS,
+    MAX_LOST,
     MAX_VERSION,
     PIECE,
     ROW,
@@ -23,6 +24,7 @@ from roomkey.backends.lmdb.documents.layout import (
     size_class,
 )
 from roomkey.backends.lmdb.file import ReadTransaction, Table, step_before
+from roomkey.backends.lmdb.inspection import Rows
 from roomkey.errors import Serialization
 from roomkey.ports import (
     PLAIN_RECORDS,
@@ -44,7 +46,13 @@ SLICE_BYTES = 4 * 1024 * 1024
 SCAN_LIMIT = 1_000
 """The same for entries of ``backlog``."""
 
-_log = structlog.get_logger("roomkey.storage")
+
+class _Row(NamedTuple):
+    """A row of a log: the number of its first update, and what lies there."""
+
+    first: int
+    key: bytes
+    value: bytes
 
 
 class Loading:
@@ -55,13 +63,14 @@ class Loading:
     loading begins anew. Without a ``document`` at its end, there is none.
     """
 
-    __slots__ = ("_authorship", "_base", "_snapshot", "authors", "document", "ended", "name", "updates")
+    __slots__ = ("_authorship", "_base", "_snapshot", "authors", "document", "ended", "lost", "name", "updates")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.ended = False
         self.document: StoredDocument | None = None
         self.updates: list[DocumentUpdate] = []
+        self.lost = 0
         self.authors: Authors = {}
         self._base: tuple[int, int] | None = None
         self._snapshot: bytes | None = None
@@ -75,10 +84,17 @@ class Loading:
         """Start from a snapshot; the log is still to be read."""
         self._base = (found.number, found.entry.upto)
         self._snapshot, self._authorship = snapshot, authorship
-        self.updates = []
+        self.updates, self.lost = [], 0
 
     def end(self, record: DocumentRecord, upto: int) -> None:
-        """Everything is there."""
+        """
+        Everything is there.
+
+        Raises:
+            Serialization: If that is nothing, because it would be taken for an empty document.
+        """
+        if self._snapshot is None and self.updates and self.lost == len(self.updates):
+            raise Serialization("nothing of the document can be read")
         self.ended = True
         self.document = StoredDocument(
             record=record,
@@ -86,6 +102,7 @@ class Loading:
             upto=upto,
             authorship=self._authorship,
             updates=self.updates,
+            lost=self.lost,
         )
 
 
@@ -132,8 +149,12 @@ class Snapshot(ReadTransaction[DocumentTables]):
         if name is None:
             return None
         get, table = self._get, self._file.tables.names
-        key = names.find(lambda key: get(key, None, table), name)
-        return None if key is None else self._filed(key, name)
+        try:
+            key = names.find(lambda key: get(key, None, table), self._file.codec, name)
+            return None if key is None else self._filed(key, name)
+        except Serialization as error:
+            self._file.damage.note(RecordKind.DOCUMENT, name, error)
+            raise
 
     def head(self, name: bytes | None) -> DocumentHead | None:
         """How far the document of this name has come."""
@@ -158,8 +179,9 @@ class Snapshot(ReadTransaction[DocumentTables]):
             loading.begin(found, *self._base(found))
         more = len(loading.updates) + SLICE_UPDATES
         size = 0
-        for updates, bytes_read in self._appended(found, entry.upto + len(loading.updates), loading.authors):
+        for updates, bytes_read, lost in self._appended(found, entry.upto + len(loading.updates), loading.authors):
             loading.updates += updates
+            loading.lost += lost
             size += bytes_read
             if len(loading.updates) >= more or size >= SLICE_BYTES:
                 return
@@ -173,7 +195,7 @@ class Snapshot(ReadTransaction[DocumentTables]):
             return DocumentTail(entry.sequence, None)
         tail: list[DocumentUpdate] = []
         size = 0
-        for updates, bytes_read in self._appended(found, after, {}):
+        for updates, bytes_read, _ in self._appended(found, after, {}):
             tail += updates
             size += bytes_read
             if len(tail) >= limit or size >= SLICE_BYTES:
@@ -181,51 +203,83 @@ class Snapshot(ReadTransaction[DocumentTables]):
         return DocumentTail(entry.sequence, tail[:limit])
 
     def _base(self, found: Filed) -> tuple[bytes | None, bytes | None]:
-        number, entry = found
+        entry = found.entry
         if entry.authorship_bytes is None:
             return None, None
-        return (
-            self._content(number, Part.SNAPSHOT, 0, entry.snapshot_bytes, upto=entry.upto),
-            self._content(number, Part.AUTHORSHIP, 0, entry.authorship_bytes, upto=entry.upto),
-        )
+        snapshot = self._content(found, Part.SNAPSHOT, 0, entry.snapshot_bytes, upto=entry.upto)
+        try:
+            return snapshot, self._content(found, Part.AUTHORSHIP, 0, entry.authorship_bytes, upto=entry.upto)
+        except Serialization:
+            return snapshot, b""  # who wrote it is not worth losing what was written
 
-    def _appended(self, found: Filed, after: int, known: Authors) -> Iterator[tuple[list[DocumentUpdate], int]]:
+    def _appended(self, found: Filed, after: int, known: Authors) -> Iterator[tuple[list[DocumentUpdate], int, int]]:
         """
-        The updates behind number ``after``, row by row, with the bytes that were read for them.
+        The updates behind number ``after``, row by row, with the bytes that were read, and how many of them are lost.
 
-        Raises:
-            Serialization: If they are not all there, when it comes to that.
+        What is lost has something in its place that changes nothing, because numbers are for ever.
         """
-        number, last = found.number, found.entry.sequence
-        if after >= last:
+        expected, last = after + 1, found.entry.sequence
+        if expected > last:
             return
-        expected = after + 1
-        for first, record in self._rows_from(number, expected):
-            updates = decode_batch(record, known)
-            if first < expected:
-                del updates[: expected - first]  # they were appended together with some that are known
-            elif first > expected:
-                break
-            expected += len(updates)
-            yield updates, len(record)
-            if not updates or expected > last:
-                break
-        if expected != last + 1:
+        rows = self._rows_from(found.number, expected, last)
+        row = next(rows, None)
+        if row is None or row.first > expected:
+            end = last if row is None else row.first - 1
+            yield self._lost(found, expected, end)
+            expected = end + 1
+        while row is not None:
+            following = next(rows, None)
+            end = last if following is None else following.first - 1
+            updates = self._updates(found, row, known, end)[expected - row.first :]
+            if updates:
+                yield updates, len(row.value), 0
+                expected += len(updates)
+            if expected <= end:
+                yield self._lost(found, expected, end)
+                expected = end + 1
+            row = following
+
+    def _lost(self, found: Filed, first: int, last: int) -> tuple[list[DocumentUpdate], int, int]:
+        lost = last - first + 1
+        if lost > MAX_LOST:
             raise Serialization("updates of a document are missing")
+        self._file.damage.note_torn(found.entry.name, first, lost)
+        return lost_updates(lost, found.entry.updated_at), 0, lost
 
-    def _rows_from(self, number: int, sequence: int) -> Iterator[tuple[int, bytes]]:
-        """The rows of a log from the one on that has to have this update, with the number of the first in each."""
-        document, key, codec = DOCUMENT.pack(number), ROW.pack(number, sequence), self._file.codec
+    def _updates(self, found: Filed, row: "_Row", known: Authors, end: int) -> list[DocumentUpdate]:
+        """The updates of a row, which go to ``end`` at most; none if it cannot be read, which is noted."""
+        codec = self._file.codec
+        try:
+            record = row.value if codec is PLAIN_RECORDS else codec.decode(RecordKind.UPDATES, row.key, 0, row.value)
+            return checked_count(decode_batch(record, known), end - row.first + 1)
+        except Serialization as error:
+            self._file.damage.note(RecordKind.UPDATES, row_name(found.entry.name, row.key), error)
+            return []
+
+    def _rows_from(self, number: int, sequence: int, last: int) -> Iterator["_Row"]:
+        """The rows of a log from the one on that has to have this update, to the one with the ``last``."""
+        key = ROW.pack(number, sequence)
         with self._transaction.cursor(self._file.tables.updates) as cursor:
-            if cursor.set_key(key) or step_before(cursor, key):
+            if cursor.set_key(key) or step_before(cursor, key) or cursor.set_range(key):
                 for row, value in cursor.iternext():
-                    if not row.startswith(document):
+                    if row.startswith(key[: DOCUMENT.size]):
+                        if len(row) != ROW.size:
+                            continue
+                        if (first := ROW.unpack(row)[1]) > last:
+                            return
+                        yield _Row(first, row, value)
+                    elif row > key:
                         return
-                    record = value if codec is PLAIN_RECORDS else codec.decode(RecordKind.UPDATES, row, 0, value)
-                    yield ROW.unpack(row)[1], record
 
-    def _content(self, number: int, part: Part, version: int, size: int, *, upto: int = 0) -> bytes:
-        common = PIECE.pack(number, part, version, 0)[:-4]
+    def _content(self, found: Filed, part: Part, version: int, size: int, *, upto: int = 0) -> bytes:
+        try:
+            return self._pieces(PIECE.pack(found.number, part, version, 0)[:-4], size, upto)
+        except Serialization as error:
+            what = f"version {version}" if part is Part.VERSION else part.name.lower()
+            self._file.damage.note(RecordKind.CONTENT, f"{found.entry.name}, {what}", error)
+            raise
+
+    def _pieces(self, common: bytes, size: int, upto: int) -> bytes:
         pieces: list[bytes] = []
         with self._transaction.cursor(self._file.tables.pieces) as cursor:
             if cursor.set_range(common):
@@ -253,7 +307,10 @@ class Snapshot(ReadTransaction[DocumentTables]):
                 break
             if len(versions) == limit:
                 return VersionPage(versions, version_cursor(versions[-1].number))
-            versions.append(decode_version(self._file.codec.decode(RecordKind.VERSION, key, 0, value)))
+            try:
+                versions.append(self._version(found, key, value))
+            except Serialization:
+                continue
         return VersionPage(versions)
 
     def version(self, name: bytes | None, number: int) -> tuple[DocumentVersion, bytes] | None:
@@ -262,11 +319,18 @@ class Snapshot(ReadTransaction[DocumentTables]):
         if found is None or not 0 < number <= MAX_VERSION:
             return None
         key = VERSION.pack(found.number, number)
-        record = self._record(RecordKind.VERSION, self._file.tables.versions, key)
-        if record is None:
+        value = self._get(key, None, self._file.tables.versions)
+        if value is None:
             return None
-        version = decode_version(record)
-        return version, self._content(found.number, Part.VERSION, number, version.size)
+        version = self._version(found, key, value)
+        return version, self._content(found, Part.VERSION, number, version.size)
+
+    def _version(self, found: Filed, key: bytes, value: bytes) -> DocumentVersion:
+        try:
+            return decode_version(self._file.codec.decode(RecordKind.VERSION, key, 0, value))
+        except Serialization as error:
+            self._file.damage.note(RecordKind.VERSION, f"{found.entry.name}, version {key[-4:].hex()}", error)
+            raise
 
     # --- many -----------------------------------------------------------------------------------------
 
@@ -274,13 +338,24 @@ class Snapshot(ReadTransaction[DocumentTables]):
         """A page of documents whose names begin with ``prefix`` and stand behind ``after``."""
         start = prefix if after is None else max(prefix, after + b"\0")
         records: list[DocumentRecord] = []
-        for name, key in names.walk(self._transaction, self._file.tables.names, start):
+        for name, key in self._walk().since(start):
             if not name.startswith(prefix):
                 break
             if len(records) == limit:
                 return DocumentPage(records, name_cursor(records[-1].name))
-            records.append(self._filed(key, name).entry.record())
+            try:
+                records.append(self._filed(key, name).entry.record())
+            except Serialization as error:
+                self._file.damage.note(RecordKind.DOCUMENT, name, error)
         return DocumentPage(records)
+
+    def _walk(self) -> names.Walk:
+        note = partial(self._file.damage.note, RecordKind.DOCUMENT)
+        return names.Walk(self._transaction, self._file.tables.names, self._file.codec, damaged=note)
+
+    def rows(self) -> Rows[DocumentTables]:
+        """Everything, row by row."""
+        return Rows(self._transaction, self._file.tables, self._file.codec)
 
     def long_logs(self, search: LongLogSearch) -> None:
         """Take the search a turn further."""
@@ -302,12 +377,13 @@ class Snapshot(ReadTransaction[DocumentTables]):
         search.ended = True
 
     def _consider(self, search: LongLogSearch, entry: bytes) -> None:
+        if len(entry) != BACKLOG.size:
+            return
         document = entry[-DOCUMENT.size :]
         try:
             search.meet(self._filed(document, None))
-        except Serialization:
-            # One damaged record must not bring a chore to a halt.
-            _log.error("storage_record_damaged", document=DOCUMENT.unpack(document)[0])
+        except Serialization as error:
+            self._file.damage.note(RecordKind.DOCUMENT, f"document {DOCUMENT.unpack(document)[0]}", error)
 
     def _back_from(self, table: Table, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         with self._transaction.cursor(table) as cursor:

@@ -8,15 +8,16 @@ from typing import Self, TypeVar
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roomkey.backends.damage import DamageNotes
 from roomkey.backends.document_keys import name_key, name_of, new_name_key, version_of
 from roomkey.backends.sql.database import Database, DatabaseSettings, opened
 from roomkey.backends.sql.documents.changes import MAX_VERSION, Again, Appending, Batch, Changes
 from roomkey.backends.sql.documents.layout import MAX_NUMBER, DocumentQueries
-from roomkey.backends.sql.documents.reading import Damage, Reading
+from roomkey.backends.sql.documents.reading import Reading
 from roomkey.backends.sql.documents.sweeping import sweep
 from roomkey.backends.sql.documents.writers import Writers
 from roomkey.backends.sql.statements import load
-from roomkey.errors import Conflict, NotFound, RoomkeyError, Storage
+from roomkey.errors import Conflict, NotFound, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     Append,
@@ -61,7 +62,7 @@ class DatabaseDocumentStore:
         self._codec = codec
         self._queries = load("documents", self._database.dialect, DocumentQueries)
         self._writers = Writers(self._database)
-        self._damage = Damage()
+        self._damage = DamageNotes("documents")
 
     async def __aenter__(self) -> Self:
         await self._database.__aenter__()
@@ -134,17 +135,10 @@ class DatabaseDocumentStore:
         return forgotten
 
     async def ping(self) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            del connection
-
-        # Nothing is changed by it. Whether the server takes writes shows when one begins, or at COMMIT.
-        await self._writers.write(work)
+        await self._writers.ping()
 
     def degradations(self) -> Mapping[str, str]:
-        found = dict(self._database.degradations())
-        if number := len(self._damage):
-            found["damaged documents"] = f"{number} records cannot be read: `roomkey doctor` names them"
-        return found
+        return {**self._database.degradations(), **self._damage.degradations()}
 
     async def _write(self, change: Callable[[Changes], Awaitable[T]]) -> T:
         async def work(connection: AsyncConnection) -> T:
@@ -198,7 +192,7 @@ class DatabaseDocumentStore:
         end = start + b"\xff"  # behind all that begin with it: UTF-8 has no such byte
         if page.cursor is not None:
             start = max(start, name_of(page.cursor).encode() + b"\0")
-        return await self._read(lambda reading: reading.list(start, end, page.limit))
+        return await self._read(lambda reading: reading.page(start, end, page.limit))
 
     async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
         return await self._read(lambda reading: reading.backlog(updates, size, limit))

@@ -208,7 +208,7 @@ class Changes:
         fenced(entry.fence, fence)
         if not entry.upto < upto <= entry.sequence:
             return False
-        merged = await self._size(id, entry.upto, upto)
+        merged = entry.log_bytes if upto == entry.sequence else await self._size(id, entry.upto, upto)
         content = await self._put_content(id, snapshot, authorship, upto=upto)
         if not await touched(
             self._connection,
@@ -269,9 +269,7 @@ class Changes:
         await run(self._connection, self._queries.put_version, found.id, number, content, stored)
         return kept
 
-    async def forget_versions(
-        self, name: bytes | None, lineage: str, numbers: Sequence[int], fence: int | None
-    ) -> int:
+    async def forget_versions(self, name: bytes | None, lineage: str, numbers: Sequence[int], fence: int | None) -> int:
         """``DocumentStore.forget_versions``."""
         found = await self.of(name, lineage)
         if found is None:
@@ -309,5 +307,3 @@ def checked(found: Filed | None, lineage: str) -> Filed:
 def _highest(fence: int | None) -> int:
     """The highest fencing token that may have been written under; without a lease nothing is asked."""
     return EVERYTHING if fence is None else fence
-
-

@@ -1,15 +1,15 @@
 """What is read of documents, each within one connection."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from roomkey.backends.damage import DamageNotes
 from roomkey.backends.document_keys import name_cursor, version_cursor
-from roomkey.backends.document_records import Authors, DocumentEntry, decode_batch, decode_version
+from roomkey.backends.document_records import Authors, decode_batch, decode_version, lost_updates
 from roomkey.backends.sql.documents.changes import checked
 from roomkey.backends.sql.documents.layout import (
     EVERYTHING,
@@ -24,7 +24,6 @@ from roomkey.backends.sql.documents.layout import (
 from roomkey.backends.sql.statements import Row, run
 from roomkey.errors import Serialization
 from roomkey.ports import (
-    Author,
     DocumentHead,
     DocumentPage,
     DocumentRecord,
@@ -41,37 +40,44 @@ TAIL_ROWS: Final = 1_000
 TAIL_BYTES: Final = 8 * 1024 * 1024
 """Maximum of what is read of a log at a time, unless a single row is larger."""
 
-MAX_NAMED: Final = 10_000
-"""Damaged records that are named in the log."""
 
-NO_CHANGE: Final = b"\0\0"
-"""A Yjs update (V1) without structures and deletions: what stands in the place of one that cannot be read."""
+class Log:
+    """Updates of a document in the making, in order and without a gap."""
 
-NOBODY: Final = Author("server")
+    def __init__(self, found: Filed, after: int, damage: DamageNotes) -> None:
+        self.updates: list[DocumentUpdate] = []
+        self.lost = 0
+        self._entry = found.entry
+        self._after = after
+        self._damage = damage
+        self._authors: Authors = {}
 
-_log = structlog.get_logger("roomkey.storage")
+    def take(self, last: int, count: int, record: Callable[[], bytes]) -> None:
+        """Add those that were appended together and end with number ``last``, which ``record`` reads."""
+        first = last - count + 1
+        self.end(first - 1)
+        wanted = last - self._known
+        try:
+            batch = decode_batch(record(), self._authors)
+        except Serialization as error:
+            self._damage.note(RecordKind.UPDATES, f"{self._entry.name}, row {last}", error)
+        else:
+            self.updates += batch[-wanted:] if len(batch) == count else []
+        self.end(last)
 
+    def end(self, upto: int) -> None:
+        """There is nothing else up to number ``upto``: what is missing is lost."""
+        if upto > self._known:
+            self._damage.note_torn(self._entry.name, self._known + 1, upto - self._known)
+            self._lose(upto - self._known)
 
-class Damage:
-    """The damaged records that were met, each named in the log once."""
+    @property
+    def _known(self) -> int:
+        return self._after + len(self.updates)
 
-    def __init__(self) -> None:
-        self._named: set[tuple[RecordKind, str]] = set()
-
-    def note(self, kind: RecordKind, key: str, error: Serialization) -> None:
-        """A record cannot be read."""
-        if (kind, key) not in self._named and len(self._named) < MAX_NAMED:
-            self._named.add((kind, key))
-            _log.error("storage_record_damaged", store="documents", kind=kind.value, key=key, reason=str(error))
-
-    def note_torn(self, document: str, first: int, lost: int) -> None:
-        """Updates of a log cannot be read, ``first`` being the number of the first one."""
-        if (RecordKind.UPDATES, f"{document}, {first}") not in self._named and len(self._named) < MAX_NAMED:
-            self._named.add((RecordKind.UPDATES, f"{document}, {first}"))
-            _log.error("storage_log_torn", document=document, first=first, lost=lost)
-
-    def __len__(self) -> int:
-        return len(self._named)
+    def _lose(self, count: int) -> None:
+        self.updates += lost_updates(count, self._entry.updated_at)
+        self.lost += count
 
 
 class Reading:
@@ -80,7 +86,7 @@ class Reading:
     __slots__ = ("_codec", "_connection", "_damage", "_queries")
 
     def __init__(
-        self, connection: AsyncConnection, queries: DocumentQueries, codec: RecordCodec, damage: Damage
+        self, connection: AsyncConnection, queries: DocumentQueries, codec: RecordCodec, damage: DamageNotes
     ) -> None:
         self._connection = connection
         self._queries = queries
@@ -106,7 +112,7 @@ class Reading:
 
     # --- lists ----------------------------------------------------------------------------------------
 
-    async def list(self, start: bytes, end: bytes, limit: int) -> DocumentPage:
+    async def page(self, start: bytes, end: bytes, limit: int) -> DocumentPage:
         """A page of the documents by name from ``start`` to before ``end``; those that are damaged are left out."""
         found: list[DocumentRecord] = []
         while len(found) <= limit:
@@ -142,7 +148,7 @@ class Reading:
             try:
                 yield filed(row, self._codec)
             except Serialization as error:
-                self._damage.note(RecordKind.DOCUMENT, bytes(row[1]).decode("utf-8", "backslashreplace"), error)
+                self._damage.note(RecordKind.DOCUMENT, row[1], error)
 
     # --- content --------------------------------------------------------------------------------------
 
@@ -156,9 +162,16 @@ class Reading:
         if found.content is not None:
             snapshot = await self._content(found, found.content, entry.snapshot_bytes)
             authorship = await self._content(found, found.content, entry.authorship_bytes or 0, Part.AUTHORSHIP)
-        updates = await self._log(found, upto, entry.sequence)
+        log = await self._log(found, upto, entry.sequence)
+        if snapshot is None and log.lost and log.lost == entry.sequence:
+            raise Serialization("updates of a document cannot be read")
         return StoredDocument(
-            record=entry.record(), snapshot=snapshot, upto=upto, authorship=authorship, updates=updates
+            record=entry.record(),
+            snapshot=snapshot,
+            upto=upto,
+            authorship=authorship,
+            updates=log.updates,
+            lost=log.lost,
         )
 
     async def _content(self, found: Filed, content: int, size: int, part: Part = Part.CONTENT) -> bytes:
@@ -184,7 +197,8 @@ class Reading:
         if after >= head:
             return DocumentTail(head, [])
         end = await self._end(found.id, after, limit)
-        return DocumentTail(head, (await self._log(found, after, min(end, head)))[:limit])
+        log = await self._log(found, after, min(end, head))
+        return DocumentTail(head, log.updates[:limit])
 
     async def _end(self, document: int, after: int, limit: int) -> int:
         """The number of the last update that is to be read at a time."""
@@ -198,53 +212,25 @@ class Reading:
                 return last if place == 0 or total < 2 * TAIL_BYTES else last - count
         return end
 
-    async def _log(self, found: Filed, after: int, upto: int) -> list[DocumentUpdate]:
+    async def _log(self, found: Filed, after: int, upto: int) -> "Log":
         """
         The updates behind number ``after`` up to ``upto``.
 
         Each that cannot be read has an update that changes nothing in its place, so that all others keep their
         numbers.
-
-        Raises:
-            Serialization: If nothing of the document can be read.
         """
+        log = Log(found, after, self._damage)
         if after >= upto:
-            return []
+            return log
         rows = await run(self._connection, self._queries.updates, found.id, after, upto)
-        updates: list[DocumentUpdate] = []
-        authors: Authors = {}
-        lost = 0
         for (last, count), parts in groupby(rows, itemgetter(0, 1)):
-            batch = self._batch(found, last, b"".join(record for _, _, record in parts), count, authors)
-            first = last + 1 - count
-            if missing := max(0, first - (after + len(updates) + 1)):
-                self._damage.note_torn(found.entry.name, after + len(updates) + 1, missing)
-                updates += _lost(missing, found.entry)
-                lost += missing
-            if batch is None:
-                lost += count
-                self._damage.note_torn(found.entry.name, first, count)
-                batch = _lost(count, found.entry)
-            updates += batch[after + len(updates) + 1 - first :]
-        if missing := max(0, upto - after - len(updates)):
-            self._damage.note_torn(found.entry.name, upto - missing + 1, missing)
-            updates += _lost(missing, found.entry)
-            lost += missing
-        if lost >= len(updates) and found.content is None and after == 0 and upto == found.entry.sequence:
-            raise Serialization("updates of a document cannot be read")
-        return updates
-
-    def _batch(
-        self, found: Filed, last: int, stored: bytes, count: int, authors: Authors
-    ) -> list[DocumentUpdate] | None:
-        """Updates that were appended together; ``None`` if they cannot be read."""
-        try:
-            record = self._codec.decode(RecordKind.UPDATES, ROW_ID.pack(found.id, last), 0, stored)
-            batch = decode_batch(record, authors)
-        except Serialization as error:
-            self._damage.note(RecordKind.UPDATES, f"{found.entry.name}, {last}", error)
-            return None
-        return batch if len(batch) == count else None
+            stored = b"".join(record for _, _, record in parts)
+            record = lambda last=last, stored=stored: self._codec.decode(  # noqa: E731
+                RecordKind.UPDATES, ROW_ID.pack(found.id, last), 0, stored
+            )
+            log.take(last, count, record)
+        log.end(upto)
+        return log
 
     # --- versions -------------------------------------------------------------------------------------
 
@@ -286,7 +272,3 @@ class Reading:
         if version.number != number or record[:8] != content.to_bytes(8, "big"):
             raise Serialization("a version record is at a wrong place")
         return version
-
-
-def _lost(count: int, entry: DocumentEntry) -> list[DocumentUpdate]:
-    return [DocumentUpdate(NO_CHANGE, NOBODY, entry.updated_at)] * count

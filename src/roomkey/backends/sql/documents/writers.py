@@ -33,6 +33,7 @@ class _Queries(NamedTuple):
     writes: Query
     inherit: Query
     forget: Query
+    touch: Query
 
 
 class _Slot(Struct):
@@ -99,6 +100,11 @@ class Writers:
         """How many commits there were, of all writers."""
         ((writes,),) = await self._database.read(lambda connection: run(connection, self._queries.writes))
         return int(writes)
+
+    async def ping(self) -> None:
+        """Write something that changes nothing."""
+        # May be repeated: it changes nothing.
+        await self._database.write(lambda connection: run(connection, self._queries.touch), may_repeat=True)
 
     async def forget(self) -> None:
         """Add up the rows of those who have not written for days."""

@@ -10,7 +10,8 @@ INSERT INTO roomkey_document_writers (writer, slot, writes, day) VALUES (?, ?, ?
 ON CONFLICT DO NOTHING RETURNING writes
 
 -- name: begin (mysql)
-INSERT IGNORE INTO roomkey_document_writers (writer, slot, writes, day) VALUES (?, ?, ?, ?)
+INSERT INTO roomkey_document_writers (writer, slot, writes, day) VALUES (?, ?, ?, ?)
+ON DUPLICATE KEY UPDATE slot = VALUES(slot)
 
 -- name: writes_of
 SELECT writes FROM roomkey_document_writers WHERE writer = ? AND slot = ?
@@ -30,3 +31,6 @@ WHERE writer = 0
 
 -- name: forget
 DELETE FROM roomkey_document_writers WHERE writer <> 0 AND day < ?
+
+-- name: touch
+UPDATE roomkey_document_writers SET day = day WHERE writer = 0

@@ -30,14 +30,17 @@ SELECT 1 FROM roomkey_document_graves WHERE id = ?
 -- name: bury (postgresql, sqlite)
 INSERT INTO roomkey_document_graves (id) VALUES (?) ON CONFLICT DO NOTHING
 
+-- Of MySQL not INSERT IGNORE: that would let other errors pass, and the driver logs what it skips.
+
 -- name: bury (mysql)
-INSERT IGNORE INTO roomkey_document_graves (id) VALUES (?)
+INSERT INTO roomkey_document_graves (id) VALUES (?) ON DUPLICATE KEY UPDATE id = VALUES(id)
 
 -- name: create (postgresql, sqlite)
 INSERT INTO roomkey_documents (name, lineage, updated, record) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 
 -- name: create (mysql)
-INSERT IGNORE INTO roomkey_documents (name, lineage, updated, record) VALUES (?, ?, ?, ?)
+INSERT INTO roomkey_documents (name, lineage, updated, record) VALUES (?, ?, ?, ?)
+ON DUPLICATE KEY UPDATE name = VALUES(name)
 
 -- name: delete (postgresql, sqlite)
 DELETE FROM roomkey_documents WHERE id = ? RETURNING id
@@ -178,7 +181,8 @@ DELETE FROM roomkey_document_versions WHERE document = ? AND number IN (*)
 INSERT INTO roomkey_document_leftovers (document, content, upto) VALUES (?, ?, ?) ON CONFLICT DO NOTHING
 
 -- name: leave (mysql)
-INSERT IGNORE INTO roomkey_document_leftovers (document, content, upto) VALUES (?, ?, ?)
+INSERT INTO roomkey_document_leftovers (document, content, upto) VALUES (?, ?, ?)
+ON DUPLICATE KEY UPDATE upto = VALUES(upto)
 
 -- name: leftover
 SELECT document, content, upto FROM roomkey_document_leftovers ORDER BY document, content, upto LIMIT 1
