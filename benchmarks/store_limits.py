@@ -1,9 +1,11 @@
 """
 What servers reach with nothing of ours in between: the limits that stores are measured against.
 
-Redis: ``redis-benchmark`` with the very commands that a store sends, which the server's own monitor names.
+Redis: ``redis-benchmark`` with the very commands that a store sends, which the server's own monitor names. Databases of
+SQL: see ``sql_limits``.
 """
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -12,11 +14,13 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from benchmarks.databases import find
+from benchmarks import sql_limits
+from benchmarks.databases import Database, find
 from benchmarks.harness import Contender, Measures, Row
 from benchmarks.httpload import Unexpected
 from benchmarks.processes import HOST
-from benchmarks.store_sides import REDIS, SESSIONS_PER_USER, Side, user
+from benchmarks.sql_limits import DriverLoop, Sizes, pgbench_create, pgbench_get
+from benchmarks.store_sides import MARIADB, POSTGRESQL, REDIS, SESSIONS_PER_USER, Side, user
 
 Command = Sequence[bytes]
 
@@ -145,7 +149,10 @@ class RedisBenchmark:
 
 REDIS_BENCHMARK: Final = "redis-benchmark"
 
-NAMES: Final[Mapping[str, str]] = {REDIS: REDIS_BENCHMARK}
+PGBENCH: Final = "pgbench"
+DRIVER_LOOP: Final = "loop on asyncmy"
+
+NAMES: Final[Mapping[str, str]] = {REDIS: REDIS_BENCHMARK, POSTGRESQL: PGBENCH, MARIADB: DRIVER_LOOP}
 """What measures the limit of a backend."""
 
 CONNECTIONS: Final = 16
@@ -154,12 +161,30 @@ CONNECTIONS: Final = 16
 class Limits:
     """What there is to compare the cases ``get`` and ``create`` with, with so many in flight."""
 
-    def __init__(self, callers: int) -> None:
+    def __init__(self, callers: int, runner: asyncio.Runner) -> None:
         self._callers = callers
+        self._runner = runner
 
-    async def contenders(self, side: Side, case: str) -> dict[str, Contender]:
+    def contenders(self, side: Side, case: str) -> dict[str, Contender]:
         """Every shape of the limit, by name; none for a backend whose limit is not measured."""
-        return await self._redis(side, case) if side.name == REDIS else {}
+        if side.database is None:
+            return {}
+        if side.name == REDIS:
+            return self._runner.run(self._redis(side, case))
+        return self._runner.run(self._sql(side, side.database, case))
+
+    async def _sql(self, side: Side, database: Database, case: str) -> dict[str, Contender]:
+        sizes = Sizes.of(self._callers, *await sql_limits.record_sizes(database))
+        if case == "create":
+            await sql_limits.prepare(database)
+        if side.name == POSTGRESQL:
+            if find("pgbench") is None:
+                return {}
+            made = pgbench_get(database, side.ids, self._callers) if case == "get" else pgbench_create(database, sizes)
+            return {PGBENCH: made.measure}
+        loop = DriverLoop(database, side.ids, sizes)
+        work = loop.get if case == "get" else loop.create
+        return {DRIVER_LOOP: lambda seconds: self._runner.run(work(seconds))}
 
     async def _redis(self, side: Side, case: str) -> dict[str, Contender]:
         if side.database is None or find("redis-benchmark") is None:

@@ -1,6 +1,5 @@
 """The backends that are compared: each opened, by its URL, with a server of its own where it needs one, and filled."""
 
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
@@ -10,8 +9,14 @@ from typing import Final
 
 from benchmarks import databases
 from benchmarks.databases import Database
-from benchmarks.node import Missing, output_of
+from benchmarks.node import Missing
 from roomkey import SessionManager, SessionPolicy, open_documents, open_storage
+from roomkey.backends.redis import RedisServer, RedisSessionStorage
+from roomkey.backends.redis.documents import RedisDocumentStore
+from roomkey.backends.sql import DatabaseSessionStorage
+from roomkey.backends.sql.database import Database as SqlDatabase
+from roomkey.backends.sql.database import DatabaseSettings
+from roomkey.backends.sql.documents import DatabaseDocumentStore
 from roomkey.domain.session import SessionFilter, SessionId
 from roomkey.errors import ConfigurationError
 from roomkey.ports import DocumentStore, Page, SessionStorage
@@ -135,11 +140,20 @@ async def opened(places: Places, count: int) -> AsyncGenerator[dict[str, Side | 
 async def _open(stack: AsyncExitStack, name: str, place: str | Database) -> Side | Missing:
     url = place if isinstance(place, str) else place.url
     try:
-        closed, closed_documents = open_storage(url), open_documents(url)
-        if name in (POSTGRESQL, MARIADB):
-            output_of([sys.executable, "-m", "roomkey", "migrate", "--storage", url])
-        storage = await stack.enter_async_context(closed)
-        documents = await stack.enter_async_context(closed_documents)
+        storage, documents = _stores(name, url)
+        storage = await stack.enter_async_context(storage)
+        documents = await stack.enter_async_context(documents)
     except ConfigurationError as error:
         return Missing(str(error))
     return Side(name, url, None if isinstance(place, str) else place, storage, documents)
+
+
+def _stores(name: str, url: str) -> tuple[SessionStorage, DocumentStore]:
+    """Sessions and documents, which share the connections to their server as in a node."""
+    if name == REDIS:
+        server = RedisServer(url)
+        return RedisSessionStorage(server), RedisDocumentStore(server)
+    if name in (SQLITE, POSTGRESQL, MARIADB):
+        database = SqlDatabase(url, DatabaseSettings(migrate=True))
+        return DatabaseSessionStorage(database), DatabaseDocumentStore(database)
+    return open_storage(url), open_documents(url)

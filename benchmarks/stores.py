@@ -119,7 +119,7 @@ class _Comparison:
             CREATE_GROUPS: SessionCases.create_groups,
             REVOKE: SessionCases.revoke,
         }
-        limits = Limits(self._plan.size(CALLERS, QUICK_CALLERS))
+        limits = Limits(self._plan.size(CALLERS, QUICK_CALLERS), self._runner)
         for case, command in commands.items():
             contenders = {name: self._contender(partial(command, cases)) for name, cases in own.items()}
             contenders |= self._limits(limits, case)
@@ -155,7 +155,7 @@ class _Comparison:
         for side in self._sides.values():
             if side.database is not None and case in (GET, CREATE):
                 kind = "get" if case == GET else "create"
-                found |= self._runner.run(limits.contenders(side, kind))
+                found |= limits.contenders(side, kind)
         return found
 
     def _peers(self, case: str) -> dict[str, Contender]:
@@ -172,7 +172,7 @@ class _Comparison:
         return found
 
     def _measure(self, case: str, contenders: Mapping[str, Contender], *, paced: bool) -> None:
-        measured = interleaved(self._plan, contenders)
+        measured = interleaved(self._plan, contenders, warm_up=not self._plan.quick)
         self.rows += [Row(case, name, figures, paced=paced) for name, figures in measured.items()]
         self.rows += [Row(case, name, skipped=reason) for name, reason in self._missing.items()]
 
@@ -282,7 +282,6 @@ def _against_limits(rows: Sequence[Row]) -> list[Goal]:
             TIMES,
         )
         for (side, case), wanted in WANTED_SHARES.items()
-        if side in store_limits.NAMES
     ]
 
 
