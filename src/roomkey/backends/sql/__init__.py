@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -166,15 +167,14 @@ class DatabaseSessionStorage:
         if not is_session_id(event.session):
             return False
         deleting = partial(commit.delete, event=event)
-        return await self._writer.submit(
-            Write(partition_of_id(event.session), deleting, ids=[event.session.encode()])
-        )
+        return await self._writer.submit(Write(partition_of_id(event.session), deleting, ids=[event.session.encode()]))
 
     async def revoke_user(
         self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
     ) -> Revocation:
         self._check_open()
         kept = key_of(except_session) if except_session is not None else None
+        user = user_id.encode()
         partition = partition_of(user_id)
         revoking = partial(
             commit.revoke_user,
@@ -183,11 +183,10 @@ class DatabaseSessionStorage:
             actor=actor,
             cause=cause,
             kept_id=kept,
-            partition=partition,
         )
         ids = [] if kept is None else [kept]
         # No cap fits: all live sessions are to be loaded.
-        return await self._writer.submit(Write(partition, revoking, ids=ids, user=user_id.encode(), cap=-1))
+        return await self._writer.submit(Write(partition, revoking, ids=ids, user=user, cap=-1))
 
     async def ping(self) -> None:
         self._check_open()
@@ -218,10 +217,8 @@ class DatabaseSessionStorage:
         self._flushing = asyncio.get_running_loop().create_task(self._flush_or_retry())
 
     async def _flush_or_retry(self) -> None:
-        try:
+        with suppress(RoomkeyError):  # the breaker has said so
             await self._flush()
-        except RoomkeyError:
-            pass  # the breaker has said so
         if self._touched and self._is_open and self._flush_timer is None:
             wait = self._database.settings.flush_interval
             self._flush_timer = asyncio.get_running_loop().call_later(wait, self._flush_soon)

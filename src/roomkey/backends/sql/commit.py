@@ -1,9 +1,9 @@
 """
 The writes: each a function of a commit in the making, and of nothing else.
 
-A commit is what one transaction makes of several changes. It is filled with what they must see, under the locks of their
-partitions; then each is decided, which awaits nothing; then what they have led to is written, table by table. A change
-that raises has changed nothing, so the others go on without it.
+A commit is what one transaction makes of several changes. It is filled with what they must see, under the locks of
+their partitions; then each is decided, which awaits nothing; then what they have led to is written, table by table. A
+change that raises has changed nothing, so the others go on without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +29,7 @@ from roomkey.domain.session import (
     Session,
     SessionEvent,
     SessionId,
+    partition_of,
     partition_of_id,
 )
 from roomkey.domain.token_uses import TokenUse, noted
@@ -39,7 +40,7 @@ _CHANGED = "the session was changed by someone else"
 
 
 class Write(NamedTuple):
-    """A change within one partition, and what it must see: sessions, the epoch and number of live sessions of a user."""
+    """A change within one partition, and what it must see: sessions, a user's epoch and number of live sessions."""
 
     partition: int
     decide: Callable[["Commit"], Any]
@@ -91,9 +92,7 @@ class _Stored(NamedTuple):
 class Commit:
     """Changes of sessions in the making. ``touched`` is what was seen of sessions and is not in the table yet."""
 
-    def __init__(
-        self, queries: SessionQueries, records: Records, touched: Mapping[SessionId, datetime]
-    ) -> None:
+    def __init__(self, queries: SessionQueries, records: Records, touched: Mapping[SessionId, datetime]) -> None:
         self._queries = queries
         self._records = records
         self._touched = touched
@@ -383,7 +382,7 @@ def delete(commit: Commit, event: Deleted) -> bool:
 
 
 def revoke_user(
-    commit: Commit, user_id: str, now: datetime, actor: str, cause: str | None, kept_id: bytes | None, partition: int
+    commit: Commit, user_id: str, now: datetime, actor: str, cause: str | None, kept_id: bytes | None
 ) -> Revocation:
     """``SessionStorage.revoke_user``."""
     kept = commit.find_readable(kept_id)
@@ -398,7 +397,7 @@ def revoke_user(
         actor=actor,
         cause=cause,
     )
-    commit.append(root, partition)
+    commit.append(root, partition_of(user_id))
     commit.raise_epoch(user_id, epoch)
     if kept is not None and root.session is not None:
         commit.rewrite(kept._replace(epoch=epoch))

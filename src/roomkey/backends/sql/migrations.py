@@ -117,7 +117,7 @@ async def _apply_postgresql(connection: AsyncConnection, steps: list[Migration])
     await say("SET lock_timeout = 0")
     await say(f"SELECT pg_advisory_lock({_LOCK_NUMBER})")
     try:
-        await say("DO $$ BEGIN EXECUTE format('CREATE SCHEMA IF NOT EXISTS %s', current_setting('search_path')); END $$")
+        await _make_schema(connection)
         await say(_TABLE[dialect])
         done: list[str] = []
         for step in await _missing(connection, dialect, steps):
@@ -136,6 +136,16 @@ async def _apply_postgresql(connection: AsyncConnection, steps: list[Migration])
         await say(f"SELECT pg_advisory_unlock({_LOCK_NUMBER})")
         await say("RESET statement_timeout")
         await say("RESET lock_timeout")
+
+
+async def _make_schema(connection: AsyncConnection) -> None:
+    """Make the schema that the URL names, if it names one: then there is none as long as it does not exist."""
+    dialect = Dialect.POSTGRESQL
+    ((schema, path),) = await execute(
+        connection, dialect, "SELECT current_schema(), current_setting('search_path')", ()
+    )
+    if schema is None:
+        await execute(connection, dialect, f"CREATE SCHEMA IF NOT EXISTS {path}", ())
 
 
 async def _apply_mysql(connection: AsyncConnection, steps: list[Migration]) -> list[str]:

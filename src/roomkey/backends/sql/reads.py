@@ -86,10 +86,11 @@ class Bounds(NamedTuple):
     @classmethod
     def of(cls, filter: SessionFilter) -> "Bounds":
         """Those of ``filter``."""
-        states = (0, len(STATES) - 1) if filter.state is None else (NUMBER_OF[filter.state],) * 2
+        number = None if filter.state is None else NUMBER_OF[filter.state]
+        lowest, highest = (0, len(STATES) - 1) if number is None else (number, number)
         after = _FIRST if filter.created_after is None else micros(filter.created_after)
         before = _LAST if filter.created_before is None else micros(filter.created_before)
-        return cls(*states, after, before)
+        return cls(lowest, highest, after, before)
 
 
 class Reads:
@@ -195,7 +196,7 @@ class Reads:
             states = await self._figures(0)
             return sum(states[bounds.lowest_state : bounds.highest_state + 1])
         else:
-            rows = await self._run(self._queries.count, *bounds)
+            rows = await self._run(self._queries.count_all, *bounds)
         return rows[0][0]
 
     # --- by time --------------------------------------------------------------------------------------

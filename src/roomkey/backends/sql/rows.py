@@ -33,7 +33,7 @@ class SessionQueries(NamedTuple):
     list_all: Query
     boundary: Query
     list_user: Query
-    count: Query
+    count_all: Query
     count_user: Query
     overdue: Query
     ended_before: Query
@@ -139,9 +139,10 @@ class Partition:
     )
 
     def __init__(self, row: Row) -> None:
-        self.id: int
-        self.id, self.head, self.tail, self.fence, *states, self.day, self.created_today, self.ended, self.ended_micros = row
-        self.states: list[int] = states
+        self.id: int = row[0]
+        self.head, self.tail, self.fence = row[1:4]
+        self.states: list[int] = list(row[4:9])
+        self.day, self.created_today, self.ended, self.ended_micros = row[9:]
         self.is_changed = False
 
     def row(self) -> Sequence[Any]:

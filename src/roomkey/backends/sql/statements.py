@@ -10,8 +10,8 @@ A file has statements under names, for all dialects or for some::
     ...
 
 ``?`` stands for a parameter; ``IN (*)`` for a list of them, of any length. A statement that is run for many rows at
-once (``run_many``) gets on PostgreSQL the columns as arrays, for ``unnest``; for MySQL it says with ``{(?, ?)|, }`` what
-is repeated for each row, and what stands between; on SQLite it is run for each row, within one call.
+once (``run_many``) gets on PostgreSQL the columns as arrays, for ``unnest``; for MySQL it says with ``{(?, ?)|, }``
+what is repeated for each row, and what stands between; on SQLite it is run for each row, within one call.
 
 Statements go to the driver itself: SQLAlchemy keeps the connections. Its own way to the driver costs more than what we
 ask of the server.

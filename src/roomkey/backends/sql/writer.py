@@ -146,7 +146,7 @@ def _decided(commit: Commit, write: Write) -> Any:
         return write.decide(commit)
     except RoomkeyError as error:
         return error
-    except Exception:
+    except Exception:  # noqa: BLE001
         # A defect, of one change: the others must not suffer from it.
         _log.exception("storage_change_failed")
         return Storage("the change could not be written down")

@@ -27,7 +27,7 @@ WHERE s.user_id = ? AND s.created >= ? AND (s.created > ? OR s.id > ?)
     AND s.state >= ? AND s.state <= ? AND s.created > ? AND s.created < ?
 ORDER BY s.created, s.id LIMIT ?;
 
--- name: count
+-- name: count_all
 SELECT count(*) FROM roomkey_sessions WHERE state >= ? AND state <= ? AND created > ? AND created < ?;
 
 -- name: count_user
