@@ -14,6 +14,9 @@ from tests.support.store_servers.process import ServerProcess, found
 OPERATOR: Final = "operator"
 """A user of every server, without a password, for what a test does to it from outside of the stores."""
 
+APPLICATION: Final = ("app", "s3cret")
+"""Another user, and the password: for tests that give a user and may change it until the server is started anew."""
+
 REPLICATION: Final = (
     *("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
     *("--replica-announce-ip", "127.0.0.1"),
@@ -51,8 +54,20 @@ class RedisProcess(ServerProcess):
 
     def ask(self, *words: str | bytes | int) -> Any:
         """What the server answers to a command of an operator, who comes in by the socket."""
-        with closing(driver.Redis(unix_socket_path=str(self._socket), username=OPERATOR, password="any")) as client:
-            return client.execute_command(*words)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        with closing(self.operator()) as ask:
+            return ask.execute_command(*words)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+    def operator(self) -> driver.Redis:
+        """A client of the operator's; it stays connected until it is closed."""
+        return driver.Redis(unix_socket_path=str(self._socket), username=OPERATOR, password="any")
+
+    def start_slowly(self) -> None:
+        """Start it again so that it says for a while that it is loading, and return before that."""
+        command = self._command
+        slow = ("--key-load-delay", "300", "--loading-process-events-interval-bytes", "1024")
+        self._command = lambda port: [*command(port), *slow]
+        self.start(wait=False)
+        self._command = command
 
     def _pongs(self) -> bool:
         """Whether it answers, and has loaded its data."""
@@ -85,8 +100,10 @@ def redis_process(
         )
     address = f"rediss://127.0.0.1:{{port}}/0?ca={tls.authority}" if tls else "redis://127.0.0.1:{port}/0"
     durable = ("--save", "", "--appendonly", "yes", "--appendfsync", "no")
-    operator = ("--user", OPERATOR, "on", "nopass", "~*", "&*", "+@all")
-    return RedisProcess(folder, *durable, *operator, *options, url=url or address, variables=variables)
+    rights = ("~*", "&*", "+@all")
+    name, password = APPLICATION
+    users = ("--user", OPERATOR, "on", "nopass", *rights, "--user", name, "on", f">{password}", *rights)
+    return RedisProcess(folder, *durable, *users, *options, url=url or address, variables=variables)
 
 
 @contextmanager

@@ -35,9 +35,11 @@ SHELVES: Final = 16
 _SCRIPTED: Final = ("e", "l", "o", "d", "n", "m", "x")
 """The keys that every script gets first, in its order."""
 
-_HEADER: Final = struct.Struct(">IBIqqI")
-_MODULUS: Final = 4294967291
-"""The largest prime of 32 bits."""
+_HEADER_BYTES: Final = 24
+"""Version 3 bytes, state 1, epoch 3, created at and last seen at 7 each, sum 3; behind it comes the user."""
+
+_MODULUS: Final = 16777213
+"""The largest prime of 24 bits."""
 
 _STATES: Final = tuple(SessionState)
 NUMBER_OF: Final = {state: number for number, state in enumerate(_STATES)}
@@ -45,10 +47,14 @@ NUMBER_OF: Final = {state: number for number, state in enumerate(_STATES)}
 _ORIGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-_DIGITS: Final = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", "0123456789abcdefghijklmnopqrstuv")
-"""From base32 of RFC 4648 to what ``int`` reads."""
+_LETTERS: Final = "234567abcdefghijklmnopqrstuvwxyz"
+"""The digits of base32 in the order in which they sort as text, so that ids sort alike in either form."""
 
-_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_DIGITS: Final = str.maketrans(_LETTERS, "0123456789abcdefghijklmnopqrstuv")
+"""From those to what ``int`` reads."""
+
+_LEAST: Final = _LETTERS.index("a") << 125
+"""The smallest of our ids: 26 digits have two bits more than 16 bytes, so the first one is from a to h."""
 
 
 def micros(moment: datetime) -> int:
@@ -65,13 +71,13 @@ def id_key(id: SessionId) -> bytes | None:
     """The bytes of an id, or ``None`` if it cannot be one of ours."""
     if not is_session_id(id):
         return None
-    number = int(id[2:].translate(_DIGITS), 32)
-    return number.to_bytes(ID_BYTES) if number < 1 << 8 * ID_BYTES else None
+    number = int(id[2:].translate(_DIGITS), 32) - _LEAST
+    return number.to_bytes(ID_BYTES) if 0 <= number < 1 << 8 * ID_BYTES else None
 
 
 def id_of(partition: int, key: bytes) -> SessionId:
     """The id that these bytes stand for."""
-    number = int.from_bytes(key)
+    number = int.from_bytes(key) + _LEAST
     return SessionId(f"{partition:02x}" + "".join(_LETTERS[number >> shift & 31] for shift in range(125, -1, -5)))
 
 
@@ -105,12 +111,12 @@ class Header(NamedTuple):
         Raises:
             Serialization: If it is damaged.
         """
-        size = _HEADER.size
+        size = _HEADER_BYTES
         if len(value) < size + 2:
             raise Serialization("a session record is damaged: it is too short")
-        *figures, total = _HEADER.unpack_from(value)
-        header = cls(*figures)
-        if total != header.total():
+        number = int.from_bytes
+        header = cls(number(value[:3]), value[3], number(value[4:7]), number(value[7:14]), number(value[14:21]))
+        if number(value[21:24]) != header.total():
             raise Serialization("a session record is damaged: the sum of its header is wrong")
         return header, value[size + 2 + value[size] :]
 

@@ -228,17 +228,20 @@ class RedisServer:
             node = topology.node_of(request.keys[0])
             recovery = node.recovery
             used = node.connection
+            is_probe = False
             try:
-                recovery.breaker.check()
+                is_probe = recovery.breaker.check()
                 reply = await _follow(topology, node, request, again=again, send=send)
             except asyncio.CancelledError:
-                recovery.breaker.abandoned()
+                recovery.breaker.abandoned(is_probe=is_probe)
                 raise
             except (Broken, ReplyError) as error:
                 failure = _failure(error)
-                recovery.breaker.failed(failure)
-                again = again or not failure.is_undone
-                if number >= recovery.settings.tries or not recovery.should_repeat(failure, may_repeat=may_repeat):
+                repeats = recovery.should_repeat(failure, may_repeat=may_repeat)
+                is_final = number >= recovery.settings.tries or not repeats
+                recovery.breaker.failed(failure, is_probe=is_probe, is_final=is_final)
+                again = again or failure.is_open
+                if is_final:
                     raise _final(recovery, failure, request, may_repeat=may_repeat, again=again) from None
                 await asyncio.sleep(recovery.pause(number))
                 await topology.look_again(node, failure, used)
@@ -263,9 +266,11 @@ class RedisServer:
         batches = [_batch(node, [requests[position] for position in group]) for node, group in groups.items()]
         for group, outcome in zip(groups.values(), await _together(batches), strict=True):
             if isinstance(outcome, Broken):
-                if not outcome.failure.is_undone:
+                if outcome.failure.is_open:
                     unknown.update(group)
                 continue
+            if isinstance(outcome, Storage):  # of the breaker
+                raise outcome
             for position, reply in zip(group, outcome, strict=True):
                 if not isinstance(reply, ReplyError):
                     replies[position] = reply
@@ -351,15 +356,15 @@ def _place(error: ReplyError, node: Node) -> tuple[int, Address]:
 
 
 async def _batch(node: Node, requests: Sequence[Call | _Plain]) -> list[Any]:
-    node.recovery.breaker.check()
+    is_probe = node.recovery.breaker.check()
     try:
         connection: Connection = await node.connected()
         replies = await connection.send_batch([request.command(again=False) for request in requests])
     except asyncio.CancelledError:
-        node.recovery.breaker.abandoned()
+        node.recovery.breaker.abandoned(is_probe=is_probe)
         raise
     except Broken as error:
-        node.recovery.breaker.failed(error.failure)
+        node.recovery.breaker.failed(error.failure, is_probe=is_probe, is_final=False)  # each has its own next try
         raise
     node.recovery.breaker.succeeded()
     return replies

@@ -1,6 +1,7 @@
 """From values in Redis to sessions and back, and the arguments that scripts get."""
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -16,6 +17,8 @@ from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import LoggedEvent, NewSession, RecordCodec, RecordKind, Secret
 
 _log = structlog.get_logger("roomkey.storage")
+
+_LONGEST_AGE: Final = timedelta(days=3653) // timedelta(microseconds=1)
 
 _NAMED: Final = 1024
 """Number of damaged records that are remembered, so that each is named in the log once."""
@@ -109,8 +112,8 @@ class Translator:
             self.record(session, change.secret),
             b"" if due is None else micros(due),
             micros(at),
-            # A clock that was set back makes ages negative; the sum must not be.
-            max(0, micros(at) - micros(session.created_at)),
+            # A clock that was set back makes ages negative; the sum must not be, nor beyond 64 bits.
+            min(max(0, micros(at) - micros(session.created_at)), _LONGEST_AGE),
             *self.event(change.event),
         ]
 

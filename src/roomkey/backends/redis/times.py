@@ -15,8 +15,8 @@ from roomkey.backends.session_changes import Change
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import Invalidated, Session, SessionId
 
-CHUNK: Final = 64
-"""Entries that are read of one partition at a time: sessions that are due are spread evenly over all of them."""
+CHUNKS: Final = (8, 200)
+"""Entries that are read of one partition at a time, at least and at most."""
 
 _DUE: Final = Script("sessions/due")
 _RESCHEDULE: Final = Script("sessions/reschedule")
@@ -66,7 +66,7 @@ class Times:
         async def read(fronts: Sequence[_Front], chunk: int) -> list[list[_Entry]]:
             return await self._deadlines(fronts, chunk, now)
 
-        return await self._first(read, limit, chunk=min(limit, CHUNK))
+        return await self._first(read, limit, chunk=self._chunk(limit))
 
     async def ended_before(self, moment: datetime, limit: int) -> list[Session]:
         """``SessionStorage.ended_before``."""
@@ -78,7 +78,12 @@ class Times:
             ]
             return await self._entries(fronts, calls)
 
-        return await self._first(read, limit, chunk=min(limit, CHUNK))
+        return await self._first(read, limit, chunk=self._chunk(limit))
+
+    def _chunk(self, limit: int) -> int:
+        """Users are spread evenly over the partitions, so that each has about as many."""
+        least, most = CHUNKS
+        return min(limit, max(least, 2 * limit // len(self._partitions)), most)
 
     async def _first(
         self,

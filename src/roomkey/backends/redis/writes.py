@@ -253,21 +253,22 @@ class Writes:
                 user_id, held, None if kept is None else kept.held, epoch=epoch, now=now, actor=actor, cause=cause
             )
             await _give_way(number)
-            outcomes = await self._revoke(user_id, epoch, decided.root, live, decided.changes)
-            if outcomes == _UNKNOWN:
+            outcome = await self._revoke(user_id, epoch, decided.root, live, decided.changes)
+            if outcome == _UNKNOWN:
                 raise _unknown()
-            if outcomes != _LOST:
-                events = _done(decided, outcomes)
-                return Revocation(decided.epoch, [decided.root, *events, *await self._end_the_rest(decided)])
+            if outcome != _LOST:
+                listed, outcomes = outcome
+                events: list[UserRevoked | Invalidated] = [decided.root, *_done(decided, outcomes)]
+                if listed > (decided.root.session is not None):
+                    events += await self._end_the_rest(decided)
+                return Revocation(decided.epoch, events)
         raise Storage("the user is revoked all the time")
 
     async def _end_the_rest(self, decided: UserRevocation) -> list[Invalidated]:
         """End what is still listed as live, in steps; whoever is asked about it says already that it is over."""
         root = decided.root
         events: list[Invalidated] = []
-        if len(decided.changes) < REVOKED_AT_ONCE:
-            return events
-        while True:
+        for number in range(MAX_ROUNDS):
             epoch, _, live = await self._user(root.user, None)
             dead = [each for each in live if each.held.is_dead(decided.epoch)]
             rest = revoking(
@@ -280,10 +281,12 @@ class Writes:
                 cause=root.cause,
             )
             if not dead:
-                return events
-            outcomes = await self._revoke(root.user, epoch, None, dead, rest.changes)
-            if not isinstance(outcomes, int):
-                events += _done(rest, outcomes)
+                break
+            await _give_way(number)
+            outcome = await self._revoke(root.user, epoch, None, dead, rest.changes)
+            if not isinstance(outcome, int):
+                events += _done(rest, outcome[1])
+        return events  # should there be more, the janitor gives them theirs
 
     async def _user(self, user_id: str, kept: SessionId | None) -> tuple[int, Found | None, list[Found]]:
         partition = self._partitions[partition_of(user_id)]

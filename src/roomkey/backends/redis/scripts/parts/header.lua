@@ -1,9 +1,9 @@
 -- What stands in front of a session record, which scripts cannot read: see layout.py.
-local HEADER = '>I4BI4i8i8I4'
-local HEADER_SIZE = 29
+local HEADER = '>I3BI3I7I7I3'
+local HEADER_SIZE = 24
 
 local function sum_of(h)
-  return (h.version * 7 + h.state * 1009 + h.epoch * 100003 + h.created + h.seen) % 4294967291
+  return (h.version * 7 + h.state * 1009 + h.epoch * 100003 + h.created + h.seen) % 16777213
 end
 
 -- The header of a value, or nil if it is damaged. `prefix` is the user with its length in front.

@@ -3,5 +3,5 @@ local value = redis.call('HGET', KEYS[1], ARGV[1])
 if not value then
   return false
 end
-local length = value:byte(30)
-return {value, length and redis.call('HGET', KEYS[2], value:sub(30, 31 + length))}
+local length = value:byte(25)
+return {value, length and redis.call('HGET', KEYS[2], value:sub(25, 26 + length))}

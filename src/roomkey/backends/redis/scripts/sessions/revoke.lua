@@ -1,6 +1,7 @@
 -- Raises the epoch of a user and ends sessions; without an event of its own it only ends some more.
--- Returns what became of each change: 1, or 0 if the session is not as it was read; -1 if the epoch is another one, or
--- the session that is to be kept is gone; -2 if it is not known whether an earlier try has done it.
+-- Returns how many live sessions are listed now, and what became of each change: 1, or 0 if the session is not as it
+-- was read; -1 if the epoch is another one, or the session that is to be kept is gone; -2 if it is not known
+-- whether an earlier try has done it.
 -- ARGV: again, user, epoch that was read, id of the kept session or nothing, when, key and event of the revocation or
 -- nothing, number of changes, for each the record that was read and the change.
 -- with partition
@@ -47,4 +48,6 @@ for i = 1, number do
     outcomes[i] = again and logged(c.key, c.event) == 'ours' and 1 or 0
   end
 end
-return outcomes
+-- What came or changed since Python looked is still listed; it is dead, and gets its event next.
+local listed = redis.call('ZLEXCOUNT', LIVE, '[' .. prefix, '(' .. prefix .. '\255')
+return {listed, outcomes}
