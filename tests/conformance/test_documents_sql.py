@@ -1,103 +1,98 @@
-"""Documents on SQL keep the promises of the port, on every database."""
+"""Documents in SQL databases keep the promises of the port."""
 
 # The hooks break what nobody else may touch.
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Generator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomkey.backends.sql.database import DatabaseSettings
 from roomkey.backends.sql.documents import DatabaseDocumentStore
-from roomkey.backends.sql.statements import execute
+from roomkey.backends.sql.statements import Query, run
 from roomkey.ports import CHECKSUMMED_RECORDS, DocumentStore, RecordCodec
 from roomkey.testing.documents import DocumentStoreConformance
-from tests.support.databases import emptied, started
+from tests.support.databases import empty_database
 from tests.support.lmdb_file import damaged
 from tests.support.sealed_records import SealedRecords
-from tests.support.store_servers import ServerProcess
 
 
-@pytest.fixture(scope="module")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
-    yield from started("postgresql", tmp_path_factory.mktemp("postgresql"))
+class DatabaseDocumentsConformance(DocumentStoreConformance):
+    """What all of them have in common: a database of its own for each test."""
 
-
-@pytest.fixture(scope="module")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
-    yield from started("mariadb", tmp_path_factory.mktemp("mariadb"))
-
-
-class OnSql(DocumentStoreConformance):
     __test__ = False
-
     durable = True
-    codec: ClassVar[RecordCodec] = CHECKSUMMED_RECORDS
+    dialect: ClassVar[str]
     settings: ClassVar[DatabaseSettings] = DatabaseSettings(migrate=True)
-    url: str
+    codec: ClassVar[RecordCodec] = CHECKSUMMED_RECORDS
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+        self.url = empty_database(self.dialect, tmp_path, request)
 
     def open(self) -> DatabaseDocumentStore:
         return DatabaseDocumentStore(self.url, self.settings, codec=self.codec)
 
     async def corrupt(self, store: DocumentStore, name: str) -> bool:
-        return await self._damage_record(store, f"roomkey_documents WHERE name = {self._bytes(name.encode())}", 10)
+        def broken(record: bytes) -> bytes:
+            return damaged(record, 10)
+
+        return await _change(store, broken, "roomkey_documents", "name = ?", name.encode())
 
     async def tear(self, store: DocumentStore, name: str) -> bool:
-        document = f"(SELECT id FROM roomkey_documents WHERE name = {self._bytes(name.encode())})"
-        last = f"(SELECT sequence FROM roomkey_documents WHERE name = {self._bytes(name.encode())})"
-        return await self._damage_record(
-            store, f"roomkey_document_updates WHERE document = {document} AND last = {last}", None
-        )
+        def torn(record: bytes) -> bytes:
+            return record[: len(record) // 2]
 
-    async def _damage_record(self, store: DocumentStore, where: str, place: int | None) -> bool:
-        """Damage the record of one row at a place, or cut it in half."""
-        assert isinstance(store, DatabaseDocumentStore)
-        database = store._database
-        table, _, condition = where.partition(" ")
-
-        async def work(connection: AsyncConnection) -> None:
-            ((record,),) = await execute(connection, database.dialect, f"SELECT record FROM {where}", ())
-            bad = record[: len(record) // 2] if place is None else damaged(record, place)
-            statement = f"UPDATE {table} SET record = {self._bytes(bad)} {condition}"
-            await execute(connection, database.dialect, statement, ())
-
-        await database.write(work, may_repeat=True)
-        return True
-
-    def _bytes(self, value: bytes) -> str:
-        return f"'\\x{value.hex()}'" if self.url.startswith("postgresql") else f"x'{value.hex()}'"
+        document = "SELECT {} FROM roomkey_documents WHERE name = ?"
+        where = f"document = ({document.format('id')}) AND last = ({document.format('sequence')})"
+        return await _change(store, torn, "roomkey_document_updates", where, name.encode(), name.encode())
 
 
-class TestSqliteDocumentStore(OnSql):
+async def _change(store: DocumentStore, change: Any, table: str, where: str, *key: bytes) -> bool:
+    """Change the record of one row behind the store's back."""
+    assert isinstance(store, DatabaseDocumentStore)
+    database = store._database
+    read = Query(f"SELECT record FROM {table} WHERE {where}", database.dialect)
+    put = Query(f"UPDATE {table} SET record = ? WHERE {where}", database.dialect)
+
+    async def work(connection: AsyncConnection) -> None:
+        ((record,),) = await run(connection, read, *key)
+        await run(connection, put, change(record), *key)
+
+    await database.write(work, may_repeat=True)
+    return True
+
+
+class TestSqliteDocumentStore(DatabaseDocumentsConformance):
     __test__ = True
-
-    @pytest.fixture(autouse=True)
-    def _place(self, tmp_path: Path) -> None:
-        self.url = f"sqlite:///{tmp_path}/documents.db"
+    dialect = "sqlite"
 
 
-class TestPostgresqlDocumentStore(OnSql):
+class TestPostgresqlDocumentStore(DatabaseDocumentsConformance):
     __test__ = True
-
-    @pytest.fixture(autouse=True)
-    def _place(self, postgresql_server: ServerProcess) -> None:
-        self.url = emptied(postgresql_server.url)
+    dialect = "postgresql"
 
 
-class TestPostgresqlDocumentStoreWithAPoolOfOne(TestPostgresqlDocumentStore):
+class TestPostgresqlDocumentStoreWithOneConnection(DatabaseDocumentsConformance):
+    __test__ = True
+    dialect = "postgresql"
     settings = DatabaseSettings(migrate=True, pool_size=1)
 
 
-class TestSealedPostgresqlDocumentStore(TestPostgresqlDocumentStore):
+class TestSealedPostgresqlDocumentStore(DatabaseDocumentsConformance):
+    __test__ = True
+    dialect = "postgresql"
     codec = SealedRecords()
 
 
-class TestMariadbDocumentStore(OnSql):
+class TestMariadbDocumentStore(DatabaseDocumentsConformance):
     __test__ = True
+    dialect = "mariadb"
 
-    @pytest.fixture(autouse=True)
-    def _place(self, mariadb_server: ServerProcess) -> None:
-        self.url = emptied(mariadb_server.url)
+
+class TestMariadbDocumentStoreWithOneConnection(DatabaseDocumentsConformance):
+    __test__ = True
+    dialect = "mariadb"
+    settings = DatabaseSettings(migrate=True, pool_size=1)
