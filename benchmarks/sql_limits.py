@@ -134,8 +134,8 @@ def pgbench_create(database: Database, sizes: Sizes) -> Pgbench:
     figures = [f"array_fill(1, ARRAY[{partitions}])"] * 12
     statements = [
         "BEGIN",
-        _with(queries.lock_partitions, [f"(ARRAY{_many(own, partitions)}::integer[])"]),
-        _with(queries.standing, [f"({users})", f"({users})"]),
+        _with(queries.lock_partitions, [f"{_many(own, partitions)}::smallint[]"]),
+        _with(queries.standing, [users, users]),
         _with(queries.add_sessions, [ids, users, one, one, one, times, times, times, none, record]),
         _with(queries.add_events, [_many(own, count), _many(f"{now} * 1000 + i", count), times, event]),
         _with(queries.put_partitions, [*figures, _many(own, partitions)]),
