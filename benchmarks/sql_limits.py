@@ -116,7 +116,7 @@ def pgbench_get(database: Database, ids: Sequence[str], callers: int) -> Pgbench
     """The statement that reads as many sessions as wait at a time; always the same ones."""
     each = max(callers // CONNECTIONS, 1)
     wanted = "{" + ",".join(f'"\\\\x{id.encode().hex()}"' for id in ids[:each]) + "}"
-    script = _with(_QUERIES[Dialect.POSTGRESQL].get, [":ids"])
+    script = filled_in(_QUERIES[Dialect.POSTGRESQL].get, [":ids"])
     return Pgbench(database, script, min(each, len(ids)), name="postgres", variables={"ids": wanted})
 
 
@@ -134,11 +134,11 @@ def pgbench_create(database: Database, sizes: Sizes) -> Pgbench:
     figures = [f"array_fill(1, ARRAY[{partitions}])"] * 12
     statements = [
         "BEGIN",
-        _with(queries.lock_partitions, [f"{_many(own, partitions)}::smallint[]"]),
-        _with(queries.standing, [users, users]),
-        _with(queries.add_sessions, [ids, users, one, one, one, times, times, times, none, record]),
-        _with(queries.add_events, [_many(own, count), _many(f"{now} * 1000 + i", count), times, event]),
-        _with(queries.put_partitions, [*figures, _many(own, partitions)]),
+        filled_in(queries.lock_partitions, [f"{_many(own, partitions)}::smallint[]"]),
+        filled_in(queries.standing, [users, users]),
+        filled_in(queries.add_sessions, [ids, users, one, one, one, times, times, times, none, record]),
+        filled_in(queries.add_events, [_many(own, count), _many(f"{now} * 1000 + i", count), times, event]),
+        filled_in(queries.put_partitions, [*figures, _many(own, partitions)]),
         "COMMIT",
     ]
     script = "".join(f"{' '.join(statement.split())};\n" for statement in statements)
@@ -150,7 +150,7 @@ def _many(expression: str, count: int) -> str:
     return f"ARRAY(SELECT {expression} FROM generate_series(1, {count}) i)"
 
 
-def _with(query: Query, expressions: Sequence[str]) -> str:
+def filled_in(query: Query, expressions: Sequence[str]) -> str:
     """The statement with these in the place of its parameters."""
     first, *rest = query.text.replace("IN (*)", "= ANY(?)").split("?")
     return first + "".join(expression + part for expression, part in zip(expressions, rest, strict=True))
@@ -194,9 +194,9 @@ class DriverLoop:
         for text, parameters in (
             queries.lock_partitions.prepared([own]),
             queries.standing.prepared([users, users]),
-            _for_rows(queries.add_sessions, sessions),
-            _for_rows(queries.add_events, events),
-            _for_rows(queries.put_partitions, [(*[1] * 12, each) for each in own]),
+            for_rows(queries.add_sessions, sessions),
+            for_rows(queries.add_events, events),
+            for_rows(queries.put_partitions, [(*[1] * 12, each) for each in own]),
         ):
             await cursor.execute(text, parameters)
             await cursor.fetchall()
@@ -223,7 +223,7 @@ class DriverLoop:
         return {"operations": (done / elapsed, "/s")}
 
 
-def _for_rows(query: Query, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
+def for_rows(query: Query, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
     """The statement for so many rows: it says in braces what is repeated, and what stands between."""
     head, _, rest = query.text.partition("{")
     repeated, _, tail = rest.partition("}")

@@ -9,7 +9,6 @@ import asyncio
 import re
 import socket
 import subprocess
-from base64 import b32decode
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -21,6 +20,8 @@ from benchmarks.httpload import Unexpected
 from benchmarks.processes import HOST
 from benchmarks.sql_limits import DriverLoop, Sizes, pgbench_create, pgbench_get
 from benchmarks.store_sides import MARIADB, POSTGRESQL, REDIS, SESSIONS_PER_USER, Side, user
+from roomkey.backends.redis.layout import id_key
+from roomkey.domain.session import SessionId
 
 Command = Sequence[bytes]
 
@@ -28,12 +29,16 @@ LIMIT_DATABASE: Final = 1
 """What ``redis-benchmark`` writes goes there, so that it is not among what is measured."""
 
 PROBES: Final = 2_000
+BYTES_PER_CREATE: Final = 300
+"""At least so many a Redis must have more when a session was created, or it was not."""
+
 LARGEST_NUMBER: Final = 10**9
 
 _ANY_NUMBER: Final = b"__rand_int__"
 """What ``redis-benchmark`` replaces by twelve digits, other ones each time."""
 
 _NUMBER: Final = re.compile(r'"([\d.]+)"')
+_USED_MEMORY: Final = re.compile(rb"\r\nused_memory:(\d+)\r\n")
 _QUOTED: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _ESCAPED: Final = re.compile(rb"\\(x[0-9a-f]{2}|.)", re.DOTALL)
 _LETTERS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
@@ -59,7 +64,7 @@ def monitored(port: int) -> Generator[Callable[[], list[Command]]]:
             found: list[Command] = []
             while mark not in (line := lines.readline()):
                 if b" lua] " not in line:  # what a script does is not sent
-                    found.append([_unescaped(quoted) for quoted in _QUOTED.findall(line)])
+                    found.append([unescaped(quoted) for quoted in _QUOTED.findall(line)])
             return found
 
         yield commands
@@ -73,7 +78,9 @@ async def commands_of(port: int, call: Callable[[], Awaitable[object]]) -> list[
     return [command for command in found if command[0].upper() not in {b"PING", b"HELLO", b"CLIENT", b"TIME"}]
 
 
-def _unescaped(quoted: bytes) -> bytes:
+def unescaped(quoted: bytes) -> bytes:
+    """An argument as it was sent, of one that the monitor shows."""
+
     def meant(match: re.Match[bytes]) -> bytes:
         letter = match[1]
         return bytes((int(letter[1:], 16),)) if len(letter) == 3 else _LETTERS.get(letter, letter)
@@ -81,22 +88,21 @@ def _unescaped(quoted: bytes) -> bytes:
     return _ESCAPED.sub(meant, quoted)
 
 
-def for_anybody(command: Command, id: str, user: str) -> Command:
+def for_anybody(command: Command, id: SessionId, user: str) -> Command:
     """
     The command that creates the session ``id`` of ``user``, as one that creates another session each time.
 
-    ``id`` and ``user`` have twelve digits or letters at their end, in whatever form they are sent: there stand
-    numbers instead. A zero byte, which no argument of a program can have, becomes a one.
+    The last twelve bytes of both, in whatever form they are sent, are numbers then. A zero byte, which no argument of
+    a program can have, becomes a one.
     """
-    forms = [id.encode(), user.encode()]
-    # Ids are two digits of the partition and 128 bits in base 32; a store may send the bits.
-    forms.append(b32decode(id[2:].upper() + "======"))
-    made: list[bytes] = []
-    for argument in command:
-        for form in forms:
-            argument = argument.replace(form, form[: -len(_ANY_NUMBER)] + _ANY_NUMBER)  # noqa: PLW2901  # one after the other
-        made.append(argument.replace(b"\0", b"\1"))
-    return made
+    forms = [id.encode(), user.encode(), id_key(id) or id.encode()]
+    return [_with_numbers(argument, forms).replace(b"\0", b"\1") for argument in command]
+
+
+def _with_numbers(argument: bytes, forms: Sequence[bytes]) -> bytes:
+    for form in forms:
+        argument = argument.replace(form, form[: -len(_ANY_NUMBER)] + _ANY_NUMBER)
+    return argument
 
 
 # --- Redis: how fast ------------------------------------------------------------------------------------
@@ -105,10 +111,12 @@ def for_anybody(command: Command, id: str, user: str) -> Command:
 class RedisBenchmark:
     """``redis-benchmark`` for one command, or for several that a store needs for one thing."""
 
-    def __init__(self, port: int, commands: Sequence[Command], *, database: int = 0) -> None:
+    def __init__(self, port: int, commands: Sequence[Command], *, database: int = 0, grows: bool = False) -> None:
+        """``grows`` says that each command stores something new."""
         self._port = port
         self._commands = commands
         self._database = database
+        self._least = BYTES_PER_CREATE if grows else 0
 
     def measure(self, seconds: float, connections: int, pipeline: int) -> Measures:
         """So many commands in flight on so many connections, for about so long."""
@@ -127,22 +135,25 @@ class RedisBenchmark:
         options = ("-h", HOST, "-p", self._port, "--dbnum", self._database, "-n", count, "-r", LARGEST_NUMBER)
         line = (program, *options, "-c", connections, "-P", pipeline, "--csv", *command)
         given = [each if isinstance(each, bytes) else str(each).encode() for each in line]
-        errors = self._errors()
-        done = subprocess.run(given, check=True, capture_output=True, text=True, errors="replace")
-        if self._errors() > errors + count // 100:
-            raise Unexpected(f"Redis refuses what is repeated of {command[:2]!r}: {done.stdout[-500:]}")
+        memory = self._memory()
+        done = subprocess.run(given, check=False, capture_output=True, text=True, errors="replace")
+        if done.returncode != 0:
+            raise Unexpected(
+                f"Redis refuses what is repeated of {command[:2]!r}: {(done.stderr or done.stdout)[-500:]}"
+            )
+        if self._memory() < memory + count * self._least:
+            raise Unexpected(f"Redis does not store what is repeated of {command[:2]!r}")
         # The name of the command, which comes first on the line, may be anything; then come seven numbers.
         numbers = _NUMBER.findall(done.stdout.splitlines()[-1])
         return float(numbers[-7])
 
-    def _errors(self) -> int:
+    def _memory(self) -> int:
         with socket.create_connection((HOST, self._port), timeout=10) as connection:
-            connection.sendall(b"*2\r\n$4\r\nINFO\r\n$5\r\nstats\r\n")
+            connection.sendall(b"*2\r\n$4\r\nINFO\r\n$6\r\nmemory\r\n")
             said = b""
-            while b"total_error_replies:" not in said:
+            while not (found := _USED_MEMORY.search(said)):
                 said += connection.recv(65_536)
-        found = re.search(rb"total_error_replies:(\d+)", said)
-        return 0 if found is None else int(found[1])
+        return int(found[1])
 
 
 # --- the limits of each case ----------------------------------------------------------------------------
@@ -194,7 +205,7 @@ class Limits:
             commands = await commands_of(port, lambda: side.storage.get(side.ids[0]))
             benchmark = RedisBenchmark(port, commands)
         else:
-            name, issued = user(SESSIONS_PER_USER * (LARGEST_NUMBER - 1)), list[str]()
+            name, issued = user(SESSIONS_PER_USER * (LARGEST_NUMBER - 1)), list[SessionId]()
 
             async def create() -> None:
                 issued.append((await side.sessions.create_session(name)).id)
@@ -202,7 +213,7 @@ class Limits:
             await create()  # so that scripts are loaded
             commands = await commands_of(port, create)
             commands = [for_anybody(command, issued[-1], name) for command in commands]
-            benchmark = RedisBenchmark(port, commands, database=LIMIT_DATABASE)
+            benchmark = RedisBenchmark(port, commands, database=LIMIT_DATABASE, grows=True)
         return {
             f"{REDIS_BENCHMARK}, {connections} × {self._callers // connections}": _shape(  # noqa: RUF001  # the sign is meant
                 benchmark, connections, self._callers // connections
