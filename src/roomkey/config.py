@@ -20,7 +20,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from roomkey.api.operations import ApiSettings
-from roomkey.backends import DOCUMENTS_FOLDER, open_documents, open_storage
+from roomkey.backends import DOCUMENTS_FOLDER, StoreOptions, open_documents, open_storage, urls
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_grants
 from roomkey.domain.policy import PRESETS, SessionPolicy
@@ -42,13 +42,17 @@ FILE: Final = "roomkey.toml"
 SHORT_NAMES: Final[Mapping[str, str]] = {
     "SESSION_TTL": "sessions.lifetime",
     "SESSION_STORAGE": "storage.url",
+    "REDIS_URL": "storage.redis_url",
+    "DATABASE_URL": "storage.database_url",
     "ROOMKEY_MASTER_KEY": "security.master_key",
     "ROOMKEY_MASTER_KEY_FILE": "security.master_key_file",
     "ROOMKEY_API_KEYS": "security.api_keys",
 }
-"""Variables whose names do not follow from the setting; the first two are those of the specification."""
+"""Variables whose names do not follow from the setting; the first four are those of the specification."""
 
-NOT_SETTINGS: Final = frozenset({"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY", "ROOMKEY_STRICT", "ROOMKEY_VENV"})
+NOT_SETTINGS: Final = frozenset(
+    {"ROOMKEY_CONFIG", "ROOMKEY_URL", "ROOMKEY_KEY", "ROOMKEY_STRICT", "ROOMKEY_VENV", "ROOMKEY_TEST_SERVERS"}
+)
 """Variables that set nothing: of the command line, and of the scripts of this repository."""
 
 _OF_KUBERNETES: Final = re.compile(
@@ -56,8 +60,11 @@ _OF_KUBERNETES: Final = re.compile(
 )
 """What Kubernetes tells every container about services whose names begin with ours (also where links of Docker are)."""
 
-SECRETS: Final = frozenset({"security.master_key"})
+SECRETS: Final = frozenset({"security.master_key", "storage.password"})
 """Settings whose values are never shown."""
+
+URLS: Final = frozenset({"storage.url", "storage.documents", "storage.redis_url", "storage.database_url"})
+"""Settings that may be URLs with passwords in them, which are not shown."""
 
 SHARED: Final[Mapping[str, str]] = {
     "api.allowed_origins": "security.allowed_origins",
@@ -66,8 +73,8 @@ SHARED: Final[Mapping[str, str]] = {
 }
 """Settings of components that cannot be set there, and the one setting that replaces them."""
 
-KNOWN_BUT_MISSING: Final = {"redis": "REDIS_URL", "database": "DATABASE_URL"}
-"""Kinds of storage without a backend in this version, with the variable that will say where it is."""
+SERVERS: Final[Mapping[str, str]] = {"redis": "redis_url", "database": "database_url"}
+"""Words for storages, and the setting that says where each is."""
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -123,16 +130,39 @@ class StorageSettings(Struct, frozen=True, kw_only=True):
     """Where sessions and documents are stored."""
 
     url: str = "file"
-    """Storage of sessions: ``memory``, ``file`` (LMDB in ``directory``) or a URL such as ``lmdb:///var/lib/roomkey``."""
+    """Storage of sessions: ``memory``, ``file`` (LMDB in ``directory``), ``redis`` (at ``redis_url``), ``database`` (at
+    ``database_url``), or a URL such as ``lmdb:///var/lib/roomkey`` or ``redis://localhost``."""
+    url_file: Path | None = None
+    """File with what ``url`` would say, for URLs with passwords."""
     documents: str = "same"
     """Storage of documents: ``same`` (as sessions), or what ``url`` may be. In LMDB they have a folder of their own."""
     directory: Path = Path("data")
     """Directory of ``file``. The directory of sessions also gets the key file, if no master key is given."""
+    redis_url: str | None = None
+    """Where the storage called ``redis`` is."""
+    database_url: str | None = None
+    """Where the storage called ``database`` is."""
+    password: str | None = None
+    """Password for the storage of sessions, if its URL has none."""
+    pool_size: int | None = None
+    """Maximum number of connections to a database. Off: what is usual for it."""
+    timeout: timedelta | None = None
+    """Maximum time that a server takes for one try of what it is asked for. Off: 5s."""
+    key_prefix: str | None = None
+    """What all keys in Redis begin with. Off: ``roomkey``, or what the URL says."""
+    migrate: bool = False
+    """Bring the schema of a database up to date at start, as `roomkey migrate` does."""
+    wait_replicas: int = 0
+    """Number of replicas of Redis that must have a revocation before it is answered."""
+
+    def __repr__(self) -> str:
+        return f"StorageSettings(url={urls.shown(self.url)!r}, documents={urls.shown(self.documents)!r})"
 
     @property
     def location(self) -> str:
-        """The URL that ``open_storage`` takes."""
-        return self._location_of(self.url)
+        """The URL that ``open_storage`` takes. Raises ``ConfigurationError`` if ``password`` does not go with it."""
+        location = self._location_of(self.url)
+        return location if self.password is None else urls.with_password(location, self.password)
 
     @property
     def documents_location(self) -> str:
@@ -141,14 +171,31 @@ class StorageSettings(Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path | None:
-        """The directory on this machine that sessions are stored in, if it is one."""
+        """The directory on this machine that sessions are stored in, if LMDB does that."""
         return _folder_of(self.location)
 
     @property
     def documents_folder(self) -> Path | None:
-        """The directory on this machine that documents are stored in, if it is one."""
+        """The directory on this machine that documents are stored in, if LMDB does that."""
         folder = _folder_of(self.documents_location)
         return folder and folder / DOCUMENTS_FOLDER
+
+    @property
+    def key_file(self) -> Path | None:
+        """The file that a master key is made in if none is given: beside the sessions, if they are on this machine."""
+        folder = urls.folder_of(self.location)
+        return folder and folder / masterkey.FILE_NAME
+
+    @property
+    def options(self) -> StoreOptions:
+        """What stores are opened with."""
+        return StoreOptions(
+            pool_size=self.pool_size,
+            timeout=self.timeout,
+            key_prefix=self.key_prefix,
+            migrate=self.migrate,
+            wait_replicas=self.wait_replicas,
+        )
 
     def _location_of(self, name: str) -> str:
         match name:
@@ -156,6 +203,10 @@ class StorageSettings(Struct, frozen=True, kw_only=True):
                 return "memory://"
             case "file":
                 return f"lmdb://{_absolute(self.directory).as_posix()}"
+            case "redis":
+                return self.redis_url or name
+            case "database":
+                return self.database_url or name
             case url:
                 return url
 
@@ -168,8 +219,7 @@ def _absolute(folder: Path) -> Path:
 
 
 def _folder_of(location: str) -> Path | None:
-    scheme, _, place = location.partition("://")
-    return Path(place) if scheme.lower() == "lmdb" else None
+    return urls.folder_of(location) if location.lower().startswith("lmdb://") else None
 
 
 class AccessSettings(Struct, frozen=True, kw_only=True):
@@ -190,7 +240,8 @@ class SecuritySettings(Struct, frozen=True, kw_only=True):
     """Keys of the server, keys of its callers, and limits on browsers."""
 
     master_key: str | None = None
-    """Key that all other keys are derived from. Without one a storage in a directory gets a key file."""
+    """Key that all other keys are derived from. Without one a storage on this machine gets a key file; one on a server
+    needs it, the same on all nodes."""
     master_key_file: Path | None = None
     """File with the master key, which only its owner may read."""
     allowed_origins: tuple[str, ...] = ()
@@ -229,7 +280,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def master_key(self) -> bytes | None:
         """
-        The master key; ``None`` if none is given and sessions are in memory. In a directory it is made on first use.
+        The master key; ``None`` if none is given and sessions are in memory or on a server. Beside files it is made.
 
         Raises:
             ConfigurationError: If the key that is given or found cannot be used.
@@ -238,8 +289,8 @@ class Config(Struct, frozen=True, kw_only=True):
             return masterkey.check(self.security.master_key)
         if self.security.master_key_file is not None:
             return masterkey.load(self.security.master_key_file)
-        folder = self.storage.folder
-        return None if folder is None else masterkey.load_or_create(folder / masterkey.FILE_NAME)
+        file = self.storage.key_file
+        return None if file is None else masterkey.load_or_create(file)
 
 
 SECTIONS: Final = tuple(name for name in Config.__struct_fields__ if name != "sources")
@@ -276,10 +327,12 @@ def load(
         **{section: _read_section(section, given, problems) for section in SECTIONS},
         sources={name: entry.source for name, entry in given.items()},
     )
+    config = _with_url_of_file(config, problems)
     problems.extend(_misspelt(environment))
     problems.extend(contradictions(config))
     if listening:
         problems.extend(exposure(config))
+        problems.extend(secrets_apart(config))
     if problems:
         raise ConfigurationError(*problems)
     return config
@@ -298,6 +351,8 @@ def describe(config: Config) -> list[Setting]:
     lines: list[Setting] = []
     for name, value in _values(config):
         shown = "<hidden>" if name in SECRETS and value is not None else in_words(value)
+        if name in URLS:
+            shown = urls.shown(shown)
         lines.append(Setting(name, shown, config.sources.get(name, "default")))
     return lines
 
@@ -338,6 +393,18 @@ def exposure(config: Config) -> Iterator[str]:
         yield f"security.api_keys: without any the server listens on this machine only, not on {server.host}"
 
 
+def secrets_apart(config: Config) -> Iterator[str]:
+    """Reasons not to work on a storage that other nodes may use, and this one after a restart."""
+    storage, security = config.storage, config.security
+    has_key = security.master_key is not None or security.master_key_file is not None
+    if config.server.dev or has_key or "://" not in storage.location or not urls.is_remote(storage.location):
+        return
+    yield (
+        "security.master_key: nodes on one server need the same, or what one makes is a forgery to the others; "
+        "`roomkey keys generate --master` makes one"
+    )
+
+
 def _values(config: Config) -> Iterator[tuple[str, Any]]:
     """Every setting that can be set, with its value."""
     for section in SECTIONS:
@@ -348,7 +415,12 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
-    problems = list(_location_problems("storage.url", storage.url, storage.location, open_storage))
+    try:
+        location = storage.location
+    except ConfigurationError as error:
+        yield f"storage.password: {error}"
+        return
+    problems = list(_location_problems("storage.url", storage.url, location, open_storage))
     if storage.documents != "same":
         location = storage.documents_location
         problems += _location_problems("storage.documents", storage.documents, location, open_documents)
@@ -360,16 +432,33 @@ def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
 
 
 def _location_problems(setting: str, name: str, location: str, opener: Callable[[str], object]) -> Iterator[str]:
-    if name in KNOWN_BUT_MISSING:
-        missing = f"{name} ({KNOWN_BUT_MISSING[name]})"
-        yield f"{setting}: {missing} is not available in this version; memory and file are"
+    if name in SERVERS and location == name:
+        yield f"{setting}: {name} is where storage.{SERVERS[name]} ({SERVERS[name].upper()}) says, which is not set"
     elif "://" not in location:
-        yield f"{setting}: {name!r} is not memory, file or a URL such as lmdb:///var/lib/roomkey"
+        yield f"{setting}: {location!r} is not memory, file, redis, database or a URL such as lmdb:///var/lib/roomkey"
     else:
         try:
             opener(location)
         except ConfigurationError as error:
             yield f"{setting}: {error}"
+
+
+def _with_url_of_file(config: Config, problems: list[str]) -> Config:
+    """What ``storage.url_file`` says stands for ``storage.url``."""
+    file = config.storage.url_file
+    if file is None:
+        return config
+    if "storage.url" in config.sources:
+        problems.append("storage.url and storage.url_file: give one of them")
+        return config
+    try:
+        url = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = explain(error) if isinstance(error, OSError) else "it is not text"
+        problems.append(f"storage.url_file: {file} cannot be read: {reason}")
+        return config
+    sources = {**config.sources, "storage.url": str(file)}
+    return replace(config, storage=replace(config.storage, url=url), sources=sources)
 
 
 def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:

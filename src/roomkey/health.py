@@ -46,7 +46,9 @@ class Health:
         self._sessions = sessions
         self._documents = documents
         self._sockets = sockets
-        self._parts: Sequence[Part] = [part for part in (background, documents) if part is not None]
+        stored = None if documents is None else documents.store
+        parts = (background, documents, sessions.storage, stored)
+        self._parts: Sequence[Part] = [part for part in parts if part is not None]
 
     async def status(self) -> HealthStatus:
         """The health of sessions and their storage; a part that is degraded degrades what is healthy. Never raises."""

@@ -13,13 +13,14 @@ from msgspec.structs import replace
 
 from roomkey.api.app import create_app
 from roomkey.api.middleware import NODE_HEADER
-from roomkey.backends import SharedSettings, open_documents, open_shared, open_storage
+from roomkey.backends import SharedSettings, Stores
 from roomkey.backends.memory.counters import MemoryCounters
-from roomkey.config import Config
+from roomkey.config import Config, secrets_apart
 from roomkey.documents.following import Follower
 from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments, Seed
 from roomkey.documents.service import DocumentService
+from roomkey.errors import ConfigurationError
 from roomkey.health import Health
 from roomkey.ports import LoggedEvent, OneTimeLimits
 from roomkey.realtime.endpoint import SessionWebSocketHandler
@@ -62,7 +63,8 @@ class Node:
         """``seed`` says what new documents begin with; in ``--dev`` the one of the demo has something in it."""
         self.config = config
         self.draining = False
-        self.storage = open_storage(config.storage.location)
+        stores = Stores(config.storage.options)
+        self.storage = stores.sessions(config.storage.location)
         self.background = BackgroundTasks(SystemClock().now)
         master = config.master_key()
         self.sessions = SessionManager(
@@ -73,13 +75,13 @@ class Node:
             degraded_from=config.health.degraded_from,
         )
         self.documents = OpenDocuments(
-            open_documents(config.storage.documents_location),
+            stores.documents(config.storage.documents_location),
             settings=config.documents,
             clock=self.sessions.clock,
             seed=seed or (welcome if config.server.dev else None),
         )
         self.id = _new_id(config.server.node)
-        self._shared = open_shared(
+        self._shared = stores.shared(
             config.storage.location,
             SharedSettings(
                 tickets=TICKET_LIMITS,
@@ -132,7 +134,10 @@ class Node:
 
         Raises:
             Storage: If a storage cannot be opened.
+            ConfigurationError: If its secrets would not be those of the other nodes on it.
         """
+        if problems := [*secrets_apart(self.config)]:
+            raise ConfigurationError(*problems)
         self.draining = False
         sockets = self._sockets = self._new_sockets()
         # Commits of other processes on the same storage end sockets here, too.

@@ -30,6 +30,7 @@ MAY_BE_ZERO: Final = frozenset(
         "api.idempotency_max_bytes",
         "documents.save_interval",
         "janitor.keep_ended",
+        "storage.wait_replicas",
     }
 )
 """Where nought means at once, nothing kept, or none allowed. Everywhere else it would stop what it limits."""
@@ -142,6 +143,27 @@ def _check_file(path: Path) -> None:
         raise ValueError("a path has no control characters")
 
 
+def _check_server(*schemes: str) -> Callable[[str], None]:
+    """The URL of a server, which may have a password in it and is not shown."""
+
+    def check(url: str) -> None:
+        scheme, separator, rest = url.partition("://")
+        if not separator or not rest.isprintable() or scheme.lower().partition("+")[0] not in schemes:
+            raise ValueError(f"is not a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+
+    return check
+
+
+def _check_password(password: str) -> None:
+    if not password.isprintable():
+        raise ValueError("a password has no control characters")
+
+
+def _check_key_prefix(prefix: str) -> None:
+    if not prefix.isprintable() or set(prefix) & set("{}") or len(prefix.encode()) > 64:
+        raise ValueError(f"{prefix!r} is not a prefix of keys: at most 64 bytes, and no braces")
+
+
 def _each(check: Callable[[str], object]) -> Callable[[Iterable[str]], None]:
     def check_all(values: Iterable[str]) -> None:
         for value in values:
@@ -160,6 +182,11 @@ FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
     "server.tls_key": _check_file,
     "server.tls_client_ca": _check_file,
     "storage.directory": _check_file,
+    "storage.url_file": _check_file,
+    "storage.redis_url": _check_server("redis", "rediss"),
+    "storage.database_url": _check_server("postgresql", "postgres", "mysql", "mariadb", "sqlite"),
+    "storage.password": _check_password,
+    "storage.key_prefix": _check_key_prefix,
     "security.master_key": _check_master_key,
     "security.master_key_file": _check_file,
     "security.allowed_origins": _each(check_origin),

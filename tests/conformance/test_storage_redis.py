@@ -3,38 +3,22 @@
 # The hooks break what nobody else may touch.
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Generator
-from uuid import uuid4
-
 import pytest
 
-from roomkey.backends.redis import RedisSessionStorage, RedisSettings
+from roomkey.backends.redis import RedisSessionStorage
 from roomkey.backends.redis.layout import id_key, user_prefix
 from roomkey.domain.session import SessionId, partition_of, partition_of_id
 from roomkey.ports import SessionStorage
 from roomkey.testing.storage import StorageConformance
 from tests.support.lmdb_file import damaged
-from tests.support.store_servers import ServerProcess, is_there, missing, redis
-
-pytestmark = pytest.mark.skipif(not is_there("redis"), reason=missing("redis"))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerProcess]:
-    with redis(tmp_path_factory.mktemp("redis")) as process:
-        yield process
-
-
-class TestRedisSessionStorage(StorageConformance):
+class OnRedis(StorageConformance):
     durable = True
-
-    @pytest.fixture(autouse=True)
-    def _place(self, server: ServerProcess) -> None:
-        self.url = server.url
-        self.settings = RedisSettings(key_prefix=f"test-{uuid4().hex}")
+    url: str
 
     def open(self) -> RedisSessionStorage:
-        return RedisSessionStorage(self.url, self.settings)
+        return RedisSessionStorage(self.url)
 
     async def lose_index(self, storage: SessionStorage, user_id: str) -> bool:
         assert isinstance(storage, RedisSessionStorage)
@@ -53,3 +37,32 @@ class TestRedisSessionStorage(StorageConformance):
         value = await storage._server.ask("HGET", shelf, key)
         await storage._server.ask("HSET", shelf, key, damaged(value, -20))
         return True
+
+    async def corrupt_event(self, storage: SessionStorage, partition: int, sequence: int) -> bool:
+        assert isinstance(storage, RedisSessionStorage)
+        log = storage._partitions[partition].log
+        entries = await storage._server.ask("XRANGE", log, "-", "+")
+        await storage._server.ask("DEL", log)
+        for name, fields in entries:
+            if name == b"%d-0" % sequence:
+                fields[5] = damaged(fields[5], -20)
+            await storage._server.ask("XADD", log, name, *fields)
+        return True
+
+
+class TestRedisSessionStorage(OnRedis):
+    @pytest.fixture(autouse=True)
+    def _place(self, redis_url: str) -> None:
+        self.url = redis_url
+
+
+class TestSentinelSessionStorage(OnRedis):
+    @pytest.fixture(autouse=True)
+    def _place(self, sentinel_url: str) -> None:
+        self.url = sentinel_url
+
+
+class TestClusterSessionStorage(OnRedis):
+    @pytest.fixture(autouse=True)
+    def _place(self, cluster_url: str) -> None:
+        self.url = cluster_url

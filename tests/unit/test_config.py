@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roomkey.config import NOT_SETTINGS, Config, describe, load
+from roomkey.config import NOT_SETTINGS, Config, describe, load, secrets_apart
 from roomkey.domain.access import EVERYTHING_WRITABLE, Access, Grant, Role
 from roomkey.domain.policy import OnCap
 from roomkey.errors import ConfigurationError
@@ -119,11 +119,86 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         assert part in together
 
 
-@pytest.mark.parametrize("kind", ["redis", "database"])
-def test_a_storage_of_a_later_version_is_known_and_refused(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "variable"), [("redis", "REDIS_URL"), ("database", "DATABASE_URL")])
+def test_a_storage_on_a_server_says_which_variable_is_missing(kind: str, variable: str) -> None:
     (problem,) = problems_of(environment={"SESSION_STORAGE": kind})
 
-    assert "not available in this version" in problem
+    assert variable in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "url"),
+    [("redis", "REDIS_URL", "redis://cache:6379/0"), ("database", "DATABASE_URL", "postgresql://me@db/rooms")],
+)
+def test_a_storage_on_a_server_is_where_its_variable_says(kind: str, variable: str, url: str) -> None:
+    config = configured(environment={"ROOMKEY_STORAGE_DOCUMENTS": kind, "SESSION_STORAGE": "memory", variable: url})
+
+    assert config.storage.location == "memory://"
+    assert config.storage.documents_location == url
+
+
+def test_a_password_stands_in_a_variable_of_its_own_or_the_whole_url_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("postgresql://me:s3cret@db/x\n")
+
+    apart = configured(environment={"SESSION_STORAGE": "postgresql://me@db/x", "ROOMKEY_STORAGE_PASSWORD": "s3cret"})
+    in_file = configured(environment={"ROOMKEY_STORAGE_URL_FILE": str(file)})
+
+    assert apart.storage.location == in_file.storage.location == "postgresql://me:s3cret@db/x"
+    for config in (apart, in_file):
+        assert "s3cret" not in repr(config)
+        assert not any("s3cret" in line.value for line in describe(config))
+    assert {line.name: line.source for line in describe(in_file)}["storage.url"] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("environment", "setting"),
+    [
+        ({"ROOMKEY_STORAGE_URL_FILE": "/nowhere/url"}, "storage.url_file"),
+        ({"ROOMKEY_STORAGE_URL_FILE": "/dev/null", "SESSION_STORAGE": "memory"}, "storage.url_file"),
+        ({"ROOMKEY_STORAGE_PASSWORD": "s3cret"}, "storage.password"),
+        ({"ROOMKEY_STORAGE_PASSWORD": "s3cret", "SESSION_STORAGE": "redis://:s3cret@a"}, "storage.password"),
+        ({"REDIS_URL": "cache:s3cret"}, "storage.redis_url"),
+        ({"DATABASE_URL": "redis://:s3cret@cache"}, "storage.database_url"),
+    ],
+)
+def test_what_is_wrong_with_the_url_of_a_server_is_said_without_showing_it(
+    environment: Mapping[str, str], setting: str
+) -> None:
+    (problem,) = problems_of(environment=environment)
+
+    assert setting in problem
+    assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_refused"),
+    [
+        ({"SESSION_STORAGE": "postgresql://db/x"}, True),
+        ({"SESSION_STORAGE": "redis", "REDIS_URL": "redis+cluster://a,b"}, True),
+        ({"SESSION_STORAGE": "postgresql://db/x", "ROOMKEY_MASTER_KEY": "k" * 40}, False),
+        ({"SESSION_STORAGE": "postgresql://db/x", "ROOMKEY_MASTER_KEY_FILE": "/run/secrets/key"}, False),
+        ({"SESSION_STORAGE": "postgresql://db/x", "ROOMKEY_SERVER_DEV": "1"}, False),
+        ({"SESSION_STORAGE": "memory", "ROOMKEY_STORAGE_DOCUMENTS": "postgresql://db/x"}, False),
+        ({"SESSION_STORAGE": "sqlite:////srv/rooms.db"}, False),
+    ],
+)
+def test_nodes_on_a_server_need_a_key_that_all_of_them_have(
+    environment: Mapping[str, str], *, is_refused: bool
+) -> None:
+    problems = [*secrets_apart(configured(environment=environment))]
+
+    assert ["security.master_key" in problem for problem in problems] == [True] * is_refused
+    if is_refused:
+        with pytest.raises(ConfigurationError, match=r"security\.master_key"):
+            load(NO_FILE, {}, environment, listening=True)
+
+
+def test_a_database_in_a_file_has_its_key_beside_it(tmp_path: Path) -> None:
+    config = configured(environment={"SESSION_STORAGE": f"sqlite:///{tmp_path}/rooms.db"})
+
+    assert config.master_key() is not None
+    assert (tmp_path / masterkey.FILE_NAME).is_file()
 
 
 def test_a_storage_that_nobody_knows_is_refused() -> None:

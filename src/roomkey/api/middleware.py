@@ -25,6 +25,7 @@ from roomkey.errors import (
     OriginRejected,
     RoomkeyError,
     SecurityViolation,
+    Serialization,
     Suspended,
 )
 from roomkey.problems import presentation_of
@@ -72,10 +73,18 @@ class ProblemMiddleware:
         except Exception as error:
             instance = None if presentation_of(error).status < 500 else uuid.uuid4().urn
             if instance is not None:
-                _log.error("request_failed", instance=instance, method=scope["method"], exc_info=error)
+                _log_failure(error, instance, scope["method"])
             if started:
                 raise
             await problem_reply(error, instance=instance).send(send, head=scope["method"] == "HEAD")
+
+
+def _log_failure(error: Exception, instance: str, method: str) -> None:
+    if isinstance(error, Serialization):
+        # Storage has named the record, once; where requests stumble over it says nothing new.
+        _log.error("request_failed", instance=instance, method=method, reason=str(error))
+    else:
+        _log.error("request_failed", instance=instance, method=method, exc_info=error)
 
 
 NODE_HEADER: Final = "roomkey-node"

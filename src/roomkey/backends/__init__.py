@@ -1,10 +1,13 @@
 """Storage: one file or folder for each technology, and the table that finds one by its URL."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from roomkey.errors import ConfigurationError
 from roomkey.ports import (
@@ -21,32 +24,19 @@ DOCUMENTS_FOLDER: Final = "documents"
 """The folder of the documents in the directory of an LMDB storage."""
 
 
-def open_storage(url: str, codec: RecordCodec = CHECKSUMMED_RECORDS) -> SessionStorage:
-    """
-    The storage that ``url`` names; it opens when it is entered as an async context manager.
+class StoreOptions(Struct, frozen=True, kw_only=True):
+    """What may be said of a server besides its URL; what it does not have is ignored. ``None`` is its default."""
 
-    ``memory://`` keeps sessions as long as the process lives, ``lmdb:///var/lib/roomkey`` in that directory,
-    ``lmdb://data`` in one relative to the current directory. Directories are taken as they are written: there
-    is no percent-encoding. What leaves the process goes through ``codec``.
-
-    Raises:
-        ConfigurationError: If there is no such storage, or a part of the URL is missing. Never shows the URL,
-            which may contain a password.
-    """
-    backend, rest = _backend_of(url)
-    return backend.sessions(rest, codec)
-
-
-def open_documents(url: str, codec: RecordCodec = CHECKSUMMED_RECORDS) -> DocumentStore:
-    """
-    The store of documents beside the storage that ``url`` names: of ``lmdb:///var/lib/roomkey`` the directory
-    ``documents`` in it.
-
-    Raises:
-        ConfigurationError: As ``open_storage``.
-    """
-    backend, rest = _backend_of(url)
-    return backend.documents(rest, codec)
+    pool_size: int | None = None
+    """Maximum number of connections to a database."""
+    timeout: timedelta | None = None
+    """Maximum time of one try to do something."""
+    key_prefix: str | None = None
+    """What all keys in Redis begin with."""
+    migrate: bool = False
+    """Whether to bring the schema of a database up to date when it is opened."""
+    wait_replicas: int = 0
+    """Number of replicas of Redis that must have a revocation before it is answered."""
 
 
 class SharedSettings(Struct, frozen=True, kw_only=True):
@@ -58,6 +48,84 @@ class SharedSettings(Struct, frozen=True, kw_only=True):
     secret: bytes
 
 
+class Stores:
+    """
+    The stores of one process by their URLs. Those of one URL share its connections.
+
+    Stores open when they are entered as async context managers; connections close when the last one is left.
+    """
+
+    def __init__(self, options: StoreOptions | None = None, codec: RecordCodec = CHECKSUMMED_RECORDS) -> None:
+        """What leaves the process goes through ``codec``."""
+        self._options = options or StoreOptions()
+        self._codec = codec
+        self._places: dict[str, Any] = {}
+
+    def sessions(self, url: str) -> SessionStorage:
+        """
+        The storage of sessions that ``url`` names.
+
+        Raises:
+            ConfigurationError: As ``open_storage``.
+        """
+        backend, place = self._found(url)
+        return backend.sessions(place, self._codec)
+
+    def documents(self, url: str) -> DocumentStore:
+        """
+        The store of documents beside the storage that ``url`` names.
+
+        Raises:
+            ConfigurationError: As ``open_storage``.
+        """
+        backend, place = self._found(url)
+        return backend.documents(place, self._codec)
+
+    def shared(self, url: str, settings: SharedSettings) -> SharedState:
+        """
+        What the nodes on the storage that ``url`` names share besides it.
+
+        Raises:
+            ConfigurationError: As ``open_storage``.
+            Storage: If its directory cannot be made.
+        """
+        backend, place = self._found(url)
+        return backend.shared(place, settings)
+
+    def _found(self, url: str) -> tuple["_Backend", Any]:
+        backend = _backend_of(url)
+        if url not in self._places:
+            self._places[url] = backend.place(url, self._options)
+        return backend, self._places[url]
+
+
+def open_storage(url: str, codec: RecordCodec = CHECKSUMMED_RECORDS) -> SessionStorage:
+    """
+    The storage that ``url`` names; it opens when it is entered as an async context manager.
+
+    ``memory://`` keeps sessions as long as the process lives, ``lmdb:///var/lib/roomkey`` in that directory,
+    ``lmdb://data`` in one relative to the current directory. Directories are taken as they are written: there
+    is no percent-encoding. The others are servers, ``redis://``, ``redis+sentinel://``, ``redis+cluster://``,
+    ``postgresql://``, ``mysql://``, ``mariadb://``, and ``sqlite:///``. What leaves the process goes through ``codec``.
+
+    Raises:
+        ConfigurationError: If there is no such storage, a part of the URL is missing, or its driver is not installed.
+            Never shows the URL, which may contain a password.
+    """
+    return Stores(codec=codec).sessions(url)
+
+
+def open_documents(url: str, codec: RecordCodec = CHECKSUMMED_RECORDS) -> DocumentStore:
+    """
+    The store of documents beside the storage that ``url`` names: of ``lmdb:///var/lib/roomkey`` the directory
+    ``documents`` in it.
+
+    Raises:
+        ConfigurationError: As ``open_storage``.
+    """
+    return Stores(codec=codec).documents(url)
+
+
 def open_shared(url: str, settings: SharedSettings) -> SharedState:
     """
     What the nodes on the storage that ``url`` names share besides it.
@@ -66,95 +134,188 @@ def open_shared(url: str, settings: SharedSettings) -> SharedState:
         ConfigurationError: As ``open_storage``.
         Storage: If its directory cannot be made.
     """
-    backend, rest = _backend_of(url)
-    return backend.shared(rest, settings)
+    return Stores().shared(url, settings)
 
 
 class _Backend(NamedTuple):
-    """What opens the stores of one technology, given what follows the scheme."""
+    """
+    What opens the stores of one technology.
 
-    sessions: Callable[[str, RecordCodec], SessionStorage]
-    documents: Callable[[str, RecordCodec], DocumentStore]
-    shared: Callable[[str, SharedSettings], SharedState]
+    ``place`` makes of a URL what its stores stand on and share: a directory, or the connections to a server.
+    """
+
+    place: Callable[[str, StoreOptions], Any]
+    sessions: Callable[[Any, RecordCodec], SessionStorage]
+    documents: Callable[[Any, RecordCodec], DocumentStore]
+    shared: Callable[[Any, SharedSettings], SharedState]
+    extra: str | None = None
+    drivers: Sequence[str] = ()
 
 
-def _backend_of(url: str) -> tuple[_Backend, str]:
-    scheme, separator, rest = url.partition("://")
+def _backend_of(url: str) -> _Backend:
+    scheme, separator, _ = url.partition("://")
     if not separator:
         raise ConfigurationError(f"a storage URL has the form scheme://…; {_CHOICE}")
     backend = _BACKENDS.get(scheme.lower())
     if backend is None:
         raise ConfigurationError(f"there is no storage for {_shown(scheme)}; {_CHOICE}")
-    return backend, rest
+    missing = [driver for driver in backend.drivers if find_spec(driver) is None]
+    if missing:
+        raise ConfigurationError(
+            f"{_shown(scheme)} needs {' and '.join(missing)}: pip install 'roomkey[{backend.extra}]'"
+        )
+    return backend
 
 
 # Each imports its backend itself, so that nobody loads a driver that nobody uses.
 
 
-def _memory_sessions(rest: str, _codec: RecordCodec) -> SessionStorage:
+def _memory_place(url: str, _options: StoreOptions) -> None:
+    if url.partition("://")[2]:
+        raise ConfigurationError("memory:// is followed by nothing")
+
+
+def _memory_sessions(_place: None, _codec: RecordCodec) -> SessionStorage:
     from roomkey.backends.memory import MemorySessionStorage  # noqa: PLC0415
 
-    _check_nothing(rest)
     return MemorySessionStorage()
 
 
-def _memory_documents(rest: str, _codec: RecordCodec) -> DocumentStore:
+def _memory_documents(_place: None, _codec: RecordCodec) -> DocumentStore:
     from roomkey.backends.memory.documents import MemoryDocumentStore  # noqa: PLC0415
 
-    _check_nothing(rest)
     return MemoryDocumentStore()
 
 
-def _memory_shared(_rest: str, settings: SharedSettings) -> SharedState:
+def _memory_shared(_place: None, settings: SharedSettings) -> SharedState:
     from roomkey.backends.memory.shared import MemoryShared  # noqa: PLC0415
 
     return MemoryShared(tickets=settings.tickets, answers=settings.answers, clock=settings.clock)
 
 
-def _lmdb_sessions(rest: str, codec: RecordCodec) -> SessionStorage:
+def _lmdb_place(url: str, _options: StoreOptions) -> Path:
+    rest = url.partition("://")[2]
+    if not rest.strip("/"):
+        raise ConfigurationError("lmdb:// is followed by a directory: lmdb:///var/lib/roomkey")
+    if "\0" in rest:
+        raise ConfigurationError("the name of a directory has no zero bytes")
+    return Path(rest)
+
+
+def _lmdb_sessions(directory: Path, codec: RecordCodec) -> SessionStorage:
     from roomkey.backends.lmdb import FileSystemSessionStorage  # noqa: PLC0415
 
-    return FileSystemSessionStorage(_directory(rest), codec=codec)
+    return FileSystemSessionStorage(directory, codec=codec)
 
 
-def _lmdb_documents(rest: str, codec: RecordCodec) -> DocumentStore:
+def _lmdb_documents(directory: Path, codec: RecordCodec) -> DocumentStore:
     from roomkey.backends.lmdb.documents import FileSystemDocumentStore  # noqa: PLC0415
 
-    return FileSystemDocumentStore(_directory(rest) / DOCUMENTS_FOLDER, codec=codec)
+    return FileSystemDocumentStore(directory / DOCUMENTS_FOLDER, codec=codec)
 
 
-def _lmdb_shared(rest: str, settings: SharedSettings) -> SharedState:
+def _lmdb_shared(directory: Path, settings: SharedSettings) -> SharedState:
     from roomkey.backends.lmdb.shared import FileSystemShared  # noqa: PLC0415
 
     return FileSystemShared(
-        _directory(rest),
+        directory,
         secret=settings.secret,
-        own=_memory_shared("", settings),
+        own=_memory_shared(None, settings),
         tickets=settings.tickets,
         answers=settings.answers,
         clock=settings.clock,
     )
 
 
+def _redis_place(url: str, options: StoreOptions) -> Any:
+    from roomkey.backends.recovery import RecoverySettings  # noqa: PLC0415
+    from roomkey.backends.redis.server import RedisServer, RedisSettings  # noqa: PLC0415
+
+    settings = RedisSettings(key_prefix=options.key_prefix, wait_replicas=options.wait_replicas)
+    if options.timeout is not None:
+        settings = replace(settings, recovery=RecoverySettings(timeout=options.timeout.total_seconds()))
+    return RedisServer(url, settings)
+
+
+def _redis_sessions(server: Any, codec: RecordCodec) -> SessionStorage:
+    from roomkey.backends.redis import RedisSessionStorage  # noqa: PLC0415
+
+    return RedisSessionStorage(server, codec=codec)
+
+
+def _redis_documents(server: Any, codec: RecordCodec) -> DocumentStore:
+    from roomkey.backends.redis.documents import RedisDocumentStore  # noqa: PLC0415
+
+    return RedisDocumentStore(server, codec=codec)
+
+
+def _redis_shared(server: Any, settings: SharedSettings) -> SharedState:
+    from roomkey.backends.redis.shared import RedisShared  # noqa: PLC0415
+
+    return RedisShared(
+        server,
+        secret=settings.secret,
+        own=_memory_shared(None, settings),
+        tickets=settings.tickets,
+        answers=settings.answers,
+    )
+
+
+def _sql_place(url: str, options: StoreOptions) -> Any:
+    from roomkey.backends.recovery import RecoverySettings  # noqa: PLC0415
+    from roomkey.backends.sql.database import Database, DatabaseSettings  # noqa: PLC0415
+
+    settings = DatabaseSettings(migrate=options.migrate)
+    if options.pool_size is not None:
+        settings = replace(settings, pool_size=options.pool_size)
+    if options.timeout is not None:
+        settings = replace(settings, recovery=RecoverySettings(timeout=options.timeout.total_seconds()))
+    return Database(url, settings)
+
+
+def _sql_sessions(database: Any, codec: RecordCodec) -> SessionStorage:
+    from roomkey.backends.sql import DatabaseSessionStorage  # noqa: PLC0415
+
+    return DatabaseSessionStorage(database, codec=codec)
+
+
+def _sql_documents(database: Any, codec: RecordCodec) -> DocumentStore:
+    from roomkey.backends.sql.documents import DatabaseDocumentStore  # noqa: PLC0415
+
+    return DatabaseDocumentStore(database, codec=codec)
+
+
+def _sql_shared(database: Any, settings: SharedSettings) -> SharedState:
+    from roomkey.backends.sql.shared import DatabaseShared  # noqa: PLC0415
+
+    return DatabaseShared(
+        database,
+        secret=settings.secret,
+        own=_memory_shared(None, settings),
+        tickets=settings.tickets,
+        answers=settings.answers,
+    )
+
+
+_REDIS: Final = _Backend(_redis_place, _redis_sessions, _redis_documents, _redis_shared, "redis", ("redis", "hiredis"))
+
+
+def _sql(extra: str, driver: str) -> _Backend:
+    return _Backend(_sql_place, _sql_sessions, _sql_documents, _sql_shared, extra, ("sqlalchemy", driver))
+
+
 _BACKENDS: Final[Mapping[str, _Backend]] = {
-    "memory": _Backend(_memory_sessions, _memory_documents, _memory_shared),
-    "lmdb": _Backend(_lmdb_sessions, _lmdb_documents, _lmdb_shared),
+    "memory": _Backend(_memory_place, _memory_sessions, _memory_documents, _memory_shared),
+    "lmdb": _Backend(_lmdb_place, _lmdb_sessions, _lmdb_documents, _lmdb_shared),
+    **{f"{family}{kind}": _REDIS for family in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster", "+unix")},
+    "sqlite": _sql("sqlite", "aiosqlite"),
+    "postgresql": _sql("postgresql", "asyncpg"),
+    "postgres": _sql("postgresql", "asyncpg"),
+    "mysql": _sql("mysql", "asyncmy"),
+    "mariadb": _sql("mysql", "asyncmy"),
 }
 
-_CHOICE: Final = "there are " + " and ".join(f"{scheme}://" for scheme in _BACKENDS)
-
-
-def _check_nothing(rest: str) -> None:
-    if rest:
-        raise ConfigurationError("memory:// is followed by nothing")
-
-
-def _directory(rest: str) -> Path:
-    if not rest.strip("/"):
-        raise ConfigurationError("lmdb:// is followed by a directory: lmdb:///var/lib/roomkey")
-    if "\0" in rest:
-        raise ConfigurationError("the name of a directory has no zero bytes")
-    return Path(rest)
+_CHOICE: Final = "there are memory://, lmdb://, redis://, sqlite://, postgresql:// and mysql://"
 
 
 def _shown(scheme: str) -> str:

@@ -1,5 +1,6 @@
 """What finds documents and versions in every backend: names as bytes, and the cursors of lists."""
 
+from hashlib import sha256
 from typing import Final
 
 from roomkey.backends.cursors import decode_cursor, encode_cursor, not_ours
@@ -72,3 +73,8 @@ def version_of(cursor: str) -> int:
     if not digits.isdigit():
         raise not_ours()
     return int(digits)
+
+
+def grave_digest(name: bytes, lineage: str) -> bytes:
+    """What a deleted document is known by: as long as any other, however long its name is."""
+    return sha256(len(name).to_bytes(4, "big") + name + lineage.encode("utf-8", "surrogatepass")).digest()

@@ -30,8 +30,12 @@ app = App(
 app.command("roomkey.cli.serve:serve", name="serve", help="Run the server until SIGINT or SIGTERM.")
 app.command("roomkey.cli.sessions:app", name="sessions", help="Create, look at, and end sessions.")
 app.command("roomkey.cli.documents:app", name="documents", help="Look at documents; take them elsewhere and back.")
+app.command(
+    "roomkey.cli.storage:app", name="storage", help="Take everything to another storage; look whether one is sound."
+)
 app.command("roomkey.cli.serve:show_config", name="config", help="Show every setting and where it came from.")
 app.command("roomkey.cli.doctor:doctor", name="doctor", help="Check configuration and machine, and say what to do.")
+app.command("roomkey.cli.migrate:migrate", name="migrate", help="Bring the schema of a SQL database up to date.")
 app.command("roomkey.cli.tools:openapi", name="openapi", help="Print the HTTP contract.")
 app.command("roomkey.cli.tools:bench", name="bench", help="Measure how fast sessions are here.")
 app.command("roomkey.cli.tools:keys", name="keys", help="Make API keys and master keys.")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,8 @@ from typing import Final
 from msgspec import Struct
 
 import roomkey
-from roomkey.backends import open_documents
+from roomkey.backends import DOCUMENTS_FOLDER, open_documents, open_storage
+from roomkey.backends.lmdb.file import DATA_FILE
 from roomkey.backends.lmdb.file import check as check_data_file
 from roomkey.cli.outcome import Exit, print_json, print_table
 from roomkey.cli.serve import Choices, Chosen
@@ -23,7 +25,7 @@ from roomkey.config import Config, exposure
 from roomkey.documents.crdt.injuries import Injury, injuries_of
 from roomkey.documents.open_documents import assemble
 from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain
-from roomkey.ports import Page
+from roomkey.ports import DamagedRecord, Page, Repairable
 from roomkey.security import masterkey
 
 MIN_FREE_BYTES = 256 * 1024 * 1024
@@ -34,6 +36,9 @@ MAX_SEARCH_SECONDS = 20.0
 
 MAX_INJURED = 50
 """Maximum number of documents that are named."""
+
+MAX_DAMAGED = 50
+"""Maximum number of damaged records that are named."""
 
 MIN_OPEN_FILES = 4096
 """Limit on open files below which it is worth a warning."""
@@ -56,14 +61,17 @@ class Finding(Struct, frozen=True):
     advice: str = ""
 
 
-def doctor(*, choices: Chosen = None, json: bool = False) -> Exit:
+def doctor(*, choices: Chosen = None, json: bool = False, set_aside: bool = False) -> Exit:
     """
-    Check the configuration and this machine, and say what to do. Changes nothing; fails if the server cannot start.
+    Check the configuration and this machine, and say what to do. Fails if the server cannot start.
+
+    Changes nothing, unless told to set damaged records aside.
 
     Args:
         json: Print JSON.
+        set_aside: Move damaged records to where nothing reads them, and put indexes and counters right.
     """
-    findings = list(examine(choices or Choices()))
+    findings = list(examine(choices or Choices(), set_aside=set_aside))
     if json:
         print_json(findings)
     else:
@@ -72,7 +80,7 @@ def doctor(*, choices: Chosen = None, json: bool = False) -> Exit:
     return Exit.FAILED if any(each.verdict is Verdict.FAILED for each in findings) else Exit.DONE
 
 
-def examine(choices: Choices) -> Iterator[Finding]:
+def examine(choices: Choices, *, set_aside: bool = False) -> Iterator[Finding]:
     """All checks, in the order in which the server meets what they are about; none stops the others."""
     yield _libraries()
     yield _clock()
@@ -84,7 +92,8 @@ def examine(choices: Choices) -> Iterator[Finding]:
             yield Finding("configuration", Verdict.FAILED, problem, "correct it; `roomkey config` shows all settings")
         return
     yield Finding("configuration", Verdict.OK, "valid")
-    for subject, examination in CHECKS.items():
+    checks = {**CHECKS, "records": partial(_records, set_aside=set_aside), "documents": _documents}
+    for subject, examination in checks.items():
         try:
             yield from examination(config)
         except OSError as error:
@@ -265,6 +274,58 @@ def _master_key(config: Config) -> Iterator[Finding]:
         yield Finding("master key", Verdict.OK, found)
 
 
+# --- records ------------------------------------------------------------------------------------------
+
+
+def _records(config: Config, *, set_aside: bool) -> Iterator[Finding]:
+    storage = config.storage
+    documents = storage.documents_folder
+    places: list[tuple[str, Path | None, object]] = [
+        ("sessions", storage.folder, open_storage(storage.location)),
+        ("documents", documents and documents / DOCUMENTS_FOLDER, open_documents(storage.documents_location)),
+    ]
+    for content, folder, store in places:
+        if not isinstance(store, Repairable) or (folder is not None and not _has_data(folder)):
+            continue
+        try:
+            yield from asyncio.run(_look_for_damage(store, content, set_aside=set_aside))
+        except RoomkeyError as error:
+            yield Finding(
+                f"records of {content}",
+                Verdict.WARNING,
+                f"they could not be looked at: {error}",
+                "see the findings above",
+            )
+
+
+def _has_data(folder: Path) -> bool:
+    return _can_be_read(folder) and os.access(folder / DATA_FILE, os.R_OK | os.W_OK)
+
+
+async def _look_for_damage(store: Repairable, content: str, *, set_aside: bool) -> list[Finding]:
+    subject = f"records of {content}"
+    async with store:
+        damaged = await store.damaged()
+        findings = [_damaged(record) for record in damaged[:MAX_DAMAGED]]
+        if not await store.has_checksums():
+            advice = "`roomkey storage copy` to another directory brings them"
+            observed = "they carry no checksums: of damage only what makes a record unreadable is found"
+            findings.append(Finding(subject, Verdict.WARNING, observed, advice))
+        if set_aside and damaged:
+            done = await store.set_aside(damaged)
+            observed = f"{done} of {len(damaged)} damaged ones are set aside"
+            advice = "" if done == len(damaged) else "what is left: restore it from a backup, or delete it"
+            return [*findings, Finding(subject, Verdict.OK if not advice else Verdict.WARNING, observed, advice)]
+    verdict = Verdict.WARNING if damaged else Verdict.OK
+    advice = "bring back a backup, or set them aside with `roomkey doctor --set-aside`" if damaged else ""
+    return [*findings, Finding(subject, verdict, f"{len(damaged)} damaged", advice)]
+
+
+def _damaged(record: DamagedRecord) -> Finding:
+    advice = "start the newer Roomkey that wrote it" if record.is_newer else "see below"
+    return Finding(f"{record.kind} {record.key!r}", Verdict.WARNING, record.reason, advice)
+
+
 # --- documents ----------------------------------------------------------------------------------------
 
 
@@ -321,7 +382,13 @@ class _Search:
             injuries = [] if stored is None else injuries_of(await assemble(stored))
         except RoomkeyError as error:
             return [Finding(subject, Verdict.WARNING, str(error), "restore the storage from a backup")]
-        return [_injured(subject, injury) for injury in injuries]
+        lost = [_torn(subject, stored.lost)] if stored is not None and stored.lost else []
+        return [*lost, *(_injured(subject, injury) for injury in injuries)]
+
+
+def _torn(subject: str, lost: int) -> Finding:
+    advice = "pages that still have them bring them back when they connect; otherwise look at its versions"
+    return Finding(subject, Verdict.WARNING, f"{lost} changes cannot be read any more", advice)
 
 
 def _injured(subject: str, injury: Injury) -> Finding:
@@ -341,6 +408,5 @@ CHECKS: Final[Mapping[str, Callable[[Config], Iterator[Finding]]]] = {
     "data directory": _storages,
     "other servers": _other_servers,
     "master key": _master_key,
-    "documents": _documents,
 }
 """What is looked at, in this order, with a valid configuration. None of them keeps the others from being made."""

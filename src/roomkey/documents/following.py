@@ -9,7 +9,8 @@ import structlog
 
 from roomkey.documents.document import Document
 from roomkey.documents.open_documents import OpenDocuments
-from roomkey.errors import RoomkeyError
+from roomkey.errors import RoomkeyError, Serialization
+from roomkey.ports import DocumentHead
 
 BOUND: Final = timedelta(seconds=1)
 """What a process shows is never older, as long as storage answers."""
@@ -56,14 +57,26 @@ class Follower:
             self._seen = changes if all(done) else None
 
     async def _reach(self, documents: Sequence[Document]) -> bool:
-        store, catching_up = self._open_documents.store, self._open_documents.catching_up
-        heads = await store.heads([document.name for document in documents])
+        catching_up = self._open_documents.catching_up
         done = True
-        for document, head in zip(documents, heads, strict=True):
+        for document, head in zip(documents, await self._heads(documents), strict=True):
             try:
-                await catching_up.reach(document, head)
+                if not isinstance(head, Serialization):
+                    await catching_up.reach(document, head)
             except RoomkeyError as error:
                 _log.warning("document_not_followed", document=document.name, error=str(error))
                 done = False
         await asyncio.sleep(0)
         return done
+
+    async def _heads(self, documents: Sequence[Document]) -> Sequence[DocumentHead | Serialization | None]:
+        """How far each has come; a document whose record is damaged keeps no other from being followed."""
+        store = self._open_documents.store
+        names = [document.name for document in documents]
+        try:
+            return await store.heads(names)
+        except Serialization as error:
+            if len(names) == 1:
+                return [error]
+        middle = len(documents) // 2
+        return [*await self._heads(documents[:middle]), *await self._heads(documents[middle:])]

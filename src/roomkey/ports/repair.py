@@ -1,7 +1,8 @@
 """The port of repair: which records of a store are damaged, and putting them aside."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
 
 from msgspec import Struct
 
@@ -26,6 +27,12 @@ class DamagedRecord(Struct, frozen=True, kw_only=True):
 @runtime_checkable
 class Repairable(Protocol):
     """A store that finds its damaged records and can put them aside. For operators: both look at everything."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     async def damaged(self) -> Sequence[DamagedRecord]:
         """

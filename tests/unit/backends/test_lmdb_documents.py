@@ -638,7 +638,7 @@ async def swept(store: FileSystemDocumentStore) -> None:
 
 
 def unexpected(key: bytes, error: Serialization) -> None:
-    raise error
+    raise AssertionError(key) from error
 
 
 @contextmanager

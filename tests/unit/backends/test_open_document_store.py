@@ -33,7 +33,7 @@ async def test_one_directory_holds_sessions_and_documents(tmp_path: Path) -> Non
         ("memory://x", "followed by nothing"),
         ("lmdb://", "followed by a directory"),
         ("lmdb://a\0b", "zero bytes"),
-        ("redis://:s3cret@localhost", "no storage for redis://"),
+        ("cloud://:s3cret@localhost", "no storage for cloud://"),
     ],
 )
 def test_what_cannot_be_is_said_without_showing_the_url(url: str, says: str) -> None:

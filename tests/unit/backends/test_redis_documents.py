@@ -158,16 +158,19 @@ async def test_updates_of_many_documents_are_appended_once(url: str, server: Ser
 
 
 @cuts
-async def test_a_snapshot_takes_the_place_of_the_log_once(url: str, server: ServerProcess, where: Cut) -> None:
+@pytest.mark.parametrize("upto", [3, 5])
+async def test_a_snapshot_takes_the_place_of_the_log_once(
+    url: str, server: ServerProcess, where: Cut, upto: int
+) -> None:
     async with behind_a_proxy(url, server) as behind:
         await make(behind.store, updates=updates(5))
         behind.cut("document_compact", where)
 
-        done = await behind.store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+        done = await behind.store.compact("notes", "first", snapshot=b"s", upto=upto, authorship=b"a")
 
         assert (behind.proxy.cuts, done) == (1, True)
         document = await loaded(behind.direct)
-        assert (document.snapshot, [*document.updates]) == (b"s", updates(2, 4))
+        assert (document.snapshot, [*document.updates]) == (b"s", updates(5 - upto, upto + 1))
 
 
 @cuts
@@ -335,6 +338,17 @@ async def test_of_a_deleted_document_only_its_lineage_is_left(url: str) -> None:
         assert sorted(await all_keys(store)) == sorted([place.graves, place.partition.changes])
 
 
+async def test_a_snapshot_leaves_nothing_of_the_one_before(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        await make(store, updates=updates(5))
+        await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+        before = len(await all_keys(store))
+
+        await store.compact("notes", "first", snapshot=b"t", upto=4, authorship=b"a")
+
+        assert len(await all_keys(store)) == before
+
+
 async def test_a_compaction_that_is_refused_leaves_nothing_behind(url: str) -> None:
     async with RedisDocumentStore(url) as store:
         await make(store, updates=updates(5))
@@ -355,6 +369,20 @@ async def test_what_nothing_leads_to_goes_by_itself_and_everything_else_stays(ur
 
         assert 0 < lifetimes.pop(place.content(staged.id)) <= 600
         assert set(lifetimes.values()) == {-1}
+
+
+async def test_a_page_may_be_of_one_partition(url: str) -> None:
+    async with RedisDocumentStore(url) as store:
+        every = sorted(f"a{number:04}" for number in range(3000))
+        of_one = [name for name in every if store._layout.place(name.encode()).partition.tag.endswith(b":d07}:")]
+        names = sorted([*of_one, *(f"b{number:02}" for number in range(100))])
+        for name in names:
+            await store.create(name, "first", NOON)
+
+        assert len(of_one) > 30
+        assert await names_in(store, limit=500) == names
+        assert await names_in(store, limit=20) == names
+        assert await names_in(store, "a", limit=len(of_one)) == of_one
 
 
 # --- large ones -------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Sessions in an LMDB file, the embedded default: durable, without a server, shared by the processes of a machine."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from os import PathLike
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from roomkey.backends.lmdb import commit, repair
+from roomkey.backends.lmdb import commit, moving, repair
 from roomkey.backends.lmdb.commit import Commit, Newcomer
 from roomkey.backends.lmdb.file import DataFile, FileSystemSettings, Transaction
 from roomkey.backends.lmdb.inspection import Search
@@ -23,15 +23,20 @@ from roomkey.errors import Serialization, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     PLAIN_RECORDS,
+    CheckpointItem,
     DamagedRecord,
+    EpochItem,
     LoggedEvent,
     NewSession,
     Page,
+    PartitionItem,
     RecordCodec,
     Revocation,
     Secret,
+    SessionItem,
     SessionPage,
     StorageStatistics,
+    Unreadable,
 )
 
 __all__ = ["FileSystemSessionStorage", "FileSystemSettings"]
@@ -257,6 +262,44 @@ class FileSystemSessionStorage:
             await self._write(commit.count_if_damaged)
         with self._snapshot() as snapshot:
             return look(snapshot)
+
+    # --- moving house ---------------------------------------------------------------------------------
+
+    def _export(self) -> moving.Export:
+        if self._file is None:
+            raise Storage("the storage is not open")
+        return moving.Export(self._file, self._touched)
+
+    async def export_sessions(self, partition: int) -> AsyncIterator[Sequence[SessionItem | Unreadable]]:
+        after = b""
+        while True:
+            with self._export() as snapshot:
+                items, after = snapshot.sessions(partition, after)
+            if not items:
+                return
+            yield items
+            await asyncio.sleep(0)
+
+    async def export_epochs(self) -> AsyncIterator[Sequence[EpochItem | Unreadable]]:
+        after = b""
+        while True:
+            with self._export() as snapshot:
+                items, after = snapshot.epochs(after)
+            if not items:
+                return
+            yield items
+            await asyncio.sleep(0)
+
+    async def export_checkpoints(self) -> AsyncIterator[Sequence[CheckpointItem]]:
+        with self._export() as snapshot:
+            items = snapshot.checkpoints()
+        yield items
+
+    async def take_in(self, partition: int, items: Sequence[PartitionItem]) -> None:
+        await self._write(partial(moving.take_in, partition=partition, items=items))
+
+    async def take_in_checkpoints(self, items: Sequence[CheckpointItem]) -> None:
+        await self._write(partial(moving.take_in_checkpoints, items=items))
 
     # --- repair ---------------------------------------------------------------------------------------
 

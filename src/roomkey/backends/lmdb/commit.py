@@ -176,8 +176,12 @@ class Commit(Changes[Tables]):
 
     def append(self, event: AnyEvent, record: bytes | None = None) -> None:
         """Give ``event`` the next place in the log of its user's partition."""
+        self.append_to(partition_of(event.user), record or encode_event(event))
+
+    def append_to(self, partition: int, record: bytes) -> None:
+        """Give the event of a record the next place in the log of a partition."""
         self.writes += 1
-        self.log.append(partition_of(event.user), record or encode_event(event))
+        self.log.append(partition, record)
 
     def load(self, key: bytes | None) -> Stored | None:
         """The session with this key as it stands now, changes of this transaction included."""
@@ -295,7 +299,7 @@ class Commit(Changes[Tables]):
         if due is None and before.state in LIVE_STATES:
             self.counters.finished(at - session.created_at)
         self.forget(found)
-        return self._enter(session, key, due or at)
+        return self.enter(session, key, due or at)
 
     def reschedule(self, found: Stored, position: int) -> int:
         """Move a live session in ``deadlines``. Later ones are left alone until the early entry comes up."""
@@ -314,7 +318,8 @@ class Commit(Changes[Tables]):
         self.remove(self.tables.users, entry)
         self.remove(self.tables.deadlines if live else self.tables.ended, time_key(found.position, key))
 
-    def _enter(self, session: Session, key: bytes, when: datetime) -> int:
+    def enter(self, session: Session, key: bytes, when: datetime) -> int:
+        """Put a session into the indexes; returns its place in the time index."""
         live = session.state in LIVE_STATES
         prefix = user_prefix(session.user_id.encode())
         entry = UserEntry(micros(session.created_at), key).key(prefix, LIVE if live else ENDED)

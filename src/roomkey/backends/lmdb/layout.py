@@ -12,6 +12,7 @@ Keys sort as bytes, so numbers are big-endian, and times are microseconds since 
 | ended | time of the last event, id | nothing |
 | events, slots | | see ``log`` |
 | meta | ``format``, ``ledger``, ``tails``, ``fence`` | see ``FORMAT``, ``Counters``, ``log`` and ``ports.Leases`` |
+| meta | ``checkpoint`` and a consumer | the number of the last event that it has dealt with in each partition |
 | aside | a number | what ``Aside`` says |
 
 Every value but that of ``format`` and ``aside`` goes through the codec, which is the one of ``RecordKind.FIGURES`` for
@@ -36,6 +37,8 @@ FORMAT_KEY: Final = b"format"
 COUNTERS_KEY: Final = b"ledger"  # another word would be another format
 TAILS_KEY: Final = b"tails"
 FENCE_KEY: Final = b"fence"
+CHECKPOINTS: Final = b"checkpoint "
+"""What the keys of checkpoints begin with."""
 FENCE_BYTES: Final = 8
 
 MAX_KEY_BYTES: Final = 511
@@ -86,6 +89,11 @@ def user_prefix(user: bytes) -> bytes:
 def time_key(micros: int, key: bytes) -> bytes:
     """A key in ``deadlines`` or ``ended``."""
     return TIME.pack(micros) + key
+
+
+def moment(micros: int) -> datetime:
+    """The moment that stands in a key."""
+    return _ORIGIN + micros * _MICROSECOND
 
 
 def time_and_key(entry: bytes) -> tuple[int, bytes] | None:
@@ -166,6 +174,10 @@ class Counters:
         """A session changed its state."""
         self.states[_NUMBER_OF[before]] -= 1
         self.states[_NUMBER_OF[after]] += 1
+
+    def added(self, state: SessionState) -> None:
+        """A session in this state was taken in from elsewhere."""
+        self.states[_NUMBER_OF[state]] += 1
 
     def removed(self, state: SessionState) -> None:
         """A session in this state is gone."""

@@ -11,7 +11,7 @@ the slot that an event is in.
 import struct
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final, NamedTuple
 
 from roomkey.backends.lmdb.file import MappedFile, Table, Tables, Transaction
@@ -132,6 +132,24 @@ class Log:
             self._put_figures(self._meta, TAILS_KEY, _NUMBERS.pack(*tails))
             self._drop_empty_slots(tails)
         return purged
+
+    def begin_behind(self, partition: int, after: int) -> int:
+        """
+        Forget the events of a partition up to ``after``; if it ends before, it goes on behind that.
+
+        Returns how many changes that took.
+        """
+        tails = self._tails()
+        if after <= tails[partition]:
+            return 0
+        keys = [entry.key for entry in takewhile(lambda entry: entry.sequence <= after, self.after(partition, 0))]
+        for key in keys:
+            self._transaction.delete(key, db=self._events)
+        tails[partition] = after
+        self._counters.heads[partition] = max(self._counters.heads[partition], after)
+        self._put_figures(self._meta, TAILS_KEY, _NUMBERS.pack(*tails))
+        self._drop_empty_slots(tails)
+        return len(keys) + 1
 
     def _older(self, partition: int, before: datetime, limit: int) -> Iterator[LogEntry]:
         # One that cannot be read has no time: it is as old as the next one that can.

@@ -9,6 +9,7 @@ from roomkey.backends.lmdb.commit import Commit, Stored, stored
 from roomkey.backends.lmdb.file import Table, Tables
 from roomkey.backends.lmdb.inspection import Check, Checks, Rows, still_damaged
 from roomkey.backends.lmdb.layout import (
+    CHECKPOINTS,
     COUNTERS_KEY,
     ENDED,
     EPOCH,
@@ -94,6 +95,9 @@ def _slot(rows: Rows[Tables], key: bytes, value: bytes) -> None:
 def _meta(rows: Rows[Tables], key: bytes, value: bytes) -> None:
     if key in (FORMAT_KEY, PROBE_KEY):
         return
+    if key.startswith(CHECKPOINTS):
+        checked_figures(rows.codec.decode(RecordKind.FIGURES, key, 0, value), NUMBERS_BYTES)
+        return
     size = {COUNTERS_KEY: Counters.SIZE, TAILS_KEY: NUMBERS_BYTES, FENCE_KEY: FENCE_BYTES}.get(key)
     if size is None:
         raise Serialization("there is no such thing")
@@ -133,6 +137,8 @@ def set_aside(commit: Commit, records: Sequence[DamagedRecord]) -> int:
         _log.warning("storage_record_set_aside", table=table, key=CHECKS[table].name(key))
     if gone:
         _forget(commit, gone)
+    if done:
+        commit.count_states(commit.counters)
     return done
 
 
@@ -143,14 +149,13 @@ def _enter(commit: Commit, key: bytes, found: Stored) -> None:
 
 
 def _forget(commit: Commit, gone: set[bytes]) -> None:
-    """Take sessions that were put aside out of the indexes and the counters. Their users are not known any more."""
+    """Take sessions that were put aside out of the indexes. Nobody knows any more whose they were."""
     for table, start in ((commit.tables.users, 0), (commit.tables.deadlines, 8), (commit.tables.ended, 8)):
         with commit.transaction.cursor(table) as cursor:
             keys = cursor.iternext(keys=True, values=False)
             entries = [key for key in keys if key[start or 11 + int.from_bytes(key[:2]) :] in gone]
         for entry in entries:
             commit.remove(table, entry)
-    commit.count_states(commit.counters)
 
 
 def user_entry(found: Stored) -> bytes:

@@ -1,12 +1,10 @@
 """Sessions in the memory of one process: the default of tests, and the yardstick of the other backends."""
 
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from heapq import heappop, heappush
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,6 +12,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from roomkey.backends.fences import fenced
+from roomkey.backends.memory.indexes import Deadlines, SortedIds
+from roomkey.backends.taking_in import follows, raised, succeeds
 from roomkey.domain.lifecycle import apply, deadline
 from roomkey.domain.policy import SessionPolicy, evictions
 from roomkey.domain.session import (
@@ -34,7 +34,22 @@ from roomkey.domain.session import (
 )
 from roomkey.domain.token_uses import TokenUse, noted
 from roomkey.errors import Conflict, InvalidInput, NotFound
-from roomkey.ports import LoggedEvent, NewSession, Page, Revocation, Secret, SessionPage, StorageStatistics
+from roomkey.ports import (
+    CheckpointItem,
+    EpochItem,
+    EventItem,
+    Gone,
+    LoggedEvent,
+    LogStart,
+    NewSession,
+    Page,
+    PartitionItem,
+    Revocation,
+    Secret,
+    SessionItem,
+    SessionPage,
+    StorageStatistics,
+)
 from roomkey.security.tokens import is_session_id
 
 EVENTS_PER_PARTITION: Final = 512
@@ -69,10 +84,11 @@ class MemorySessionStorage:
         self._over: dict[str, list[SessionId]] = {}
         self._epochs: dict[str, int] = {}
         self._ended: dict[SessionId, datetime] = {}  # in the order in which they ended
-        self._listing = [_SortedIds() for _ in range(PARTITIONS)]
-        self._deadlines = _Deadlines()
+        self._listing = [SortedIds() for _ in range(PARTITIONS)]
+        self._deadlines = Deadlines()
         self._logs = [_Log(events_per_partition) for _ in range(PARTITIONS)]
         self._counters = _Counters()
+        self._checkpoints: dict[tuple[str, int], int] = {}
         self._fence = 0
 
     async def __aenter__(self) -> Self:
@@ -351,6 +367,68 @@ class MemorySessionStorage:
             purged += log.purge(before, limit - purged)
         return purged
 
+    # --- moving house ---------------------------------------------------------------------------------
+
+    async def export_sessions(self, partition: int) -> AsyncIterator[Sequence[SessionItem]]:
+        yield [self._item(id) for id in self._listing[partition].after(None) if id in self._records]
+
+    def _item(self, id: SessionId) -> SessionItem:
+        record = self._records[id]
+        secret = record.rotation or Secret(current=record.digest)
+        return SessionItem(record.session, secret, record.epoch, self._ended.get(id))
+
+    async def export_epochs(self) -> AsyncIterator[Sequence[EpochItem]]:
+        yield [EpochItem(user, epoch) for user, epoch in self._epochs.items()]
+
+    async def export_checkpoints(self) -> AsyncIterator[Sequence[CheckpointItem]]:
+        yield [CheckpointItem(*place, sequence) for place, sequence in self._checkpoints.items()]
+
+    async def take_in(self, partition: int, items: Sequence[PartitionItem]) -> None:
+        log = self._logs[partition]
+        for item in items:
+            match item:
+                case SessionItem():
+                    self._take_in_session(item)
+                case EpochItem(user, epoch):
+                    self._epochs[user] = raised(epoch, self._epochs.get(user, 0))
+                case LogStart(after):
+                    log.begin_behind(after)
+                case EventItem(sequence, event):
+                    held = log.read(sequence - 1, 1)
+                    if follows(sequence, event, log.head, held[0] if held else None):
+                        log.append(event)
+                case Gone(id):
+                    self._take_out(id)
+        self._ended = dict(sorted(self._ended.items(), key=itemgetter(1)))
+
+    def _take_in_session(self, item: SessionItem) -> None:
+        session, secret = item.session, item.secret
+        if not succeeds(item, self._item(session.id) if session.id in self._records else None):
+            return
+        self._take_out(session.id)
+        is_rotated = secret != Secret(current=secret.current)
+        self._records[session.id] = _Record(session, secret.current, item.epoch, secret if is_rotated else None)
+        self._counters.states[session.state] += 1
+        if item.ended_at is None:
+            self._index(session)
+        else:
+            self._listing[partition_of_id(session.id)].add(session.id)
+            self._over.setdefault(session.user_id, []).append(session.id)
+            self._ended[session.id] = item.ended_at
+
+    def _take_out(self, id: SessionId) -> None:
+        record = self._records.pop(id, None)
+        if record is None:
+            return
+        session = record.session
+        _discard(self._live if session.state in LIVE_STATES else self._over, session.user_id, id)
+        self._ended.pop(id, None)
+        self._listing[partition_of_id(id)].discard(id)
+        self._counters.removed(session.state)
+
+    async def take_in_checkpoints(self, items: Sequence[CheckpointItem]) -> None:
+        self._checkpoints.update({(item.consumer, item.partition): item.sequence for item in items})
+
 
 class _Log:
     """The ring of one partition's events. The last one has the sequence number ``head``."""
@@ -378,105 +456,11 @@ class _Log:
             purged += 1
         return purged
 
-
-class _SortedIds:
-    """The ids of one partition. They are sorted when somebody lists them, not when they are added."""
-
-    __slots__ = ("_gone", "_ids", "_sorted")
-
-    def __init__(self) -> None:
-        self._ids: list[SessionId] = []
-        self._gone = 0
-        self._sorted = True
-
-    def add(self, id: SessionId) -> None:
-        self._ids.append(id)
-        self._sorted = False
-
-    def remove(self, existing: Mapping[SessionId, object]) -> None:
-        """Account for one removal; the list is cleaned when half of it is gone."""
-        self._gone += 1
-        if self._gone > 16 and self._gone * 2 > len(self._ids):
-            self._ids = [id for id in self._ids if id in existing]
-            self._gone = 0
-
-    def after(self, cursor: str | None) -> list[SessionId]:
-        if not self._sorted:
-            self._ids.sort()
-            self._sorted = True
-        return self._ids if cursor is None else self._ids[bisect_right(self._ids, cursor) :]
-
-
-class _Deadlines:
-    """
-    Sessions by the second of their deadline.
-
-    An entry may be early, because activity moves deadlines without telling; it is moved when its second has
-    come. Entries of sessions that ended are dropped then, or sooner when they become the majority.
-    """
-
-    def __init__(self) -> None:
-        self._buckets: dict[int, list[SessionId]] = {}
-        self._seconds: list[int] = []  # a heap of the keys
-        self._size = 0
-        self._stale = 0
-        self._to_clean: Iterator[int] = iter(())
-
-    def add(self, id: SessionId, due: datetime) -> None:
-        second = int(due.timestamp())
-        bucket = self._buckets.get(second)
-        if bucket is None:
-            self._buckets[second] = [id]
-            heappush(self._seconds, second)
-        else:
-            bucket.append(id)
-        self._size += 1
-
-    def forget(self, due: Callable[[SessionId], datetime | None]) -> None:
-        """One entry has become useless. Once they are the majority, each call cleans one bucket."""
-        self._stale += 1
-        if self._stale < 1024 or self._stale * 2 < self._size:
-            return
-        second = next(self._to_clean, None)
-        if second is None:
-            self._to_clean = iter(list(self._buckets))
-            return
-        bucket = self._buckets.get(second)
-        if bucket:
-            self._keep(second, [id for id in bucket if due(id) is not None])
-
-    def due(self, now: datetime, limit: int, due: Callable[[SessionId], datetime | None]) -> list[SessionId]:
-        """Up to ``limit`` ids whose deadline has come, by the second; they stay until they have none."""
-        found: dict[SessionId, None] = {}
-        visited: list[int] = []
-        last = int(now.timestamp())
-        while self._seconds and self._seconds[0] <= last and len(found) < limit:
-            second = heappop(self._seconds)
-            visited.append(second)
-            entries = dict.fromkeys(self._buckets[second])
-            self._keep(second, [id for id in entries if self._still_due(id, second, due(id))])
-            ripe = (id for id in self._buckets[second] if (when := due(id)) is not None and when <= now)
-            found.update(dict.fromkeys(islice(ripe, limit - len(found))))
-        for second in visited:
-            if self._buckets[second]:
-                heappush(self._seconds, second)
-            else:
-                del self._buckets[second]
-        return list(found)
-
-    def _still_due(self, id: SessionId, second: int, when: datetime | None) -> bool:
-        if when is None:
-            return False
-        if int(when.timestamp()) > second:
-            self.add(id, when)
-            return False
-        return True
-
-    def _keep(self, second: int, ids: list[SessionId]) -> None:
-        dropped = len(self._buckets[second]) - len(ids)
-        self._buckets[second] = ids
-        self._size -= dropped
-        self._stale = max(0, self._stale - dropped)
+    def begin_behind(self, after: int) -> None:
+        """Forget everything up to ``after``, whether or not it was ever here."""
+        while self._ring and self.head - len(self._ring) < after:
+            self._ring.popleft()
+        self.head = max(self.head, after)
 
 
 class _Counters:

@@ -1,7 +1,7 @@
 """Documents in the memory of one process: the default of tests, and the yardstick of the other backends."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -9,21 +9,32 @@ from typing import Self
 
 from msgspec import Struct, field
 
-from roomkey.backends.document_keys import name_cursor, name_of, new_name_key, version_cursor, version_of
+from roomkey.backends.document_keys import (
+    grave_digest,
+    name_cursor,
+    name_of,
+    new_name_key,
+    version_cursor,
+    version_of,
+)
 from roomkey.backends.document_records import numbered
 from roomkey.backends.fences import fenced
+from roomkey.backends.taking_in import check_document, check_version
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken
 from roomkey.ports import (
     Append,
     DocumentHead,
+    DocumentItem,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
     DocumentUpdate,
     DocumentVersion,
+    GraveItem,
     NewVersion,
     Page,
     StoredDocument,
+    VersionItem,
     VersionPage,
 )
 
@@ -60,7 +71,7 @@ class MemoryDocumentStore:
     def __init__(self) -> None:
         self._documents: dict[str, _Document] = {}
         self._names: list[str] = []  # sorted: code points sort as their UTF-8 does
-        self._deleted: set[tuple[str, str]] = set()
+        self._graves: dict[bytes, str | None] = {}
         self._changes = 0
 
     async def __aenter__(self) -> Self:
@@ -72,8 +83,7 @@ class MemoryDocumentStore:
         pass
 
     async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
-        new_name_key(name)
-        if (name, lineage) in self._deleted:
+        if grave_digest(new_name_key(name), lineage) in self._graves:
             raise Conflict("this document was deleted")
         document = self._documents.get(name)
         if document is None:
@@ -155,7 +165,7 @@ class MemoryDocumentStore:
         self._existing(name, lineage)
         del self._documents[name]
         del self._names[bisect_left(self._names, name)]
-        self._deleted.add((name, lineage))
+        self._graves[grave_digest(new_name_key(name), lineage)] = name
         self._changes += 1
         return True
 
@@ -209,6 +219,43 @@ class MemoryDocumentStore:
             return 0
         document.fence = fenced(document.fence, fence)
         return sum(document.versions.pop(number, None) is not None for number in numbers)
+
+    # --- moving house ---------------------------------------------------------------------------------
+
+    async def last_version(self, name: str, lineage: str) -> int:
+        return self._existing(name, lineage).last_version
+
+    async def export_graves(self) -> AsyncIterator[Sequence[GraveItem]]:
+        yield [GraveItem(digest, name) for digest, name in self._graves.items()]
+
+    async def take_in(self, item: DocumentItem | VersionItem | GraveItem) -> None:
+        self._changes += 1
+        match item:
+            case DocumentItem():
+                self._take_in_document(item)
+            case VersionItem(name, lineage, version, content):
+                document = self._existing(name, lineage)
+                if check_version(version, content, document.versions.get(version.number)):
+                    versions = {**document.versions, version.number: (version, content)}
+                    document.versions = dict(sorted(versions.items()))
+                    document.last_version = max(document.last_version, version.number)
+            case GraveItem(digest, name):
+                self._graves.setdefault(digest, name)
+
+    def _take_in_document(self, item: DocumentItem) -> None:
+        stored, record = item.stored, item.stored.record
+        if grave_digest(new_name_key(record.name), record.lineage) in self._graves:
+            raise Conflict("this document was deleted")
+        document = self._documents.get(record.name)
+        if document is None:
+            document = self._documents[record.name] = _Document(record.lineage, record.created_at, record.updated_at)
+            insort(self._names, record.name)
+        check_document(item, document.lineage, document.sequence, document.last_version)
+        document.created_at, document.updated_at = record.created_at, record.updated_at
+        document.upto, document.snapshot, document.authorship = stored.upto, stored.snapshot, stored.authorship
+        document.log = [*stored.updates]
+        document.log_bytes = record.log_bytes
+        document.last_version = item.last_version
 
     async def ping(self) -> None:
         pass

@@ -127,7 +127,7 @@ class RedisSessionStorage:
     async def get_many(self, ids: Sequence[SessionId]) -> list[Session | None]:
         values = await self._lists.values(ids)
         return [
-            None if value is None else self._translator.session(id, value[0], value[1])
+            None if value is None else self._translator.shown(id, value[0], value[1])
             for id, value in zip(ids, values, strict=True)
         ]
 
@@ -181,7 +181,7 @@ class RedisSessionStorage:
         await self._server.ping()
 
     def degradations(self) -> Mapping[str, str]:
-        return self._server.degradations()
+        return {**self._server.degradations(), **self._translator.damage.degradations()}
 
     # --- log ------------------------------------------------------------------------------------------
 
@@ -189,8 +189,12 @@ class RedisSessionStorage:
         if limit <= 0:
             return []
         log = self._partitions[partition].log
-        entries = await self._server.ask("XRANGE", log, f"({max(after, 0)}-0", "+", "COUNT", limit)
-        return list(self._translator.events(entries or ()))
+        while True:
+            entries = await self._server.ask("XRANGE", log, f"({max(after, 0)}-0", "+", "COUNT", limit)
+            found = self._translator.events(partition, entries or ())
+            if found or not entries:
+                return found
+            after = int(entries[-1][0].partition(b"-")[0])  # none of them can be read
 
     async def heads(self) -> Mapping[int, int]:
         found = await self._server.ask_many([("HGET", partition.figures, "head") for partition in self._partitions])

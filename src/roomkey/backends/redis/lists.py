@@ -18,7 +18,6 @@ from roomkey.backends.redis.scripts import Script
 from roomkey.backends.redis.server import Call, RedisServer
 from roomkey.backends.redis.stored import Found, Translator
 from roomkey.domain.session import Session, SessionFilter, SessionId, partition_of, partition_of_id
-from roomkey.errors import Serialization
 from roomkey.ports import Page, SessionPage
 
 SCAN_LIMIT: Final = 2000
@@ -97,7 +96,7 @@ class Lists:
                     return SessionPage(found, None if after is None else encode_cursor(_PLACE, after))
                 after = place[len(prefix) :]
                 looked_at += 1
-                session = self._shown(id_of(partition.number, place[-ID_BYTES:]), value, b"%d" % epoch)
+                session = self._translator.shown(id_of(partition.number, place[-ID_BYTES:]), value, b"%d" % epoch)
                 if session is not None and filter.matches(session):
                     found.append(session)
             if len(entries) < 2 * asked:
@@ -130,7 +129,7 @@ class Lists:
     async def _matching(self, places: Sequence[bytes], filter: SessionFilter) -> list[Session]:
         ids = [id_of(place[0], place[1:]) for place in places]
         shown = [
-            None if value is None else self._shown(id, *value)
+            None if value is None else self._translator.shown(id, *value)
             for id, value in zip(ids, await self.values(ids), strict=True)
         ]
         return [session for session in shown if session is not None and filter.matches(session)]
@@ -164,16 +163,6 @@ class Lists:
         return [
             number for number, each in zip(candidates, figures, strict=True) if any(int(value or 0) for value in each)
         ]
-
-    def _shown(self, id: SessionId, value: bytes | None, epoch: bytes | None) -> Session | None:
-        """A session in a list, which goes on around one that is damaged."""
-        if value is None:
-            return None
-        try:
-            return self._translator.session(id, value, epoch)
-        except Serialization:
-            self._translator.note_damage(id)
-            return None
 
 
 def _value(reply: Any) -> Value | None:

@@ -257,32 +257,36 @@ class RedisServer:
 
     async def _ask_many(self, requests: Sequence[Call | _Plain], *, may_repeat: bool) -> list[Any]:
         """The replies in order. One batch per server; what does not succeed in it goes its own way."""
-        topology = self._opened()
-        groups: dict[Node, list[int]] = {}
-        for position, request in enumerate(requests):
-            groups.setdefault(topology.node_of(request.keys[0]), []).append(position)
         replies: list[Any] = [_MISSING] * len(requests)
         unknown: set[int] = set()
-        batches = [_batch(node, [requests[position] for position in group]) for node, group in groups.items()]
-        for group, outcome in zip(groups.values(), await _together(batches), strict=True):
+        for group, outcome in await self._batches(requests):
             if isinstance(outcome, Broken):
                 if outcome.failure.is_open:
                     unknown.update(group)
                 continue
-            if isinstance(outcome, Storage):  # of the breaker
-                raise outcome
             for position, reply in zip(group, outcome, strict=True):
                 if not isinstance(reply, ReplyError):
                     replies[position] = reply
-        rest = [position for position, reply in enumerate(replies) if reply is _MISSING]
         if unknown and not may_repeat:
             raise OutcomeUnknown(f"the Redis did not answer; {_UNKNOWN}")
+        rest = [position for position, reply in enumerate(replies) if reply is _MISSING]
         tries = [self._ask(requests[each], may_repeat=may_repeat, again=each in unknown) for each in rest]
         for position, outcome in zip(rest, await _together(tries), strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            replies[position] = outcome
+            replies[position] = _or_raise(outcome)
         return replies
+
+    async def _batches(self, requests: Sequence[Call | _Plain]) -> list[tuple[list[int], list[Any] | Broken]]:
+        """What became of the batch of each server, and which of ``requests`` are in it."""
+        topology = self._opened()
+        groups: dict[Node, list[int]] = {}
+        for position, request in enumerate(requests):
+            groups.setdefault(topology.node_of(request.keys[0]), []).append(position)
+        batches = [_batch(node, [requests[position] for position in group]) for node, group in groups.items()]
+        outcomes = await _together(batches)
+        return [
+            (group, outcome if isinstance(outcome, Broken) else _or_raise(outcome))
+            for group, outcome in zip(groups.values(), outcomes, strict=True)
+        ]
 
 
 _MISSING: Final = object()
@@ -378,6 +382,12 @@ async def _together(calls: Sequence[Awaitable[Any]]) -> list[Any]:
         except (Broken, Storage) as error:
             return [error]
     return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def _or_raise(outcome: Any) -> Any:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 async def _ping(node: Node) -> None:

@@ -1,12 +1,12 @@
 """From values in Redis to sessions and back, and the arguments that scripts get."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-import structlog
 from msgspec.structs import replace
 
+from roomkey.backends.damage import DamageNotes
 from roomkey.backends.records import decode_event, decode_session, decode_session_only, encode_event, encode_session
 from roomkey.backends.redis.connection import Argument
 from roomkey.backends.redis.layout import NUMBER_OF, TIME, Header, id_key, micros, moment_of, state_of, user_prefix
@@ -16,12 +16,7 @@ from roomkey.domain.session import AnyEvent, Session, SessionId, UserRevoked, pa
 from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import LoggedEvent, NewSession, RecordCodec, RecordKind, Secret
 
-_log = structlog.get_logger("roomkey.storage")
-
 _LONGEST_AGE: Final = timedelta(days=3653) // timedelta(microseconds=1)
-
-_NAMED: Final = 1024
-"""Number of damaged records that are remembered, so that each is named in the log once."""
 
 
 class Found(NamedTuple):
@@ -41,7 +36,7 @@ class Translator:
 
     def __init__(self, codec: RecordCodec) -> None:
         self._codec = codec
-        self._damaged: set[bytes] = set()
+        self.damage = DamageNotes("sessions")
 
     # --- sessions -------------------------------------------------------------------------------------
 
@@ -70,16 +65,19 @@ class Translator:
         """Like ``found`` where one damaged record must not stop what is done to others."""
         try:
             return self.found(id, value, epoch)
-        except Serialization:
-            self.note_damage(id)
+        except Serialization as error:
+            self.damage.note(RecordKind.SESSION, id, error)
             return None
 
-    def note_damage(self, id: SessionId) -> None:
-        """Name a damaged record in the log, once."""
-        key = id.encode()
-        if key not in self._damaged and len(self._damaged) < _NAMED:
-            self._damaged.add(key)
-            _log.error("storage_record_damaged", session=id)
+    def shown(self, id: SessionId, value: bytes | None, epoch: bytes | None) -> Session | None:
+        """Like ``session`` where one damaged record must not stop what is done to others."""
+        if value is None:
+            return None
+        try:
+            return self.session(id, value, epoch)
+        except Serialization as error:
+            self.damage.note(RecordKind.SESSION, id, error)
+            return None
 
     def record(self, session: Session, secret: Secret) -> bytes:
         """What is stored of a session behind its header."""
@@ -124,11 +122,21 @@ class Translator:
         key = _event_key(event)
         return key, self._codec.encode(RecordKind.EVENT, key, 0, encode_event(event))
 
-    def events(self, entries: Sequence[Sequence[Any]]) -> Iterator[LoggedEvent]:
-        """The events of a part of the log."""
-        for name, (_, _, _, key, _, record) in entries:
-            decoded = self._codec.decode(RecordKind.EVENT, key, 0, record)
-            yield LoggedEvent(int(name.partition(b"-")[0]), decode_event(decoded))
+    def events(self, partition: int, entries: Sequence[Sequence[Any]]) -> list[LoggedEvent]:
+        """The events of a part of the log, up to one that cannot be read; such ones in front are left out."""
+        found: list[LoggedEvent] = []
+        for name, fields in entries:
+            sequence = int(name.partition(b"-")[0])
+            try:
+                _, _, _, key, _, record = fields
+                decoded = self._codec.decode(RecordKind.EVENT, key, 0, record)
+                found.append(LoggedEvent(sequence, decode_event(decoded)))
+            except (Serialization, ValueError) as error:
+                reason = error if isinstance(error, Serialization) else Serialization("an event record is damaged")
+                self.damage.note(RecordKind.EVENT, f"{partition:02x}, {sequence}", reason)
+                if found:
+                    break
+        return found
 
 
 _NO_SECRET: Final = Secret(current=b"")

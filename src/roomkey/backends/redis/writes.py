@@ -168,7 +168,7 @@ class Writes:
 
     async def update_many(self, changes: Sequence[tuple[Session, SessionEvent]]) -> list[bool]:
         """``SessionStorage.update_many``: one round trip to read, one to write."""
-        found = await self._found_many([session.id for session, _ in changes])
+        found = await self._readable_many([session.id for session, _ in changes])
         calls: list[Call] = []
         places: list[int] = []
         for place, (each, (session, event)) in enumerate(zip(found, changes, strict=True)):
@@ -188,7 +188,7 @@ class Writes:
             raise _unknown()
         try:
             await self.update(session, event, None)
-        except (Conflict, NotFound):
+        except (Conflict, NotFound, Serialization):
             return False
         return True
 
@@ -210,6 +210,8 @@ class Writes:
         id = id_key(event.session)
         if id is None:
             return False
+        if await self._found(event.session) is None:  # one that is damaged is not removed, but shown to an operator
+            return False
         arguments = [AGAIN, id, event.version - 1, micros(event.at), *self._translator.event(event)]
         outcome = await self._run(Call(self._DELETE, self._single(event.session), arguments))
         if outcome in {_DONE, _MISSING}:
@@ -222,7 +224,9 @@ class Writes:
         if key is not None:
             keys = self._partitions[partition_of_id(id)].read_keys(key)
             # It only moves forward, so that a second time changes nothing.
-            await self._server.run(self._TOUCH, keys, (key, micros(at)), may_repeat=True)
+            value = await self._server.run(self._TOUCH, keys, (key, micros(at)), may_repeat=True)
+            if value is not None:
+                self._translator.session(id, value, None)  # to say so, should it be damaged
 
     async def replace_secret(self, id: SessionId, decide: Callable[[Found], Secret | None]) -> None:
         """Replace the secret by what ``decide`` says, unless that is nothing, and nothing else."""
@@ -338,9 +342,17 @@ class Writes:
         return self._partitions[partition_of_id(id)].single[key[0] >> 4]
 
     async def _found(self, id: SessionId) -> Found | None:
-        return (await self._found_many([id]))[0]
+        (reply,) = await self._read([id])
+        return self._translator.found(id, *_both(reply)) if reply else None
 
-    async def _found_many(self, ids: Sequence[SessionId]) -> list[Found | None]:
+    async def _readable_many(self, ids: Sequence[SessionId]) -> list[Found | None]:
+        replies = await self._read(ids)
+        return [
+            self._translator.readable(id, *_both(reply)) if reply else None
+            for id, reply in zip(ids, replies, strict=True)
+        ]
+
+    async def _read(self, ids: Sequence[SessionId]) -> list[Any]:
         keys = [id_key(id) for id in ids]
         calls = [
             Call(self._READ, self._partitions[partition_of_id(id)].read_keys(key), (key,))
@@ -348,11 +360,7 @@ class Writes:
             if key is not None
         ]
         replies = iter(await self._server.run_many(calls, may_repeat=True))  # they change nothing
-        found: list[Found | None] = []
-        for id, key in zip(ids, keys, strict=True):
-            reply = None if key is None else next(replies)
-            found.append(self._translator.found(id, *_both(reply)) if reply else None)
-        return found
+        return [None if key is None else next(replies) for key in keys]
 
 
 def _may_become(found: Found, session: Session) -> bool:

@@ -18,7 +18,7 @@ class DatabaseCheckpoints:
         rows = await self._database.read(
             lambda connection: run(connection, self._queries.checkpoints, consumer.encode())
         )
-        return {partition: sequence for partition, sequence in rows}
+        return {int(partition): int(sequence) for partition, sequence in rows}
 
     async def save(self, consumer: str, partition: int, sequence: int) -> None:
         place = consumer.encode(), partition, sequence

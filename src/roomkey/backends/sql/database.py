@@ -31,7 +31,7 @@ from roomkey.backends.sql.dialects import (
     parse,
 )
 from roomkey.backends.sql.failures import Undone, classify
-from roomkey.backends.sql.statements import driver_connection, execute
+from roomkey.backends.sql.statements import driver_connection, execute, say
 from roomkey.errors import ConfigurationError, RoomkeyError, Storage
 
 T = TypeVar("T")
@@ -132,12 +132,23 @@ class Database:
             if self._users == 0:
                 await self._close()
 
-    async def _open(self) -> None:
+    @asynccontextmanager
+    async def unchecked(self) -> AsyncGenerator[Self]:
+        """Open it without a look at what is there: for ``migrate`` and ``pending_migrations``."""
+        self._connect()
+        try:
+            yield self
+        finally:
+            await self._close()
+
+    def _connect(self) -> None:
         driver_of(self.dialect)
-        size = self.settings.pool_size
-        self._readers = self._engine(size)
+        self._readers = self._engine(self.settings.pool_size)
         # SQLite has one writer at a time. Those who wait for it in line are served in their order.
         self._writers = self._engine(1) if self.dialect is Dialect.SQLITE else self._readers
+
+    async def _open(self) -> None:
+        self._connect()
         try:
             if self.settings.migrate or self.dialect is Dialect.SQLITE:
                 await self.migrate()
@@ -272,12 +283,12 @@ class Database:
         except RoomkeyError:
             raise
         except Exception as error:
-            if committing:
+            if committing or self._recovery.failure_of(error) is None:
                 raise
             raise Undone from error
 
     async def _say(self, connection: AsyncConnection, statement: str) -> None:
-        await execute(connection, self.dialect, statement, ())
+        await say(connection, self.dialect, statement)
 
     @asynccontextmanager
     async def _connection(self, engine: AsyncEngine | None) -> AsyncGenerator[AsyncConnection]:

@@ -190,17 +190,21 @@ async def _connect_postgresql(place: Place, limits: TimeLimits) -> Any:
 
 
 async def _connect_mysql(place: Place, limits: TimeLimits) -> Any:
-    connection = await driver_of(place.dialect).connect(
-        host=place.host,
-        port=place.port,
-        user=place.user,
-        password=place.password or "",
-        database=place.database,
-        connect_timeout=limits.connect,
-        charset="utf8mb4",
-        autocommit=True,
-        ssl=_tls(place, default="disable"),
-    )
+    try:
+        connection = await driver_of(place.dialect).connect(
+            host=place.host,
+            port=place.port,
+            user=place.user,
+            password=place.password or "",
+            database=place.database,
+            connect_timeout=limits.connect,
+            charset="utf8mb4",
+            autocommit=True,
+            ssl=_tls(place, default="disable"),
+        )
+    except (RuntimeError, AttributeError) as error:
+        # What asyncmy stumbles over when the server hangs up before it has greeted.
+        raise ConnectionResetError("the server hung up") from error
     async with connection.cursor() as cursor:
         await cursor.execute("SELECT VERSION()")
         ((version,),) = await cursor.fetchall()

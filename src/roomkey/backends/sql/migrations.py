@@ -141,10 +141,9 @@ async def _apply_postgresql(connection: AsyncConnection, steps: list[Migration])
 async def _make_schema(connection: AsyncConnection) -> None:
     """Make the schema that the URL names, if it names one: then there is none as long as it does not exist."""
     dialect = Dialect.POSTGRESQL
-    ((schema, path),) = await execute(
-        connection, dialect, "SELECT current_schema(), current_setting('search_path')", ()
-    )
-    if schema is None:
+    text = "SELECT current_schema(), current_setting('search_path')"
+    ((schema, path),) = await execute(connection, dialect, text, ())
+    if schema is None and "," not in path:
         await execute(connection, dialect, f"CREATE SCHEMA IF NOT EXISTS {path}", ())
 
 

@@ -126,6 +126,15 @@ async def execute(connection: AsyncConnection, dialect: Dialect, text: str, para
             return await driver.execute_fetchall(text, parameters)
 
 
+async def say(connection: AsyncConnection, dialect: Dialect, text: str) -> None:
+    """Run a statement without parameters that returns nothing, such as COMMIT."""
+    driver = driver_connection(connection)
+    if dialect is Dialect.POSTGRESQL:
+        await driver.execute(text)  # as it is: there is nothing to prepare
+    else:
+        await execute(connection, dialect, text, ())
+
+
 def driver_connection(connection: AsyncConnection) -> Any:
     """The connection of the driver."""
     return connection.sync_connection.connection.driver_connection  # pyright: ignore[reportOptionalMemberAccess]

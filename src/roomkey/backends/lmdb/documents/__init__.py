@@ -1,7 +1,7 @@
 """Documents in an LMDB file of their own, so that much text never keeps sessions waiting."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from roomkey.backends.document_keys import name_key, name_of, new_name_key, version_of
-from roomkey.backends.lmdb.documents import commit, repair
-from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges
+from roomkey.backends.lmdb.documents import commit, moving, repair
+from roomkey.backends.lmdb.documents.commit import Batch, DocumentChanges, checked
 from roomkey.backends.lmdb.documents.layout import DocumentFile
 from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
 from roomkey.backends.lmdb.file import FileSystemSettings
@@ -25,15 +25,18 @@ from roomkey.ports import (
     Append,
     DamagedRecord,
     DocumentHead,
+    DocumentItem,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
     DocumentUpdate,
     DocumentVersion,
+    GraveItem,
     NewVersion,
     Page,
     RecordCodec,
     StoredDocument,
+    VersionItem,
     VersionPage,
 )
 
@@ -251,6 +254,27 @@ class FileSystemDocumentStore:
         with self._snapshot() as snapshot:
             return snapshot.version(name_key(name), number)
 
+    # --- moving house ---------------------------------------------------------------------------------
+
+    async def last_version(self, name: str, lineage: str) -> int:
+        with self._snapshot() as snapshot:
+            return checked(snapshot.find(name_key(name)), lineage).entry.last_version
+
+    async def export_graves(self) -> AsyncIterator[Sequence[GraveItem]]:
+        after = b""
+        while True:
+            with self._snapshot() as snapshot:
+                graves = snapshot.graves(after)
+            if not graves:
+                return
+            yield graves
+            after = graves[-1].digest
+            await asyncio.sleep(0)
+
+    async def take_in(self, item: DocumentItem | VersionItem | GraveItem) -> None:
+        async with self._taking_off(_weight(item)):
+            await self._write(partial(moving.take_in, item=item))
+
     # --- repair ---------------------------------------------------------------------------------------
 
     async def damaged(self) -> Sequence[DamagedRecord]:
@@ -271,3 +295,13 @@ class FileSystemDocumentStore:
         if self._file is None:
             raise Storage("the storage is not open")
         return self._file.codec is not PLAIN_RECORDS
+
+
+def _weight(item: DocumentItem | VersionItem | GraveItem) -> int:
+    match item:
+        case DocumentItem(stored):
+            return stored.record.log_bytes + stored.record.snapshot_bytes
+        case VersionItem(content=content):
+            return len(content)
+        case GraveItem():
+            return 0

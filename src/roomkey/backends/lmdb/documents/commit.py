@@ -13,6 +13,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
+from roomkey.backends.document_keys import grave_digest
 from roomkey.backends.document_records import (
     DocumentEntry,
     decode_batch,
@@ -41,7 +42,6 @@ from roomkey.backends.lmdb.documents.layout import (
     DocumentTables,
     Measure,
     Part,
-    grave_key,
     size_class,
 )
 from roomkey.backends.lmdb.file import Table, step_before
@@ -237,17 +237,22 @@ def checked(found: Filed | None, lineage: str) -> Filed:
 
 def create(changes: DocumentChanges, name: bytes, lineage: str, now: datetime) -> DocumentRecord:
     """``DocumentStore.create``."""
-    if changes.get(changes.tables.graves, grave_key(name, lineage)) is not None:
+    if changes.get(changes.tables.graves, grave_digest(name, lineage)) is not None:
         raise Conflict("this document was deleted")
     found = changes.find(name)
     if found is not None:
         return found.entry.record()
-    entry = DocumentEntry.new(name.decode(), lineage, now)
+    return make_document(changes, name, DocumentEntry.new(name.decode(), lineage, now)).entry.record()
+
+
+def make_document(changes: DocumentChanges, name: bytes, entry: DocumentEntry) -> Filed:
+    """Make the document that ``entry`` says, which is empty; there is none of this name."""
     record = encode_document(entry)
-    key = DOCUMENT.pack(changes.new_document())
+    number = changes.new_document()
+    key = DOCUMENT.pack(number)
     names.enter(changes, name, key, changes.new_branch)
     changes.put_record(RecordKind.DOCUMENT, changes.tables.documents, key, record)
-    return entry.record()
+    return Filed(number, entry)
 
 
 def append(
@@ -386,7 +391,7 @@ def delete(changes: DocumentChanges, name: bytes | None, lineage: str) -> bool:
     found = changes.existing(name, lineage)
     names.leave(changes, name)
     changes.forget(found)
-    changes.put(changes.tables.graves, grave_key(name, lineage))
+    changes.put(changes.tables.graves, grave_digest(name, lineage), name)
     return True
 
 

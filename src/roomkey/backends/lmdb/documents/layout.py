@@ -12,7 +12,7 @@ one left behind can be swept up later.
 | pieces | document, ``Part``, version or 0, piece | up to ``PIECE_BYTES`` of a content |
 | versions | document, version | version record |
 | backlog | ``Measure``, ``size_class``, document | nothing; of documents with a log |
-| graves | SHA-256 of name and lineage | nothing; of documents that were deleted |
+| graves | ``grave_digest`` of name and lineage | name; of documents that were deleted |
 | orphans | document, number of an update | nothing; updates up to there, or all of it, are to be swept up |
 | meta | ``format``, ``numbers`` | see ``FORMAT`` and ``NUMBERS`` |
 | aside | a number | as in the file of sessions |
@@ -20,7 +20,6 @@ one left behind can be swept up later.
 
 import struct
 from enum import IntEnum
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -93,11 +92,6 @@ class DocumentFile(MappedFile[DocumentTables]):
     def __init__(self, directory: Path, settings: FileSystemSettings, codec: RecordCodec) -> None:
         names = DocumentTables._fields
         super().__init__(directory, settings, codec, names=names, tables=DocumentTables, format=FORMAT, readahead=True)
-
-
-def grave_key(name: bytes, lineage: str) -> bytes:
-    """The key of a deleted document: as long as any other, however long the names."""
-    return sha256(len(name).to_bytes(4, "big") + name + lineage.encode("utf-8", "surrogatepass")).digest()
 
 
 def size_class(size: int) -> int:

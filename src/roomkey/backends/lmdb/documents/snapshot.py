@@ -1,7 +1,8 @@
 """The reads: what one moment of the file contains, and how to read what takes longer than a moment may last."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from roomkey.backends.document_keys import name_cursor, version_cursor
@@ -34,6 +35,7 @@ from roomkey.ports import (
     DocumentTail,
     DocumentUpdate,
     DocumentVersion,
+    GraveItem,
     RecordKind,
     StoredDocument,
     VersionPage,
@@ -348,6 +350,13 @@ class Snapshot(ReadTransaction[DocumentTables]):
             except Serialization as error:
                 self._file.damage.note(RecordKind.DOCUMENT, name, error)
         return DocumentPage(records)
+
+    def graves(self, after: bytes) -> Sequence[GraveItem]:
+        """Documents that were deleted, those with digests behind ``after``; none at the end."""
+        with self._transaction.cursor(self._file.tables.graves) as cursor:
+            if not cursor.set_range(after + b"\0"):
+                return []
+            return [GraveItem(digest, name.decode() or None) for digest, name in islice(cursor, SCAN_LIMIT)]
 
     def _walk(self) -> names.Walk:
         note = partial(self._file.damage.note, RecordKind.DOCUMENT)

@@ -28,6 +28,7 @@ from roomkey.backends.sql.documents.layout import (
     DocumentQueries,
     Filed,
     Part,
+    as_made,
     cut_record,
     document_id,
     filed,
@@ -153,27 +154,29 @@ class Changes:
     async def append_each(self, appends: Sequence[Appending]) -> list[int | NotFound | Conflict]:
         """``DocumentStore.append_each``: a few statements, however many documents it is for."""
         names = [appending.name for appending in appends if appending.name is not None]
-        rows = await run(self._connection, self._queries.find, names) if names else []
-        found = {bytes(row[1]): row for row in rows}
+        rows = await run(self._connection, self._queries.find_to_append, names) if names else []
+        found = {row[1]: row for row in rows}
         outcomes: list[int | NotFound | Conflict] = []
         growing: dict[int, tuple[int, Batch]] = {}
         for place, (name, lineage, batch) in enumerate(appends):
-            try:
-                row = found.get(name) if name is not None else None
-                document = checked(None if row is None else filed(row, self._codec), lineage)
-            except (NotFound, Conflict) as error:
-                outcomes.append(error)
-            else:
-                outcomes.append(document.entry.sequence)
-                if batch is not None:
-                    growing[document.id] = place, batch
+            row = found.get(name)
+            if row is None:
+                outcomes.append(_not_found())
+                continue
+            id, _, key, sequence, record = row
+            if as_made(row[1], key, record, self._codec).lineage != lineage:
+                outcomes.append(_another())
+                continue
+            outcomes.append(sequence)
+            if batch is not None:
+                growing[id] = place, batch
         if growing:
             await self._grow(growing, outcomes)
         return outcomes
 
     async def _grow(self, growing: dict[int, tuple[int, Batch]], outcomes: list[int | NotFound | Conflict]) -> None:
         figures = [(id, batch.count, batch.size, batch.latest) for id, (_, batch) in sorted(growing.items())]
-        sequences = dict(await self._moved(figures))
+        sequences: dict[int, int] = {id: sequence for id, sequence in await self._moved(figures)}  # noqa: C416  # typed
         updates: list[Row] = []
         for id, (place, batch) in growing.items():
             last = sequences.get(id)
@@ -298,10 +301,18 @@ def checked(found: Filed | None, lineage: str) -> Filed:
         Conflict: If it is of another lineage.
     """
     if found is None:
-        raise DocumentNotFound("there is no such document")
+        raise _not_found()
     if found.entry.lineage != lineage:
-        raise Conflict("the document is another one")
+        raise _another()
     return found
+
+
+def _not_found() -> NotFound:
+    return DocumentNotFound("there is no such document")
+
+
+def _another() -> Conflict:
+    return Conflict("the document is another one")
 
 
 def _highest(fence: int | None) -> int:

@@ -45,6 +45,7 @@ class DocumentQueries(NamedTuple):
     """The statements of ``queries/documents.sql``."""
 
     find: Query
+    find_to_append: Query
     heads: Query
     list: Query
     backlog: Query
@@ -128,6 +129,19 @@ def lineage_key(lineage: str) -> bytes:
     return lineage.encode("utf-8", "surrogatepass")
 
 
+def as_made(name: bytes, lineage: bytes, record: bytes, codec: RecordCodec) -> DocumentEntry:
+    """
+    The document as it was when it was made, which is what its record says.
+
+    Raises:
+        Serialization: If the record is damaged, or another one's.
+    """
+    made = decode_document(codec.decode(RecordKind.DOCUMENT, document_id(name, lineage), 0, record))
+    if made.name.encode() != name or lineage_key(made.lineage) != lineage:
+        raise Serialization("a document record is at a wrong place")
+    return made
+
+
 def filed(values: Sequence[Any], codec: RecordCodec) -> Filed:
     """
     The document of a row.
@@ -136,9 +150,7 @@ def filed(values: Sequence[Any], codec: RecordCodec) -> Filed:
         Serialization: If its record is damaged, or another one's.
     """
     row = DocumentRow(*values)
-    made = decode_document(codec.decode(RecordKind.DOCUMENT, document_id(row.name, row.lineage), 0, row.record))
-    if made.name.encode() != row.name or lineage_key(made.lineage) != row.lineage:
-        raise Serialization("a document record is at a wrong place")
+    made = as_made(row.name, row.lineage, row.record, codec)
     if not 0 <= row.upto <= row.sequence or (row.upto == 0) != (row.content is None):
         # Without its snapshot a document would look as if it were empty.
         raise Serialization("a document record contradicts itself")

@@ -27,7 +27,7 @@ _DAY_SECONDS: Final = 24 * 60 * 60
 
 
 class _Queries(NamedTuple):
-    count: Query
+    go_on: Query
     begin: Query
     writes_of: Query
     writes: Query
@@ -91,7 +91,7 @@ class Writers:
     async def _count(self, connection: AsyncConnection, slot: _Slot) -> bool:
         """Let the slot go on; ``False`` if it has done so already."""
         place, after = (self._writer, slot.number), slot.writes + 1
-        if slot.writes and await touched(connection, self._queries.count, after, _today(), *place, slot.writes):
+        if slot.writes and await touched(connection, self._queries.go_on, after, _today(), *place, slot.writes):
             return True
         # It is new, or was idle for so long that it was forgotten, or it has gone on.
         return bool(await touched(connection, self._queries.begin, *place, after, _today()))

@@ -1,8 +1,8 @@
--- name: count (postgresql, sqlite)
+-- name: go_on (postgresql, sqlite)
 UPDATE roomkey_document_writers SET writes = ?, day = ?
 WHERE writer = ? AND slot = ? AND writes = ? RETURNING writes
 
--- name: count (mysql)
+-- name: go_on (mysql)
 UPDATE roomkey_document_writers SET writes = ?, day = ? WHERE writer = ? AND slot = ? AND writes = ?
 
 -- name: begin (postgresql, sqlite)

@@ -5,6 +5,9 @@ SELECT id, name, lineage, sequence, upto, updated, log_bytes, content, snapshot_
     fence, record
 FROM roomkey_documents WHERE name IN (*)
 
+-- name: find_to_append
+SELECT id, name, lineage, sequence, record FROM roomkey_documents WHERE name IN (*)
+
 -- name: heads
 SELECT name, lineage, sequence FROM roomkey_documents WHERE name IN (*)
 
