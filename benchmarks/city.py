@@ -243,7 +243,7 @@ def _inhabited(side: Side, city: City, letters: int) -> Population:
 Start = Callable[[], AbstractContextManager[Side | Missing]]
 
 
-def _contender(start: Start, city: City, *, quiet: float) -> Contender:
+def contender(start: Start, city: City, *, quiet: float) -> Contender:
     """A server of its own for each round, so that nothing is left of the last one."""
 
     def contend(seconds: float) -> Measures:
@@ -319,7 +319,7 @@ def run(plan: Plan) -> Finding:
         starts = _starts(city)
         missing = {name: reason for name, start in starts.items() if (reason := _what_is_missing(name, start, city))}
         contenders = {
-            name: _contender(start, city, quiet=plan.seconds / 2)
+            name: contender(start, city, quiet=plan.seconds / 2)
             for name, start in starts.items()
             if name not in missing
         }

@@ -290,9 +290,9 @@ def peer(name: str, folder: str | None = None) -> Generator[Side | Missing]:
 
 
 @contextmanager
-def ours(clients: int, settings: Mapping[str, str] | None = None) -> Generator[Side]:
+def ours(clients: int, settings: Mapping[str, str] | None = None, *, storage: str = "file") -> Generator[Side]:
     """Roomkey, with sessions for so many clients; what is written is on the disk (LMDB) before it is acknowledged."""
-    with roomkey(storage="file", settings=settings) as server, closing(Api(server)) as api:
+    with roomkey(storage=storage, settings=settings) as server, closing(Api(server)) as api:
         yield Side(server, "/yjs", tokens=[token for _, token in api.sessions(clients)])
 
 

@@ -51,6 +51,8 @@ class Plan(Struct, frozen=True):
     quick: bool = False
     rounds: int = 5
     seconds: float = 3.0
+    many: int | None = None
+    """How many things are there before the clock starts, where a benchmark lets that be chosen."""
 
     def size(self, full: int, quick: int) -> int:
         """A number of things to do: ``full``, or ``quick`` where it must only work."""
@@ -165,6 +167,8 @@ class Benchmark(Struct, frozen=True, kw_only=True):
     """The versions of what it is compared with."""
     core: int = LOAD_CORE
     """Where the benchmark's own process belongs: beside the server, or in its place."""
+    many: str | None = None
+    """What ``--size`` is the number of, if it can be chosen."""
 
 
 def interleaved(
@@ -223,7 +227,7 @@ def main(benchmark: Benchmark) -> NoReturn:
     """Measure as the command line asks, print a table, write JSON, and exit: 1 if a goal was missed."""
     arguments = _parser(benchmark).parse_args()
     plan = Plan(quick=True, rounds=1, seconds=0.2) if arguments.quick else Plan(seconds=arguments.seconds)
-    plan = msgspec.structs.replace(plan, rounds=arguments.rounds or plan.rounds)
+    plan = msgspec.structs.replace(plan, rounds=arguments.rounds or plan.rounds, many=arguments.size)
     # So that a benchmark that is told to stop stops what it started.
     signal.signal(signal.SIGTERM, _stop)
     run_on(benchmark.core)
@@ -263,6 +267,10 @@ def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="show that it works, in a few seconds")
     parser.add_argument("--json", metavar="FILE", help="write the result there; - is standard output, without a table")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each side is measured (5)")
+    if benchmark.many is None:
+        parser.set_defaults(size=None)
+    else:
+        parser.add_argument("--size", type=int, metavar="N", help=benchmark.many)
     parser.add_argument("--seconds", type=float, metavar="S", default=Plan().seconds, help="how long a round is (3)")
     return parser
 
@@ -271,6 +279,7 @@ def _command(benchmark: Benchmark, arguments: argparse.Namespace) -> str:
     """What to type to measure the same again; where the result goes does not matter."""
     options = ["--quick"] if arguments.quick else []
     options += [f"--rounds {arguments.rounds}"] if arguments.rounds else []
+    options += [f"--size {arguments.size}"] if arguments.size else []
     options += [f"--seconds {arguments.seconds:g}"] if arguments.seconds != Plan().seconds else []
     return " ".join([f"python -m benchmarks.{benchmark.name}", *options])
 

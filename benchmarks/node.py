@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from benchmarks.processes import Started, running
 FOLDER: Final = Path(__file__).parent / "peers"
 
 INSTALL_SECONDS: Final = 180
+RUN_SECONDS: Final = 120
 
 
 class Missing(Struct, frozen=True):
@@ -35,6 +36,28 @@ def peer(script: str, *arguments: str) -> Generator[Started | Missing]:
         return
     with running([node, str(FOLDER / script), *arguments], environment={"NODE_ENV": "production"}) as started:
         yield started
+
+
+def run(script: str, *arguments: str) -> bytes | Missing:
+    """What ``script`` prints, which ends by itself; or the reason why it was not run."""
+    node = _node()
+    missing = install()
+    if node is None or missing is not None:
+        return missing or Missing("there is no Node.js")
+    return output_of([node, str(FOLDER / script), *arguments])
+
+
+def output_of(command: Sequence[str]) -> bytes:
+    """
+    What a program prints, here and now on this process's core.
+
+    Raises:
+        RuntimeError: If it fails, with what it wrote to standard error.
+    """
+    done = subprocess.run(command, check=False, capture_output=True, timeout=RUN_SECONDS)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)[:200]} failed: {done.stderr.decode(errors='replace')[-4000:]}")
+    return done.stdout
 
 
 @cache

@@ -76,7 +76,7 @@ def run_on(core: int) -> None:
 
 
 @contextmanager
-def _starting_on(core: int) -> Generator[None]:
+def starting_on(core: int) -> Generator[None]:
     """Children inherit where their parent runs at the moment when they are started."""
     if not _can_pin():
         yield
@@ -103,7 +103,7 @@ def running(command: Sequence[str], *, environment: Mapping[str, str] | None = N
             standard error.
     """
     with tempfile.TemporaryFile() as errors:
-        with _starting_on(SERVER_CORE):
+        with starting_on(SERVER_CORE):
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

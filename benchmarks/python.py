@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from benchmarks.node import FOLDER, INSTALL_SECONDS, Missing
+from benchmarks.node import FOLDER, INSTALL_SECONDS, Missing, output_of
 from benchmarks.processes import Started, running
 
 LOCK: Final = FOLDER / "requirements.txt"
@@ -28,6 +28,12 @@ def peer(script: str, *arguments: str) -> Generator[Started | Missing]:
         return
     with running([str(ENVIRONMENT / "bin" / "python"), str(FOLDER / script), *arguments]) as started:
         yield started
+
+
+def run(script: str, *arguments: str) -> bytes | Missing:
+    """What ``script`` prints, which ends by itself; or the reason why it was not run."""
+    missing = install()
+    return missing or output_of([str(ENVIRONMENT / "bin" / "python"), str(FOLDER / script), *arguments])
 
 
 @cache

@@ -21,6 +21,7 @@ PICTURE: Final = "benchmarks.svg"
 
 PLOTTED: Final[Mapping[str, str]] = {
     "sessions": "operations",
+    "stores": "operations",
     "rest": "requests",
     "broadcast": "deliveries per CPU second",
     "idle": "memory each",

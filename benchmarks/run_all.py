@@ -18,7 +18,7 @@ from benchmarks import report
 from benchmarks.harness import Result, in_json, write
 
 NAMES: Final = (
-    *("city", "sessions", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
+    *("city", "sessions", "stores", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
     *("documents", "joining", "opening", "compaction", "growth"),
 )
 

@@ -25,6 +25,8 @@ NOT_RUN: Final[Mapping[str, str]] = {
     "mermaid": "tests/architecture/test_house.py compares it with the table of states",
     "text": "a drawing",
     "yaml": "the configuration of a program of somebody else",
+    "conf": "the configuration of a Redis; tests/integration/test_backups.py takes the rights from it",
+    "shell": "commands for servers that its reader has not; tests/integration/test_backups.py runs the backups",
 }
 """Commands and languages that are not run, and why."""
 
