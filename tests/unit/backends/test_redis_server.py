@@ -337,6 +337,7 @@ async def test_a_slot_may_move_while_it_is_written_to(cluster_servers: ClusterSe
 
         moved = asyncio.ensure_future(asyncio.to_thread(cluster_servers.move, slot, target))
         await asyncio.gather(write(), moved)
+        assert server._opened().node_of(key).address.port == target.port
         await asyncio.to_thread(cluster_servers.move, slot, source)
 
         assert numbers == list(range(1, len(numbers) + 1))

@@ -16,6 +16,7 @@ from roomkey.backends.redis import RedisSessionStorage, RedisSettings
 from roomkey.backends.redis.layout import Header, id_key, id_of, user_prefix
 from roomkey.backends.redis.scripts import Script
 from roomkey.backends.redis.server import RedisServer
+from roomkey.backends.session_changes import Change
 from roomkey.domain.lifecycle import apply
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
@@ -213,6 +214,64 @@ async def test_the_same_change_by_two_callers_has_one_winner(redis_url: str) -> 
 
         with pytest.raises(Conflict):
             await change(storage, session, Activated, NOON)
+
+
+# --- what happens between reading and writing ---------------------------------------------------------
+
+
+async def test_a_session_that_is_revoked_after_it_was_read_is_not_changed(redis_url: str) -> None:
+    async with RedisSessionStorage(redis_url) as storage:
+        session = await store(storage, active=True)
+        read = await storage._writes._found(session.id)
+        assert read is not None
+        await forget_index(storage)
+        await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=None)
+
+        outcome = await storage._writes.change(read, Change.by(read.held, fact(session, Suspended, NOON)))
+
+        assert outcome == -1
+        assert (await found(storage, session.id)).state is SessionState.INVALIDATED
+
+
+async def test_a_session_that_is_seen_after_it_was_read_stays_seen(redis_url: str) -> None:
+    async with RedisSessionStorage(redis_url) as storage:
+        session = await store(storage, active=True)
+        read = await storage._writes._found(session.id)
+        assert read is not None
+        await storage.touch(session.id, NOON + MINUTE)
+
+        await storage._writes.change(read, Change.by(read.held, fact(session, ViolationRecorded, NOON)))
+
+        assert (await found(storage, session.id)).last_seen_at == NOON + MINUTE
+        assert await disagreements(storage) == []
+
+
+async def test_the_dead_are_not_seen_any_more(redis_url: str) -> None:
+    async with RedisSessionStorage(redis_url) as storage:
+        session = await store(storage, active=True)
+        await forget_index(storage)
+        await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=None)
+
+        await storage.touch(session.id, NOON + MINUTE)
+
+        assert (await found(storage, session.id)).last_seen_at == NOON
+
+
+async def test_uses_that_are_noted_at_once_are_all_kept(redis_url: str) -> None:
+    uses = [TokenUse(Place(f"Browser {n}", None), is_current=True, first_at=NOON, last_at=NOON) for n in range(4)]
+    async with RedisSessionStorage(redis_url) as storage:
+        session = await store(storage, active=True)
+
+        await asyncio.gather(*(storage.note_use(session.id, use, generation=0, window=MINUTE) for use in uses))
+
+        kept = await storage.get_with_secret(session.id)
+        assert kept is not None
+        assert set(kept[1].uses) == set(uses)
+
+
+async def forget_index(storage: RedisSessionStorage) -> None:
+    _, live, *_ = storage._partitions[partition_of("alice")].all
+    await storage._server.ask("DEL", live)
 
 
 # --- revoking -----------------------------------------------------------------------------------------

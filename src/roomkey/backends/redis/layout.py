@@ -18,7 +18,6 @@ Ids are the 16 bytes that they stand for, a user is one byte of length less one 
 microseconds since 1970. Nothing has a TTL: deadlines are decided from what is in the record.
 """
 
-import struct
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Self
 
@@ -27,7 +26,9 @@ from roomkey.errors import Serialization
 from roomkey.security.tokens import is_session_id
 
 ID_BYTES: Final = 16
-TIME: Final = struct.Struct(">q")
+TIME_BYTES: Final = 7
+"""Of a time in the indexes of users and in headers: microseconds until the year 4253."""
+
 
 SHELVES: Final = 16
 """Hashes of records in a partition, so that whoever lists all sessions reads few ids for a page."""

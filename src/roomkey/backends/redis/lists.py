@@ -8,7 +8,7 @@ from roomkey.backends.cursors import decode_cursor, encode_cursor, not_ours
 from roomkey.backends.redis.layout import (
     ID_BYTES,
     SHELVES,
-    TIME,
+    TIME_BYTES,
     Partition,
     id_key,
     id_of,
@@ -28,7 +28,7 @@ _LIST: Final = Script("sessions/list")
 
 _ID: Final = b"i"
 _PLACE: Final = b"u"
-_PLACE_BYTES: Final = TIME.size + ID_BYTES
+_PLACE_BYTES: Final = TIME_BYTES + ID_BYTES
 
 Value = tuple[bytes, bytes | None]
 """A session as it is stored, and the epoch of its user."""

@@ -101,7 +101,7 @@ class Node:
         self._dialer = dialer
         self.connection: Connection | None = None
         self._opening = asyncio.Lock()
-        self._attempts = 0
+        self._attempts: int = 0
         self._failed: Failure | None = None
         self._loading: dict[bytes, asyncio.Future[Any]] = {}
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 from roomkey.backends.recovery import RecoverySettings
 
 OLDEST: Final = (6, 2)
-"""The oldest Redis that will do: ``ZADD LT`` and ``GT``, exclusive ranges of streams, and scripts as they are now."""
+"""The oldest Redis that will do: it has exclusive ranges of streams, and ``XTRIM MINID``."""
 
 MAX_CLOCK_DIFFERENCE: Final = 0.5
 """Seconds; beyond it health says so."""

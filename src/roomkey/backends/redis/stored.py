@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from roomkey.backends.damage import DamageNotes
 from roomkey.backends.records import decode_event, decode_session, decode_session_only, encode_event, encode_session
 from roomkey.backends.redis.connection import Argument
-from roomkey.backends.redis.layout import NUMBER_OF, TIME, Header, id_key, micros, moment_of, state_of, user_prefix
+from roomkey.backends.redis.layout import NUMBER_OF, Header, id_key, micros, moment_of, state_of, user_prefix
 from roomkey.backends.session_changes import Change, Held
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import AnyEvent, Session, SessionId, UserRevoked, partition_of
@@ -153,5 +153,5 @@ def _checked(session: Session, id: SessionId, header: Header) -> Session:
 
 def _event_key(event: AnyEvent) -> bytes:
     if isinstance(event, UserRevoked):
-        return bytes([partition_of(event.user)]) + TIME.pack(event.epoch) + (user_prefix(event.user) or b"")
-    return bytes([partition_of(event.user)]) + TIME.pack(event.version) + (id_key(event.session) or b"")
+        return bytes([partition_of(event.user)]) + event.epoch.to_bytes(4) + (user_prefix(event.user) or b"")
+    return bytes([partition_of(event.user)]) + event.version.to_bytes(4) + (id_key(event.session) or b"")

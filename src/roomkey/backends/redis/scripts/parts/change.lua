@@ -30,11 +30,11 @@ local function carry_out(h, c)
     redis.call('HINCRBY', FIGURES, 's' .. new.state, 1)
   end
   if is_live(new) then
-    -- Never later than the deadline; what became early is put right when it comes up.
-    redis.call('ZADD', DEADLINES, 'LT', c.due, c.id)
+    -- Never later than the deadline: what was seen since Python looked makes it early, and it is put right in time.
+    redis.call('ZADD', DEADLINES, c.due, c.id)
   else
     if is_live(h) then
-      local member = h.prefix .. struct.pack('>i8', h.created) .. c.id
+      local member = h.prefix .. struct.pack('>I7', h.created) .. c.id
       redis.call('ZREM', LIVE, member)
       redis.call('ZREM', DEADLINES, c.id)
       redis.call('ZADD', OVER, 0, member)

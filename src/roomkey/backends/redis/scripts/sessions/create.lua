@@ -44,7 +44,7 @@ for _, session in ipairs(new) do
   local created = tonumber(session.created)
   local h = {version = 1, state = 0, epoch = epoch, created = created, seen = created, prefix = prefix}
   redis.call('HSET', shelf(session.id), session.id, with_header(h, session.record))
-  redis.call('ZADD', LIVE, 0, prefix .. struct.pack('>i8', created) .. session.id)
+  redis.call('ZADD', LIVE, 0, prefix .. struct.pack('>I7', created) .. session.id)
   redis.call('ZADD', DEADLINES, session.due, session.id)
 end
 for _, c in ipairs(changes) do

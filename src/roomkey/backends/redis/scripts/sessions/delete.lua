@@ -27,7 +27,7 @@ end
 
 -- HDEL comes first: what follows is not refused then, though memory may be full, which this is against.
 redis.call('HDEL', shelf(id), id)
-local member = h.prefix .. struct.pack('>i8', h.created) .. id
+local member = h.prefix .. struct.pack('>I7', h.created) .. id
 redis.call('ZREM', is_live(h) and LIVE or OVER, member)
 redis.call('ZREM', is_live(h) and DEADLINES or ENDED, id)
 redis.call('HINCRBY', FIGURES, 's' .. h.state, -1)
