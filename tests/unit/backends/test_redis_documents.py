@@ -281,6 +281,29 @@ async def test_a_row_that_comes_late_a_second_time_is_not_appended_again(redis_u
         assert (await found(store)).sequence == 202
 
 
+async def test_a_row_that_comes_again_behind_more_than_is_looked_through_is_not_appended_again(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        await make(store, updates=updates(1))
+        late = Appendix.of(store._layout.place(b"notes"), "first", updates(1, 152), CHECKSUMMED_RECORDS)
+        for number in range(2, 152):
+            await store.append("notes", "first", updates(1, number))
+        late.base = 1
+
+        first = await store._appender.append([late])  # it is told how far the document is, and comes with that
+        late.base = 1
+        with_former_base = await store._server.run(
+            Script("document_append"),
+            [
+                *(late.place.partition.log_updates, late.place.partition.log_bytes, late.place.partition.changes),
+                *(late.place.document, late.place.log),
+            ],
+            [0, *late.arguments()],
+        )
+
+        assert (first, with_former_base) == ([152], [[b"stale", 152]])
+        assert await log_of(store) == updates(152)
+
+
 async def test_many_more_at_once_than_a_document_remembers_are_all_appended(redis_url: str) -> None:
     async with RedisDocumentStore(redis_url) as store:
         await make(store)
@@ -464,3 +487,21 @@ async def test_a_damaged_piece_of_a_snapshot_is_noticed(redis_url: str) -> None:
         with pytest.raises(Serialization):
             await store.load("notes")
         assert (await found(store)).sequence == 2
+
+
+async def test_the_bytes_of_a_row_that_cannot_be_read_are_put_aside_before_a_compaction(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        await make(store, updates=updates(2))
+        place = store._layout.place(b"notes")
+        id = b"i" * 12
+        await store._server.ask("DEL", place.log)
+        await store._server.ask("XADD", place.log, "1-0", "i", id, "n", 2, "b", 16, "r", b"no row")
+        await store.append("notes", "first", updates(1, 3))
+
+        document = await store.load("notes")
+        await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+
+        assert document is not None
+        assert document.lost == 2
+        aside = await store._server.ask("HGETALL", place.partition.aside)
+        assert [*aside.values()] == [b"no row"]
