@@ -218,35 +218,43 @@ async def test_who_deletes_is_told_that_it_did(redis_url: str, redis_server: Red
 # --- what cannot be known ---------------------------------------------------------------------------------
 
 
-async def append_while_others(behind: Behind, others: int) -> int:
-    """Append, lose the answer, and come again only after others have appended so often."""
+async def append_while(behind: Behind, others: Callable[[], Awaitable[object]]) -> int:
+    """Append, lose the answer, and come again only after others have done something."""
     await make(behind.store, updates=updates(1))
     behind.cut("document_append", Cut.BEFORE_ANSWER)
     async with asyncio.TaskGroup() as group:
         appending = group.create_task(behind.store.append("notes", "first", updates(1, 2)))
         await behind.proxy.wait_cut()
         behind.proxy.refuses = True
-        for number in range(others):
-            await behind.direct.append("notes", "first", updates(1, 3 + number))
+        await others()
         behind.proxy.refuses = False
     return appending.result()
 
 
 async def test_a_row_is_known_again_behind_those_of_others(redis_url: str, redis_server: RedisProcess) -> None:
     async with behind_a_proxy(redis_url, redis_server) as behind:
-        number = await append_while_others(behind, 31)
+
+        async def others() -> None:
+            for number in range(3, 203):
+                await behind.direct.append("notes", "first", updates(1, number))
+
+        number = await append_while(behind, others)
 
         assert number == 2
-        assert await log_of(behind.direct) == updates(33)
+        assert await log_of(behind.direct) == updates(202)
 
 
-async def test_behind_too_many_others_it_is_said_to_be_unknown(redis_url: str, redis_server: RedisProcess) -> None:
+async def test_what_was_compacted_since_may_have_been_appended(redis_url: str, redis_server: RedisProcess) -> None:
     async with behind_a_proxy(redis_url, redis_server) as behind:
+
+        def others() -> Awaitable[object]:
+            return behind.direct.compact("notes", "first", snapshot=b"s", upto=2, authorship=b"a")
+
         with pytest.raises(ExceptionGroup) as raised:
-            await append_while_others(behind, 32)
+            await append_while(behind, others)
 
         assert raised.group_contains(OutcomeUnknown)
-        assert await log_of(behind.direct) == updates(34)
+        assert (await found(behind.direct)).sequence == 2
 
 
 async def test_a_row_that_comes_late_a_second_time_is_not_appended_again(redis_url: str) -> None:
@@ -255,20 +263,45 @@ async def test_a_row_that_comes_late_a_second_time_is_not_appended_again(redis_u
         place = store._layout.place(b"notes")
         late = Appendix.of(place, "first", updates(1, 2), CHECKSUMMED_RECORDS)
         late.base = 1
-        assert await store._appender.append([late]) == [2]
-        again = await store._appender.append([late])
-        for number in range(40):
-            await store.append("notes", "first", updates(1, 3 + number))
+        keys = [place.partition.log_updates, place.partition.log_bytes, place.partition.changes]
 
-        # It is as old as the others now, and the connection that brings it does not know that it is the second.
-        call = [*late.arguments()]
-        partition = place.partition
-        keys = [partition.log_updates, partition.log_bytes, partition.changes, place.document, place.log]
-        answer: Any = await store._server.run(Script("document_append"), keys, [0, *call])
+        async def come() -> Any:
+            # The connection that brings it does not know that it is the second.
+            keys_of_it = [*keys, place.document, place.log]
+            return await store._server.run(Script("document_append"), keys_of_it, [0, *late.arguments()])
 
-        assert again == [2]
-        assert answer == [[b"stale", 42]]
-        assert await log_of(store) == updates(42)
+        first, second = await come(), await come()
+        await store.append("notes", "first", updates(200, 3))
+        third = await come()
+        await store.compact("notes", "first", snapshot=b"s", upto=202, authorship=b"a")
+        fourth = await come()
+
+        assert first == second == third == [[b"ok", 2]]
+        assert fourth == [[b"stale", 202]]
+        assert (await found(store)).sequence == 202
+
+
+async def test_a_row_that_comes_again_behind_more_than_is_looked_through_is_not_appended_again(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        await make(store, updates=updates(1))
+        late = Appendix.of(store._layout.place(b"notes"), "first", updates(1, 152), CHECKSUMMED_RECORDS)
+        for number in range(2, 152):
+            await store.append("notes", "first", updates(1, number))
+        late.base = 1
+
+        first = await store._appender.append([late])  # it is told how far the document is, and comes with that
+        late.base = 1
+        with_former_base = await store._server.run(
+            Script("document_append"),
+            [
+                *(late.place.partition.log_updates, late.place.partition.log_bytes, late.place.partition.changes),
+                *(late.place.document, late.place.log),
+            ],
+            [0, *late.arguments()],
+        )
+
+        assert (first, with_former_base) == ([152], [[b"stale", 152]])
+        assert await log_of(store) == updates(152)
 
 
 async def test_many_more_at_once_than_a_document_remembers_are_all_appended(redis_url: str) -> None:
@@ -454,3 +487,21 @@ async def test_a_damaged_piece_of_a_snapshot_is_noticed(redis_url: str) -> None:
         with pytest.raises(Serialization):
             await store.load("notes")
         assert (await found(store)).sequence == 2
+
+
+async def test_the_bytes_of_a_row_that_cannot_be_read_are_put_aside_before_a_compaction(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        await make(store, updates=updates(2))
+        place = store._layout.place(b"notes")
+        id = b"i" * 12
+        await store._server.ask("DEL", place.log)
+        await store._server.ask("XADD", place.log, "1-0", "i", id, "n", 2, "b", 16, "r", b"no row")
+        await store.append("notes", "first", updates(1, 3))
+
+        document = await store.load("notes")
+        await store.compact("notes", "first", snapshot=b"s", upto=3, authorship=b"a")
+
+        assert document is not None
+        assert document.lost == 2
+        aside = await store._server.ask("HGETALL", place.partition.aside)
+        assert [*aside.values()] == [b"no row"]

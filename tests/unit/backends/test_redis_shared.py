@@ -1,6 +1,5 @@
 """What nodes share in Redis: a call whose answer is lost is not done twice, and nobody reads tickets there."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -178,64 +177,52 @@ def shared(server: RedisServer, secret: bytes = b"secret", *, lifetime: timedelt
     return RedisShared(server, secret=secret, own=own, tickets=UNLIMITED, answers=UNLIMITED, node_lifetime=lifetime)
 
 
+@asynccontextmanager
+async def among(
+    server: RedisServer, node: str, secret: bytes = b"secret", *, lifetime: timedelta = MINUTE
+) -> AsyncGenerator[RedisShared]:
+    state = shared(server, secret, lifetime=lifetime)
+    await state.join(node)
+    try:
+        yield state
+    finally:
+        await state.leave()
+
+
 async def test_nodes_know_those_that_came_before(redis_url: str) -> None:
     async with RedisServer(redis_url) as server:
-        first, second = shared(server), shared(server)
+        async with among(server, "a") as first, among(server, "b") as second:
+            known = first.others(), second.others()
+        async with among(server, "c") as third:
+            alone = third.others()
 
-        await first.join("a")
-        await second.join("b")
-        known = first.others(), second.others()
-        await first.leave()
-        await second.leave()
-        third = shared(server)
-        await third.join("c")
-        alone = third.others()
-        await third.leave()
-
-        assert known == ([], ["a"])
-        assert alone == []
+    assert known == ([], ["a"])
+    assert alone == []
 
 
 async def test_nodes_get_to_know_those_that_come_and_forget_those_that_died(redis_url: str) -> None:
     lifetime = timedelta(milliseconds=90)
 
-    async with RedisServer(redis_url) as server, asyncio.timeout(10):
-        first = shared(server, lifetime=lifetime)
-        await first.join("a")
-        try:
-            await server.run(Script("nodes_renew"), [b"%s:nodes" % server.prefix], [b"dead", 200])
+    async with RedisServer(redis_url) as server, among(server, "a", lifetime=lifetime) as first:
+        await server.run(Script("nodes_renew"), [b"%s:nodes" % server.prefix], [b"dead", 200])
 
-            await until(lambda: first.others() == ["dead"])
-            await until(lambda: first.others() == [])
-        finally:
-            await first.leave()
+        await until(lambda: first.others() == ["dead"])
+        await until(lambda: first.others() == [])
 
 
 async def test_tickets_are_those_of_all_nodes(redis_url: str) -> None:
-    async with RedisServer(redis_url) as server:
-        first, second = shared(server), shared(server)
-        await first.join("a")
-        await second.join("b")
-
+    async with RedisServer(redis_url) as server, among(server, "a") as first, among(server, "b") as second:
         await first.tickets.add("k", b"value", MINUTE)
         taken = await second.tickets.take("k")
 
         assert taken == b"value"
         assert await second.answers.take("k") is None
         assert first.is_complete
-        await second.leave()
-        await first.leave()
 
 
 async def test_without_a_secret_each_node_has_its_own(redis_url: str) -> None:
-    async with RedisServer(redis_url) as server:
-        first, second = shared(server, b""), shared(server, b"")
-        await first.join("a")
-        await second.join("b")
-
+    async with RedisServer(redis_url) as server, among(server, "a", b"") as first, among(server, "b", b"") as second:
         await first.tickets.add("k", b"value", MINUTE)
 
         assert not first.is_complete
         assert await second.tickets.take("k") is None
-        await second.leave()
-        await first.leave()

@@ -2,8 +2,8 @@
 Appending, once and not twice, whatever becomes of the connection.
 
 Each row has an id, by which the script knows it again if it comes a second time, be it that the first answer was lost
-or that the first request was late. A document remembers only the last ids, so each row also comes with a number that
-the document had reached before it was sent: if that lies too far back, the script refuses to guess.
+or that the first request was late. It looks only behind a number that the document had reached before the row was sent:
+mostly that is where the document still is, and there is nothing to look through.
 """
 
 from collections.abc import Iterator, Sequence

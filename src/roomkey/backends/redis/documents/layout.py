@@ -7,7 +7,7 @@ and nothing ever has to be put right between slots. What looks at all documents 
 
 | key behind the tag | type | what it has |
 |---|---|---|
-| ``doc:`` name | hash | ``record``, ``state``; ``recent``, ``forgotten``: what was done last, not to do it twice |
+| ``doc:`` name | hash | ``record``, ``state``; ``forgotten``: the answer of the last call that dropped versions |
 | ``log:`` name | stream | the rows: what was appended together, under the number of its first update |
 | ``versions:`` name | stream | the records of versions under their numbers, with the ids of their contents |
 | ``graves:`` name | hash | the lineages of this name that were deleted, each with the id of the call that did |

@@ -3,20 +3,30 @@
 -- ARGV: whether they may have come before; then of each: lineage, name, id of the row, base, after or -1, number of
 -- updates, their bytes, time of the latest, row. Returns the outcome of each.
 --
--- `recent` has a number and the ids of all rows behind it, each with the number of its last update. `base` is a number
--- that the document had reached before the row was sent for the first time: if `recent` reaches back to it, it knows
--- whether the row is there. Otherwise nothing is appended.
+-- `base` is a number that the document had reached before the row was sent for the first time. So if the row is there,
+-- it is behind it, be it that the first answer was lost, or that this is the first request, and late. If what is behind
+-- was compacted, or is too much to look through, nothing is appended.
 -- with document
-local KEPT, ID, NUMBER = 32, 12, 8
+local LOOKED_THROUGH = 100
 local again = ARGV[1] == '1'
+
+-- The number of the last update of the row behind `base` with this id; or nothing, and whether there is certainly none.
+local function look(log, base, id)
+  local rows = redis.call('XRANGE', log, id_of(base + 1), '+', 'COUNT', LOOKED_THROUGH)
+  for _, row in ipairs(rows) do
+    local fields = fields_of(row)
+    if fields.i == id then return number_of(row[1]) + tonumber(fields.n) - 1 end
+  end
+  return nil, #rows < LOOKED_THROUGH
+end
 
 local function append(document, log, lineage, name, id, base, after, count, size, latest, row)
   local state, record = opened(document, lineage)
   if not state then return record end
-  local recent = redis.call('HGET', document, 'recent') or struct.pack('>I8', 0)
-  local found = string.find(recent, id, NUMBER + 1, true)
-  if found then return {'ok', (struct.unpack('>I8', recent, found + ID))} end
-  if tonumber(base) < struct.unpack('>I8', recent) then
+  local number, is_new = nil, true
+  if tonumber(base) < state[SEQUENCE] then number, is_new = look(log, tonumber(base), id) end
+  if number then return {'ok', number} end
+  if not is_new or tonumber(base) < state[UPTO] then
     return again and {'unknown'} or {'stale', state[SEQUENCE]}
   end
   if after ~= '-1' and tonumber(after) ~= state[SEQUENCE] then return {'overtaken'} end
@@ -26,11 +36,6 @@ local function append(document, log, lineage, name, id, base, after, count, size
   if latest > state[UPDATED] then state[UPDATED] = latest end
   -- The first write of a script is the one that a full memory refuses: so nothing is half done.
   redis.call('XADD', log, id_of(first), 'i', id, 'n', count, 'b', string.format('%d', state[BYTES]), 'r', row)
-  recent = recent .. id .. struct.pack('>I8', state[SEQUENCE])
-  if #recent > NUMBER + KEPT * (ID + NUMBER) then
-    recent = string.sub(recent, NUMBER + ID + 1) -- the number of the oldest, and what is behind it
-  end
-  redis.call('HSET', document, 'recent', recent)
   save(document, record, state)
   enter_log(KEYS[1], KEYS[2], name, state)
   return {'ok', state[SEQUENCE]}

@@ -19,6 +19,5 @@ for place = 5, #ARGV do
     forgotten = forgotten + 1
   end
 end
-save(KEYS[1], record, state)
-redis.call('HSET', KEYS[1], 'forgotten', ARGV[3] .. forgotten)
+save(KEYS[1], record, state, 'forgotten', ARGV[3] .. forgotten)
 return {'ok', forgotten}

@@ -26,11 +26,11 @@ local function opened(key, lineage)
   return values, record, state
 end
 
--- Make `state` current; returns it as it is stored.
-local function save(key, record, state)
+-- Make `state` current, and further fields with it; returns it as it is stored.
+local function save(key, record, state, ...)
   local packed = cmsgpack.pack(state)
   local stored = checksum(record, packed) .. packed
-  redis.call('HSET', key, 'state', stored)
+  redis.call('HSET', key, 'state', stored, ...)
   return stored
 end
 
