@@ -5,9 +5,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from roomkey.backends.sql.database import Database, DatabaseSettings
 from roomkey.backends.sql.documents import DatabaseDocumentStore, sweeping
@@ -67,7 +68,7 @@ async def rows_left(store: DatabaseDocumentStore) -> dict[str, int]:
 # --- answers that get lost ----------------------------------------------------------------------------
 
 
-class Write(NamedTuple):
+class Write(Struct, frozen=True):
     """A write to the document of a name, what it returns, and what must be so afterwards."""
 
     call: Callable[[DatabaseDocumentStore, str], Awaitable[object]]
