@@ -13,10 +13,12 @@ from roomkey.backends.damage import DamageNotes, NewerSchema, shown
 from roomkey.backends.document_records import DocumentEntry, decode_document, encode_document
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
+from roomkey.backends.lmdb.documents.layout import EVERYTHING, NUMBERS_KEY, ROW
 from roomkey.backends.lmdb.file import MappedFile
-from roomkey.backends.lmdb.layout import COUNTERS_KEY, FORMAT_KEY
+from roomkey.backends.lmdb.layout import COUNTERS_KEY, FORMAT_KEY, LIVE, UserEntry, micros, user_prefix
 from roomkey.backends.records import decode_session, encode_session
-from roomkey.domain.session import Activated, SessionFilter
+from roomkey.domain.policy import SessionPolicy
+from roomkey.domain.session import Activated, Invalidated, SessionFilter, SessionState
 from roomkey.errors import Serialization
 from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, RecordKind
 from roomkey.testing.documents.suite import log_of, make, updates
@@ -196,6 +198,59 @@ class TestCounters:
 
             assert await storage.heads() == heads
             assert [each.id for each in await everything(storage)] == [session.id]
+
+
+class TestDamagedEntries:
+    async def test_where_an_epoch_is_damaged_nobody_from_before_is_let_in_and_newcomers_are(
+        self, tmp_path: Path
+    ) -> None:
+        async with FileSystemSessionStorage(tmp_path, QUICK) as storage:
+            await storage.revoke_user("alice", NOON, actor="x", cause=None, except_session=None)
+            before = await store(storage)
+            write(storage._file, "epochs", b"alice", b"damaged")
+
+            seen = await storage.get(before.id)
+            after = await store(storage)
+
+            assert seen is not None
+            assert seen.state is SessionState.INVALIDATED
+            assert await storage.get(after.id) == after
+            assert (await storage.get(before.id)) == seen
+            done = await storage.revoke_user("alice", NOON, actor="x", cause=None, except_session=None)
+            assert done.epoch == 3
+
+    async def test_an_entry_that_calls_an_ended_session_live_stops_nobody(self, tmp_path: Path) -> None:
+        async with FileSystemSessionStorage(tmp_path, QUICK) as storage:
+            session = await change(storage, await store(storage), Invalidated, NOON)
+            entry = UserEntry(micros(session.created_at), session.id.encode())
+            write(storage._file, "users", entry.key(user_prefix(b"alice"), LIVE), b"")
+
+            created = await store(storage, policy=SessionPolicy(cap=1))
+            done = await storage.revoke_user("alice", NOON, actor="x", cause=None, except_session=None)
+
+            assert [event.session for event in done.events[1:]] == [created.id]
+
+    async def test_what_is_somebodys_is_not_swept_up(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as documents:
+            await make(documents, updates=updates(3))
+            for upto in (2, EVERYTHING):
+                write(documents._file, "orphans", ROW.pack(1, upto), b"")
+
+        async with FileSystemDocumentStore(tmp_path, QUICK) as documents:
+            while documents._sweeping:
+                await documents.ping()
+
+            assert await log_of(documents) == updates(3)
+
+    async def test_a_number_is_not_given_twice_where_nobody_knows_which_were_given(self, tmp_path: Path) -> None:
+        async with FileSystemDocumentStore(tmp_path, QUICK) as documents:
+            await make(documents, "one", updates(3))
+            await make(documents, "two", updates(3))
+            write(documents._file, "meta", NUMBERS_KEY, None)
+
+            await make(documents, "three", updates(1))
+
+            assert [await log_of(documents, name) for name in ("one", "two")] == [updates(3)] * 2
 
 
 def read(file: MappedFile[Any] | None, table: str, key: bytes) -> bytes:
