@@ -5,16 +5,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from roomkey.backends.sql.database import Database, DatabaseSettings
 from roomkey.backends.sql.documents import DatabaseDocumentStore, sweeping
 from roomkey.backends.sql.documents.layout import PIECE_BYTES
 from roomkey.backends.sql.documents.reading import TAIL_BYTES
 from roomkey.backends.sql.statements import Query, run
-from roomkey.errors import Overtaken, Serialization
+from roomkey.errors import ConfigurationError, Overtaken, Serialization
 from roomkey.ports import Append
 from roomkey.testing.documents.suite import (
     NOON,
@@ -67,7 +68,7 @@ async def rows_left(store: DatabaseDocumentStore) -> dict[str, int]:
 # --- answers that get lost ----------------------------------------------------------------------------
 
 
-class Write(NamedTuple):
+class Write(Struct, frozen=True):
     """A write to the document of a name, what it returns, and what must be so afterwards."""
 
     call: Callable[[DatabaseDocumentStore, str], Awaitable[object]]
@@ -108,13 +109,11 @@ async def lineage_of_new_document(store: DatabaseDocumentStore, name: str) -> st
     return (await store.create(f"{name} too", "second", NOON)).lineage
 
 
-WRITES = {
+WRITES: dict[str, Write] = {
     "create": Write(lineage_of_new_document, "second", has_a_companion),
     "append": Write(lambda store, name: store.append(name, "first", updates(3, 3)), 5, has_five),
     "append behind": Write(lambda store, name: store.append(name, "first", updates(3, 3), after=2), 5, has_five),
-    "append each": Write(
-        lambda store, name: store.append_each([Append(name, "first", updates(3, 3))]), [5], has_five
-    ),
+    "append each": Write(lambda store, name: store.append_each([Append(name, "first", updates(3, 3))]), [5], has_five),
     "compact": Write(
         lambda store, name: store.compact(name, "first", snapshot=b"snapshot", upto=1, authorship=b"a"),
         True,
@@ -324,15 +323,28 @@ async def test_what_was_not_swept_up_is_when_a_store_is_opened(url: str, monkeyp
 
 
 @every_database
+async def test_what_cannot_be_read_is_put_aside_when_it_is_compacted(url: str) -> None:
+    async with DatabaseDocumentStore(url, SETTINGS) as store:
+        await make(store)
+        for number in (1, 2, 3):
+            await store.append("notes", "first", updates(1, number))
+        await ask(store, "UPDATE roomkey_document_updates SET record = ? WHERE last = 2", b"torn")
+
+        await store.compact("notes", "first", snapshot=b"merged", upto=3, authorship=b"")
+
+        assert [tuple(row) for row in await ask(store, "SELECT last, record FROM roomkey_document_aside")] == [
+            (2, b"torn")
+        ]
+        assert await rows_left(store) == {"updates": 0, "pieces": 1, "versions": 0, "leftovers": 0}
+
+
+@every_database
 async def test_a_write_that_is_refused_leaves_nothing(url: str) -> None:
     async with DatabaseDocumentStore(url, SETTINGS) as store:
         await make(store, updates=updates(3))
 
         done = await asyncio.gather(
-            *(
-                store.compact("notes", "first", snapshot=b"s%d" % number, upto=3, authorship=b"")
-                for number in range(8)
-            )
+            *(store.compact("notes", "first", snapshot=b"s%d" % number, upto=3, authorship=b"") for number in range(8))
         )
 
         assert sorted(done) == [False] * 7 + [True]
@@ -405,3 +417,19 @@ async def test_a_snapshot_that_is_not_whole_is_reported(url: str, break_it: str)
             await store.load("notes")
         assert await log_of(store, "sound") == updates(1)
         assert await names_in(store) == ["notes", "sound"]
+
+
+@pytest.mark.parametrize("url", ["mariadb"], indirect=True)
+async def test_a_server_that_takes_too_small_packets_is_refused_at_the_start(url: str) -> None:
+    async with Database(url, SETTINGS) as database:
+
+        async def limited(size: int) -> None:
+            text = f"SET GLOBAL max_allowed_packet = {size}"
+            await database.read(lambda connection: run(connection, Query(text, database.dialect)))
+
+        await limited(1024 * 1024)
+        try:
+            with pytest.raises(ConfigurationError, match="max_allowed_packet"):
+                await DatabaseDocumentStore(url, SETTINGS).__aenter__()
+        finally:
+            await limited(16 * 1024 * 1024)

@@ -11,13 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from roomkey.backends.damage import DamageNotes
 from roomkey.backends.document_keys import name_key, name_of, new_name_key, version_of
 from roomkey.backends.sql.database import Database, DatabaseSettings, opened
+from roomkey.backends.sql.dialects import Dialect
 from roomkey.backends.sql.documents.changes import MAX_VERSION, Again, Appending, Batch, Changes
 from roomkey.backends.sql.documents.layout import MAX_NUMBER, DocumentQueries
 from roomkey.backends.sql.documents.reading import Reading
-from roomkey.backends.sql.documents.sweeping import sweep
+from roomkey.backends.sql.documents.sweeping import Sweeper
 from roomkey.backends.sql.documents.writers import Writers
-from roomkey.backends.sql.statements import load
-from roomkey.errors import Conflict, NotFound, Storage
+from roomkey.backends.sql.statements import execute, load
+from roomkey.errors import ConfigurationError, Conflict, NotFound, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     Append,
@@ -37,6 +38,9 @@ from roomkey.ports import (
 __all__ = ["DatabaseDocumentStore"]
 
 _log = structlog.get_logger("roomkey.storage")
+
+LEAST_PACKET_BYTES: Final = 4 * 1024 * 1024
+"""What MariaDB and MySQL have to take at once: twice ``statements.BYTES_PER_STATEMENT`` when escaped, and some room."""
 
 MAX_ROUNDS: Final = 100
 """How often a change is made anew because others were faster. Each time, somebody got somewhere."""
@@ -65,6 +69,8 @@ class DatabaseDocumentStore:
         self._codec = codec
         self._queries = load("documents", self._database.dialect, DocumentQueries)
         self._writers = Writers(self._database)
+        self._sweeper = Sweeper(self._database, self._queries, codec)
+        self._database.add_check(check_packets)
         self._damage = DamageNotes("documents")
 
     async def __aenter__(self) -> Self:
@@ -157,7 +163,7 @@ class DatabaseDocumentStore:
     async def _sweep(self) -> None:
         """Nobody waits for what is left behind: what fails is done after the next write that leaves something."""
         try:
-            await sweep(self._database, self._queries)
+            await self._sweeper.sweep()
         except Storage as error:
             _log.warning("storage_not_swept", error=str(error))
 
@@ -213,6 +219,22 @@ class DatabaseDocumentStore:
         if key is None or not 0 < number <= MAX_VERSION:
             return None
         return await self._read(lambda reading: reading.version(key, number), snapshot=True)
+
+
+async def check_packets(database: Database, connection: AsyncConnection) -> None:
+    """
+    ``database.Check``: whether the server takes statements as large as ours.
+
+    Raises:
+        ConfigurationError: If it does not.
+    """
+    if database.dialect is not Dialect.MYSQL:
+        return
+    ((size,),) = await execute(connection, database.dialect, "SELECT @@max_allowed_packet", ())
+    if size < LEAST_PACKET_BYTES:
+        raise ConfigurationError(
+            f"max_allowed_packet of {database.place} is {size} bytes; documents need {LEAST_PACKET_BYTES}"
+        )
 
 
 def _prepared(append: Append) -> Appending:

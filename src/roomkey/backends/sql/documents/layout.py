@@ -75,9 +75,11 @@ class DocumentQueries(NamedTuple):
     leftover: Query
     swept: Query
     far_update: Query
+    put_aside: Query
     sweep_updates: Query
     far_piece: Query
     sweep_pieces: Query
+    sweep_content: Query
     far_version: Query
     sweep_versions: Query
 

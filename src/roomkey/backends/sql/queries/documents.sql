@@ -198,6 +198,9 @@ DELETE FROM roomkey_document_leftovers WHERE document = ? AND content = ? AND up
 -- name: far_update
 SELECT last FROM roomkey_document_updates WHERE document = ? AND last <= ? ORDER BY last, part LIMIT 1 OFFSET ?
 
+-- name: put_aside
+INSERT INTO roomkey_document_aside (document, last, record) VALUES (?, ?, ?)
+
 -- name: sweep_updates
 DELETE FROM roomkey_document_updates WHERE document = ? AND last <= ?
 
@@ -205,7 +208,10 @@ DELETE FROM roomkey_document_updates WHERE document = ? AND last <= ?
 SELECT content FROM roomkey_document_pieces WHERE document = ? ORDER BY content, part, piece LIMIT 1 OFFSET ?
 
 -- name: sweep_pieces
-DELETE FROM roomkey_document_pieces WHERE document = ? AND content >= ? AND content <= ?
+DELETE FROM roomkey_document_pieces WHERE document = ? AND content <= ?
+
+-- name: sweep_content
+DELETE FROM roomkey_document_pieces WHERE document = ? AND content = ?
 
 -- name: far_version
 SELECT number FROM roomkey_document_versions WHERE document = ? ORDER BY number LIMIT 1 OFFSET ?

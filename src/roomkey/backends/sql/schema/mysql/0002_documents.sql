@@ -69,6 +69,14 @@ CREATE TABLE IF NOT EXISTS roomkey_document_leftovers (
     PRIMARY KEY (document, content, upto)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
+-- Records that could not be read when they were to be removed. Nothing reads them.
+CREATE TABLE IF NOT EXISTS roomkey_document_aside (
+    number bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    document bigint NOT NULL,
+    last bigint NOT NULL,
+    record longblob NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
 -- How often each writer has written: it tells others that something is new, and a writer that its commit was made.
 CREATE TABLE IF NOT EXISTS roomkey_document_writers (
     writer bigint NOT NULL,

@@ -70,6 +70,14 @@ CREATE TABLE roomkey_document_leftovers (
     PRIMARY KEY (document, content, upto)
 );
 
+-- Records that could not be read when they were to be removed. Nothing reads them.
+CREATE TABLE roomkey_document_aside (
+    number integer PRIMARY KEY AUTOINCREMENT,
+    document integer NOT NULL,
+    last integer NOT NULL,
+    record blob NOT NULL
+);
+
 -- How often each writer has written: it tells others that something is new, and a writer that its commit was made.
 CREATE TABLE roomkey_document_writers (
     writer integer NOT NULL,
