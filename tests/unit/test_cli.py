@@ -96,6 +96,9 @@ COMMANDS = [
     ("doctor", 0),
     ("openapi", 0),
     ("bench", 0),
+    ("migrate", 1),
+    ("storage copy", 2),
+    ("storage verify", 1),
     ("keys generate", 1),
     ("sessions list", 0),
     ("sessions extend", 2),
@@ -130,7 +133,7 @@ def test_an_argument_too_many_is_named_beside_the_usage_of_the_command(
 
 
 def test_the_table_has_every_command() -> None:
-    pages = ["", "sessions", "documents", "keys"]
+    pages = ["", "sessions", "documents", "storage", "keys"]
     offered = {
         f"{page} {name}".strip()
         for page in pages

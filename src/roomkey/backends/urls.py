@@ -53,13 +53,16 @@ def is_remote(url: str) -> bool:
     return url.partition("://")[0].lower() not in LOCAL
 
 
+def database_file_of(url: str) -> Path | None:
+    """The file of a database on this machine."""
+    scheme, _, place = url.partition("://")
+    return Path(place.removeprefix("/").partition("?")[0]) if scheme.lower() == "sqlite" else None
+
+
 def folder_of(url: str) -> Path | None:
     """The directory of this machine that the storage's files are in, if it is one."""
     scheme, _, place = url.partition("://")
-    match scheme.lower():
-        case "lmdb":
-            return Path(place)
-        case "sqlite":
-            return Path(place.removeprefix("/").partition("?")[0]).parent
-        case _:
-            return None
+    if scheme.lower() == "lmdb":
+        return Path(place)
+    file = database_file_of(url)
+    return file and file.parent

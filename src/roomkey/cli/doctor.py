@@ -17,17 +17,17 @@ from typing import Final
 from msgspec import Struct
 
 import roomkey
-from roomkey.backends import DOCUMENTS_FOLDER, open_documents, open_storage
+from roomkey.backends import Stores, open_documents, open_storage, urls
 from roomkey.backends.lmdb.file import DATA_FILE
 from roomkey.backends.lmdb.file import check as check_data_file
 from roomkey.cli.outcome import Exit, print_json, print_table
 from roomkey.cli.serve import Choices, Chosen
-from roomkey.config import Config, exposure
+from roomkey.config import Config, exposure, secrets_apart
 from roomkey.documents.crdt.injuries import Injury, injuries_of
 from roomkey.documents.open_documents import assemble
 from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain
 from roomkey.observability.logs import LogLevel, LogSettings, configure_events
-from roomkey.ports import DamagedRecord, Page, Repairable
+from roomkey.ports import DamagedRecord, DocumentStore, Page, Repairable, SessionStorage
 from roomkey.security import masterkey
 
 MIN_FREE_BYTES = 256 * 1024 * 1024
@@ -73,8 +73,8 @@ def doctor(*, choices: Chosen = None, json: bool = False, set_aside: bool = Fals
         json: Print JSON.
         set_aside: Move damaged records to where nothing reads them, and put indexes and counters right.
     """
-    # What the stores say of damage they say to the log; here it is said in findings.
-    configure_events(LogSettings(level=LogLevel.WARNING), StringIO())
+    # What is wrong is said by the findings.
+    configure_events(LogSettings(level=LogLevel.ERROR), StringIO())
     findings = list(examine(choices or Choices(), set_aside=set_aside))
     if json:
         print_json(findings)
@@ -178,18 +178,31 @@ def _api_keys(config: Config) -> Iterator[Finding]:
 
 def _storages(config: Config) -> Iterator[Finding]:
     storage = config.storage
-    if storage.documents_location == storage.location:
-        yield from _storage("", storage.location, storage.folder, "sessions and documents", "--storage")
+    stores = Stores(storage.options)
+    location = storage.location
+    sessions = stores.sessions(location)
+    if storage.documents_location == location:
+        yield from _storage("", location, storage.folder, "sessions and documents", "--storage", sessions)
     else:
-        yield from _storage("", storage.location, storage.folder, "sessions", "--storage")
+        yield from _storage("", location, storage.folder, "sessions", "--storage", sessions)
         place = storage.documents_location, storage.documents_folder
-        yield from _storage("documents: ", *place, "documents", "--documents")
+        documents = stores.documents(storage.documents_location)
+        yield from _storage("documents: ", *place, "documents", "--documents", documents)
 
 
-def _storage(prefix: str, location: str, folder: Path | None, content: str, flag: str) -> Iterator[Finding]:
-    if folder is None:
+def _storage(
+    prefix: str, location: str, folder: Path | None, content: str, flag: str, store: SessionStorage | DocumentStore
+) -> Iterator[Finding]:
+    if location.startswith("memory:"):
         observed = f"{location}: a restart loses all {content}"
         yield Finding(f"{prefix}storage", Verdict.WARNING, observed, f"{flag} file keeps them")
+        return
+    if folder is None:
+        file = urls.database_file_of(location)
+        if file is not None and not file.exists():
+            yield Finding(f"{prefix}storage", Verdict.OK, f"{file} will be created")
+        else:
+            yield from _server(f"{prefix}storage", urls.shown(location), store)
         return
     subject = f"{prefix}data directory"
     existing = _nearest(folder)
@@ -210,6 +223,40 @@ def _storage(prefix: str, location: str, folder: Path | None, content: str, flag
         yield Finding(f"{prefix}disk", Verdict.WARNING, room, advice)
     else:
         yield Finding(f"{prefix}disk", Verdict.OK, room)
+
+
+def _server(subject: str, name: str, store: SessionStorage | DocumentStore) -> Iterator[Finding]:
+    """Open the store as the server would, which looks at version and settings of what it is in."""
+    try:
+        degradations = asyncio.run(_knock(store))
+    except ConfigurationError as error:
+        yield Finding(subject, Verdict.FAILED, f"{name}: {error}", "correct it, and look again")
+    except RoomkeyError as error:
+        yield Finding(subject, Verdict.FAILED, str(error), "start it, or choose another one with --storage")
+    else:
+        yield Finding(subject, Verdict.OK, f"{name} answers, and can be written to")
+        for part, reason in degradations.items():
+            yield Finding(subject, Verdict.WARNING, f"{part}: {reason}", "see docs/storage.md")
+
+
+async def _knock(store: SessionStorage | DocumentStore) -> Mapping[str, str]:
+    async with store:
+        await store.ping()
+        return store.degradations()
+
+
+def _nodes(config: Config) -> Iterator[Finding]:
+    """What several nodes on a server would share."""
+    location = config.storage.location
+    if not urls.is_remote(location):
+        return
+    if problems := [*secrets_apart(config)]:
+        yield Finding("nodes", Verdict.FAILED, problems[0], "set it to the same value on all nodes")
+    elif config.security.master_key is None and config.security.master_key_file is None:
+        observed = "without a master key each has secrets of its own: tickets, idempotency keys, replaced tokens"
+        yield Finding("nodes", Verdict.WARNING, observed, "set security.master_key to the same value on all nodes")
+    else:
+        yield Finding("nodes", Verdict.OK, "share sessions and documents, and must have the same master key")
 
 
 def _other_servers(config: Config) -> Iterator[Finding]:
@@ -259,14 +306,15 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def _master_key(config: Config) -> Iterator[Finding]:
-    security, folder = config.security, config.storage.folder
-    file = security.master_key_file or (folder / masterkey.FILE_NAME if folder else None)
+    security = config.security
+    file = security.master_key_file or config.storage.key_file
     try:
         if security.master_key is not None:
             masterkey.check(security.master_key)
             found = "configured"
         elif file is None:
-            found = "generated at each start, because sessions are in memory"
+            place = "on a server" if urls.is_remote(config.storage.location) else "in memory"
+            found = f"generated at each start, because sessions are {place}"
         elif file != security.master_key_file and not os.path.exists(file):  # noqa: PTH110  # never raises
             found = f"{file} will be created"
         else:
@@ -286,7 +334,7 @@ def _records(config: Config, *, set_aside: bool) -> Iterator[Finding]:
     documents = storage.documents_folder
     places: list[tuple[str, Path | None, object]] = [
         ("sessions", storage.folder, open_storage(storage.location)),
-        ("documents", documents and documents / DOCUMENTS_FOLDER, open_documents(storage.documents_location)),
+        ("documents", documents, open_documents(storage.documents_location)),
     ]
     for content, folder, store in places:
         if not isinstance(store, Repairable) or (folder is not None and not _has_data(folder)):
@@ -411,6 +459,7 @@ CHECKS: Final[Mapping[str, Callable[[Config], Iterator[Finding]]]] = {
     "API keys": _api_keys,
     "data directory": _storages,
     "other servers": _other_servers,
+    "nodes": _nodes,
     "master key": _master_key,
 }
 """What is looked at, in this order, with a valid configuration. None of them keeps the others from being made."""

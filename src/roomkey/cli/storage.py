@@ -143,6 +143,10 @@ def _check_source(settings: StorageSettings) -> None:
     for folder in (settings.folder, settings.documents_folder):
         if folder is not None and not (folder / "data.mdb").exists():
             raise Failed(f"there is no storage in {folder}", Exit.USAGE)
+    for location in (settings.location, settings.documents_location):
+        file = urls.database_file_of(location)
+        if file is not None and not file.exists():
+            raise Failed(f"there is no {file}", Exit.USAGE)
 
 
 # --- what is shown ------------------------------------------------------------------------------------
