@@ -99,6 +99,7 @@ class SessionLedger:
             assert life.session is not None
             event: SessionEvent = fact(life.session, kind, NOON)
             after = apply(life.session, event)
+            life.is_certain = False  # should this writer be stopped meanwhile
             life.is_certain = await self._succeeds(self._storage.update(after, event))
             if not life.is_certain:
                 return
@@ -112,6 +113,7 @@ class SessionLedger:
                 revoke = self._storage.revoke_user(
                     life.session.user_id, NOON, actor="system", cause=None, except_session=None
                 )
+                life.is_certain = False
                 life.is_certain = life.is_revoked = await self._succeeds(revoke)
             case _:
                 pass

@@ -39,7 +39,7 @@ def unreachable(error: BaseException, seconds: float) -> Failure | None:
     if isinstance(error, TimeoutError):
         return Failure(Kind.SLOW, f"no connection within {seconds:g} s", is_undone=True)
     if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "verify_message", None) or error.reason or "the handshake failed"
+        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or "the handshake failed"
         return Failure(Kind.REFUSED, f"TLS: {str(reason).lower().replace('_', ' ')}", is_undone=True)
     if isinstance(error, socket.gaierror):
         return Failure(Kind.AWAY, "the name of its host is not known", is_undone=True)
