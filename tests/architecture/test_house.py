@@ -10,7 +10,7 @@ import pytest
 
 import roomkey
 from roomkey.domain.lifecycle import diagram
-from roomkey.ports import DocumentStore, SessionStorage
+from roomkey.ports import DocumentStore, Repairable, SessionStorage
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -74,7 +74,7 @@ def test_every_public_name_can_be_imported_and_says_what_it_is() -> None:
 
 
 def test_every_public_method_says_what_it_does_here_or_in_the_port_that_it_implements() -> None:
-    said_by_the_port = {*dir(SessionStorage), *dir(DocumentStore)}
+    said_by_the_port = {*dir(SessionStorage), *dir(DocumentStore), *dir(Repairable)}
 
     silent = [
         f"{name}.{attribute}"

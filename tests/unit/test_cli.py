@@ -7,15 +7,18 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
+import lmdb
 import pytest
 import structlog
 
+from roomkey.backends.lmdb import FileSystemSessionStorage
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.cli import app, main
 from roomkey.cli.outcome import Exit
 from roomkey.errors import ConfigurationError
-from roomkey.ports import Author, DocumentUpdate
+from roomkey.ports import PLAIN_RECORDS, Author, DocumentUpdate
 from roomkey.security import masterkey
+from roomkey.testing.storage.suite import store as store_a_session
 from tests.support.certificates import make_certificates
 from tests.support.forgeries import gc, put_together, section, to_the_end, words
 from tests.support.sockets import NOON
@@ -320,6 +323,49 @@ def test_the_doctor_finds_nothing_wrong_with_documents_that_are_well(capsys: Cap
 
     (finding,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"].startswith("document")]
     assert (finding["verdict"], finding["observed"]) == ("ok", "1 looked at, 0 findings")
+
+
+def test_the_doctor_names_damaged_records_and_sets_them_aside_if_told_to(capsys: Capture, tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+
+    async def damage() -> None:
+        async with FileSystemSessionStorage(directory) as storage:
+            await store_a_session(storage, "alice")
+        with lmdb.Environment(str(directory), max_dbs=9) as environment:
+            table = environment.open_db(b"sessions")
+            with environment.begin(write=True, db=table) as transaction:
+                ((key, value),) = transaction.cursor()
+                transaction.put(key, value[:-1])
+
+    asyncio.run(damage())
+
+    def about_records(*options: str) -> list[tuple[str, str]]:
+        assert run("doctor", "--port", "0", "--json", *options) == Exit.DONE
+        findings = json.loads(capsys.readouterr().out)
+        records = [each for each in findings if each["subject"].startswith(("session ", "records of sessions"))]
+        return [(each["verdict"], each["observed"]) for each in records]
+
+    named = about_records()
+    set_aside = about_records("--set-aside")
+    afterwards = about_records()
+
+    assert named == [("warning", "a session record is damaged: its checksum is wrong"), ("warning", "1 damaged")]
+    assert set_aside[-1] == ("ok", "1 of 1 damaged ones are set aside")
+    assert afterwards == [("ok", "0 damaged")]
+
+
+def test_the_doctor_says_how_a_directory_without_checksums_gets_some(capsys: Capture, tmp_path: Path) -> None:
+    async def make() -> None:
+        async with FileSystemSessionStorage(tmp_path / "data", codec=PLAIN_RECORDS):
+            pass
+
+    asyncio.run(make())
+
+    run("doctor", "--port", "0", "--json")
+
+    findings = [each for each in json.loads(capsys.readouterr().out) if each["subject"] == "records of sessions"]
+    assert "carry no checksums" in findings[0]["observed"]
+    assert "roomkey storage copy" in findings[0]["advice"]
 
 
 def test_config_shows_where_documents_are_stored(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

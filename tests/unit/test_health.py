@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import pytest
 
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.documents.open_documents import OpenDocuments
 from roomkey.errors import Storage
 from roomkey.health import PING_SECONDS, Health
 from roomkey.sessions.manager import SessionManager
+from roomkey.testing.clock import ManualClock
 from tests.support.loops import in_no_time
 from tests.support.rest import a_library
 
@@ -29,6 +32,16 @@ class BrokenStorage(MemorySessionStorage):
         raise Storage("the disk is full")
 
 
+class AilingStorage(MemorySessionStorage):
+    def degradations(self) -> Mapping[str, str]:
+        return {"damaged sessions": "1 record"}
+
+
+class AilingDocuments(MemoryDocumentStore):
+    def degradations(self) -> Mapping[str, str]:
+        return {"damaged documents": "1 record"}
+
+
 class SilentStorage(MemorySessionStorage):
     async def ping(self) -> None:
         await asyncio.Event().wait()
@@ -45,6 +58,15 @@ async def test_a_part_that_is_degraded_degrades_the_whole_and_is_named() -> None
 
     assert (well.status, well.checks) == ("healthy", {"storage": "ok"})
     assert (ailing.status, ailing.checks) == ("degraded", {"storage": "ok", "janitor": "failed at 12:00:00Z"})
+
+
+async def test_stores_are_asked_what_is_wrong_with_them() -> None:
+    documents = OpenDocuments(AilingDocuments(), clock=ManualClock(datetime(2026, 1, 2, tzinfo=UTC)))
+
+    status = await Health(SessionManager(AilingStorage()), documents=documents).status()
+
+    assert status.status == "degraded"
+    assert status.checks == {"storage": "ok", "damaged sessions": "1 record", "damaged documents": "1 record"}
 
 
 async def test_a_degraded_part_does_not_make_light_of_a_storage_that_is_away() -> None:

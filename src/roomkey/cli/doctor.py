@@ -10,6 +10,7 @@ from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from roomkey.config import Config, exposure
 from roomkey.documents.crdt.injuries import Injury, injuries_of
 from roomkey.documents.open_documents import assemble
 from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain
+from roomkey.observability.logs import LogLevel, LogSettings, configure_events
 from roomkey.ports import DamagedRecord, Page, Repairable
 from roomkey.security import masterkey
 
@@ -71,6 +73,8 @@ def doctor(*, choices: Chosen = None, json: bool = False, set_aside: bool = Fals
         json: Print JSON.
         set_aside: Move damaged records to where nothing reads them, and put indexes and counters right.
     """
+    # What the stores say of damage they say to the log; here it is said in findings.
+    configure_events(LogSettings(level=LogLevel.WARNING), StringIO())
     findings = list(examine(choices or Choices(), set_aside=set_aside))
     if json:
         print_json(findings)
@@ -308,7 +312,7 @@ async def _look_for_damage(store: Repairable, content: str, *, set_aside: bool) 
         damaged = await store.damaged()
         findings = [_damaged(record) for record in damaged[:MAX_DAMAGED]]
         if not await store.has_checksums():
-            advice = "`roomkey storage copy` to another directory brings them"
+            advice = "a copy in another directory has them (roomkey storage copy)"
             observed = "they carry no checksums: of damage only what makes a record unreadable is found"
             findings.append(Finding(subject, Verdict.WARNING, observed, advice))
         if set_aside and damaged:

@@ -266,12 +266,12 @@ def counters_value(transaction: Transaction, tables: Tables, codec: RecordCodec)
     What ``Counters`` are made of; ``None`` before the first event.
 
     Raises:
-        Serialization: If it is damaged, or missing though there are events.
+        Serialization: If it is damaged, or missing though there is a log.
     """
     value = transaction.get(COUNTERS_KEY, None, tables.meta)
     if value is not None:
         return codec.decode(RecordKind.FIGURES, COUNTERS_KEY, 0, value)
-    if transaction.stat(tables.events)["entries"]:
+    if any(transaction.stat(table)["entries"] for table in (tables.slots, tables.events)):
         raise Serialization("the counters are missing")
     return None
 

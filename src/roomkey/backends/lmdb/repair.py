@@ -1,6 +1,6 @@
 """Which rows of the file of sessions are damaged, and putting them aside."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -44,9 +44,7 @@ def _session(rows: Rows[Tables], key: bytes, value: bytes) -> None:
 def _user(rows: Rows[Tables], key: bytes, _value: bytes) -> None:
     prefix = key[: 2 + int.from_bytes(key[:2])]
     entry = UserEntry.of(key, prefix)
-    found = None if entry is None else _owner(rows, entry.id)
-    if found is None or user_entry(found) != key:
-        raise Serialization("no session stands there")
+    _check_entry(rows, None if entry is None else entry.id, lambda found: user_entry(found) == key)
 
 
 def _deadline(rows: Rows[Tables], key: bytes, _value: bytes) -> None:
@@ -59,15 +57,21 @@ def _end(rows: Rows[Tables], key: bytes, _value: bytes) -> None:
 
 def _stands(rows: Rows[Tables], entry: bytes, *, is_live: bool) -> None:
     place = time_and_key(entry)
-    found = None if place is None else _owner(rows, place[1])
-    if found is None or place is None or found.position != place[0] or found.session.state.is_live is not is_live:
+    position, key = (0, None) if place is None else place
+    _check_entry(rows, key, lambda found: found.position == position and found.session.state.is_live is is_live)
+
+
+def _check_entry(rows: Rows[Tables], key: bytes | None, is_right: Callable[[Stored], bool]) -> None:
+    """Raise ``Serialization`` unless there is a session with this key for which the entry of an index is right."""
+    value = rows.get(rows.tables.sessions, key) if key else None
+    if key is None or value is None:
         raise Serialization("no session stands there")
-
-
-def _owner(rows: Rows[Tables], key: bytes) -> Stored | None:
-    """The session that an entry names. One that is damaged says itself that it is: its entries go with it."""
-    value = rows.get(rows.tables.sessions, key)
-    return None if value is None else _stored(rows, key, value)
+    try:
+        found = _stored(rows, key, value)
+    except Serialization:
+        return  # it is named itself, and its entries go with it
+    if not is_right(found):
+        raise Serialization("no session stands there")
 
 
 def _stored(rows: Rows[Tables], key: bytes, value: bytes) -> Stored:

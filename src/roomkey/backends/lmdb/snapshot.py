@@ -119,10 +119,13 @@ class Snapshot(ReadTransaction[Tables]):
         value = self._get(key, None, self._file.tables.sessions)
         if value is None:
             return None
+        codec = self._file.codec
         try:
-            value = self._decoded(key, value)
+            if codec is not PLAIN_RECORDS:
+                value = codec.decode(SESSION, key, 0, value)
             session, secret = decode_session(value[HEADER.size :])
-            self._check(session, key)
+            if codec is PLAIN_RECORDS:
+                check_place(session, key)
         except Serialization as error:
             self._file.damage.note(SESSION, key, error)
             raise
@@ -135,23 +138,17 @@ class Snapshot(ReadTransaction[Tables]):
         value = self._get(key, None, self._file.tables.sessions)
         if value is None:
             return None
+        codec = self._file.codec
         try:
-            value = self._decoded(key, value)
+            if codec is not PLAIN_RECORDS:
+                value = codec.decode(SESSION, key, 0, value)
             session = decode_session_only(value[HEADER.size :])
-            self._check(session, key)
+            if codec is PLAIN_RECORDS:
+                check_place(session, key)
         except Serialization as error:
             self._file.damage.note(SESSION, key, error)
             raise
         return session, value
-
-    def _decoded(self, key: bytes, value: bytes) -> bytes:
-        codec = self._file.codec
-        return value if codec is PLAIN_RECORDS else codec.decode(SESSION, key, 0, value)
-
-    def _check(self, session: Session, key: bytes) -> None:
-        """Every other codec has seen to it that a record is at its place."""
-        if self._file.codec is PLAIN_RECORDS and session.id.encode() != key:
-            raise Serialization("a session record is at a wrong place")
 
     def _as_read(self, session: Session, value: bytes) -> Session:
         state = session.state
@@ -310,6 +307,17 @@ class Snapshot(ReadTransaction[Tables]):
 
     def _figures(self) -> bytes | None:
         return counters_value(self._transaction, self._file.tables, self._file.codec)
+
+
+def check_place(session: Session, key: bytes) -> None:
+    """
+    See to it that a record is at its place; a codec that knows places has done so.
+
+    Raises:
+        Serialization: If it is another session's.
+    """
+    if session.id.encode() != key:
+        raise Serialization("a session record is at a wrong place")
 
 
 def _id_of(cursor: str) -> bytes:

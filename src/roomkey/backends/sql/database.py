@@ -6,7 +6,7 @@ Isolation is READ COMMITTED. Nobody awaits a second connection while holding one
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources.abc import Traversable
 from time import monotonic, time
@@ -62,6 +62,13 @@ _CLOCK: Final[Mapping[Dialect, str]] = {
     Dialect.POSTGRESQL: "SELECT extract(epoch FROM clock_timestamp())",
     Dialect.MYSQL: "SELECT unix_timestamp(sysdate(6))",
 }
+
+_DURABILITY: Final[Mapping[Dialect, str]] = {
+    Dialect.POSTGRESQL: "SHOW synchronous_commit",
+    Dialect.MYSQL: "SELECT @@innodb_flush_log_at_trx_commit",
+}
+_NOT_DURABLE: Final = frozenset({"off", "0", "2"})
+"""Values with which a power failure of the server loses what was acknowledged a moment before."""
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -156,6 +163,7 @@ class Database:
             else:
                 await self._check_schema()
             await self._measure_clock()
+            await self._look_at_durability()
             for check in self._checks:
                 await self.read(partial(check, self))
         except BaseException:
@@ -166,7 +174,9 @@ class Database:
         engines = [engine for engine in dict.fromkeys((self._readers, self._writers)) if engine is not None]
         self._readers = self._writers = None
         for engine in engines:
-            await engine.dispose()
+            with suppress(TimeoutError):  # whoever stands still is not waited for
+                async with asyncio.timeout(self.settings.recovery.timeout):
+                    await engine.dispose()
 
     def _engine(self, size: int) -> AsyncEngine:
         settings = self.settings
@@ -213,8 +223,7 @@ class Database:
         pending = await self.pending_migrations()
         if pending:
             raise ConfigurationError(
-                f"the schema of {self.place} is too old: it lacks {', '.join(pending)}; "
-                "run `roomkey migrate`, or set storage.migrate = true"
+                f"the schema of {self.place} is too old: it lacks {', '.join(pending)}; run `roomkey migrate`"
             )
 
     async def _measure_clock(self) -> None:
@@ -227,6 +236,14 @@ class Database:
         self._clock_difference = float(theirs) - ours
         if abs(self._clock_difference) >= MAX_CLOCK_DIFFERENCE:
             _log.warning("storage_clock_differs", server=str(self.place), seconds=round(self._clock_difference, 3))
+
+    async def _look_at_durability(self) -> None:
+        statement = _DURABILITY.get(self.dialect)
+        if statement is None:
+            return
+        ((setting,),) = await self.read(lambda connection: execute(connection, self.dialect, statement, ()))
+        if str(setting) in _NOT_DURABLE:
+            _log.warning("storage_not_durable", server=str(self.place), setting=statement, value=str(setting))
 
     def degradations(self) -> Mapping[str, str]:
         """What is wrong, for health; empty while all is well."""

@@ -93,7 +93,12 @@ def classify(error: BaseException) -> Failure | None:
             return Failure(SLOW, "no answer in time", is_undone=True)
         failure = None if cause is None else classify(cause)
         return None if failure is None else replace(failure, is_undone=True)
-    for each in _family(error):
+    family = list(_family(error))
+    for each in family:
+        # First, because drivers wrap it into errors that say less.
+        if isinstance(each, ssl.SSLError):
+            return Failure(REFUSED, f"TLS: {each.reason or 'the handshake failed'}", is_undone=True)
+    for each in family:
         if (failure := _of_one(each)) is not None:
             return failure
     return None
@@ -119,8 +124,6 @@ def _of_one(error: BaseException) -> Failure | None:
     judge = _JUDGES.get(type(error).__module__.partition(".")[0])
     if judge is not None:
         return judge(error)
-    if isinstance(error, ssl.SSLError):
-        return Failure(REFUSED, f"TLS: {error.reason or 'the handshake failed'}", is_undone=True)
     if isinstance(error, (OSError, EOFError)) and not isinstance(error, TimeoutError):
         return Failure(AWAY, getattr(error, "strerror", None) or "the connection broke")
     return None

@@ -13,7 +13,7 @@ from roomkey.backends.sealing import Seal
 from roomkey.backends.sql.database import Database
 from roomkey.backends.sql.shared_queries import MICROSECOND, SharedQueries
 from roomkey.backends.sql.statements import run, touched
-from roomkey.errors import Conflict
+from roomkey.errors import Conflict, Storage
 from roomkey.ports import OneTimeLimits
 
 ENTRY_OVERHEAD_BYTES: Final = 1024
@@ -30,6 +30,8 @@ MAX_NODES: Final = 16
 COUNTING_SECONDS: Final = 1.0
 """Time after which a process counts again, however few values it has added."""
 
+MAX_ROUNDS: Final = 100
+"""How often a change is made anew because others were faster. Each time, somebody got somewhere."""
 
 T = TypeVar("T")
 
@@ -136,12 +138,13 @@ class DatabaseOneTime:
         return await self._change(work)
 
     async def _change(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        while True:  # each time around, somebody else has got somewhere
+        for _ in range(MAX_ROUNDS):
             try:
                 # May be repeated: what is stored says itself whether we have stored it.
                 return await self._database.write(work, may_repeat=True)
             except _Again:
                 continue
+        raise Storage("others change the value all the time")
 
     async def _keep(self, connection: AsyncConnection, new: _New, now: int) -> None:
         row = new.id, new.owner, int(new.pinned), new.size, now + new.lifetime, new.sealed

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,6 +37,9 @@ from roomkey.ports import (
 __all__ = ["DatabaseDocumentStore"]
 
 _log = structlog.get_logger("roomkey.storage")
+
+MAX_ROUNDS: Final = 100
+"""How often a change is made anew because others were faster. Each time, somebody got somewhere."""
 
 T = TypeVar("T")
 
@@ -144,11 +147,12 @@ class DatabaseDocumentStore:
         async def work(connection: AsyncConnection) -> T:
             return await change(Changes(connection, self._queries, self._codec))
 
-        while True:  # each time around, somebody else has got somewhere
+        for _ in range(MAX_ROUNDS):
             try:
                 return await self._writers.write(work)
             except Again:
                 continue
+        raise Storage("others change the document all the time")
 
     async def _sweep(self) -> None:
         """Nobody waits for what is left behind: what fails is done after the next write that leaves something."""
