@@ -101,7 +101,7 @@ class OnRedis:
     def refuse_connections(self) -> None:
         self._operator = self.server.operator()  # the one connection that there may be
         self._operator.config_set("maxclients", 1)  # pyright: ignore[reportUnknownMemberType]
-        self._operator.client_kill_filter(user=USER)
+        self._operator.client_kill_filter(user=USER)  # pyright: ignore[reportUnknownMemberType]
 
     def allow_connections(self) -> None:
         assert self._operator is not None

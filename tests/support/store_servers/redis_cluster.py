@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,15 @@ class ClusterServers:
     def master_of(self, slot: int) -> RedisProcess:
         """Who has this slot."""
         return next(server for server in self.masters if slot in _own_slots(server))
+
+    def used_slots_of(self, server: RedisProcess) -> list[int]:
+        """The slots of a master in which there are keys."""
+        slots = sorted(_own_slots(server))
+        with closing(server.operator()) as operator, operator.pipeline(transaction=False) as batch:
+            for slot in slots:
+                batch.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)  # pyright: ignore[reportUnknownMemberType]
+            numbers: list[int] = batch.execute()
+        return [slot for slot, number in zip(slots, numbers, strict=True) if number]
 
     def id_of(self, server: RedisProcess) -> str:
         """The name of a server in the cluster."""
