@@ -141,7 +141,7 @@ class RedisBenchmark:
             raise Unexpected(
                 f"Redis refuses what is repeated of {command[:2]!r}: {(done.stderr or done.stdout)[-500:]}"
             )
-        if self._memory() < memory + count * self._least:
+        if self._least and self._memory() < memory + count * self._least:
             raise Unexpected(f"Redis does not store what is repeated of {command[:2]!r}")
         # The name of the command, which comes first on the line, may be anything; then come seven numbers.
         numbers = _NUMBER.findall(done.stdout.splitlines()[-1])

@@ -214,7 +214,7 @@ def _typed(plan: Plan) -> list[Row]:
             url = redis.url
             starts[f"{ROOMKEY_HOCUSPOCUS}, Redis"] = lambda: _roomkey(people, url)
             starts[WITH_REDIS] = lambda: _hocuspocus(redis=url)
-        missing = {name: reason for name, start in starts.items() if (reason := _reason_against(start))}
+        missing = {name: reason for name in starts if (reason := _reason_against(name))}
         quiet = plan.seconds / 2
         contenders = {
             name: city.contender(start, place, quiet=quiet) for name, start in starts.items() if name not in missing
@@ -230,13 +230,10 @@ def _on_file(people: int, url: str) -> Generator[Editors | Missing]:
         yield side
 
 
-def _reason_against(start: Callable[[], AbstractContextManager[Editors | Missing]]) -> str | None:
-    """Why a server does not take part: it is not installed, or this Roomkey cannot be started so."""
-    try:
-        with start() as side:
-            return side.reason if isinstance(side, Missing) else None
-    except RuntimeError as error:
-        return str(error).splitlines()[-1]
+def _reason_against(name: str) -> str | None:
+    """Why a server does not take part."""
+    missing = node.install() if name.startswith(HOCUSPOCUS) else None
+    return missing and missing.reason
 
 
 # --- everything -----------------------------------------------------------------------------------------
