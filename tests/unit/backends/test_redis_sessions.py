@@ -55,6 +55,7 @@ from tests.support.store_servers.fixtures import with_prefix
 
 QUICK: Final = RecoverySettings(timeout=2.0, first_pause=0.001, longest_pause=0.01)
 ONCE: Final = replace(QUICK, tries=1)
+PATIENT: Final = replace(QUICK, tries=200, longest_pause=0.05, breaks_after=1000)
 CAPPED: Final = SessionPolicy(cap=2)
 
 Write = Callable[[RedisSessionStorage, Session], Awaitable[object]]
