@@ -5,11 +5,13 @@
 import asyncio
 import ssl
 from pathlib import Path
+from time import time
 from typing import Final
 
 import pytest
 
 from roomkey.backends.recovery import Failure, Kind, RecoverySettings
+from roomkey.backends.redis import node
 from roomkey.backends.redis.failures import Broken, ReplyError, classify, unreachable
 from roomkey.backends.redis.layout import partitions
 from roomkey.backends.redis.scripts import FOLDER, Script
@@ -163,8 +165,8 @@ def test_an_error_of_ours_is_no_failure_of_the_server() -> None:
 async def test_every_caller_gets_its_own_reply_from_one_write(redis_url: str) -> None:
     async with RedisServer(redis_url) as server:
         keys = [server.key(b"ab", b"%d" % number) for number in range(500)]
-        (node,) = server._opened().nodes()
-        connection = await node.connected()
+        (only,) = server._opened().nodes()
+        connection = await only.connected()
         await asyncio.gather(*(server.ask("SET", key, key) for key in keys))
         before = connection._answered
 
@@ -172,7 +174,7 @@ async def test_every_caller_gets_its_own_reply_from_one_write(redis_url: str) ->
 
         assert replies == keys
         assert connection._answered == before + 500
-        assert node.connection is connection
+        assert only.connection is connection
 
 
 async def test_a_caller_that_gives_up_leaves_the_replies_of_others_in_order(redis_url: str) -> None:
@@ -190,8 +192,8 @@ async def test_a_caller_that_gives_up_leaves_the_replies_of_others_in_order(redi
 
 async def test_no_more_is_on_its_way_than_may_be(redis_url: str) -> None:
     async with RedisServer(redis_url, RedisSettings(max_in_flight=10)) as server:
-        (node,) = server._opened().nodes()
-        connection = await node.connected()
+        (only,) = server._opened().nodes()
+        connection = await only.connected()
         most = 0
         write = connection._write
 
@@ -280,9 +282,9 @@ async def test_a_server_is_opened_by_the_first_and_closed_by_the_last(redis_url:
     server = RedisServer(redis_url)
     async with server:
         async with server:
-            (node,) = server._opened().nodes()
+            (only,) = server._opened().nodes()
         assert await server.ask("ECHO", b"still") == b"still"
-        connection = node.connection
+        connection = only.connection
 
     assert connection is not None
     assert connection.is_closed
@@ -309,6 +311,14 @@ async def test_a_server_that_is_away_at_the_start_is_named_without_its_password(
 
     assert "password" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_a_clock_that_differs_is_told(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "time", lambda: time() + 5)
+    async with RedisServer(redis_url) as server:
+        (why,) = server.degradations().values()
+
+    assert "clock differs by 5.0 s" in why
 
 
 async def test_with_tls_the_certificate_of_the_server_is_checked(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ from tests.support.store_servers.fixtures import with_prefix
 
 QUICK: Final = RecoverySettings(timeout=2.0, first_pause=0.001, longest_pause=0.01)
 ONCE: Final = replace(QUICK, tries=1)
+PATIENT: Final = replace(QUICK, tries=200, longest_pause=0.05, breaks_after=1000)
 CAPPED: Final = SessionPolicy(cap=2)
 
 Write = Callable[[RedisSessionStorage, Session], Awaitable[object]]
@@ -178,7 +179,10 @@ async def test_a_write_that_cannot_be_repeated_any_more_says_that_its_outcome_is
 
 async def test_a_repeat_that_comes_after_the_change_of_another_is_done_once(redis_server: RedisProcess) -> None:
     async with (
-        behind_a_proxy(redis_server, replace(QUICK, first_pause=0.2)) as (storage, proxy),
+        behind_a_proxy(redis_server, replace(QUICK, tries=200, longest_pause=0.05, breaks_after=1000)) as (
+            storage,
+            proxy,
+        ),
         RedisSessionStorage(proxy_free(storage, redis_server, proxy)) as other,
     ):
         session = await store(storage, active=True)

@@ -53,6 +53,8 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, *, timeout: float, max_in_flight: int, max_bytes: int) -> None:
+        self.clock_difference = 0.0
+        """Seconds by which the server's clock differed when the connection was opened."""
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
         self._max_in_flight = max_in_flight

@@ -73,16 +73,41 @@ class Dialer:
         words: list[bytes | int | str] = [b"HELLO", 3]
         if login.password is not None:
             words += [b"AUTH", login.user or "default", login.password]
+        # All at once: a server that is loading its data listens but a few times per second.
+        greeting = connection.send((*words, b"SETNAME", b"roomkey"))
+        chosen = connection.send((b"SELECT", self._database)) if self._database else None
+        before = time()
+        told = connection.send((b"TIME",))
+        for future in (chosen, told):
+            if future is not None:
+                future.add_done_callback(_seen)
         try:
-            greeting: Mapping[bytes, Any] = await connection.send((*words, b"SETNAME", b"roomkey"))
+            found: Mapping[bytes, Any] = await greeting
         except ReplyError as error:
             if error.code == "ERR" and "unknown command" in error.rest:
                 raise Broken(Failure(Kind.WRONG, "it is older than Redis 6")) from error
             raise
-        if is_master and greeting.get(b"role") not in {b"master", None}:
+        if is_master and found.get(b"role") not in {b"master", None}:
             raise Broken(Failure(Kind.READ_ONLY, "it is a replica"))
-        if self._database:
-            await connection.send((b"SELECT", self._database))
+        if chosen is not None:
+            await chosen
+        connection.clock_difference = await _difference(told, before)
+
+
+async def _difference(told: "asyncio.Future[Any]", before: float) -> float:
+    """Seconds by which the clock of a server differs from this machine's, which was ``before`` when it was asked."""
+    try:
+        seconds, micros = await told
+    except ReplyError:
+        return 0.0  # it may be forbidden, and is not needed for anything else
+    there = int(seconds) + int(micros) / 1_000_000
+    return max(before - there, there - time(), 0.0)
+
+
+def _seen(future: "asyncio.Future[Any]") -> None:
+    """Should nobody wait for it any more."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Node:
@@ -134,22 +159,13 @@ class Node:
             except Broken as error:
                 self._failed = error.failure
                 raise
-            await self._compare_clocks(self.connection)
+            self._note_clock(self.connection.clock_difference)
             return self.connection
 
-    async def _compare_clocks(self, connection: Connection) -> None:
-        before = time()
-        try:
-            seconds, micros = await connection.send((b"TIME",))
-        except (Broken, ReplyError):
-            return  # the next request says so itself
-        after = time()
-        there = int(seconds) + int(micros) / 1_000_000
-        self.clock_difference = max(before - there, there - after, 0.0)
-        if self.clock_difference >= MAX_CLOCK_DIFFERENCE:
-            _log.warning(
-                "storage_clock_differs", server=self.recovery.breaker.name, seconds=round(self.clock_difference, 3)
-            )
+    def _note_clock(self, difference: float) -> None:
+        self.clock_difference = difference
+        if difference >= MAX_CLOCK_DIFFERENCE:
+            _log.warning("storage_clock_differs", server=self.recovery.breaker.name, seconds=round(difference, 3))
 
     async def load(self, script: Script) -> None:
         """Teach the server a script; of those who miss it at once, one does."""

@@ -370,7 +370,8 @@ async def _batch(node: Node, requests: Sequence[Call | _Plain]) -> list[Any]:
     except Broken as error:
         node.recovery.breaker.failed(error.failure, is_probe=is_probe, is_final=False)  # each has its own next try
         raise
-    node.recovery.breaker.succeeded()
+    if is_probe or not any(isinstance(reply, ReplyError) for reply in replies):
+        node.recovery.breaker.succeeded()  # else whoever asks again finds out what the matter is
     return replies
 
 
