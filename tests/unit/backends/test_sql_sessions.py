@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from roomkey.backends.recovery import RecoverySettings
 from roomkey.backends.sql import Database, DatabaseSessionStorage, DatabaseSettings, reads
 from roomkey.backends.sql.statements import Query, Row, run
 from roomkey.domain.policy import OnCap, SessionPolicy
@@ -23,6 +24,8 @@ from roomkey.testing.storage.suite import MINUTE, NOON, SECOND, change, everythi
 from tests.support.databases import empty_database
 
 SETTINGS = DatabaseSettings(migrate=True, pool_size=3)
+AT_ONCE = DatabaseSettings(migrate=True, pool_size=3, recovery=RecoverySettings(tries=1))
+"""Nothing may fail, not even once: whoever has to wait for others waits for their locks."""
 EVERYWHERE = pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mariadb"])
 
 
@@ -46,7 +49,7 @@ async def test_two_nodes_agree_on_the_cap_and_on_the_log(
 ) -> None:
     url = empty_database(dialect, tmp_path, request)
     policy = SessionPolicy(cap=5, on_cap=OnCap.REFUSE)
-    async with DatabaseSessionStorage(url, SETTINGS) as one, DatabaseSessionStorage(url, SETTINGS) as other:
+    async with DatabaseSessionStorage(url, AT_ONCE) as one, DatabaseSessionStorage(url, AT_ONCE) as other:
 
         async def create(storage: DatabaseSessionStorage, user: str) -> None:
             await storage.create([issue(user)], policy, NOON)
@@ -60,6 +63,7 @@ async def test_two_nodes_agree_on_the_cap_and_on_the_log(
         )
 
         assert won == 4 * 5
+        assert one.degradations() == other.degradations() == {}
         assert await disagreements(one) == await disagreements(other) == []
 
 
@@ -68,7 +72,7 @@ async def test_a_version_has_one_winner_among_two_nodes(
     dialect: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url = empty_database(dialect, tmp_path, request)
-    async with DatabaseSessionStorage(url, SETTINGS) as one, DatabaseSessionStorage(url, SETTINGS) as other:
+    async with DatabaseSessionStorage(url, AT_ONCE) as one, DatabaseSessionStorage(url, AT_ONCE) as other:
         session = await store(one, active=True)
 
         for _ in range(10):
@@ -76,6 +80,7 @@ async def test_a_version_has_one_winner_among_two_nodes(
             racers = [partial(change, storage, now, ViolationRecorded, NOON) for storage in (one, other) * 3]
             assert await at_once(*racers) == 1
 
+        assert one.degradations() == other.degradations() == {}
         assert (await found(other, session.id)).version == session.version + 10
         assert await disagreements(one) == []
 
@@ -146,6 +151,22 @@ async def test_activity_becomes_durable_in_time_and_other_nodes_see_it(
 
         seen = [each and each.last_seen_at for each in await other.get_many([session.id for session in sessions])]
         assert seen == [NOON + number * SECOND for number in range(30)]
+
+
+@EVERYWHERE
+async def test_an_earlier_activity_that_is_written_later_moves_nothing_back(
+    dialect: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = empty_database(dialect, tmp_path, request)
+    async with DatabaseSessionStorage(url, SETTINGS) as one:
+        session = await store(one, active=True)
+
+        async with DatabaseSessionStorage(url, SETTINGS) as slow:
+            await slow.touch(session.id, NOON + SECOND)
+            async with DatabaseSessionStorage(url, SETTINGS) as quick:
+                await quick.touch(session.id, NOON + MINUTE)
+
+        assert (await found(one, session.id)).last_seen_at == NOON + MINUTE
 
 
 @EVERYWHERE
