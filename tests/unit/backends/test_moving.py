@@ -20,7 +20,7 @@ from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.backends.moving import Examination, Foreign, House, Report, copy, examine
 from roomkey.backends.moving.documents import DocumentsCopy
 from roomkey.backends.moving.sessions import SessionsCopy
-from roomkey.domain.session import Activated, SessionState, partition_of
+from roomkey.domain.session import Activated, Deleted, Invalidated, SessionState, partition_of
 from roomkey.errors import Conflict
 from roomkey.ports import (
     CheckpointItem,
@@ -45,6 +45,7 @@ from roomkey.testing.storage.suite import (
     change,
     disagreements,
     everything,
+    fact,
     found,
     issue,
     store,
@@ -231,6 +232,45 @@ async def test_who_was_revoked_stays_revoked(here: str, there: str, tmp_path: Pa
         assert (await found(target.sessions, session.id)).state == "invalidated"
         revocation = await target.sessions.revoke_user("alice", NOON, actor="s", cause=None, except_session=None)
         assert revocation.epoch == 2
+
+
+@both_ways
+async def test_who_was_kept_in_a_revocation_is_kept(here: str, there: str, tmp_path: Path) -> None:
+    async with two_houses(here, there, tmp_path) as (source, target):
+        kept = await store(source.sessions, "alice", active=True)
+        await copied(source, target)
+        await source.sessions.revoke_user("alice", NOON, actor="s", cause=None, except_session=kept.id)
+
+        await copied(source, target)
+
+        assert await found(target.sessions, kept.id) == kept
+
+
+@both_ways
+async def test_a_session_that_was_deleted_meanwhile_is_gone(here: str, there: str, tmp_path: Path) -> None:
+    async with two_houses(here, there, tmp_path) as (source, target):
+        session = await store(source.sessions, "alice")
+        await copied(source, target)
+        await source.sessions.delete(fact(session, Deleted, NOON))
+
+        await copied(source, target)
+
+        assert await everything(target.sessions) == []
+        assert await disagreements(target.sessions) == []
+
+
+@both_ways
+async def test_what_ended_first_is_purged_first(here: str, there: str, tmp_path: Path) -> None:
+    async with two_houses(here, there, tmp_path) as (source, target):
+        sessions = [await store(source.sessions, "alice") for _ in range(9)]
+        sessions.sort(key=lambda session: session.id, reverse=True)
+        for number, session in enumerate(sessions):
+            await change(source.sessions, session, Invalidated, NOON + number * SECOND)
+        await copied(source, target)
+
+        ripe = await target.sessions.ended_before(NOON + 5 * SECOND, 3)
+
+        assert [each.id for each in ripe] == [each.id for each in sessions[:3]]
 
 
 @both_ways
@@ -523,3 +563,18 @@ async def test_an_examination_names_what_contradicts(kind: str, tmp_path: Path) 
         assert lost.problems == [f"session {kept.id}: the log and the records do not agree on whether it was deleted"]
         assert len(invented.problems) == 2
         assert lost.counts["documents"] == len(NAMES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_session_that_is_behind_its_log_is_found_even_if_the_log_was_cut(kind: str, tmp_path: Path) -> None:
+    async with KINDS[kind](tmp_path) as house:
+        session = await store(house.sessions, "zoe", active=True)
+        await house.sessions.purge_events(NOON + SECOND, 1)
+        late = fact(session, Invalidated, NOON + SECOND)
+        before = await examined(house)
+        await house.sessions.take_in(partition_of("zoe"), [EventItem(3, late)])
+
+        after = await examined(house)
+
+        assert before.problems == []
+        assert after.problems == [f"session {session.id} has version 2, and the log ends with version 3"]
