@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 import roomkey
-from roomkey.backends import Stores, open_documents, open_storage, urls
+from roomkey.backends import Stores, open_documents, urls
 from roomkey.backends.lmdb.file import DATA_FILE
 from roomkey.backends.lmdb.file import check as check_data_file
 from roomkey.cli.outcome import Exit, print_json, print_table
@@ -332,9 +332,10 @@ def _master_key(config: Config) -> Iterator[Finding]:
 def _records(config: Config, *, set_aside: bool) -> Iterator[Finding]:
     storage = config.storage
     documents = storage.documents_folder
+    stores = Stores(storage.options)
     places: list[tuple[str, Path | None, object]] = [
-        ("sessions", storage.folder, open_storage(storage.location)),
-        ("documents", documents, open_documents(storage.documents_location)),
+        ("sessions", storage.folder, stores.sessions(storage.location)),
+        ("documents", documents, stores.documents(storage.documents_location)),
     ]
     for content, folder, store in places:
         if not isinstance(store, Repairable) or (folder is not None and not _has_data(folder)):
@@ -360,7 +361,7 @@ async def _look_for_damage(store: Repairable, content: str, *, set_aside: bool) 
         damaged = await store.damaged()
         findings = [_damaged(record) for record in damaged[:MAX_DAMAGED]]
         if not await store.has_checksums():
-            advice = "a copy in another directory has them (roomkey storage copy)"
+            advice = "a copy in another directory has them: `roomkey storage copy`"
             observed = "they carry no checksums: of damage only what makes a record unreadable is found"
             findings.append(Finding(subject, Verdict.WARNING, observed, advice))
         if set_aside and damaged:
