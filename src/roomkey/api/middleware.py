@@ -26,6 +26,7 @@ from roomkey.errors import (
     RoomkeyError,
     SecurityViolation,
     Serialization,
+    Storage,
     Suspended,
 )
 from roomkey.problems import presentation_of
@@ -80,8 +81,8 @@ class ProblemMiddleware:
 
 
 def _log_failure(error: Exception, instance: str, method: str) -> None:
-    if isinstance(error, Serialization):
-        # Storage has named the record, once; where requests stumble over it says nothing new.
+    if isinstance(error, Serialization | Storage):
+        # Storage has named the record, or said that it is away, once; where requests stumble over it says nothing new.
         _log.error("request_failed", instance=instance, method=method, reason=str(error))
     else:
         _log.error("request_failed", instance=instance, method=method, exc_info=error)

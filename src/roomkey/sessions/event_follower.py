@@ -44,12 +44,17 @@ class EventFollower:
         self._positions = dict(await (self._log.heads() if checkpoints is None else checkpoints.load(self._name)))
 
     async def run(self) -> None:
-        """Follow until cancelled. A log that is away is tried again."""
+        """Follow until cancelled. A log that is away is tried again; that is reported once, until it is back."""
+        is_away = False
         while True:
             try:
                 await self.follow()
             except RoomkeyError as error:
-                _log.warning("log_not_followed", consumer=self._name, code=error.code, error=str(error))
+                if not is_away:
+                    _log.warning("log_not_followed", consumer=self._name, code=error.code, error=str(error))
+                is_away = True
+            else:
+                is_away = False
             await asyncio.sleep(self._interval.total_seconds())
 
     async def follow(self) -> int:

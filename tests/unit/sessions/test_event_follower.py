@@ -1,6 +1,9 @@
 """What other processes commit arrives: all of it, in order, and what cannot arrive any more is said."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
 
 import structlog
 
@@ -355,3 +358,34 @@ async def test_a_checkpoint_that_cannot_be_saved_repeats_events_after_the_next_s
     await second.follow()
 
     assert before.sequences() == after.sequences() == [1, 2, 3]
+
+
+class LogThatComesAndGoes(MemorySessionStorage):
+    """Its log is away where ``answers`` has ``False``, asked in turn."""
+
+    def __init__(self, answers: Sequence[bool]) -> None:
+        super().__init__()
+        self._answers = list(answers)
+        self.all_asked = asyncio.Event()
+
+    async def heads(self) -> Mapping[int, int]:
+        answer = self._answers.pop(0) if self._answers else True
+        if not self._answers:
+            self.all_asked.set()
+        if not answer:
+            raise Storage("it is away")
+        return await super().heads()
+
+
+async def test_a_log_that_is_away_is_reported_once_until_it_is_back() -> None:
+    log = LogThatComesAndGoes([False, False, False, True, False, False, True])
+    follower = EventFollower(log, Listener(), name="test", interval=timedelta())
+
+    with structlog.testing.capture_logs() as logged:
+        following = asyncio.ensure_future(follower.run())
+        await log.all_asked.wait()
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+
+    assert [entry["event"] for entry in logged] == ["log_not_followed"] * 2
