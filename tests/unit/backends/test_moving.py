@@ -20,6 +20,8 @@ from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.backends.moving import Examination, Foreign, House, Report, copy, examine
 from roomkey.backends.moving.documents import DocumentsCopy
 from roomkey.backends.moving.sessions import SessionsCopy
+from roomkey.backends.sql import Database, DatabaseSessionStorage, DatabaseSettings
+from roomkey.backends.sql.documents import DatabaseDocumentStore
 from roomkey.domain.session import Activated, Deleted, Invalidated, SessionState, partition_of
 from roomkey.errors import Conflict
 from roomkey.ports import (
@@ -89,8 +91,25 @@ async def in_files(folder: Path) -> AsyncGenerator[House]:
     assert document_faults(folder / "documents") == []
 
 
-KINDS = {"memory": in_memory, "lmdb": in_files}
-both_ways = pytest.mark.parametrize(("here", "there"), [("memory", "lmdb"), ("lmdb", "memory"), ("lmdb", "lmdb")])
+@asynccontextmanager
+async def in_sqlite(folder: Path) -> AsyncGenerator[House]:
+    folder.mkdir(parents=True, exist_ok=True)
+    async with in_database(f"sqlite:///{folder}/roomkey.db") as house:
+        yield house
+
+
+@asynccontextmanager
+async def in_database(url: str) -> AsyncGenerator[House]:
+    database = Database(url, DatabaseSettings(migrate=True))
+    async with DatabaseSessionStorage(database) as sessions, DatabaseDocumentStore(database) as documents:
+        yield House(sessions, documents)
+
+
+KINDS = {"memory": in_memory, "lmdb": in_files, "sqlite": in_sqlite}
+both_ways = pytest.mark.parametrize(
+    ("here", "there"),
+    [("memory", "lmdb"), ("lmdb", "memory"), ("lmdb", "lmdb"), ("memory", "sqlite"), ("sqlite", "lmdb")],
+)
 
 
 @asynccontextmanager

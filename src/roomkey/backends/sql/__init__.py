@@ -1,7 +1,7 @@
 """Sessions in a SQL database that many nodes share: PostgreSQL, MariaDB and MySQL; and SQLite, for one machine."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +15,9 @@ from roomkey.backends.fences import fenced
 from roomkey.backends.sql import commit
 from roomkey.backends.sql.commit import Newcomer, Write
 from roomkey.backends.sql.database import Database, DatabaseSettings, opened
+from roomkey.backends.sql.moving import Moving
 from roomkey.backends.sql.reads import Reads
+from roomkey.backends.sql.repair import Repair
 from roomkey.backends.sql.rows import Partition, Records, SessionQueries, key_of, micros
 from roomkey.backends.sql.statements import load, run, run_many
 from roomkey.backends.sql.writer import Writer
@@ -35,14 +37,21 @@ from roomkey.domain.token_uses import TokenUse
 from roomkey.errors import Conflict, NotFound, RoomkeyError, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
+    PLAIN_RECORDS,
+    CheckpointItem,
+    DamagedRecord,
+    EpochItem,
     LoggedEvent,
     NewSession,
     Page,
+    PartitionItem,
     RecordCodec,
     Revocation,
     Secret,
+    SessionItem,
     SessionPage,
     StorageStatistics,
+    Unreadable,
 )
 from roomkey.security.tokens import is_session_id
 
@@ -83,10 +92,13 @@ class DatabaseSessionStorage:
     ) -> None:
         self._database = opened(database, settings)
         self._queries = load("sessions", self._database.dialect, SessionQueries)
+        self._codec = codec
         self._records = Records(codec)
         self._touched: dict[SessionId, datetime] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._moving = Moving(self._database, self._queries, self._records, self._touched)
+        self._repair = Repair(self._database, self._queries, self._records)
         self._is_open = False
         self._writer: Writer
         self._reads: Reads
@@ -324,6 +336,41 @@ class DatabaseSessionStorage:
 
         # What was removed stays removed; a second try goes on behind it, and counts less than there was.
         return await self._database.write(work, may_repeat=True)
+
+    # --- moving house ---------------------------------------------------------------------------------
+
+    def export_sessions(self, partition: int) -> AsyncIterator[Sequence[SessionItem | Unreadable]]:
+        self._check_open()
+        return self._moving.sessions(partition)
+
+    def export_epochs(self) -> AsyncIterator[Sequence[EpochItem | Unreadable]]:
+        self._check_open()
+        return self._moving.epochs()
+
+    def export_checkpoints(self) -> AsyncIterator[Sequence[CheckpointItem]]:
+        self._check_open()
+        return self._moving.checkpoints()
+
+    async def take_in(self, partition: int, items: Sequence[PartitionItem]) -> None:
+        self._check_open()
+        await self._moving.take_in(partition, items)
+
+    async def take_in_checkpoints(self, items: Sequence[CheckpointItem]) -> None:
+        self._check_open()
+        await self._moving.take_in_checkpoints(items)
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        self._check_open()
+        return await self._repair.damaged()
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        self._check_open()
+        return await self._repair.set_aside(records)
+
+    async def has_checksums(self) -> bool:
+        return self._codec is not PLAIN_RECORDS
 
 
 def _update(session: Session, event: SessionEvent, secret: Secret | None) -> Write:

@@ -80,7 +80,7 @@ class Newcomer(NamedTuple):
         return cls(new.session, new.secret, new.event.at, record, encode_event(new.event))
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
     """A session as it lies in its row, or as this commit will leave it there with ``record``."""
 
     held: Held
@@ -97,7 +97,7 @@ class Commit:
         self._records = records
         self._touched = touched
         self._partitions: dict[int, Partition] = {}
-        self._sessions: dict[bytes, _Stored | Serialization] = {}
+        self._sessions: dict[bytes, Stored | Serialization] = {}
         self._epochs: dict[bytes, int] = {}
         self._live_counts: dict[bytes, int] = {}
         self._live: dict[bytes, list[bytes]] = {}
@@ -146,7 +146,7 @@ class Commit:
         for row in await run(connection, self._queries.live_of, users):
             self._take(row)
             stored = self._sessions[row[0]]
-            if isinstance(stored, _Stored):
+            if isinstance(stored, Stored):
                 self._live[stored.held.session.user_id.encode()].append(row[0])
 
     def _take(self, row: Row) -> None:
@@ -161,7 +161,7 @@ class Commit:
         if seen is not None and seen > session.last_seen_at and session.state in LIVE_STATES:
             held = held._replace(session=replace(session, last_seen_at=seen))
         self._epochs[session.user_id.encode()] = user_epoch or 0
-        self._sessions[id] = _Stored(held, deadline, ended)
+        self._sessions[id] = Stored(held, deadline, ended)
 
     async def was_made(self, connection: AsyncConnection, witness: Witness) -> bool:
         """Whether a commit whose answer was lost was made; asked under its locks, so it cannot be made any more."""
@@ -221,7 +221,7 @@ class Commit:
         held = Held(session, new.secret, self.epoch_of(session.user_id))
         self._append(partition_of_id(session.id), new.at, new.event_record).created(new.at)
         self._new[id] = user, micros(session.created_at)
-        self._sessions[id] = _Stored(held, micros(deadline(session) or session.expires_at), None, new.record)
+        self._sessions[id] = Stored(held, micros(deadline(session) or session.expires_at), None, new.record)
         self._live_counts[user] = self.live_count(user) + 1
         if user in self._live:
             self._live[user].append(id)
@@ -241,24 +241,24 @@ class Commit:
             self._count_out(session)
         held = Held(session, change.secret, change.held.epoch)
         if due is None:
-            self._put(_Stored(held, None, micros(event.at), record))
+            self._put(Stored(held, None, micros(event.at), record))
         else:
             # A later deadline is found when the earlier one comes up, so that activity moves no index.
             place = micros(due)
-            self._put(_Stored(held, min(place, stored.deadline or place), None, record))
+            self._put(Stored(held, min(place, stored.deadline or place), None, record))
 
     def rewrite(self, held: Held, *, due: int | None = None) -> None:
         """Change what is no event: the epoch, the uses of the secret, or where it stands in the index of deadlines."""
         stored = self._stored(held.session)
         record = self._records.sealed_session(held.session, held.secret)
-        self._put(_Stored(held, due or stored.deadline, stored.ended, record))
+        self._put(Stored(held, due or stored.deadline, stored.ended, record))
 
-    def _stored(self, session: Session) -> _Stored:
+    def _stored(self, session: Session) -> Stored:
         stored = self._sessions[session.id.encode()]
-        assert isinstance(stored, _Stored)  # noqa: S101  # whoever changes it has found it
+        assert isinstance(stored, Stored)  # noqa: S101  # whoever changes it has found it
         return stored
 
-    def _put(self, stored: _Stored) -> None:
+    def _put(self, stored: Stored) -> None:
         id = stored.held.session.id.encode()
         self._sessions[id] = stored
         self._changed[id] = None
@@ -334,7 +334,7 @@ class Commit:
 
     def _row(self, id: bytes) -> Row:
         stored = self._sessions[id]
-        assert isinstance(stored, _Stored)  # noqa: S101  # only such are changed
+        assert isinstance(stored, Stored)  # noqa: S101  # only such are changed
         (session, _, epoch), due, ended, record = stored
         seen = micros(session.last_seen_at)
         return (NUMBER_OF[session.state], session.version, epoch, seen, due, ended, record)

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from roomkey.backends.records import decode_event, decode_session, encode_session
+from roomkey.backends.records import StoredSession, decode_event, decode_session, encode_session
 from roomkey.backends.session_changes import Held
 from roomkey.backends.sql.statements import Query, Row
 from roomkey.domain.session import AnyEvent, Session, SessionId, SessionState
@@ -20,7 +20,7 @@ NUMBER_OF: Final = {state: number for number, state in enumerate(STATES)}
 
 _ORIGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_EVENT_ID: Final = struct.Struct(">BQ")
+EVENT_ID: Final = struct.Struct(">BQ")
 
 _log = structlog.get_logger("roomkey.storage")
 
@@ -88,13 +88,22 @@ class Records:
         id, version, epoch, last_seen, *_ = row
         record: bytes = row[6]
         try:
-            session, secret = decode_session(self._codec.decode(RecordKind.SESSION, id, version, record))
+            session, secret = self.opened(id, version, record)
         except Serialization:
             self._report(id)
             raise
         if micros(session.last_seen_at) < last_seen:
             session = replace(session, last_seen_at=moment(last_seen))
         return Held(session, secret, epoch)
+
+    def opened(self, id: bytes, version: int, record: bytes) -> StoredSession:
+        """
+        What a record of a session says; nothing is named in the log.
+
+        Raises:
+            Serialization: If it is damaged.
+        """
+        return decode_session(self._codec.decode(RecordKind.SESSION, id, version, record))
 
     def readable(self, row: Row) -> Held | None:
         """Like ``held`` where one damaged record must not stop what is done to others."""
@@ -105,7 +114,7 @@ class Records:
 
     def sealed_event(self, partition: int, sequence: int, record: bytes) -> bytes:
         """The record of an event, as it is stored at its place in the log."""
-        return self._codec.encode(RecordKind.EVENT, _EVENT_ID.pack(partition, sequence), 0, record)
+        return self._codec.encode(RecordKind.EVENT, EVENT_ID.pack(partition, sequence), 0, record)
 
     def event(self, partition: int, sequence: int, record: bytes) -> AnyEvent:
         """
@@ -114,7 +123,7 @@ class Records:
         Raises:
             Serialization: If it is damaged.
         """
-        return decode_event(self._codec.decode(RecordKind.EVENT, _EVENT_ID.pack(partition, sequence), 0, record))
+        return decode_event(self._codec.decode(RecordKind.EVENT, EVENT_ID.pack(partition, sequence), 0, record))
 
     def _report(self, id: bytes) -> None:
         if id not in self._reported:
@@ -158,6 +167,11 @@ class Partition:
             self.created_today += 1
         elif day > self.day:
             self.day, self.created_today = day, 1
+
+    def added(self, state: SessionState) -> None:
+        """A session in this state is there now, which was made elsewhere."""
+        self.states[NUMBER_OF[state]] += 1
+        self.is_changed = True
 
     def moved(self, before: SessionState, after: SessionState) -> None:
         """A session changed its state."""

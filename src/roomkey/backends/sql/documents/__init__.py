@@ -1,6 +1,6 @@
 """Documents in a database of SQL: PostgreSQL, MariaDB and MySQL, SQLite."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -12,26 +12,33 @@ from roomkey.backends.damage import DamageNotes
 from roomkey.backends.document_keys import name_key, name_of, new_name_key, version_of
 from roomkey.backends.sql.database import Database, DatabaseSettings, opened
 from roomkey.backends.sql.dialects import Dialect
-from roomkey.backends.sql.documents.changes import MAX_VERSION, Again, Appending, Batch, Changes
+from roomkey.backends.sql.documents.changes import MAX_VERSION, Again, Appending, Batch, Changes, checked
 from roomkey.backends.sql.documents.layout import MAX_NUMBER, DocumentQueries
+from roomkey.backends.sql.documents.moving import GRAVES, MovingQueries, TakingIn
 from roomkey.backends.sql.documents.reading import Reading
+from roomkey.backends.sql.documents.repair import DocumentRepair, RepairQueries
 from roomkey.backends.sql.documents.sweeping import Sweeper
 from roomkey.backends.sql.documents.writers import Writers
-from roomkey.backends.sql.statements import execute, load
+from roomkey.backends.sql.statements import execute, load, run
 from roomkey.errors import ConfigurationError, Conflict, NotFound, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
+    PLAIN_RECORDS,
     Append,
+    DamagedRecord,
     DocumentHead,
+    DocumentItem,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
     DocumentUpdate,
     DocumentVersion,
+    GraveItem,
     NewVersion,
     Page,
     RecordCodec,
     StoredDocument,
+    VersionItem,
     VersionPage,
 )
 
@@ -68,6 +75,8 @@ class DatabaseDocumentStore:
         self._database = opened(database, settings)
         self._codec = codec
         self._queries = load("documents", self._database.dialect, DocumentQueries)
+        self._moving = load("document_moving", self._database.dialect, MovingQueries)
+        self._repair = load("document_repair", self._database.dialect, RepairQueries)
         self._writers = Writers(self._database)
         self._sweeper = Sweeper(self._database, self._queries, codec)
         self._database.add_check(check_packets)
@@ -153,6 +162,9 @@ class DatabaseDocumentStore:
         async def work(connection: AsyncConnection) -> T:
             return await change(Changes(connection, self._queries, self._codec))
 
+        return await self._until_done(work)
+
+    async def _until_done(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         for _ in range(MAX_ROUNDS):
             try:
                 return await self._writers.write(work)
@@ -219,6 +231,59 @@ class DatabaseDocumentStore:
         if key is None or not 0 < number <= MAX_VERSION:
             return None
         return await self._read(lambda reading: reading.version(key, number), snapshot=True)
+
+    # --- moving house ---------------------------------------------------------------------------------
+
+    async def last_version(self, name: str, lineage: str) -> int:
+        key = name_key(name)
+        found = None if key is None else await self._read(lambda reading: reading.find(key))
+        return checked(found, lineage).entry.last_version
+
+    async def export_graves(self) -> AsyncIterator[Sequence[GraveItem]]:
+        after = b""
+        while rows := await self._database.read(
+            lambda connection, after=after: run(connection, self._moving.graves, after, GRAVES)
+        ):
+            after = rows[-1][0]
+            yield [GraveItem(digest, None) for (digest,) in rows]
+
+    async def take_in(self, item: DocumentItem | VersionItem | GraveItem) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            reading = Reading(connection, self._queries, self._codec, self._damage)
+            await TakingIn(connection, (self._queries, self._moving), self._codec, reading).take_in(item)
+
+        await self._until_done(work)
+        if isinstance(item, DocumentItem):
+            await self._sweep()
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        found: list[DamagedRecord] = []
+        after = 0
+        while ids := await self._database.read(lambda connection, after=after: self._repairing(connection).ids(after)):
+            after = ids[-1]
+            for number in ids:
+                found += await self._database.read(
+                    lambda connection, number=number: self._repairing(connection).damaged(number), snapshot=True
+                )
+        return found
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        done = 0
+        for record in records:
+            done += await self._until_done(
+                lambda connection, place=record.place: self._repairing(connection).set_aside(place)
+            )
+        if done:
+            self._damage.forget()
+        return done
+
+    async def has_checksums(self) -> bool:
+        return self._codec is not PLAIN_RECORDS
+
+    def _repairing(self, connection: AsyncConnection) -> DocumentRepair:
+        return DocumentRepair(connection, (self._queries, self._repair), self._codec)
 
 
 async def check_packets(database: Database, connection: AsyncConnection) -> None:

@@ -212,7 +212,7 @@ class Changes:
         if not entry.upto < upto <= entry.sequence:
             return False
         merged = entry.log_bytes if upto == entry.sequence else await self._size(id, entry.upto, upto)
-        content = await self._put_content(id, snapshot, authorship, upto=upto)
+        content = await self.put_content(id, snapshot, authorship, upto=upto)
         if not await touched(
             self._connection,
             self._queries.compact,
@@ -223,7 +223,7 @@ class Changes:
         await run(self._connection, self._queries.leave, id, found.content or 0, upto)
         return True
 
-    async def _put_content(self, document: int, content: bytes, authorship: bytes = b"", *, upto: int = 0) -> int:
+    async def put_content(self, document: int, content: bytes, authorship: bytes = b"", *, upto: int = 0) -> int:
         """Store a content; the number that it got."""
         number = 1 + randbits(62)
         rows = [
@@ -261,7 +261,7 @@ class Changes:
         """``DocumentStore.keep_version``."""
         found = await self.existing(name, lineage)
         fenced(found.entry.fence, fence)
-        content = await self._put_content(found.id, version.content)
+        content = await self.put_content(found.id, version.content)
         bar = fence or 0, found.id, _highest(fence)
         if not await touched(self._connection, self._queries.number_version, *bar):
             raise Again("the document was deleted meanwhile, or somebody else has the lease")

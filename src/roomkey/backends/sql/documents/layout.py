@@ -111,8 +111,8 @@ class Filed(NamedTuple):
 
 
 def document_id(name: bytes, lineage: bytes) -> bytes:
-    """What a document is known by before it has a number, and after it was deleted."""
-    return sha256(len(name).to_bytes(2, "big") + name + lineage).digest()
+    """What a document is known by before it has a number, and after it was deleted: ``document_keys.grave_digest``."""
+    return sha256(len(name).to_bytes(4, "big") + name + lineage).digest()
 
 
 def new_record(entry: DocumentEntry, codec: RecordCodec) -> bytes:

@@ -162,7 +162,7 @@ class Reading:
         if found.content is not None:
             snapshot = await self._content(found, found.content, entry.snapshot_bytes)
             authorship = await self._content(found, found.content, entry.authorship_bytes or 0, Part.AUTHORSHIP)
-        log = await self._log(found, upto, entry.sequence)
+        log = await self.log(found, upto, entry.sequence)
         if snapshot is None and log.lost and log.lost == entry.sequence:
             raise Serialization("updates of a document cannot be read")
         return StoredDocument(
@@ -197,7 +197,7 @@ class Reading:
         if after >= head:
             return DocumentTail(head, [])
         end = await self._end(found.id, after, limit)
-        log = await self._log(found, after, min(end, head))
+        log = await self.log(found, after, min(end, head))
         return DocumentTail(head, log.updates[:limit])
 
     async def _end(self, document: int, after: int, limit: int) -> int:
@@ -212,7 +212,7 @@ class Reading:
                 return last if place == 0 or total < 2 * TAIL_BYTES else last - count
         return end
 
-    async def _log(self, found: Filed, after: int, upto: int) -> "Log":
+    async def log(self, found: Filed, after: int, upto: int) -> Log:
         """
         The updates behind number ``after`` up to ``upto``.
 
@@ -245,7 +245,7 @@ class Reading:
             rows = await run(self._connection, self._queries.versions, document.id, before, wanted)
             for row in rows:
                 try:
-                    found.append(self._version(document.id, row))
+                    found.append(self.opened_version(document.id, row))
                 except Serialization as error:
                     self._damage.note(RecordKind.VERSION, f"{document.entry.name}, {row[0]}", error)
             if len(rows) < wanted:
@@ -261,11 +261,17 @@ class Reading:
         rows = [] if document is None else await run(self._connection, self._queries.version, document.id, [number])
         if not rows or document is None:
             return None
-        version = self._version(document.id, rows[0])
+        version = self.opened_version(document.id, rows[0])
         content = rows[0][1]
         return version, await self._pieces(document.id, content, Part.CONTENT, size=version.size, upto=0)
 
-    def _version(self, document: int, row: Row) -> DocumentVersion:
+    def opened_version(self, document: int, row: Row) -> DocumentVersion:
+        """
+        What the record of a version says.
+
+        Raises:
+            Serialization: If it is damaged.
+        """
         number, content, stored = row
         record = self._codec.decode(RecordKind.VERSION, ROW_ID.pack(document, number), 0, stored)
         version = decode_version(record[8:])

@@ -165,7 +165,9 @@ SELECT sequence, record FROM roomkey_events WHERE partition_id = ? AND sequence 
 SELECT id, head FROM roomkey_partitions WHERE head > 0;
 
 -- name: purgeable
-SELECT p.id FROM roomkey_partitions p JOIN roomkey_events e ON e.partition_id = p.id AND e.sequence = p.tail + 1
+SELECT p.id FROM roomkey_partitions p JOIN roomkey_events e ON e.partition_id = p.id AND e.sequence = (
+    SELECT min(o.sequence) FROM roomkey_events o WHERE o.partition_id = p.id AND o.sequence > p.tail
+)
 WHERE e.at < ? ORDER BY p.id;
 
 -- name: oldest_events
