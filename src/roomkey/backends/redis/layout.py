@@ -121,6 +121,11 @@ class Header(NamedTuple):
             raise Serialization("a session record is damaged: the sum of its header is wrong")
         return header, value[size + 2 + value[size] :]
 
+    def value(self, user: bytes, record: bytes) -> bytes:
+        """What is stored of a session; ``user`` has its length in front."""
+        numbers = ((self.version, 3), (self.state, 1), (self.epoch, 3), (self.created, 7), (self.seen, 7))
+        return b"".join(number.to_bytes(size) for number, size in (*numbers, (self.total(), 3))) + user + record
+
     def total(self) -> int:
         """The sum, as the scripts have it; no bit can change without it."""
         return (self.version * 7 + self.state * 1009 + self.epoch * 100003 + self.created + self.seen) % _MODULUS
