@@ -41,6 +41,7 @@ from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, Seri
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     Append,
+    AppendOutcome,
     DocumentHead,
     DocumentItem,
     DocumentPage,
@@ -203,7 +204,7 @@ class RedisDocumentStore:
         (outcome,) = await self._appender.append([appendix])
         return outcome
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         outcomes: dict[int, Outcome] = {}
         appendices: dict[int, Appendix] = {}
         unknown: dict[int, Place] = {}
@@ -371,14 +372,14 @@ def _checked(found: Filed | Serialization | None, lineage: str) -> Filed:
     return found
 
 
-def _own(outcome: Outcome) -> int | NotFound | Conflict:
+def _own(outcome: Outcome) -> AppendOutcome:
     """
     What became of an append.
 
     Raises:
         SessionError: If it is nothing that is the document's own.
     """
-    if isinstance(outcome, int | NotFound | Conflict):
+    if isinstance(outcome, int | NotFound | Conflict | Serialization):
         return outcome
     raise outcome
 

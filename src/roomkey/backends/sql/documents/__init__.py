@@ -18,10 +18,11 @@ from roomkey.backends.sql.documents.reading import Reading
 from roomkey.backends.sql.documents.sweeping import Sweeper
 from roomkey.backends.sql.documents.writers import Writers
 from roomkey.backends.sql.statements import execute, load
-from roomkey.errors import ConfigurationError, Conflict, NotFound, Storage
+from roomkey.errors import ConfigurationError, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     Append,
+    AppendOutcome,
     DocumentHead,
     DocumentPage,
     DocumentRecord,
@@ -105,7 +106,7 @@ class DatabaseDocumentStore:
             return outcome
         raise outcome
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         if not appends:
             return []
         prepared = [_prepared(each) for each in appends]
