@@ -11,6 +11,7 @@ from roomkey.backends.redis.checkpoints import RedisCheckpoints
 from roomkey.backends.redis.layout import Partition, micros, partitions
 from roomkey.backends.redis.lists import Lists
 from roomkey.backends.redis.moving import Moving
+from roomkey.backends.redis.repair import Repair
 from roomkey.backends.redis.server import Call, RedisServer
 from roomkey.backends.redis.settings import RedisSettings
 from roomkey.backends.redis.stored import Found, Translator
@@ -32,6 +33,7 @@ from roomkey.errors import LeaseLost
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     CheckpointItem,
+    DamagedRecord,
     EpochItem,
     LoggedEvent,
     NewSession,
@@ -85,6 +87,7 @@ class RedisSessionStorage:
         self._lists = Lists(server, self._partitions, self._translator)
         self._times = Times(server, self._partitions, self._translator, self._writes)
         self._moving = Moving(server, self._partitions, self._translator)
+        self._repair = Repair(server, self._partitions, self._translator)
         self._checkpoints = RedisCheckpoints(server)
 
     async def __aenter__(self) -> Self:
@@ -252,6 +255,17 @@ class RedisSessionStorage:
 
     async def take_in_checkpoints(self, items: Sequence[CheckpointItem]) -> None:
         await self._checkpoints.save_many(items)
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        return await self._repair.damaged()
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        return await self._repair.set_aside(records)
+
+    async def has_checksums(self) -> bool:
+        return self._translator.has_checksums
 
 
 def _check_fence(outcomes: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ and always the same, however many sessions there are; that lets scripts name eve
 | n | sorted set | id by time of the last event; of those that are over |
 | m | hash | figures: ``head``, ``fence`` of the log, ``s0`` … ``s4`` by state, ``day``, ``today``, ``ended``, ``age`` |
 | x | stream | the log: ``7-0`` is event 7, with its time, its key and its record |
+| a | hash | what was damaged and put aside, by where it lay |
 
 Ids are the 16 bytes that they stand for, a user is one byte of length less one and then the name, times are
 microseconds since 1970. Nothing has a TTL: deadlines are decided from what is in the record.
@@ -134,7 +135,7 @@ class Header(NamedTuple):
 class Partition:
     """The keys of a partition."""
 
-    __slots__ = ("all", "deadlines", "ended", "epochs", "figures", "log", "number", "shelves", "single")
+    __slots__ = ("all", "aside", "deadlines", "ended", "epochs", "figures", "log", "number", "shelves", "single")
 
     def __init__(self, number: int, prefix: bytes) -> None:
         def key(name: str) -> bytes:
@@ -144,6 +145,7 @@ class Partition:
         self.shelves = [key(f"s{shelf:x}") for shelf in range(SHELVES)]
         scripted = [key(name) for name in _SCRIPTED]
         self.epochs, _, _, self.deadlines, self.ended, self.figures, self.log = scripted
+        self.aside = key("a")
         self.all = [*scripted, *self.shelves]
         """For scripts that look at several sessions."""
         self.single = [[*scripted, shelf] for shelf in self.shelves]

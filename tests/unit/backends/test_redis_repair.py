@@ -1,0 +1,163 @@
+"""What is damaged in Redis is named, can be put aside, and leaves the rest sound."""
+
+# They damage what is stored, and for that speak to parts of the store.
+# pyright: reportPrivateUsage=false
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from roomkey.backends.redis import RedisSessionStorage
+from roomkey.backends.redis.layout import Partition, id_key
+from roomkey.domain.session import Activated, Invalidated, Session, SessionFilter, partition_of
+from roomkey.testing.storage.suite import NOON, SECOND, change, disagreements, everything, store, whole_log
+
+
+class Patient:
+    """A storage with sessions in it, one of which something happens to."""
+
+    def __init__(self, storage: RedisSessionStorage, session: Session) -> None:
+        self.storage = storage
+        self.session = session
+        self.partition: Partition = storage._partitions[partition_of(session.user_id)]
+        key = id_key(session.id)
+        assert key is not None
+        self.key = key
+        self.shelf = self.partition.shelves[key[0] >> 4]
+
+    async def ask(self, command: str, key: bytes, *arguments: bytes | int | str) -> object:
+        return await self.storage._server.ask(command, key, *arguments)
+
+
+async def cut_record(patient: Patient) -> None:
+    value = await patient.ask("HGET", patient.shelf, patient.key)
+    assert isinstance(value, bytes)
+    await patient.ask("HSET", patient.shelf, patient.key, value[:-1])
+
+
+async def cut_header(patient: Patient) -> None:
+    await patient.ask("HSET", patient.shelf, patient.key, b"\x00\x01")
+
+
+async def lose_record(patient: Patient) -> None:
+    await patient.ask("HDEL", patient.shelf, patient.key)
+
+
+async def lose_deadline(patient: Patient) -> None:
+    await patient.ask("ZREM", patient.partition.deadlines, patient.key)
+
+
+async def lose_place_in_list(patient: Patient) -> None:
+    await patient.ask("DEL", patient.partition.all[1])
+
+
+async def list_twice(patient: Patient) -> None:
+    await patient.ask("ZADD", patient.partition.ended, 1, patient.key)
+
+
+async def list_nobody(patient: Patient) -> None:
+    await patient.ask("ZADD", patient.partition.all[2], 0, b"\x04nobody")
+
+
+async def misplace_record(patient: Patient) -> None:
+    await patient.ask("HSET", patient.shelf, b"short", b"value")
+
+
+async def spoil_epoch(patient: Patient) -> None:
+    await patient.ask("HSET", patient.partition.epochs, b"\x03zoea", b"many")
+
+
+async def spoil_figure(patient: Patient) -> None:
+    await patient.ask("HSET", patient.partition.figures, "s0", b"x")
+
+
+async def spoil_head(patient: Patient) -> None:
+    await patient.ask("HSET", patient.partition.figures, "head", b"x")
+
+
+DAMAGES: dict[str, tuple[Callable[[Patient], Awaitable[None]], int, bool]] = {
+    "a record": (cut_record, 1, False),
+    "a header": (cut_header, 1, False),
+    "a record that is gone": (lose_record, 2, False),
+    "a deadline that is gone": (lose_deadline, 1, True),
+    "a place in a list that is gone": (lose_place_in_list, 1, True),
+    "an entry of the wrong index": (list_twice, 1, True),
+    "an entry of nobody": (list_nobody, 1, True),
+    "a record at a wrong place": (misplace_record, 1, True),
+    "an epoch": (spoil_epoch, 1, True),
+    "a figure": (spoil_figure, 1, True),
+    "the head": (spoil_head, 1, True),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_what_is_named_can_be_set_aside_and_the_rest_is_sound(damage: str, redis_url: str) -> None:
+    inflict, number, survives = DAMAGES[damage]
+    async with RedisSessionStorage(redis_url) as storage:
+        others = [await store(storage, user, active=True) for user in ("alice", "bob", "carol")]
+        ended = await change(storage, await store(storage, "zoea", active=True), Invalidated, NOON + SECOND)
+        patient = Patient(storage, await store(storage, "zoea", active=True))
+        log = await whole_log(storage)
+        await inflict(patient)
+
+        named = await storage.damaged()
+        done = await storage.set_aside(named)
+
+        assert (len(named), done) == (number, number)
+        assert all("zoea" not in record.reason for record in named)
+        assert await storage.damaged() == []
+        assert storage.degradations() == {}
+        assert await patient.ask("HLEN", patient.partition.aside) in range(number + 1)
+        assert [await storage.get(each.id) for each in others] == others
+        assert (await storage.get(patient.session.id) is not None) is survives
+        assert await storage.count(SessionFilter()) == len(await everything(storage)) == 4 + survives
+        assert await whole_log(storage) == log
+        assert await storage.get(ended.id) is not None
+        assert len(await storage.overdue(NOON + timedelta(days=300), 100)) == 3 + (survives and damage != "an epoch")
+        # Only the log knows of a session that is lost.
+        assert len(await disagreements(storage)) == (not survives)
+
+
+async def test_what_is_sound_stays_though_somebody_names_it(redis_url: str) -> None:
+    async with RedisSessionStorage(redis_url) as storage:
+        patient = Patient(storage, await store(storage, "zoea"))
+        value = await patient.ask("HGET", patient.shelf, patient.key)
+        assert isinstance(value, bytes)
+        await cut_record(patient)
+        named = await storage.damaged()
+        await patient.ask("HSET", patient.shelf, patient.key, value)
+
+        assert await storage.set_aside(named) == 0
+        assert await storage.get(patient.session.id) == patient.session
+
+
+async def test_nobody_who_was_revoked_comes_back_with_an_epoch_that_is_lost(redis_url: str) -> None:
+    async with RedisSessionStorage(redis_url) as storage:
+        patient = Patient(storage, await store(storage, "zoea", active=True))
+        await spoil_epoch(patient)
+
+        await storage.set_aside(await storage.damaged())
+
+        found = await storage.get(patient.session.id)
+        assert found is not None
+        assert not found.state.is_live
+
+
+async def test_an_event_is_set_aside_and_what_lies_behind_it_can_be_read(redis_url: str) -> None:
+    async with RedisSessionStorage(redis_url) as storage:
+        session = await store(storage, "zoea")
+        await change(storage, session, Activated, NOON + SECOND)
+        patient = Patient(storage, session)
+        entries: Any = await patient.ask("XRANGE", patient.partition.log, "-", "+")
+        await patient.ask("DEL", patient.partition.log)
+        for number, fields in ((b"1-0", [b"t", b"0", b"k", b"key", b"e", b"torn"]), entries[1]):
+            await patient.ask("XADD", patient.partition.log, number, *fields)
+
+        (named,) = await storage.damaged()
+        done = await storage.set_aside([named])
+
+        assert (named.kind, done) == ("event", 1)
+        assert [each.sequence for each in await storage.events(patient.partition.number)] == [2]
+        assert await storage.damaged() == []
