@@ -9,10 +9,18 @@ from typing import Any
 
 import pytest
 
+from roomkey.backends.document_records import NO_CHANGE
 from roomkey.backends.redis import RedisSessionStorage
+from roomkey.backends.redis.documents import RedisDocumentStore
+from roomkey.backends.redis.documents.layout import Place
 from roomkey.backends.redis.layout import Partition, id_key
 from roomkey.domain.session import Activated, Invalidated, Session, SessionFilter, partition_of
+from roomkey.ports import RecordKind
+from roomkey.testing.documents.suite import NOON as MIDDAY
+from roomkey.testing.documents.suite import loaded, make, updates, version, versions_of
 from roomkey.testing.storage.suite import NOON, SECOND, change, disagreements, everything, store, whole_log
+
+# --- sessions -----------------------------------------------------------------------------------------
 
 
 class Patient:
@@ -161,3 +169,138 @@ async def test_an_event_is_set_aside_and_what_lies_behind_it_can_be_read(redis_u
         assert (named.kind, done) == ("event", 1)
         assert [each.sequence for each in await storage.events(patient.partition.number)] == [2]
         assert await storage.damaged() == []
+
+
+# --- documents ----------------------------------------------------------------------------------------
+
+
+class Shelf:
+    """Documents, one of which something happens to."""
+
+    def __init__(self, store: RedisDocumentStore) -> None:
+        self.store = store
+        self.place: Place = store._layout.place(b"plan")
+
+    async def ask(self, command: str, key: bytes, *arguments: bytes | int | str) -> Any:
+        return await self.store._server.ask(command, key, *arguments)
+
+    async def furnish(self) -> None:
+        for name in ("plan", "notes"):
+            await make(self.store, name, updates(2))
+            await self.store.append(name, "first", updates(2, 3))
+            await self.store.append(name, "first", updates(2, 5))
+            for number in range(3):
+                await self.store.keep_version(name, "first", version(b"content %d" % number))
+
+
+async def spoil_document(shelf: Shelf) -> None:
+    await shelf.ask("HSET", shelf.place.document, "state", b"x")
+
+
+async def lose_document(shelf: Shelf) -> None:
+    await shelf.ask("DEL", shelf.place.document)
+
+
+async def spoil_version(shelf: Shelf) -> None:
+    entries = await shelf.ask("XRANGE", shelf.place.versions, "-", "+")
+    await shelf.ask("HSET", shelf.place.content(entries[1][1][1]), "v0", b"x")
+
+
+async def spoil_row(shelf: Shelf) -> None:
+    entries = await shelf.ask("XRANGE", shelf.place.log, "-", "+")
+    await shelf.ask("DEL", shelf.place.log)
+    entries[1][1][-1] = entries[1][1][-1][:-3]
+    for name, fields in entries:
+        await shelf.ask("XADD", shelf.place.log, name, *fields)
+
+
+async def spoil_snapshot(shelf: Shelf) -> None:
+    await shelf.store.compact("plan", "first", snapshot=b"snapshot", upto=2, authorship=b"authors")
+    found = await shelf.store._reader.find(shelf.place)
+    assert found is not None
+    await shelf.ask("HSET", shelf.place.content(found.content), "s0", b"x")
+
+
+@pytest.mark.parametrize(
+    ("inflict", "kinds", "aside"),
+    [
+        (spoil_document, [RecordKind.DOCUMENT], 1),
+        (lose_document, [RecordKind.FIGURES] * 3, 3),
+        (spoil_version, [RecordKind.VERSION], 1),
+        (spoil_row, [RecordKind.UPDATES], 1),
+    ],
+)
+async def test_of_documents_too(
+    inflict: Callable[[Shelf], Awaitable[None]], kinds: list[RecordKind], aside: int, redis_url: str
+) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        shelf = Shelf(store)
+        await shelf.furnish()
+        before = await loaded(store, "notes")
+        await inflict(shelf)
+
+        named = await store.damaged()
+        done = await store.set_aside(named)
+
+        assert [record.kind for record in named] == kinds
+        assert done == len(kinds)
+        assert await store.damaged() == []
+        assert store.degradations() == {}
+        assert await shelf.ask("HLEN", shelf.place.partition.aside) == aside
+        assert await loaded(store, "notes") == before
+
+
+async def test_updates_that_are_lost_leave_their_numbers(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        shelf = Shelf(store)
+        await shelf.furnish()
+        await spoil_row(shelf)
+
+        await store.set_aside(await store.damaged())
+
+        found = await loaded(store, "plan")
+        whole = [each.data for each in updates(6)]
+        assert [each.data for each in found.updates] == [*whole[:2], NO_CHANGE, NO_CHANGE, *whole[4:]]
+        assert found.lost == 0
+        assert await store.append("plan", "first", updates(1, 7)) == 7
+        assert await store.compact("plan", "first", snapshot=b"s", upto=3, authorship=b"a")
+
+
+async def test_a_version_that_is_lost_leaves_the_others(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        shelf = Shelf(store)
+        await shelf.furnish()
+        await spoil_version(shelf)
+
+        await store.set_aside(await store.damaged())
+
+        assert [each.number for each in await versions_of(store, "plan")] == [3, 1]
+        assert (await store.keep_version("plan", "first", version())).number == 4
+
+
+async def test_another_document_of_its_name_has_nothing_of_one_that_was_set_aside(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        shelf = Shelf(store)
+        await shelf.furnish()
+        await spoil_document(shelf)
+
+        await store.set_aside(await store.damaged())
+        await store.create("plan", "second", MIDDAY)
+        await store.append("plan", "second", updates(1))
+
+        found = await loaded(store, "plan")
+        assert (found.record.sequence, list(found.updates)) == (1, updates(1))
+        assert await versions_of(store, "plan") == []
+
+
+async def test_a_snapshot_is_named_and_stays(redis_url: str) -> None:
+    async with RedisDocumentStore(redis_url) as store:
+        shelf = Shelf(store)
+        await shelf.furnish()
+        await spoil_snapshot(shelf)
+
+        named = await store.damaged()
+
+        assert [record.kind for record in named] == [RecordKind.CONTENT]
+        assert await store.set_aside(named) == 0
+        assert await store.damaged() == named

@@ -33,6 +33,7 @@ from roomkey.backends.redis.documents.listing import Listing
 from roomkey.backends.redis.documents.moving import Moving, new_call
 from roomkey.backends.redis.documents.outcomes import accepted
 from roomkey.backends.redis.documents.reading import DocumentReader
+from roomkey.backends.redis.documents.repair import Repair
 from roomkey.backends.redis.documents.versions import Versions
 from roomkey.backends.redis.scripts import Script
 from roomkey.backends.redis.server import RedisServer, RedisSettings
@@ -40,8 +41,10 @@ from roomkey.backends.taking_in import check_version
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, Serialization
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
+    PLAIN_RECORDS,
     Append,
     AppendOutcome,
+    DamagedRecord,
     DocumentHead,
     DocumentItem,
     DocumentPage,
@@ -96,6 +99,15 @@ class RedisDocumentStore:
         self._appender = Appender(self._server, self._reached)
         self._versions = Versions(self._server, codec, self._contents)
         self._moving = Moving(self._server, codec, self._layout, self._contents)
+        self._repair = Repair(
+            self._server,
+            codec,
+            self._layout,
+            reader=self._reader,
+            contents=self._contents,
+            versions=self._versions,
+            notes=self._damage,
+        )
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -354,6 +366,17 @@ class RedisDocumentStore:
                     await self._moving.take_in_version(place, found, version, content)
             case GraveItem():
                 await self._moving.take_in_grave(item)
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        return await self._repair.damaged()
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        return await self._repair.set_aside(records)
+
+    async def has_checksums(self) -> bool:
+        return self._codec is not PLAIN_RECORDS
 
 
 def _checked(found: Filed | Serialization | None, lineage: str) -> Filed:
