@@ -13,9 +13,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from roomkey.config import load
-from roomkey.errors import Conflict, NotFound, Storage
+from roomkey.errors import Storage
 from roomkey.node import Node
-from roomkey.ports import Append, DocumentStore, DocumentUpdate, StoredDocument
+from roomkey.ports import Append, AppendOutcome, DocumentStore, DocumentUpdate, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.settings import SourcedValue
 from roomkey.wire import lib0
@@ -137,7 +137,7 @@ class FailingStore:
         self.appended += [update.data for update in updates]
         return await self._store.append(name, lineage, updates, after=after)
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         self._fail_if_due()
         self.appended += [update.data for each in appends for update in each.updates]
         return await self._store.append_each(appends)

@@ -18,8 +18,8 @@ from roomkey.documents.document import Document
 from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import Draft
-from roomkey.errors import Conflict, NotFound, Storage
-from roomkey.ports import Append, Author, DocumentUpdate, StoredDocument
+from roomkey.errors import Storage
+from roomkey.ports import Append, AppendOutcome, Author, DocumentUpdate, StoredDocument
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import Outbox
@@ -89,7 +89,7 @@ class FaultyStore(MemoryDocumentStore):
             await self.late.wait()
         return head
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         if self.broken.intersection(each.name for each in appends):
             raise Storage("this document cannot be stored")
         outcomes = await super().append_each(appends)

@@ -11,6 +11,9 @@ HIDDEN: Final = "<hidden>"
 LOCAL: Final = frozenset({"memory", "lmdb", "sqlite"})
 """Schemes of storages on this machine."""
 
+SERVERS: Final = ("redis", "postgres", "mysql", "mariadb")
+"""What the schemes of storages on a server begin with."""
+
 
 def shown(url: str) -> str:
     """``url`` without what only those may know who use it."""
@@ -50,7 +53,7 @@ def with_password(url: str, password: str) -> str:
 
 def is_remote(url: str) -> bool:
     """Whether the storage is a server that others on other machines may use, too."""
-    return url.partition("://")[0].lower() not in LOCAL
+    return url.lower().startswith(SERVERS)
 
 
 def database_file_of(url: str) -> Path | None:

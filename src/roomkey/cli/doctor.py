@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 import roomkey
-from roomkey.backends import Stores, open_documents, urls
+from roomkey.backends import Stores, urls
 from roomkey.backends.lmdb.file import DATA_FILE
 from roomkey.backends.lmdb.file import check as check_data_file
 from roomkey.cli.outcome import Exit, print_json, print_table
@@ -388,7 +388,7 @@ def _documents(config: Config) -> Iterator[Finding]:
     if folder is None or not _can_be_read(folder):
         return
     try:
-        found = asyncio.run(_Search(storage.documents_location).findings())
+        found = asyncio.run(_Search(Stores(storage.options).documents(storage.documents_location)).findings())
     except RoomkeyError as error:
         yield Finding("documents", Verdict.WARNING, f"they could not be looked at: {error}", "see the finding above")
     else:
@@ -398,8 +398,8 @@ def _documents(config: Config) -> Iterator[Finding]:
 class _Search:
     """Looks for documents in which somebody was silenced, or something waits for ever."""
 
-    def __init__(self, location: str) -> None:
-        self._store = open_documents(location)
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
         self._until = time.monotonic() + MAX_SEARCH_SECONDS
         self._injured: list[Finding] = []
         self._looked_at = 0

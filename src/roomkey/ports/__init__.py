@@ -8,6 +8,7 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 from roomkey.ports.authentication import Authenticator
 from roomkey.ports.documents import (
     Append,
+    AppendOutcome,
     Author,
     DocumentHead,
     DocumentPage,
@@ -71,6 +72,7 @@ __all__ = [
     "CHECKSUMMED_RECORDS",
     "PLAIN_RECORDS",
     "Append",
+    "AppendOutcome",
     "Authenticator",
     "Author",
     "Broker",

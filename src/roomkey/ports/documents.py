@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, Self
 from msgspec import Struct
 
 from roomkey.domain.session import SessionId
-from roomkey.errors import Conflict, NotFound
+from roomkey.errors import Conflict, NotFound, Serialization
 from roomkey.ports.stores import Page
 
 
@@ -142,6 +142,10 @@ class Append(Struct, frozen=True, gc=False):
     updates: Sequence[DocumentUpdate]
 
 
+AppendOutcome = int | NotFound | Conflict | Serialization
+"""The number of the last update of a document now, or why nothing was appended to it."""
+
+
 class DocumentStore(Protocol):
     """
     Where documents live: a snapshot and a log of updates for each, its versions, and its lineage.
@@ -203,12 +207,12 @@ class DocumentStore(Protocol):
         """
         ...
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         """
         ``append`` for several documents, in one commit where the backend has such: what each would return or raise.
 
-        No document is named twice. What becomes of one says nothing of the others; if this raises, some may have been
-        stored.
+        No document is named twice. What becomes of one, a damaged one too, says nothing of the others; if this
+        raises, some may have been stored.
         """
         ...
 

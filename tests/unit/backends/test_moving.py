@@ -3,8 +3,9 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.backends.moving import Examination, Foreign, House, Report, copy, examine
 from roomkey.backends.moving.documents import DocumentsCopy
 from roomkey.backends.moving.sessions import SessionsCopy
+from roomkey.backends.redis import RedisServer, RedisSessionStorage
+from roomkey.backends.redis.documents import RedisDocumentStore
 from roomkey.backends.sql import Database, DatabaseSessionStorage, DatabaseSettings
 from roomkey.backends.sql.documents import DatabaseDocumentStore
 from roomkey.domain.session import Activated, Deleted, Invalidated, SessionState, partition_of
@@ -66,6 +69,7 @@ from tests.support.histories import (
     users_of,
 )
 from tests.support.lmdb_file import index_faults
+from tests.support.store_servers.fixtures import with_prefix
 
 QUICK = FileSystemSettings(durable=False)
 
@@ -93,7 +97,7 @@ async def in_files(folder: Path) -> AsyncGenerator[House]:
 
 @asynccontextmanager
 async def in_sqlite(folder: Path) -> AsyncGenerator[House]:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
     async with in_database(f"sqlite:///{folder}/roomkey.db") as house:
         yield house
 
@@ -105,16 +109,58 @@ async def in_database(url: str) -> AsyncGenerator[House]:
         yield House(sessions, documents)
 
 
-KINDS = {"memory": in_memory, "lmdb": in_files, "sqlite": in_sqlite}
-both_ways = pytest.mark.parametrize(
-    ("here", "there"),
-    [("memory", "lmdb"), ("lmdb", "memory"), ("lmdb", "lmdb"), ("memory", "sqlite"), ("sqlite", "lmdb")],
+@asynccontextmanager
+async def in_redis(folder: Path, *, url: str) -> AsyncGenerator[House]:
+    del folder
+    server = RedisServer(with_prefix(url))
+    async with RedisSessionStorage(server) as sessions, RedisDocumentStore(server) as documents:
+        yield House(sessions, documents)
+
+
+Opening = Callable[[Path], AbstractAsyncContextManager[House]]
+"""What opens a house that has nothing in it; a directory is its own."""
+
+KINDS = ("memory", "lmdb", "sqlite", "redis", "cluster")
+WAYS = (
+    *(("memory", "lmdb"), ("lmdb", "memory"), ("lmdb", "lmdb")),
+    *(("memory", "sqlite"), ("sqlite", "lmdb")),
+    *(("memory", "redis"), ("redis", "lmdb"), ("redis", "redis")),
 )
+both_ways = pytest.mark.parametrize(("here", "there"), WAYS, indirect=True)
+
+
+def opening(request: pytest.FixtureRequest) -> Opening:
+    match request.param:
+        case "memory":
+            return in_memory
+        case "lmdb":
+            return in_files
+        case "sqlite":
+            return in_sqlite
+        case "redis":
+            return partial(in_redis, url=request.getfixturevalue("redis_server").url)
+        case _:
+            return partial(in_redis, url=request.getfixturevalue("cluster_servers").url)
+
+
+@pytest.fixture(scope="module")
+def here(request: pytest.FixtureRequest) -> Opening:
+    return opening(request)
+
+
+@pytest.fixture(scope="module")
+def there(request: pytest.FixtureRequest) -> Opening:
+    return opening(request)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Opening:
+    return opening(request)
 
 
 @asynccontextmanager
-async def two_houses(here: str, there: str, folder: Path) -> AsyncGenerator[tuple[House, House]]:
-    async with KINDS[here](folder / "here") as source, KINDS[there](folder / "there") as target:
+async def two_houses(here: Opening, there: Opening, folder: Path) -> AsyncGenerator[tuple[House, House]]:
+    async with here(folder / "here") as source, there(folder / "there") as target:
         yield source, target
 
 
@@ -136,7 +182,7 @@ async def examined(house: House) -> Examination:
 @settings(max_examples=examples(25))
 @given(first=session_steps, then=session_steps)
 def test_any_history_of_sessions_arrives_and_so_does_what_follows(
-    here: str, there: str, first: Sequence[Step], then: Sequence[Step]
+    here: Opening, there: Opening, first: Sequence[Step], then: Sequence[Step]
 ) -> None:
     async def check(source: House, target: House) -> None:
         await live_sessions(source.sessions, first)
@@ -171,7 +217,7 @@ async def agree(source: MovableSessions, target: MovableSessions) -> None:
 @settings(max_examples=examples(25))
 @given(first=document_steps, then=document_steps)
 def test_any_history_of_documents_arrives_and_so_does_what_follows(
-    here: str, there: str, first: Sequence[Step], then: Sequence[Step]
+    here: Opening, there: Opening, first: Sequence[Step], then: Sequence[Step]
 ) -> None:
     async def check(source: House, target: House) -> None:
         await live_documents(source.documents, first)
@@ -196,7 +242,7 @@ def test_any_history_of_documents_arrives_and_so_does_what_follows(
     in_two_houses(here, there, check)
 
 
-def in_two_houses(here: str, there: str, check: Callable[[House, House], Awaitable[None]]) -> None:
+def in_two_houses(here: Opening, there: Opening, check: Callable[[House, House], Awaitable[None]]) -> None:
     async def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             async with two_houses(here, there, Path(folder)) as houses:
@@ -207,7 +253,7 @@ def in_two_houses(here: str, there: str, check: Callable[[House, House], Awaitab
 
 
 @both_ways
-async def test_a_copy_of_everything_is_sound(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_copy_of_everything_is_sound(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await furnish(*source)
         report = await copied(source, target)
@@ -224,7 +270,7 @@ async def test_a_copy_of_everything_is_sound(here: str, there: str, tmp_path: Pa
 
 
 @both_ways
-async def test_a_second_run_writes_nothing(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_second_run_writes_nothing(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await furnish(*source)
         await copied(source, target)
@@ -235,7 +281,7 @@ async def test_a_second_run_writes_nothing(here: str, there: str, tmp_path: Path
 
 
 @both_ways
-async def test_who_was_revoked_stays_revoked(here: str, there: str, tmp_path: Path) -> None:
+async def test_who_was_revoked_stays_revoked(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         session = await store(source.sessions, "alice", active=True)
         await source.sessions.revoke_user("alice", NOON, actor="system", cause=None, except_session=None)
@@ -254,7 +300,7 @@ async def test_who_was_revoked_stays_revoked(here: str, there: str, tmp_path: Pa
 
 
 @both_ways
-async def test_who_was_kept_in_a_revocation_is_kept(here: str, there: str, tmp_path: Path) -> None:
+async def test_who_was_kept_in_a_revocation_is_kept(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         kept = await store(source.sessions, "alice", active=True)
         await copied(source, target)
@@ -266,7 +312,7 @@ async def test_who_was_kept_in_a_revocation_is_kept(here: str, there: str, tmp_p
 
 
 @both_ways
-async def test_a_session_that_was_deleted_meanwhile_is_gone(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_session_that_was_deleted_meanwhile_is_gone(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         session = await store(source.sessions, "alice")
         await copied(source, target)
@@ -279,7 +325,7 @@ async def test_a_session_that_was_deleted_meanwhile_is_gone(here: str, there: st
 
 
 @both_ways
-async def test_what_ended_first_is_purged_first(here: str, there: str, tmp_path: Path) -> None:
+async def test_what_ended_first_is_purged_first(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         sessions = [await store(source.sessions, "alice") for _ in range(9)]
         sessions.sort(key=lambda session: session.id, reverse=True)
@@ -293,7 +339,7 @@ async def test_what_ended_first_is_purged_first(here: str, there: str, tmp_path:
 
 
 @both_ways
-async def test_a_deleted_document_stays_deleted(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_deleted_document_stays_deleted(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await make(source.documents, "notes", updates(3), lineage="old")
         await copied(source, target)
@@ -304,7 +350,7 @@ async def test_a_deleted_document_stays_deleted(here: str, there: str, tmp_path:
 
 
 @both_ways
-async def test_a_fencing_token_stays_where_its_lease_is(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_fencing_token_stays_where_its_lease_is(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await make(source.documents, "notes", updates(3))
         await source.documents.compact("notes", "first", snapshot=b"s", upto=1, authorship=b"a", fence=1000)
@@ -314,7 +360,7 @@ async def test_a_fencing_token_stays_where_its_lease_is(here: str, there: str, t
 
 
 @both_ways
-async def test_checkpoints_go_along(here: str, there: str, tmp_path: Path) -> None:
+async def test_checkpoints_go_along(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         items = [CheckpointItem("audit", 3, 17), CheckpointItem("audit", 4, 2), CheckpointItem("metrics", 3, 1)]
         await source.sessions.take_in_checkpoints(items)
@@ -340,7 +386,7 @@ class Stopped(Exception):
 @both_ways
 @pytest.mark.parametrize("writes", [1, 2, 5, 9, 14])
 async def test_a_copy_that_was_stopped_is_finished_by_the_next(
-    here: str, there: str, writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Opening, there: Opening, writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await furnish(*source)
@@ -367,7 +413,7 @@ async def test_a_copy_that_was_stopped_is_finished_by_the_next(
 
 
 async def test_what_is_written_to_the_source_meanwhile_is_brought_by_the_next_run(tmp_path: Path) -> None:
-    async with two_houses("lmdb", "memory", tmp_path) as (source, target):
+    async with two_houses(in_files, in_memory, tmp_path) as (source, target):
         await furnish(*source)
         first = Report()
         copying = SessionsCopy(source.sessions, target.sessions, first, unseen)
@@ -384,7 +430,7 @@ async def test_what_is_written_to_the_source_meanwhile_is_brought_by_the_next_ru
 
 @pytest.mark.parametrize("meanwhile", ["append", "compact", "create", "delete"])
 async def test_a_change_of_a_document_meanwhile_is_said(meanwhile: str, tmp_path: Path) -> None:
-    async with two_houses("lmdb", "memory", tmp_path) as (source, target):
+    async with two_houses(in_files, in_memory, tmp_path) as (source, target):
         await make(source.documents, "notes", updates(3))
         report = Report()
         copying = DocumentsCopy(source.documents, target.documents, report, unseen)
@@ -406,7 +452,7 @@ async def test_a_change_of_a_document_meanwhile_is_said(meanwhile: str, tmp_path
 
 
 async def test_what_was_changed_in_the_target_alone_is_named(tmp_path: Path) -> None:
-    async with two_houses("memory", "lmdb", tmp_path) as (source, target):
+    async with two_houses(in_memory, in_files, tmp_path) as (source, target):
         await furnish(*source)
         lost, seen = await store(source.sessions, "zoe"), await store(source.sessions, "yan", active=True)
         await copied(source, target)
@@ -436,7 +482,7 @@ async def documents_of(house: House) -> dict[str, str]:
 
 
 @both_ways
-async def test_a_target_with_sessions_of_its_own_is_refused(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_target_with_sessions_of_its_own_is_refused(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await furnish(*source)
         own = await store(target.sessions, "alice")
@@ -448,7 +494,7 @@ async def test_a_target_with_sessions_of_its_own_is_refused(here: str, there: st
 
 
 @both_ways
-async def test_a_target_that_went_on_by_itself_is_refused(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_target_that_went_on_by_itself_is_refused(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         session = await store(source.sessions, "alice")
         await copied(source, target)
@@ -464,7 +510,7 @@ async def test_a_target_that_went_on_by_itself_is_refused(here: str, there: str,
 
 
 @both_ways
-async def test_a_target_with_documents_of_its_own_is_refused(here: str, there: str, tmp_path: Path) -> None:
+async def test_a_target_with_documents_of_its_own_is_refused(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await make(source.documents, "notes", updates(3))
         await make(target.documents, "notes", lineage="other")
@@ -479,7 +525,7 @@ async def test_a_target_with_documents_of_its_own_is_refused(here: str, there: s
 
 @both_ways
 async def test_a_document_that_was_edited_in_the_target_is_not_written_over(
-    here: str, there: str, tmp_path: Path
+    here: Opening, there: Opening, tmp_path: Path
 ) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         await make(source.documents, "notes", updates(3))
@@ -493,9 +539,8 @@ async def test_a_document_that_was_edited_in_the_target_is_not_written_over(
 # --- items --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_items_that_contradict_what_is_there_are_conflicts(kind: str, tmp_path: Path) -> None:
-    async with KINDS["memory"](tmp_path / "here") as source, KINDS[kind](tmp_path / "there") as target:
+async def test_items_that_contradict_what_is_there_are_conflicts(kind: Opening, tmp_path: Path) -> None:
+    async with in_memory(tmp_path / "here") as source, kind(tmp_path / "there") as target:
         old, partition = await store(source.sessions, "alice"), partition_of("alice")
         (older,) = [each async for batch in source.sessions.export_sessions(partition) for each in batch]
         await change(source.sessions, old, Activated, NOON + SECOND)
@@ -520,9 +565,8 @@ async def test_items_that_contradict_what_is_there_are_conflicts(kind: str, tmp_
         assert (await whole_log(target.sessions), await everything(target.sessions)) == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_log_whose_beginning_was_forgotten_keeps_its_numbers(kind: str, tmp_path: Path) -> None:
-    async with KINDS[kind](tmp_path) as (sessions, _):
+async def test_a_log_whose_beginning_was_forgotten_keeps_its_numbers(kind: Opening, tmp_path: Path) -> None:
+    async with kind(tmp_path) as (sessions, _):
         event = issue("alice").event
         partition = partition_of("alice")
         await sessions.take_in(partition, [LogStart(41), EventItem(42, event)])
@@ -535,9 +579,8 @@ async def test_a_log_whose_beginning_was_forgotten_keeps_its_numbers(kind: str, 
         assert await sessions.heads() == {partition: 43}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_documents_that_contradict_what_is_there_are_conflicts(kind: str, tmp_path: Path) -> None:
-    async with KINDS["memory"](tmp_path / "here") as source, KINDS[kind](tmp_path / "there") as target:
+async def test_documents_that_contradict_what_is_there_are_conflicts(kind: Opening, tmp_path: Path) -> None:
+    async with in_memory(tmp_path / "here") as source, kind(tmp_path / "there") as target:
         await make(source.documents, "notes", updates(3))
         kept = await source.documents.keep_version("notes", "first", version())
         item = await item_of(source.documents)
@@ -567,9 +610,8 @@ async def other_version(documents: MovableDocuments) -> Any:
 # --- what an examination finds ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_an_examination_names_what_contradicts(kind: str, tmp_path: Path) -> None:
-    async with KINDS[kind](tmp_path) as house:
+async def test_an_examination_names_what_contradicts(kind: Opening, tmp_path: Path) -> None:
+    async with kind(tmp_path) as house:
         await furnish(*house)
         kept = await store(house.sessions, "zoe", active=True)
         partition = partition_of("zoe")
@@ -584,9 +626,8 @@ async def test_an_examination_names_what_contradicts(kind: str, tmp_path: Path) 
         assert lost.counts["documents"] == len(NAMES)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_session_that_is_behind_its_log_is_found_even_if_the_log_was_cut(kind: str, tmp_path: Path) -> None:
-    async with KINDS[kind](tmp_path) as house:
+async def test_a_session_that_is_behind_its_log_is_found_even_if_the_log_was_cut(kind: Opening, tmp_path: Path) -> None:
+    async with kind(tmp_path) as house:
         session = await store(house.sessions, "zoe", active=True)
         await house.sessions.purge_events(NOON + SECOND, 1)
         late = fact(session, Invalidated, NOON + SECOND)

@@ -356,7 +356,7 @@ async def test_of_a_deleted_document_only_its_lineage_is_left(redis_url: str) ->
         await store.delete("notes", "first", NOON)
 
         place = store._layout.place(b"notes")
-        assert sorted(await all_keys(store)) == sorted([place.graves, place.partition.changes])
+        assert sorted(await all_keys(store)) == sorted([place.partition.graves, place.partition.changes])
 
 
 async def test_a_snapshot_leaves_nothing_of_the_one_before(redis_url: str) -> None:

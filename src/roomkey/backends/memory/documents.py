@@ -23,6 +23,7 @@ from roomkey.backends.taking_in import check_document, check_version
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken
 from roomkey.ports import (
     Append,
+    AppendOutcome,
     DocumentHead,
     DocumentItem,
     DocumentPage,
@@ -120,8 +121,8 @@ class MemoryDocumentStore:
         document.updated_at = max([document.updated_at, *(update.at for update in updates)])
         return document.sequence
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
-        outcomes: list[int | NotFound | Conflict] = []
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
+        outcomes: list[AppendOutcome] = []
         for each in appends:
             try:
                 outcomes.append(await self.append(each.name, each.lineage, each.updates))

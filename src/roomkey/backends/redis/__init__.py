@@ -1,14 +1,17 @@
 """Sessions in Redis: standalone, Sentinel or Cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
 from msgspec.structs import replace
 
+from roomkey.backends.redis.checkpoints import RedisCheckpoints
 from roomkey.backends.redis.layout import Partition, micros, partitions
 from roomkey.backends.redis.lists import Lists
+from roomkey.backends.redis.moving import Moving
+from roomkey.backends.redis.repair import Repair
 from roomkey.backends.redis.server import Call, RedisServer
 from roomkey.backends.redis.settings import RedisSettings
 from roomkey.backends.redis.stored import Found, Translator
@@ -29,14 +32,20 @@ from roomkey.domain.token_uses import TokenUse, noted
 from roomkey.errors import LeaseLost
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
+    CheckpointItem,
+    DamagedRecord,
+    EpochItem,
     LoggedEvent,
     NewSession,
     Page,
+    PartitionItem,
     RecordCodec,
     Revocation,
     Secret,
+    SessionItem,
     SessionPage,
     StorageStatistics,
+    Unreadable,
 )
 
 __all__ = ["RedisServer", "RedisSessionStorage", "RedisSettings"]
@@ -77,6 +86,9 @@ class RedisSessionStorage:
         self._writes = Writes(server, self._partitions, self._translator)
         self._lists = Lists(server, self._partitions, self._translator)
         self._times = Times(server, self._partitions, self._translator, self._writes)
+        self._moving = Moving(server, self._partitions, self._translator)
+        self._repair = Repair(server, self._partitions, self._translator)
+        self._checkpoints = RedisCheckpoints(server)
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -226,6 +238,34 @@ class RedisSessionStorage:
     def _purge(partition: Partition, before: datetime, limit: int, fence: int | None) -> Call:
         arguments = (b"" if fence is None else fence, micros(before), limit)
         return Call(Writes.PURGE, (partition.figures, partition.log), arguments)
+
+    # --- moving house ---------------------------------------------------------------------------------
+
+    def export_sessions(self, partition: int) -> AsyncIterator[Sequence[SessionItem | Unreadable]]:
+        return self._moving.sessions(partition)
+
+    def export_epochs(self) -> AsyncIterator[Sequence[EpochItem | Unreadable]]:
+        return self._moving.epochs()
+
+    async def export_checkpoints(self) -> AsyncIterator[Sequence[CheckpointItem]]:
+        yield await self._checkpoints.all()
+
+    async def take_in(self, partition: int, items: Sequence[PartitionItem]) -> None:
+        await self._moving.take_in(partition, items)
+
+    async def take_in_checkpoints(self, items: Sequence[CheckpointItem]) -> None:
+        await self._checkpoints.save_many(items)
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        return await self._repair.damaged()
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        return await self._repair.set_aside(records)
+
+    async def has_checksums(self) -> bool:
+        return self._translator.has_checksums
 
 
 def _check_fence(outcomes: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ and always the same, however many sessions there are; that lets scripts name eve
 | n | sorted set | id by time of the last event; of those that are over |
 | m | hash | figures: ``head``, ``fence`` of the log, ``s0`` … ``s4`` by state, ``day``, ``today``, ``ended``, ``age`` |
 | x | stream | the log: ``7-0`` is event 7, with its time, its key and its record |
+| a | hash | what was damaged and put aside, by where it lay |
 
 Ids are the 16 bytes that they stand for, a user is one byte of length less one and then the name, times are
 microseconds since 1970. Nothing has a TTL: deadlines are decided from what is in the record.
@@ -121,6 +122,11 @@ class Header(NamedTuple):
             raise Serialization("a session record is damaged: the sum of its header is wrong")
         return header, value[size + 2 + value[size] :]
 
+    def value(self, user: bytes, record: bytes) -> bytes:
+        """What is stored of a session; ``user`` has its length in front."""
+        numbers = ((self.version, 3), (self.state, 1), (self.epoch, 3), (self.created, 7), (self.seen, 7))
+        return b"".join(number.to_bytes(size) for number, size in (*numbers, (self.total(), 3))) + user + record
+
     def total(self) -> int:
         """The sum, as the scripts have it; no bit can change without it."""
         return (self.version * 7 + self.state * 1009 + self.epoch * 100003 + self.created + self.seen) % _MODULUS
@@ -129,7 +135,7 @@ class Header(NamedTuple):
 class Partition:
     """The keys of a partition."""
 
-    __slots__ = ("all", "deadlines", "ended", "epochs", "figures", "log", "number", "shelves", "single")
+    __slots__ = ("all", "aside", "deadlines", "ended", "epochs", "figures", "log", "number", "shelves", "single")
 
     def __init__(self, number: int, prefix: bytes) -> None:
         def key(name: str) -> bytes:
@@ -139,6 +145,7 @@ class Partition:
         self.shelves = [key(f"s{shelf:x}") for shelf in range(SHELVES)]
         scripted = [key(name) for name in _SCRIPTED]
         self.epochs, _, _, self.deadlines, self.ended, self.figures, self.log = scripted
+        self.aside = key("a")
         self.all = [*scripted, *self.shelves]
         """For scripts that look at several sessions."""
         self.single = [[*scripted, shelf] for shelf in self.shelves]

@@ -14,7 +14,7 @@ from roomkey.backends.session_changes import Change, Held
 from roomkey.domain.lifecycle import deadline
 from roomkey.domain.session import AnyEvent, Session, SessionId, UserRevoked, partition_of
 from roomkey.errors import InvalidInput, Serialization
-from roomkey.ports import LoggedEvent, NewSession, RecordCodec, RecordKind, Secret
+from roomkey.ports import PLAIN_RECORDS, LoggedEvent, NewSession, RecordCodec, RecordKind, Secret
 
 _LONGEST_AGE: Final = timedelta(days=3653) // timedelta(microseconds=1)
 
@@ -79,6 +79,11 @@ class Translator:
             self.damage.note(RecordKind.SESSION, id, error)
             return None
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether its records carry some."""
+        return self._codec is not PLAIN_RECORDS
+
     def record(self, session: Session, secret: Secret) -> bytes:
         """What is stored of a session behind its header."""
         encoded = encode_session(session, secret)
@@ -122,18 +127,28 @@ class Translator:
         key = _event_key(event)
         return key, self._codec.encode(RecordKind.EVENT, key, 0, encode_event(event))
 
+    def read_event(self, fields: Sequence[Any]) -> AnyEvent:
+        """
+        The event of an entry of the log.
+
+        Raises:
+            Serialization: If it is damaged.
+        """
+        try:
+            _, _, _, key, _, record = fields
+        except ValueError:
+            raise Serialization("an event record is damaged") from None
+        return decode_event(self._codec.decode(RecordKind.EVENT, key, 0, record))
+
     def events(self, partition: int, entries: Sequence[Sequence[Any]]) -> list[LoggedEvent]:
         """The events of a part of the log, up to one that cannot be read; such ones in front are left out."""
         found: list[LoggedEvent] = []
         for name, fields in entries:
             sequence = int(name.partition(b"-")[0])
             try:
-                _, _, _, key, _, record = fields
-                decoded = self._codec.decode(RecordKind.EVENT, key, 0, record)
-                found.append(LoggedEvent(sequence, decode_event(decoded)))
-            except (Serialization, ValueError) as error:
-                reason = error if isinstance(error, Serialization) else Serialization("an event record is damaged")
-                self.damage.note(RecordKind.EVENT, f"{partition:02x}, {sequence}", reason)
+                found.append(LoggedEvent(sequence, self.read_event(fields)))
+            except Serialization as error:
+                self.damage.note(RecordKind.EVENT, f"{partition:02x}, {sequence}", error)
                 if found:
                     break
         return found

@@ -74,11 +74,13 @@ class DocumentDamageConformance(DocumentSuite):
         async with self.open() as store:
             await self._damage(store)
 
-            with pytest.raises(Serialization):
-                await store.append_each([Append("secret plan", "first", updates(1, 3))])
-            (head,) = await store.append_each([Append("sound", "first", updates(1, 3))])
+            damaged, head = await store.append_each(
+                [Append(name, "first", updates(1, 3)) for name in ("secret plan", "sound")]
+            )
 
+            assert isinstance(damaged, Serialization)
             assert head == 3
+            assert await log_of(store, "sound") == updates(3)
 
     @needs("corrupt")
     async def test_chores_are_not_stopped(self) -> None:

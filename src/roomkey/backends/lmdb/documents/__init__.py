@@ -18,11 +18,12 @@ from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, Lon
 from roomkey.backends.lmdb.file import FileSystemSettings
 from roomkey.backends.lmdb.inspection import Search
 from roomkey.backends.lmdb.writer import Writer
-from roomkey.errors import Conflict, NotFound, Storage
+from roomkey.errors import Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     PLAIN_RECORDS,
     Append,
+    AppendOutcome,
     DamagedRecord,
     DocumentHead,
     DocumentItem,
@@ -105,7 +106,7 @@ class FileSystemDocumentStore:
                 partial(commit.append, name=name_key(name), lineage=lineage, batch=batch, after=after)
             )
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         async with self._taking_off(sum(len(update.data) for each in appends for update in each.updates)):
             prepared = [
                 (name_key(each.name), each.lineage, Batch.of(each.updates) if each.updates else None)

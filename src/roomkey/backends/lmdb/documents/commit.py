@@ -47,7 +47,7 @@ from roomkey.backends.lmdb.documents.layout import (
 from roomkey.backends.lmdb.file import Table, step_before
 from roomkey.backends.lmdb.write_batch import Changes
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, Serialization
-from roomkey.ports import DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion, RecordKind
+from roomkey.ports import AppendOutcome, DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion, RecordKind
 
 SWEEP_ROWS = 2_000
 """So many rows are swept up in one commit: a few milliseconds."""
@@ -281,13 +281,13 @@ def append(
 
 def append_each(
     changes: DocumentChanges, appends: Sequence[tuple[bytes | None, str, Batch | None]]
-) -> list[int | NotFound | Conflict]:
+) -> list[AppendOutcome]:
     """``DocumentStore.append_each``. Who there is no document for has written nothing."""
-    outcomes: list[int | NotFound | Conflict] = []
+    outcomes: list[AppendOutcome] = []
     for name, lineage, batch in appends:
         try:
             outcomes.append(append(changes, name, lineage, batch))
-        except (NotFound, Conflict) as error:
+        except (NotFound, Conflict, Serialization) as error:
             outcomes.append(error)
     return outcomes
 

@@ -1,13 +1,13 @@
 """Documents in Redis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from secrets import token_hex
 from types import TracebackType
 from typing import Final, Self
 
 from roomkey.backends.damage import DamageNotes
 from roomkey.backends.document_keys import (
+    grave_digest,
     name_cursor,
     name_key,
     name_of,
@@ -26,31 +26,39 @@ from roomkey.backends.redis.documents.layout import (
     Place,
     Row,
     filed,
-    lineage_id,
     moment,
     text,
 )
 from roomkey.backends.redis.documents.listing import Listing
+from roomkey.backends.redis.documents.moving import Moving, new_call
 from roomkey.backends.redis.documents.outcomes import accepted
 from roomkey.backends.redis.documents.reading import DocumentReader
+from roomkey.backends.redis.documents.repair import Repair
 from roomkey.backends.redis.documents.versions import Versions
 from roomkey.backends.redis.scripts import Script
 from roomkey.backends.redis.server import RedisServer, RedisSettings
+from roomkey.backends.taking_in import check_version
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, Serialization
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
+    PLAIN_RECORDS,
     Append,
+    AppendOutcome,
+    DamagedRecord,
     DocumentHead,
+    DocumentItem,
     DocumentPage,
     DocumentRecord,
     DocumentTail,
     DocumentUpdate,
     DocumentVersion,
+    GraveItem,
     NewVersion,
     Page,
     RecordCodec,
     RecordKind,
     StoredDocument,
+    VersionItem,
     VersionPage,
 )
 
@@ -90,6 +98,16 @@ class RedisDocumentStore:
         self._reached = Reached()
         self._appender = Appender(self._server, self._reached)
         self._versions = Versions(self._server, codec, self._contents)
+        self._moving = Moving(self._server, codec, self._layout, self._contents)
+        self._repair = Repair(
+            self._server,
+            codec,
+            self._layout,
+            reader=self._reader,
+            contents=self._contents,
+            versions=self._versions,
+            notes=self._damage,
+        )
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -114,12 +132,12 @@ class RedisDocumentStore:
 
     async def create(self, name: str, lineage: str, now: datetime) -> DocumentRecord:
         place = self._layout.place(new_name_key(name))
-        grave = lineage_id(place.name, lineage)
+        grave = grave_digest(place.name, lineage)
         new = encode_document(DocumentEntry.new(name, lineage, now))
         record = self._codec.encode(RecordKind.DOCUMENT, place.name, 0, new)
         answer = await self._server.run(
             _CREATE,
-            [place.document, place.graves, place.partition.names, place.partition.changes],
+            [place.document, place.partition.graves, place.partition.names, place.partition.changes],
             [text(lineage), grave, record, moment(now), place.name],
             may_repeat=True,  # whoever comes second finds what the first one made
         )
@@ -150,10 +168,10 @@ class RedisDocumentStore:
         answer = await self._server.run(
             _DELETE,
             [
-                *(place.document, place.log, place.versions, place.graves),
+                *(place.document, place.log, place.versions, partition.graves),
                 *(partition.names, partition.log_updates, partition.log_bytes, partition.changes),
             ],
-            [text(lineage), place.name, lineage_id(place.name, lineage), token_hex(8), partition.contents],
+            [text(lineage), place.name, grave_digest(place.name, lineage), new_call(), partition.contents],
             may_repeat=True,  # a call that comes again finds its id in the grave
         )
         if answer == [b"missing"]:
@@ -198,7 +216,7 @@ class RedisDocumentStore:
         (outcome,) = await self._appender.append([appendix])
         return outcome
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         outcomes: dict[int, Outcome] = {}
         appendices: dict[int, Appendix] = {}
         unknown: dict[int, Place] = {}
@@ -327,6 +345,39 @@ class RedisDocumentStore:
                 records.append(found.entry.record())
         return records
 
+    # --- moving house ---------------------------------------------------------------------------------
+
+    async def last_version(self, name: str, lineage: str) -> int:
+        _, found = await self._existing(name, lineage)
+        return found.entry.last_version
+
+    def export_graves(self) -> AsyncIterator[Sequence[GraveItem]]:
+        return self._moving.graves()
+
+    async def take_in(self, item: DocumentItem | VersionItem | GraveItem) -> None:
+        match item:
+            case DocumentItem():
+                place = self._layout.place(new_name_key(item.stored.record.name))
+                await self._moving.take_in_document(place, await self._reader.find(place), item)
+            case VersionItem(name, lineage, version, content):
+                place, found = await self._existing(name, lineage)
+                held = await self._versions.one(place, found, version.number)
+                if check_version(version, content, held):
+                    await self._moving.take_in_version(place, found, version, content)
+            case GraveItem():
+                await self._moving.take_in_grave(item)
+
+    # --- repair ---------------------------------------------------------------------------------------
+
+    async def damaged(self) -> Sequence[DamagedRecord]:
+        return await self._repair.damaged()
+
+    async def set_aside(self, records: Sequence[DamagedRecord]) -> int:
+        return await self._repair.set_aside(records)
+
+    async def has_checksums(self) -> bool:
+        return self._codec is not PLAIN_RECORDS
+
 
 def _checked(found: Filed | Serialization | None, lineage: str) -> Filed:
     """
@@ -344,14 +395,14 @@ def _checked(found: Filed | Serialization | None, lineage: str) -> Filed:
     return found
 
 
-def _own(outcome: Outcome) -> int | NotFound | Conflict:
+def _own(outcome: Outcome) -> AppendOutcome:
     """
     What became of an append.
 
     Raises:
         SessionError: If it is nothing that is the document's own.
     """
-    if isinstance(outcome, int | NotFound | Conflict):
+    if isinstance(outcome, int | NotFound | Conflict | Serialization):
         return outcome
     raise outcome
 

@@ -10,9 +10,9 @@ and nothing ever has to be put right between slots. What looks at all documents 
 | ``doc:`` name | hash | ``record``, ``state``; ``forgotten``: the answer of the last call that dropped versions |
 | ``log:`` name | stream | the rows: what was appended together, under the number of its first update |
 | ``versions:`` name | stream | the records of versions under their numbers, with the ids of their contents |
-| ``graves:`` name | hash | the lineages of this name that were deleted, each with the id of the call that did |
 | ``content:`` id | hash | the pieces of a snapshot and its authorship, or of a version; never changes |
 | ``names`` | sorted set | the names |
+| ``graves`` | hash | what was deleted: by ``grave_digest``, the id of the call that did, and the name |
 | ``updates``, ``bytes`` | sorted sets | the names of documents with a log, by its length |
 | ``changes`` | number | how often something was written |
 | ``aside`` | hash | rows that cannot be read, by where they lay |
@@ -21,7 +21,6 @@ A content is stored before something leads to it, piece by piece, and goes by it
 """
 
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -29,6 +28,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from roomkey.backends.document_keys import grave_digest
 from roomkey.backends.document_records import Count, DocumentEntry, decode_document
 from roomkey.errors import Serialization
 from roomkey.ports import RecordCodec, RecordKind
@@ -48,7 +48,7 @@ _CHECKSUM: Final = 8
 class Partition:
     """The keys of a partition."""
 
-    __slots__ = ("aside", "changes", "contents", "log_bytes", "log_updates", "names", "tag")
+    __slots__ = ("aside", "changes", "contents", "graves", "log_bytes", "log_updates", "names", "tag")
 
     def __init__(self, prefix: bytes, number: int) -> None:
         self.tag = b"{%s:d%02x}:" % (prefix, number)
@@ -56,6 +56,7 @@ class Partition:
         self.log_updates = self.tag + b"updates"
         self.log_bytes = self.tag + b"bytes"
         self.changes = self.tag + b"changes"
+        self.graves = self.tag + b"graves"
         self.aside = self.tag + b"aside"
         self.contents = self.tag + b"content:"
 
@@ -63,7 +64,7 @@ class Partition:
 class Place:
     """The keys of the document of a name."""
 
-    __slots__ = ("document", "graves", "log", "name", "partition", "versions")
+    __slots__ = ("document", "log", "name", "partition", "versions")
 
     def __init__(self, partition: Partition, name: bytes) -> None:
         tag = partition.tag
@@ -72,7 +73,6 @@ class Place:
         self.document = tag + b"doc:" + name
         self.log = tag + b"log:" + name
         self.versions = tag + b"versions:" + name
-        self.graves = tag + b"graves:" + name
 
     def content(self, id: bytes) -> bytes:
         """The key of the content with this id."""
@@ -112,11 +112,16 @@ class State(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Filed(NamedTuple):
-    """A document as it lies in Redis: with the id of its lineage, and of the content that has its snapshot."""
+    """
+    A document as it lies in Redis.
+
+    With the id of its lineage, that of the content that has its snapshot, and the ``state`` that was stored.
+    """
 
     id: bytes
     entry: DocumentEntry
     content: bytes
+    state: bytes
 
 
 _decode_state = msgspec.msgpack.Decoder(State).decode
@@ -148,7 +153,7 @@ def filed(name: bytes, record: bytes, state: bytes, codec: RecordCodec) -> Filed
         raise damaged() from None
     if (entry.name.encode(), entry.lineage) != (name, now.lineage):
         raise Serialization("a document record is at a wrong place")
-    return Filed(lineage_id(name, entry.lineage), current, now.content.encode())
+    return Filed(lineage_id(name, entry.lineage), current, now.content.encode(), state)
 
 
 def damaged() -> Serialization:
@@ -157,8 +162,8 @@ def damaged() -> Serialization:
 
 
 def lineage_id(name: bytes, lineage: str) -> bytes:
-    """What is a document's alone, and never again another one's: it names its grave, and binds records to it."""
-    return sha256(len(name).to_bytes(4, "big") + name + lineage.encode("utf-8", "surrogatepass")).digest()[:16]
+    """What is a document's alone, and never again another one's: it binds records to it."""
+    return grave_digest(name, lineage)[:16]
 
 
 def moment(at: datetime) -> bytes:

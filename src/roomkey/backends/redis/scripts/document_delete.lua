@@ -3,10 +3,10 @@
 -- ARGV: lineage, name, grave, id of this call, what the keys of contents begin with.
 -- A call that comes again finds its id in the grave.
 -- with document
-if redis.call('HGET', KEYS[4], ARGV[3]) == ARGV[4] then return {'ok', 1} end
+if redis.call('HGET', KEYS[4], ARGV[3]) == ARGV[4] .. ARGV[2] then return {'ok', 1} end
 local state, reason = opened(KEYS[1], ARGV[1])
 if not state then return reason end
-redis.call('HSET', KEYS[4], ARGV[3], ARGV[4])
+redis.call('HSET', KEYS[4], ARGV[3], ARGV[4] .. ARGV[2])
 if state[CONTENT] ~= '' then redis.call('UNLINK', ARGV[5] .. state[CONTENT]) end
 local from = '-'
 repeat

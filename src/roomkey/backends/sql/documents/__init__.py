@@ -20,11 +20,12 @@ from roomkey.backends.sql.documents.repair import DocumentRepair, RepairQueries
 from roomkey.backends.sql.documents.sweeping import Sweeper
 from roomkey.backends.sql.documents.writers import Writers
 from roomkey.backends.sql.statements import execute, load, run
-from roomkey.errors import ConfigurationError, Conflict, NotFound, Storage
+from roomkey.errors import ConfigurationError, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     PLAIN_RECORDS,
     Append,
+    AppendOutcome,
     DamagedRecord,
     DocumentHead,
     DocumentItem,
@@ -114,7 +115,7 @@ class DatabaseDocumentStore:
             return outcome
         raise outcome
 
-    async def append_each(self, appends: Sequence[Append]) -> Sequence[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Append]) -> Sequence[AppendOutcome]:
         if not appends:
             return []
         prepared = [_prepared(each) for each in appends]

@@ -39,7 +39,15 @@ from roomkey.backends.sql.documents.layout import (
 )
 from roomkey.backends.sql.statements import Row, run, run_many, touched
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, Serialization
-from roomkey.ports import DocumentRecord, DocumentUpdate, DocumentVersion, NewVersion, RecordCodec, RecordKind
+from roomkey.ports import (
+    AppendOutcome,
+    DocumentRecord,
+    DocumentUpdate,
+    DocumentVersion,
+    NewVersion,
+    RecordCodec,
+    RecordKind,
+)
 
 MAX_VERSION: Final = 2**32 - 1
 
@@ -151,12 +159,12 @@ class Changes:
         await run_many(self._connection, self._queries.put_updates, self._rows(found.id, last, batch))
         return last
 
-    async def append_each(self, appends: Sequence[Appending]) -> list[int | NotFound | Conflict]:
+    async def append_each(self, appends: Sequence[Appending]) -> list[AppendOutcome]:
         """``DocumentStore.append_each``: a few statements, however many documents it is for."""
         names = [appending.name for appending in appends if appending.name is not None]
         rows = await run(self._connection, self._queries.find_to_append, names) if names else []
         found = {row[1]: row for row in rows}
-        outcomes: list[int | NotFound | Conflict] = []
+        outcomes: list[AppendOutcome] = []
         growing: dict[int, tuple[int, Batch]] = {}
         for place, (name, lineage, batch) in enumerate(appends):
             row = found.get(name)
@@ -164,7 +172,12 @@ class Changes:
                 outcomes.append(_not_found())
                 continue
             id, _, key, sequence, record = row
-            if as_made(row[1], key, record, self._codec).lineage != lineage:
+            try:
+                made = as_made(row[1], key, record, self._codec)
+            except Serialization as error:
+                outcomes.append(error)
+                continue
+            if made.lineage != lineage:
                 outcomes.append(_another())
                 continue
             outcomes.append(sequence)
@@ -174,7 +187,7 @@ class Changes:
             await self._grow(growing, outcomes)
         return outcomes
 
-    async def _grow(self, growing: dict[int, tuple[int, Batch]], outcomes: list[int | NotFound | Conflict]) -> None:
+    async def _grow(self, growing: dict[int, tuple[int, Batch]], outcomes: list[AppendOutcome]) -> None:
         figures = [(id, batch.count, batch.size, batch.latest) for id, (_, batch) in sorted(growing.items())]
         sequences: dict[int, int] = {id: sequence for id, sequence in await self._moved(figures)}  # noqa: C416  # typed
         updates: list[Row] = []
