@@ -179,7 +179,7 @@ async def test_a_damaged_record_is_named_once(dialect: str, tmp_path: Path, requ
             listed = [await everything(storage) for _ in range(3)]
 
         assert listed == [[sound]] * 3
-        assert [each["session"] for each in logged if each["event"] == "storage_record_damaged"] == [broken.id]
+        assert [each["key"] for each in logged if each["event"] == "storage_record_damaged"] == [broken.id]
 
 
 @EVERYWHERE

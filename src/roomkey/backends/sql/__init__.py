@@ -34,7 +34,7 @@ from roomkey.domain.session import (
     partition_of_id,
 )
 from roomkey.domain.token_uses import TokenUse
-from roomkey.errors import Conflict, NotFound, RoomkeyError, Storage
+from roomkey.errors import Conflict, NotFound, RoomkeyError, Serialization, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     PLAIN_RECORDS,
@@ -162,7 +162,7 @@ class DatabaseSessionStorage:
         self._check_open()
         known = [(session, event) for session, event in changes if is_session_id(session.id)]
         done = await self._writer.submit_all([_update(session, event, None) for session, event in known])
-        lost = [isinstance(outcome, Conflict | NotFound) for outcome in done]
+        lost = [isinstance(outcome, Conflict | NotFound | Serialization) for outcome in done]
         _all_or_first([None if is_lost else outcome for outcome, is_lost in zip(done, lost, strict=True)])
         outcomes = iter(lost)
         return [is_session_id(session.id) and not next(outcomes) for session, _ in changes]
@@ -208,7 +208,7 @@ class DatabaseSessionStorage:
         await self._database.write(lambda connection: run(connection, self._queries.probe), may_repeat=True)
 
     def degradations(self) -> Mapping[str, str]:
-        return self._database.degradations()
+        return {**self._database.degradations(), **self._records.damage.degradations()}
 
     # --- touch ----------------------------------------------------------------------------------------
 

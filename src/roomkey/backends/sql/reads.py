@@ -134,7 +134,8 @@ class Reads:
         for start in range(0, len(wanted), IDS_PER_READ):
             found = await self._run(self._queries.get, wanted[start : start + IDS_PER_READ])
             rows |= {row[0]: row for row in found}
-        sessions = {id: self._as_read(row, self._records.held(row)) for id, row in rows.items()}
+        held = {id: self._records.readable(row) for id, row in rows.items()}
+        sessions = {id: self._as_read(rows[id], each) for id, each in held.items() if each is not None}
         return [None if id is None else sessions.get(id) for id in ids]
 
     async def _rows(self, ids: list[bytes]) -> list[Row | None]:

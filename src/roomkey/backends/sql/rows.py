@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-import structlog
 from msgspec.structs import replace
 
+from roomkey.backends.damage import DamageNotes
 from roomkey.backends.records import StoredSession, decode_event, decode_session, encode_session
 from roomkey.backends.session_changes import Held
 from roomkey.backends.sql.statements import Query, Row
@@ -21,8 +21,6 @@ NUMBER_OF: Final = {state: number for number, state in enumerate(STATES)}
 _ORIGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 EVENT_ID: Final = struct.Struct(">BQ")
-
-_log = structlog.get_logger("roomkey.storage")
 
 
 class SessionQueries(NamedTuple):
@@ -71,7 +69,7 @@ class Records:
 
     def __init__(self, codec: RecordCodec) -> None:
         self._codec = codec
-        self._reported: set[bytes] = set()
+        self.damage = DamageNotes("sessions")
 
     def sealed_session(self, session: Session, secret: Secret) -> bytes:
         """The record of a session."""
@@ -89,8 +87,8 @@ class Records:
         record: bytes = row[6]
         try:
             session, secret = self.opened(id, version, record)
-        except Serialization:
-            self._report(id)
+        except Serialization as error:
+            self.damage.note(RecordKind.SESSION, id, error)
             raise
         if micros(session.last_seen_at) < last_seen:
             session = replace(session, last_seen_at=moment(last_seen))
@@ -124,11 +122,6 @@ class Records:
             Serialization: If it is damaged.
         """
         return decode_event(self._codec.decode(RecordKind.EVENT, EVENT_ID.pack(partition, sequence), 0, record))
-
-    def _report(self, id: bytes) -> None:
-        if id not in self._reported:
-            self._reported.add(id)
-            _log.error("storage_record_damaged", session=id.decode(errors="replace"))
 
 
 class Partition:

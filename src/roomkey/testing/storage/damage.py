@@ -74,8 +74,9 @@ class DamageConformance(StorageSuite):
 
             assert {session.id for session in await everything(storage, limit=1)} == {sound.id, other.id}
             assert await everything(storage, SessionFilter(user_id="alice"), limit=1) == [other]
-            assert await storage.count(SessionFilter(user_id="alice")) == 1
-            assert await storage.count(SessionFilter(created_before=NOON + MINUTE)) == 2
+            # Whoever counts without reading the records cannot know that one is damaged.
+            assert await storage.count(SessionFilter(user_id="alice")) in {1, 2}
+            assert await storage.count(SessionFilter(created_before=NOON + MINUTE)) in {2, 3}
 
     @needs("corrupt")
     async def test_of_many_only_that_one_is_missing(self) -> None:
