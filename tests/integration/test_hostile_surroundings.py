@@ -284,7 +284,8 @@ def every_command(group: App, *before: str) -> Iterator[str]:
 def test_every_kind_of_command_is_tried() -> None:
     groups = {command.split()[0] for command in every_command(app)}
 
-    assert groups == {command.split()[0] for command in COMMANDS}
+    # The last two are for storages that are there, and make none: test_cli_storage, test_cli_servers, test_migrate.
+    assert groups == {command.split()[0] for command in COMMANDS} | {"storage", "migrate"}
 
 
 @needs_rights
