@@ -125,6 +125,10 @@ class Records:
         """
         return decode_event(self._codec.decode(RecordKind.EVENT, EVENT_ID.pack(partition, sequence), 0, record))
 
+    def forget_reports(self) -> None:
+        """The damage was put right; what is found from now on is new."""
+        self._reported.clear()
+
     def _report(self, id: bytes) -> None:
         if id not in self._reported:
             self._reported.add(id)
