@@ -373,6 +373,7 @@ def test_the_doctor_sets_damaged_records_of_a_database_aside_if_told_to(
     asyncio.run(make())
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("UPDATE roomkey_sessions SET record = substr(record, 1, 40)")
+    capsys.readouterr()
 
     def about_records(*options: str) -> list[tuple[str, str]]:
         assert run("doctor", "--port", "0", "--json", *options) == Exit.DONE
