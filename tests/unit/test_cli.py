@@ -2,7 +2,9 @@ import asyncio
 import json
 import re
 import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +15,7 @@ import structlog
 
 from roomkey.backends.lmdb import FileSystemSessionStorage
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
+from roomkey.backends.sql import DatabaseSessionStorage
 from roomkey.cli import app, main
 from roomkey.cli.outcome import Exit
 from roomkey.errors import ConfigurationError
@@ -341,6 +344,36 @@ def test_the_doctor_names_damaged_records_and_sets_them_aside_if_told_to(capsys:
                 transaction.put(key, value[:-1])
 
     asyncio.run(damage())
+
+    def about_records(*options: str) -> list[tuple[str, str]]:
+        assert run("doctor", "--port", "0", "--json", *options) == Exit.DONE
+        findings = json.loads(capsys.readouterr().out)
+        records = [each for each in findings if each["subject"].startswith(("session ", "records of sessions"))]
+        return [(each["verdict"], each["observed"]) for each in records]
+
+    named = about_records()
+    set_aside = about_records("--set-aside")
+    afterwards = about_records()
+
+    assert named == [("warning", "a session record is damaged: its checksum is wrong"), ("warning", "1 damaged")]
+    assert set_aside[-1] == ("ok", "1 of 1 damaged ones are set aside")
+    assert afterwards == [("ok", "0 damaged")]
+
+
+def test_the_doctor_sets_damaged_records_of_a_database_aside_if_told_to(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "roomkey.db"
+    monkeypatch.setenv("SESSION_STORAGE", f"sqlite:///{file}")
+
+    async def make() -> None:
+        async with DatabaseSessionStorage(f"sqlite:///{file}") as storage:
+            await store_a_session(storage, "alice")
+
+    asyncio.run(make())
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE roomkey_sessions SET record = substr(record, 1, 40)")
+    capsys.readouterr()
 
     def about_records(*options: str) -> list[tuple[str, str]]:
         assert run("doctor", "--port", "0", "--json", *options) == Exit.DONE

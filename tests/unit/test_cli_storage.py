@@ -20,6 +20,7 @@ from roomkey.domain.session import SessionId, partition_of
 from roomkey.ports import Gone
 from roomkey.testing.storage import disagreements
 from roomkey.testing.storage.suite import store, whole_log
+from tests.support.databases import empty_database
 from tests.support.histories import furnish
 
 Capture = pytest.CaptureFixture[str]
@@ -74,6 +75,29 @@ def test_a_storage_is_copied_and_the_copy_is_sound(full: str, tmp_path: Path, ca
     assert report["records"]["sessions"]["source"] == report["records"]["sessions"]["target"]
     assert report["records"]["sessions"]["written"] == examination["counts"]["sessions"] > 20
     assert examination == {**examination, "sound": True, "wrong": 0, "problems": []}
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mariadb"])
+def test_a_storage_is_copied_to_a_database_and_back(
+    dialect: str, full: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: Capture
+) -> None:
+    url = empty_database(dialect, tmp_path, request)
+    assert main(("migrate", url)) == Exit.DONE
+    capsys.readouterr()
+
+    reports: list[Any] = []
+    for source, target in ((full, url), (url, "lmdb://back")):
+        assert run("copy", source, target, "--json") == Exit.DONE
+        reports.append(printed(capsys))
+        assert run("verify", target, "--json") == Exit.DONE
+        assert printed(capsys)["sound"]
+
+    there, back = reports
+    assert there["identical"]
+    assert back["identical"]
+    assert {name: each["source"] for name, each in there["records"].items()} == {
+        name: each["target"] for name, each in back["records"].items()
+    }
 
 
 def test_people_get_a_table(full: str, capsys: Capture) -> None:

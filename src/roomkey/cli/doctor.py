@@ -331,14 +331,13 @@ def _master_key(config: Config) -> Iterator[Finding]:
 
 def _records(config: Config, *, set_aside: bool) -> Iterator[Finding]:
     storage = config.storage
-    documents = storage.documents_folder
-    stores = Stores(storage.options)
-    places: list[tuple[str, Path | None, object]] = [
-        ("sessions", storage.folder, stores.sessions(storage.location)),
-        ("documents", documents, stores.documents(storage.documents_location)),
+    documents = storage.documents_location
+    places: list[tuple[str, str, Path | None, object]] = [
+        ("sessions", storage.location, storage.folder, Stores(storage.options).sessions(storage.location)),
+        ("documents", documents, storage.documents_folder, Stores(storage.options).documents(documents)),
     ]
-    for content, folder, store in places:
-        if not isinstance(store, Repairable) or (folder is not None and not _has_data(folder)):
+    for content, location, folder, store in places:
+        if not isinstance(store, Repairable) or not _has_data(location, folder):
             continue
         try:
             yield from asyncio.run(_look_for_damage(store, content, set_aside=set_aside))
@@ -351,7 +350,11 @@ def _records(config: Config, *, set_aside: bool) -> Iterator[Finding]:
             )
 
 
-def _has_data(folder: Path) -> bool:
+def _has_data(location: str, folder: Path | None) -> bool:
+    """Whether there is something that can be opened without making it."""
+    if folder is None:
+        file = urls.database_file_of(location)
+        return file is None or file.exists()
     return _can_be_read(folder) and os.access(folder / DATA_FILE, os.R_OK | os.W_OK)
 
 

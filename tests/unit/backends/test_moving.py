@@ -97,8 +97,7 @@ async def in_files(folder: Path) -> AsyncGenerator[House]:
 
 @asynccontextmanager
 async def in_sqlite(folder: Path) -> AsyncGenerator[House]:
-    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240
-    async with in_database(f"sqlite:///{folder}/roomkey.db") as house:
+    async with in_database(f"sqlite:///{folder.parent}/{folder.name}.db") as house:
         yield house
 
 

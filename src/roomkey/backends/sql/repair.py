@@ -135,6 +135,8 @@ class Repair:
             done += await self._database.write(
                 partial(self._set_aside, partition=partition, places=keys), may_repeat=True
             )
+        if done:
+            self._records.forget_reports()
         return done
 
     async def _set_aside(self, connection: AsyncConnection, partition: int, places: list[tuple[str, bytes]]) -> int:

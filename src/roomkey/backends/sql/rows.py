@@ -123,6 +123,10 @@ class Records:
         """
         return decode_event(self._codec.decode(RecordKind.EVENT, EVENT_ID.pack(partition, sequence), 0, record))
 
+    def forget_reports(self) -> None:
+        """The damage was put right; what is found from now on is new."""
+        self.damage.forget()
+
 
 class Partition:
     """A row of ``roomkey_partitions`` in the making: where the log of a partition ends, and its counters."""
