@@ -475,3 +475,18 @@ async def items_of(source: MemorySessionStorage, user: str) -> list[PartitionIte
     (session,) = [item async for batch in source.export_sessions(partition) for item in batch]
     events = [EventItem(each.sequence, each.event) for each in await source.events(partition)]
     return [LogStart(0), session, Gone(session.session.id), session, *events, EpochItem(user, 3)]
+
+
+async def test_a_newer_record_that_is_taken_in_leaves_nothing_of_the_older_one(redis_url: str) -> None:
+    source = MemorySessionStorage()
+    async with RedisSessionStorage(redis_url) as storage:
+        session = await store(source, "bob", active=True)
+        await storage.take_in(partition_of("bob"), await items_of(source, "bob"))
+        await change(source, session, Invalidated, NOON + 2 * SECOND)
+        items = await items_of(source, "bob")
+
+        await storage.take_in(partition_of("bob"), [item for item in items if not isinstance(item, Gone)])
+
+        assert await storage.count(SessionFilter()) == 1
+        assert await storage.damaged() == []
+        assert [each.id for each in await storage.ended_before(NOON + MINUTE, 10)] == [session.id]
