@@ -24,7 +24,7 @@ class Certificates(NamedTuple):
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """A server's certificate for 127.0.0.1 and a client's, of one authority."""
+    """A server's certificate for 127.0.0.1 and a client's, of one authority; with an expired one beside the first."""
     names = ("authority.pem", "server.pem", "server.key", "client.pem", "client.key")
     made = Certificates(*(folder / name for name in names))
     authority_key = ec.generate_private_key(ec.SECP256R1())
@@ -36,6 +36,10 @@ def make_certificates(folder: Path) -> Certificates:
     ):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _certificate(common_name, key.public_key(), AUTHORITY, authority_key, authority=False)
+        expired = _certificate(
+            common_name, key.public_key(), AUTHORITY, authority_key, authority=False, lifetime=timedelta(hours=-1)
+        )
+        certificate_file.with_suffix(".expired").write_bytes(expired.public_bytes(serialization.Encoding.PEM))
         certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(
             key.private_bytes(
@@ -52,6 +56,7 @@ def _certificate(
     issuer_key: ec.EllipticCurvePrivateKey,
     *,
     authority: bool,
+    lifetime: timedelta = timedelta(days=1),
 ) -> x509.Certificate:
     now = datetime.now(UTC)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key)
@@ -63,7 +68,7 @@ def _certificate(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(identifier, critical=False)
         .add_extension(of_issuer, critical=False)

@@ -164,6 +164,7 @@ class DocumentLedger:
         self.unknown = 0
         self.is_over = False
         self._store = store
+        self._number = 0
         self._lineages: dict[str, str] = {}
         self._stored: dict[str, list[bytes]] = {}
         self._uncertain: dict[str, set[bytes]] = {}
@@ -171,19 +172,19 @@ class DocumentLedger:
     async def write(self, writer: int) -> None:
         names = [f"notes/{writer}", f"todo/{writer}"]
         for name in names:
-            self._stored[name], self._uncertain[name] = [], set()
+            self._stored.setdefault(name, [])
+            self._uncertain.setdefault(name, set())
             while name not in self._lineages and not self.is_over:
                 try:
                     self._lineages[name] = (await self._store.create(name, f"lineage-{name}", NOON)).lineage
                 except Storage:
                     await asyncio.sleep(0.01)
-        number = 0
         while not self.is_over:
-            number += 1
-            data = b"%d" % number
+            self._number += 1
+            data = b"%d" % self._number
             for name in names:
                 self._uncertain[name].add(data)
-            await self._append(names if number % 2 else names[:1], data)
+            await self._append(names if self._number % 2 else names[:1], data)
 
     async def _append(self, names: list[str], data: bytes) -> None:
         update = DocumentUpdate(data, Author("user:alice"), NOON)

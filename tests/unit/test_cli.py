@@ -15,9 +15,12 @@ import structlog
 
 from roomkey.backends.lmdb import FileSystemSessionStorage
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
+from roomkey.backends.redis import RedisServer, RedisSessionStorage
+from roomkey.backends.redis.layout import id_key, partitions
 from roomkey.backends.sql import DatabaseSessionStorage
 from roomkey.cli import app, main
 from roomkey.cli.outcome import Exit
+from roomkey.domain.session import partition_of
 from roomkey.errors import ConfigurationError
 from roomkey.ports import PLAIN_RECORDS, Author, DocumentUpdate
 from roomkey.security import masterkey
@@ -388,6 +391,34 @@ def test_the_doctor_sets_damaged_records_of_a_database_aside_if_told_to(
     assert named == [("warning", "a session record is damaged: its checksum is wrong"), ("warning", "1 damaged")]
     assert set_aside[-1] == ("ok", "1 of 1 damaged ones are set aside")
     assert afterwards == [("ok", "0 damaged")]
+
+
+def test_the_doctor_names_and_sets_aside_what_is_damaged_on_a_server(
+    capsys: Capture, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSION_STORAGE", redis_url)
+
+    async def damage() -> None:
+        server = RedisServer(redis_url)
+        async with RedisSessionStorage(server) as storage:
+            session = await store_a_session(storage, "alice")
+            id = id_key(session.id)
+            assert id is not None
+            shelf = partitions(server.prefix)[partition_of("alice")].shelves[id[0] >> 4]
+            await server.ask("HSET", shelf, id, b"damaged")
+
+    asyncio.run(damage())
+
+    def about_records(*options: str) -> list[str]:
+        run("doctor", "--port", "0", "--json", *options)
+        findings = json.loads(capsys.readouterr().out)
+        return [
+            each["observed"] for each in findings if each["subject"].startswith(("session ", "records of sessions"))
+        ]
+
+    assert about_records() == ["a session record is damaged: it is too short", "1 damaged"]
+    assert about_records("--set-aside")[-1] == "1 of 1 damaged ones are set aside"
+    assert about_records() == ["0 damaged"]
 
 
 def test_the_doctor_says_how_a_directory_without_checksums_gets_some(capsys: Capture, tmp_path: Path) -> None:

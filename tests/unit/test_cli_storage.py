@@ -100,6 +100,20 @@ def test_a_storage_is_copied_to_a_database_and_back(
     }
 
 
+def test_a_storage_goes_to_a_server_and_comes_back(full: str, redis_url: str, capsys: Capture) -> None:
+    assert run("copy", full, redis_url, "--json") == Exit.DONE
+    there = printed(capsys)["records"]
+    assert run("verify", redis_url, "--json") == Exit.DONE
+    examination = printed(capsys)
+    assert run("copy", redis_url, "lmdb://back", "--json") == Exit.DONE
+    back = printed(capsys)["records"]
+
+    assert examination == {**examination, "sound": True, "wrong": 0, "problems": []}
+    assert {name: each["target"] for name, each in back.items()} == {
+        name: each["source"] for name, each in there.items()
+    }
+
+
 def test_people_get_a_table(full: str, capsys: Capture) -> None:
     code = run("copy", full, "lmdb://copy")
 

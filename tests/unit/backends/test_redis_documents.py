@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from roomkey.backends.recovery import RecoverySettings
 from roomkey.backends.redis.documents import RedisDocumentStore
@@ -19,7 +20,7 @@ from roomkey.backends.redis.server import RedisServer
 from roomkey.backends.redis.settings import RedisSettings
 from roomkey.backends.redis.topology import slot_of
 from roomkey.errors import OutcomeUnknown, Serialization
-from roomkey.ports import CHECKSUMMED_RECORDS, Append, Page
+from roomkey.ports import CHECKSUMMED_RECORDS, Append, DocumentItem, Page, VersionItem
 from roomkey.testing.documents.suite import (
     NOON,
     found,
@@ -75,6 +76,7 @@ SCRIPTS: Final = (
     "content_stage",
     *("document_append", "document_compact", "document_create", "document_delete"),
     *("document_forget_versions", "document_keep_version"),
+    *("document_take_in", "document_take_version", "document_take_grave", "log_stage"),
 )
 
 cuts = pytest.mark.parametrize("where", Cut)
@@ -124,6 +126,42 @@ async def test_updates_behind_a_number_are_appended_once(
 
         assert (behind.proxy.cuts, number) == (1, 5)
         assert await log_of(behind.direct) == updates(5)
+
+
+@cuts
+@pytest.mark.parametrize("script", ["document_take_in", "log_stage", "content_stage"])
+async def test_a_document_is_taken_in_once(redis_url: str, redis_server: RedisProcess, where: Cut, script: str) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
+        await make(behind.direct, updates=updates(3))
+        await behind.direct.compact("notes", "first", snapshot=b"snapshot", upto=2, authorship=b"authors")
+        item = DocumentItem(await loaded(behind.direct), 4)
+        await behind.direct.delete("notes", "first", NOON)
+        moved = replace(item.stored, record=replace(item.stored.record, name="moved"))
+        behind.cut(script, where)
+
+        await behind.store.take_in(DocumentItem(moved, 4))
+
+        assert behind.proxy.cuts == 1
+        assert await loaded(behind.direct, "moved") == moved
+        assert await behind.direct.last_version("moved", "first") == 4
+
+
+@cuts
+async def test_a_version_is_taken_in_once_between_those_that_are_there(
+    redis_url: str, redis_server: RedisProcess, where: Cut
+) -> None:
+    async with behind_a_proxy(redis_url, redis_server) as behind:
+        await make(behind.direct, updates=updates(3))
+        kept = [await behind.direct.keep_version("notes", "first", version(b"%d" % number)) for number in range(3)]
+        await behind.direct.forget_versions("notes", "first", [2])
+        behind.cut("document_take_version", where)
+
+        await behind.store.take_in(VersionItem("notes", "first", kept[1], b"1"))
+
+        assert behind.proxy.cuts == 1
+        assert await versions_of(behind.direct) == kept[::-1]
+        assert await behind.direct.version("notes", 2) == (kept[1], b"1")
+        assert (await behind.direct.keep_version("notes", "first", version())).number == 4
 
 
 @cuts

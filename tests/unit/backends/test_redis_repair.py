@@ -258,7 +258,8 @@ async def test_updates_that_are_lost_leave_their_numbers(redis_url: str) -> None
 
         await store.set_aside(await store.damaged())
 
-        found = await loaded(store, "plan")
+        found = await store.load("plan")
+        assert found is not None
         whole = [each.data for each in updates(6)]
         assert [each.data for each in found.updates] == [*whole[:2], NO_CHANGE, NO_CHANGE, *whole[4:]]
         assert found.lost == 0

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 from msgspec.structs import replace
 
+from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.recovery import RecoverySettings
 from roomkey.backends.redis import RedisSessionStorage, RedisSettings
 from roomkey.backends.redis.layout import Header, id_key, id_of, user_prefix
@@ -33,6 +34,7 @@ from roomkey.domain.session import (
 )
 from roomkey.domain.token_uses import Place, TokenUse
 from roomkey.errors import Conflict, OutcomeUnknown, Serialization, Storage
+from roomkey.ports import EpochItem, EventItem, Gone, LogStart, PartitionItem
 from roomkey.security.tokens import mint_id
 from roomkey.testing.storage.suite import (
     MINUTE,
@@ -449,3 +451,46 @@ async def test_many_that_are_overdue_are_found_in_order_across_partitions(redis_
 
         assert [session.id for session in overdue] == [each.session.id for each in new[:2500]]
         assert len(await everything(storage, limit=500)) == 3000
+
+
+@pytest.mark.parametrize("where", Cut)
+@pytest.mark.parametrize("script", ["place", "take_events", "take_out", "raise_epoch", "begin_log"])
+async def test_what_is_taken_in_is_so_once(redis_server: RedisProcess, script: str, where: Cut) -> None:
+    source = MemorySessionStorage()
+    for user in ("alice", "bob"):
+        await change(source, await store(source, user), Activated, NOON + SECOND)
+    async with behind_a_proxy(redis_server) as (storage, proxy):
+        await storage.take_in(partition_of("alice"), await items_of(source, "alice"))
+        items = await items_of(source, "bob")
+        proxy.cut(where, containing=Script(f"sessions/{script}").digest)
+
+        await storage.take_in(partition_of("bob"), items)
+        await storage.take_in(partition_of("bob"), items)
+
+        assert proxy.cuts == 1
+        assert await whole_log(storage) == await whole_log(source)
+        assert [each.state for each in await everything(storage)] == ["invalidated"] * 2  # by the epoch
+        assert await storage.count(SessionFilter()) == 2
+        assert await storage.damaged() == []
+
+
+async def items_of(source: MemorySessionStorage, user: str) -> list[PartitionItem]:
+    partition = partition_of(user)
+    (session,) = [item async for batch in source.export_sessions(partition) for item in batch]
+    events = [EventItem(each.sequence, each.event) for each in await source.events(partition)]
+    return [LogStart(0), session, Gone(session.session.id), session, *events, EpochItem(user, 3)]
+
+
+async def test_a_newer_record_that_is_taken_in_leaves_nothing_of_the_older_one(redis_url: str) -> None:
+    source = MemorySessionStorage()
+    async with RedisSessionStorage(redis_url) as storage:
+        session = await store(source, "bob", active=True)
+        await storage.take_in(partition_of("bob"), await items_of(source, "bob"))
+        await change(source, session, Invalidated, NOON + 2 * SECOND)
+        items = await items_of(source, "bob")
+
+        await storage.take_in(partition_of("bob"), [item for item in items if not isinstance(item, Gone)])
+
+        assert await storage.count(SessionFilter()) == 1
+        assert await storage.damaged() == []
+        assert [each.id for each in await storage.ended_before(NOON + MINUTE, 10)] == [session.id]

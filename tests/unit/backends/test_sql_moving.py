@@ -29,8 +29,6 @@ from tests.support.histories import furnish
 from tests.unit.backends import test_moving as whatever
 from tests.unit.backends.test_moving import agree, copied, examined, in_database, in_files, in_memory
 
-HERE = "database"
-
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def new(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
@@ -78,12 +76,12 @@ async def test_from_memory_to_a_database_to_another_to_files_nothing_gets_lost(
 
 
 SCENARIOS: list[Callable[..., Any]] = [
-    partial(whatever.test_who_was_revoked_stays_revoked, "lmdb"),
-    partial(whatever.test_a_deleted_document_stays_deleted, "lmdb"),
-    partial(whatever.test_a_fencing_token_stays_where_its_lease_is, "lmdb"),
-    partial(whatever.test_checkpoints_go_along, "lmdb"),
-    partial(whatever.test_a_target_with_sessions_of_its_own_is_refused, "lmdb"),
-    partial(whatever.test_a_document_that_was_edited_in_the_target_is_not_written_over, "lmdb"),
+    partial(whatever.test_who_was_revoked_stays_revoked, whatever.in_files),
+    partial(whatever.test_a_deleted_document_stays_deleted, whatever.in_files),
+    partial(whatever.test_a_fencing_token_stays_where_its_lease_is, whatever.in_files),
+    partial(whatever.test_checkpoints_go_along, whatever.in_files),
+    partial(whatever.test_a_target_with_sessions_of_its_own_is_refused, whatever.in_files),
+    partial(whatever.test_a_document_that_was_edited_in_the_target_is_not_written_over, whatever.in_files),
     whatever.test_items_that_contradict_what_is_there_are_conflicts,
     whatever.test_a_log_whose_beginning_was_forgotten_keeps_its_numbers,
     whatever.test_documents_that_contradict_what_is_there_are_conflicts,
@@ -96,15 +94,11 @@ def _name(scenario: Any) -> str:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=_name)
-async def test_as_elsewhere(
-    scenario: Callable[..., Any], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_as_elsewhere(scenario: Callable[..., Any], url: str, tmp_path: Path) -> None:
     def here(_: Path) -> AbstractAsyncContextManager[House]:
         return in_database(url)
 
-    monkeypatch.setitem(whatever.KINDS, HERE, here)
-
-    await scenario(HERE, tmp_path=tmp_path)
+    await scenario(here, tmp_path=tmp_path)
 
 
 async def test_an_export_has_every_session_once_though_it_is_of_many_batches(url: str) -> None:

@@ -195,8 +195,15 @@ class RedisServer:
         Raises:
             Storage: If one does not.
         """
-        for node in self._opened().nodes():
-            await node.recovery.call(lambda node=node: _ping(node), may_repeat=True)  # it changes nothing
+        topology = self._opened()
+        for node in topology.nodes():
+            used = node.connection
+            try:
+                await node.recovery.call(lambda node=node: _ping(node), may_repeat=True)  # it changes nothing
+            except Storage:
+                # Another one may have its place by now, and perhaps nobody else asks.
+                await topology.look_again(node, Failure(Kind.AWAY, "it does not answer"), used)
+                raise
 
     def degradations(self) -> Mapping[str, str]:
         """What is wrong with the servers, by their names."""
