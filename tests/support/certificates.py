@@ -70,10 +70,26 @@ def _certificate(
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(_usage(authority=authority), critical=True)
         .add_extension(identifier, critical=False)
         .add_extension(of_issuer, critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
         .sign(issuer_key, hashes.SHA256())
+    )
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    """What the key may do; from Python 3.13 on, an authority that does not say so is refused."""
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

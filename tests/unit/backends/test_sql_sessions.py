@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomkey.backends.recovery import RecoverySettings
 from roomkey.backends.sql import Database, DatabaseSessionStorage, DatabaseSettings, reads
@@ -216,3 +217,23 @@ async def test_a_driver_that_is_missing_is_named_with_its_extra(
 
     with pytest.raises(ConfigurationError, match=rf"pip install 'roomkey\[{extra}\]'"):
         await DatabaseSessionStorage(url).__aenter__()
+
+
+@EVERYWHERE
+async def test_all_statements_of_a_snapshot_see_one_moment_and_the_next_ones_a_later_one(
+    dialect: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    async with one_node(dialect, tmp_path, request) as (storage, database):
+        count = Query("SELECT count(*) FROM roomkey_sessions", database.dialect)
+
+        async def before_and_after_a_write(connection: AsyncConnection) -> list[int]:
+            ((before,),) = await run(connection, count)
+            await store(storage, "alice")
+            ((after,),) = await run(connection, count)
+            return [before, after]
+
+        in_a_snapshot = await database.read(before_and_after_a_write, snapshot=True)
+        outside = await database.read(before_and_after_a_write)
+
+        assert in_a_snapshot == [0, 0]
+        assert outside == [1, 2]

@@ -5,7 +5,7 @@ Isolation is READ COMMITTED. Nobody awaits a second connection while holding one
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources.abc import Traversable
@@ -53,10 +53,14 @@ _BEGIN: Final[Mapping[Dialect, str]] = {
     Dialect.MYSQL: "START TRANSACTION",
     Dialect.SQLITE: "BEGIN IMMEDIATE",
 }
-_BEGIN_SNAPSHOT: Final[Mapping[Dialect, str]] = {
-    Dialect.POSTGRESQL: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-    Dialect.MYSQL: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-    Dialect.SQLITE: "BEGIN",
+_BEGIN_SNAPSHOT: Final[Mapping[Dialect, Sequence[str]]] = {
+    Dialect.POSTGRESQL: ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
+    # Under READ COMMITTED the second would be taken without a word, and each statement would see another moment.
+    Dialect.MYSQL: (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    ),
+    Dialect.SQLITE: ("BEGIN",),
 }
 _CLOCK: Final[Mapping[Dialect, str]] = {
     Dialect.POSTGRESQL: "SELECT extract(epoch FROM clock_timestamp())",
@@ -266,7 +270,8 @@ class Database:
             async with self._connection(self._readers) as connection:
                 if not snapshot:
                     return await work(connection)
-                await self._say(connection, _BEGIN_SNAPSHOT[self.dialect])
+                for statement in _BEGIN_SNAPSHOT[self.dialect]:
+                    await self._say(connection, statement)
                 try:
                     return await work(connection)
                 finally:
