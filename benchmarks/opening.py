@@ -60,7 +60,7 @@ def _measure(side: Side, documents: int, looks: int) -> Measures:
     return {
         "documents": measures["documents"],
         "CPU per document": measures["CPU per document"],
-        "memory per document": ((full - empty) / documents / 1e3, "KB"),
+        "memory per document": (max(full - empty, 0) / documents / 1e3, "KB"),
         "kept when all have gone": (max(left - empty, 0) / documents / 1e3, "KB"),
         "a second set adds": (max(again - full, 0) / documents / 1e3, "KB"),
     }

@@ -5,6 +5,7 @@ Sessions and documents on every backend, against what its server reaches with no
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -65,6 +66,7 @@ from benchmarks.store_limits import REDIS_BENCHMARK, Limits
 from benchmarks.store_peers import EXPRESS, LITESTAR, STARSESSIONS
 from benchmarks.store_sides import LMDB, POSTGRESQL, REDIS, SESSIONS_PER_USER, SQLITE, Places, Side, opened, places
 from benchmarks.store_sizes import sizes
+from roomkey.observability.logs import LogLevel, LogSettings, configure_events
 
 SIZE: Final = 100_000
 QUICK_SIZE: Final = 500
@@ -242,6 +244,7 @@ def _reason_against(name: str) -> str | None:
 def run(plan: Plan) -> Finding:
     """All backends are there throughout, and one has work; each has a server of its own, or none."""
     plan = msgspec.structs.replace(plan, rounds=min(plan.rounds, MOST_ROUNDS))
+    configure_events(LogSettings(level=LogLevel.WARNING), sys.stderr)  # what is printed may be read by a program
     size = plan.many or plan.size(SIZE, QUICK_SIZE)
     with places() as found, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         opening = opened(found, size)
