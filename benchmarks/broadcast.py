@@ -30,8 +30,6 @@ from benchmarks.httpload import Api, Unexpected
 from benchmarks.node import Missing, peer, version_of
 from benchmarks.processes import HOST, Started, roomkey
 
-DOCUMENT: Final = b"room"
-
 ROOMKEY: Final = "Roomkey"
 WS: Final = "Node.js ws, plain relay"
 
@@ -50,10 +48,16 @@ _numbers = count(1)
 _ANY_MARK: Final = b'"by":"'
 
 
-class _Edits:
-    """Edits as Roomkey wants them; to the relay they are text."""
+OURS: Final = b'{"id":"%012d","message_type":"realtime_edit","payload":{"document":"room",%s,"text":"what was typed"}}'
+
+
+class Edits:
+    """Edits as Roomkey wants them, or in another ``form`` with a number and the mark; to the relay they are text."""
 
     any_mark = _ANY_MARK
+
+    def __init__(self, form: bytes = OURS) -> None:
+        self._form = form
 
     def mark(self, writer: int) -> bytes:
         """Who wrote it."""
@@ -62,10 +66,7 @@ class _Edits:
     def edit(self, writer: int) -> bytes:
         """The next one."""
         # Never the same id again: Roomkey would notice.
-        return websocket.frame(
-            b'{"id":"%012d","message_type":"realtime_edit","payload":{"document":"%s",%s,"text":"what was typed"}}'
-            % (next(_numbers), DOCUMENT, self.mark(writer))
-        )
+        return websocket.frame(self._form % (next(_numbers), self.mark(writer)))
 
 
 class Side(Struct, frozen=True):
@@ -91,7 +92,7 @@ class Side(Struct, frozen=True):
         """The room on this server; its clients come anew in each round."""
 
         def contend(seconds: float) -> Measures:
-            with closing(Crowd(self.join(room.clients), room, _Edits())) as crowd:
+            with closing(Crowd(self.join(room.clients), room, Edits())) as crowd:
                 return crowd.measure(self.server, seconds)
 
         return contend
@@ -107,7 +108,7 @@ class Side(Struct, frozen=True):
         headers = {"Authorization": f"Bearer {self.tokens[-1]}"} if self.tokens[-1] else None
         with (
             connect_real(f"ws://{HOST}:{self.server.port}{self.path}", additional_headers=headers) as real,
-            closing(Crowd(self.join(room.clients), room, _Edits())) as crowd,
+            closing(Crowd(self.join(room.clients), room, Edits())) as crowd,
             closing(self.join(1)[0]) as parsed,
         ):
             if self.greeting:
@@ -136,10 +137,14 @@ def _edits_in(received: bytes) -> list[bytes]:
 
 @contextmanager
 def _roomkey(members: int) -> Generator[Side]:
-    subscribe = b'{"id":"subscribe","message_type":"subscribe","payload":{"document":"%s"}}' % DOCUMENT
     with roomkey() as server, closing(Api(server)) as api:
-        tokens = [token for _, token in api.sessions(members)]
-        yield Side(server, "/ws", list(tokens), subscribe, b'"subscribed"')
+        yield side_of(server, [token for _, token in api.sessions(members)])
+
+
+def side_of(server: Started, tokens: Sequence[str]) -> Side:
+    """The room on a Roomkey whose sessions have these tokens."""
+    subscribe = b'{"id":"subscribe","message_type":"subscribe","payload":{"document":"room"}}'
+    return Side(server, "/ws", list(tokens), subscribe, b'"subscribed"')
 
 
 @contextmanager

@@ -89,7 +89,7 @@ SLOW_TO_FILL: Final = 300
 # --- the people -----------------------------------------------------------------------------------------
 
 
-class _Place:
+class Place:
     """A document: when each of its letters was sent, which all of its people receive in that order."""
 
     __slots__ = ("name", "sent_at", "typing")
@@ -105,7 +105,7 @@ class _Person:
 
     __slots__ = ("connection", "own", "place", "rest", "saved", "seen")
 
-    def __init__(self, connection: socket.socket, place: _Place) -> None:
+    def __init__(self, connection: socket.socket, place: Place) -> None:
         self.connection = connection
         self.place = place
         self.rest = b""
@@ -117,16 +117,23 @@ class _Person:
 class Population:
     """Everybody in the city, in one thread. Pings are answered, so that they can stay as long as they like."""
 
-    def __init__(self, connections: Sequence[socket.socket], places: Sequence[_Place]) -> None:
+    def __init__(self, connections: Sequence[socket.socket], places: Sequence[Place]) -> None:
         self.deliveries = 0
         self.latencies: list[float] = []
         self.durabilities: list[float] = []
-        self.places = places
-        self._people = [_Person(connection, places[number // PEOPLE]) for number, connection in enumerate(connections)]
+        self.places: list[Place] = []
+        self._people: list[_Person] = []
         self._selector = selectors.DefaultSelector()
-        for person in self._people:
-            person.connection.setblocking(False)
-            self._selector.register(person.connection, selectors.EVENT_READ, person)
+        self.welcome(connections, places)
+
+    def welcome(self, connections: Sequence[socket.socket], places: Sequence[Place]) -> None:
+        """More people have come, in more places."""
+        self.places += places
+        for number, connection in enumerate(connections):
+            person = _Person(connection, places[number // PEOPLE])
+            self._people.append(person)
+            connection.setblocking(False)
+            self._selector.register(connection, selectors.EVENT_READ, person)
 
     def close(self) -> None:
         """Everybody leaves."""
@@ -152,7 +159,7 @@ class Population:
             Unexpected: If something does not arrive, or arrives twice.
         """
         begun = time.perf_counter()
-        for due, number, writer in _diary(len(self.places), rate, seconds):
+        for due, number, writer in diary(len(self.places), rate, seconds):
             while (wait := begun + due - time.perf_counter()) > 0:
                 self._read(wait)
             self._type(number, writer)
@@ -184,6 +191,8 @@ class Population:
                 end = after
                 if opcode == websocket.PING:
                     person.connection.send(websocket.frame(payload, websocket.PONG))
+                elif opcode == websocket.CLOSE:
+                    raise websocket.closed(payload)
                 elif letters := payload.count(ANY_LETTER):
                     self._delivered(person, letters, now)
                 elif payload[0] == yjs.MessageKind.SYNC_STATUS:
@@ -204,7 +213,7 @@ class Population:
         person.saved = saved
 
 
-def _diary(documents: int, rate: float, seconds: float) -> list[tuple[float, int, int]]:
+def diary(documents: int, rate: float, seconds: float) -> list[tuple[float, int, int]]:
     """Who types when: seconds from now, the document, the writer. The same each time."""
     numbers = random.Random(documents)  # the same city each time
     diary: list[tuple[float, int, int]] = []
@@ -225,7 +234,7 @@ def _inhabited(side: Side, city: City, letters: int) -> Population:
     """Everybody has connected and knows what is in his document: nothing."""
     scripts = typed(PEOPLE, letters)
     places = [
-        _Place(name, Typing([[side.frame(name, yjs.update(update)) for update in own] for own in scripts]))
+        Place(name, Typing([[side.frame(name, yjs.update(update)) for update in own] for own in scripts]))
         for name in (
             f"city/{number:06d}" if side.server.key else f"city-{number:06d}" for number in range(city.documents)
         )

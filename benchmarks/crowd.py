@@ -4,6 +4,7 @@ import selectors
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Final, Protocol
 
@@ -12,7 +13,7 @@ from msgspec import Struct
 from benchmarks import websocket
 from benchmarks.harness import Measures, quantiles
 from benchmarks.httpload import Unexpected
-from benchmarks.processes import Meter, Started
+from benchmarks.processes import Meter, Used
 
 STALLED_SECONDS: Final = 10.0
 
@@ -70,6 +71,20 @@ class _Member:
         """The writer whose edits it looks for."""
 
 
+def witnesses(room: Room, nodes: int = 1) -> list[int]:
+    """
+    Who watches each writer, as the number of a client: somebody half the room further.
+
+    With several ``nodes``, over which the clients go in turn, it is somebody on another one.
+    """
+    spread = room.clients // room.writers
+    positions = [writer * spread for writer in range(room.writers)]
+    shift = room.clients // 2 + spread // 2
+    while nodes > 1 and any((at + shift) % room.clients % nodes == at % nodes for at in positions):
+        shift += 1
+    return [(at + shift) % room.clients for at in positions]
+
+
 class Crowd:
     """
     Everybody in the room. An edit is counted by its mark, which costs a search in what one read returned.
@@ -77,9 +92,12 @@ class Crowd:
     Of each writer one other client is the witness: that an edit came makes the writer send the next one, and
     since those of one writer come in order, it is known when each was sent. Witnesses are spread over the room,
     so that nobody is always served first. ``echoed`` says whether the server sends writers their own edits too.
+    With several ``nodes``, over which the connections go in turn, a witness is on another node than its writer.
     """
 
-    def __init__(self, connections: list[socket.socket], room: Room, script: Script, *, echoed: bool = False) -> None:
+    def __init__(
+        self, connections: Sequence[socket.socket], room: Room, script: Script, *, echoed: bool = False, nodes: int = 1
+    ) -> None:
         self.room = room
         self.sent = 0
         self.latencies: list[float] = []
@@ -92,10 +110,8 @@ class Crowd:
         self._members = [_Member(connection) for connection in connections]
         spread = room.clients // room.writers
         self._writers = [self._members[writer * spread] for writer in range(room.writers)]
-        for writer in range(room.writers):
-            # Half the room further, and not a writer where there are others.
-            position = writer * spread + room.clients // 2 + spread // 2
-            self._members[position % room.clients].watched = writer
+        for writer, position in enumerate(witnesses(room, nodes)):
+            self._members[position].watched = writer
         self._selector = selectors.DefaultSelector()
         for member in self._members:
             member.connection.setblocking(False)
@@ -116,7 +132,7 @@ class Crowd:
         """Edits that clients must have received when all is done."""
         return self.sent * self._receivers
 
-    def measure(self, server: Started, seconds: float) -> Measures:
+    def measure(self, server: Used, seconds: float) -> Measures:
         """
         Work for so long; returns what that cost the server and this process, and how long deliveries took.
 

@@ -14,7 +14,7 @@ import psutil
 from msgspec import Struct
 
 from benchmarks.node import Missing
-from benchmarks.processes import HOST, SERVER_CORE, START_SECONDS, STOP_SECONDS, starting_on
+from benchmarks.processes import HOST, SERVER_CORE, START_SECONDS, STOP_SECONDS, Usage, starting_on
 
 FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"))[::-1]))
 """Where Debian has programs that are not on PATH."""
@@ -46,6 +46,15 @@ class Database(Struct, frozen=True):
                 own = child.cpu_times()
                 total += own.user + own.system
         return total
+
+    def usage(self) -> Usage:
+        """The same with its memory; what its processes share counts once for each that has touched it."""
+        main = psutil.Process(self.pid)
+        resident = 0
+        for process in (main, *main.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                resident += process.memory_info().rss
+        return Usage(self.cpu_seconds(), resident, resident)
 
 
 def find(program: str) -> str | None:
@@ -88,7 +97,14 @@ def postgresql(folder: Path) -> Generator[Database | Missing]:
     _make(initialise, data, user)
     port = _free_port()
     settings = (
-        *("fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=256MB", "max_wal_size=2GB"),
+        *(
+            "fsync=on",
+            "synchronous_commit=on",
+            "full_page_writes=on",
+            "shared_buffers=256MB",
+            "max_wal_size=2GB",
+            "max_connections=300",
+        ),
         *(f"port={port}", f"listen_addresses={HOST}", "unix_socket_directories="),
     )
     command = (program, "-D", str(data), *(part for setting in settings for part in ("-c", setting)))

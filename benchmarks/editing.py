@@ -315,19 +315,25 @@ def servers(
         }
 
 
-def check(side: Side) -> None:
+Join = Callable[[str, int], list[socket.socket]]
+"""Lets so many into a document."""
+
+_checks = count(1)
+
+
+def check(side: Side, join: Join | None = None, *, nodes: int = 1) -> None:
     """
     Show that a real client in the room reads the same text as one that comes later, and as was typed.
+
+    The others in the room are let in by ``join``, if they come over several ``nodes``.
 
     Raises:
         Unexpected: If it does not.
     """
-    room, document = Room(5, 2, rate=100), "checked"
+    room, document = Room(5, 2, rate=100), f"checked-{next(_checks)}"
     typing = side.typing(document, room.writers, 0.25)
-    with (
-        side.visit(document) as real,
-        closing(Crowd(side.join([document] * room.clients), room, typing, echoed=True)) as crowd,
-    ):
+    others = side.join([document] * room.clients) if join is None else join(document, room.clients)
+    with side.visit(document) as real, closing(Crowd(others, room, typing, echoed=True, nodes=nodes)) as crowd:
         while side.state_in(_receive(real), document) is None:
             pass
         crowd.work(0.25)

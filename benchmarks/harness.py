@@ -11,12 +11,13 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 import psutil
@@ -187,6 +188,37 @@ def interleaved(
             gc.collect()
             found[name].append(contend(plan.seconds))
     return {name: figures(rounds) for name, rounds in found.items()}
+
+
+def least(works: Mapping[str, Callable[[], object]], *, calls: int, turns: int) -> dict[str, float]:
+    """
+    Microseconds of CPU that a call of each takes at least, without what the call of an empty function takes.
+
+    They take turns of as many ``calls``. Whatever else runs on the machine makes a turn longer, and never shorter: so
+    the shortest counts, and a difference of two is a difference between the works.
+    """
+    shortest = dict.fromkeys((_empty, *works.values()), float("inf"))
+    for _ in range(turns):
+        for work in shortest:
+            begun = time.process_time()
+            for _ in range(calls):
+                work()
+            shortest[work] = min(shortest[work], time.process_time() - begun)
+    return {name: (shortest[work] - shortest[_empty]) / calls * 1e6 for name, work in works.items()}
+
+
+def at_once(work: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
+    """A coroutine function as a function. It must not wait for anything: there is no loop."""
+
+    def call() -> None:
+        with suppress(StopIteration):
+            work().send(None)
+
+    return call
+
+
+def _empty() -> None:
+    pass
 
 
 def figures(rounds: Sequence[Measures]) -> dict[str, Figure]:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import psutil
 from msgspec import Struct
 
-from roomkey.security import apikeys
+from roomkey.security import apikeys, masterkey
 
 SERVER_CORE: Final = 0
 LOAD_CORE: Final = 1
@@ -39,11 +39,22 @@ class Usage(Struct, frozen=True):
         return max(self.cpu_seconds - before.cpu_seconds, HALF_A_TICK_SECONDS)
 
 
+class Used(Protocol):
+    """One process or several, whose use of the machine is known."""
+
+    def usage(self) -> Usage:
+        """What it has used so far, in all."""
+        ...
+
+
 class Started:
     """A server that listens on ``port``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, key: str = "") -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, key: str = "", *, errors: IO[bytes] | None = None
+    ) -> None:
         self.process = process
+        self._errors = errors
         self.port = port
         self.key = key
         """An API key that it accepts, if it is Roomkey."""
@@ -51,6 +62,13 @@ class Started:
     def usage(self) -> Usage:
         """What it has used so far."""
         return usage_of(self.process.pid)
+
+    def log_lines(self) -> int:
+        """How many lines it has written to standard error so far."""
+        if self._errors is None:
+            return 0
+        size = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), size, 0).count(b"\n")
 
 
 def usage_of(pid: int) -> Usage:
@@ -112,7 +130,7 @@ def running(command: Sequence[str], *, environment: Mapping[str, str] | None = N
                 env={**_environment(), **(environment or {})},
             )
         try:
-            yield Started(process, _port(process))
+            yield Started(process, _port(process), errors=errors)
         except Exception as error:
             if process.poll() is None:
                 raise
@@ -179,6 +197,13 @@ UNTHROTTLED: Final[Mapping[str, str]] = {
     "realtime.traffic_burst_bytes": "1GB",
     "realtime.handshakes_per_second": "1000000",
     "realtime.handshake_burst": "1000000",
+    "limits.session_requests_per_second": "1000000",
+    "limits.session_request_burst": "1000000",
+    "limits.key_requests_per_second": "1000000",
+    "limits.key_request_burst": "1000000",
+    "limits.address_requests_per_second": "1000000",
+    "limits.address_request_burst": "1000000",
+    "limits.max_sockets_per_address": "1000000",
     "documents.messages_per_second": "1000000",
     "documents.message_burst": "1000000",
     "documents.traffic_per_second_bytes": "1GB",
@@ -186,14 +211,31 @@ UNTHROTTLED: Final[Mapping[str, str]] = {
 }
 
 
+class Secrets(Struct, frozen=True):
+    """What all nodes on one storage have: an API key, and what their tokens are signed with."""
+
+    key: str
+    digest: str
+    master: str
+
+
+def new_secrets() -> Secrets:
+    """Secrets that nobody else has."""
+    key, digest = apikeys.mint()
+    return Secrets(key, digest, masterkey.generate())
+
+
 @contextmanager
-def roomkey(*, storage: str = "memory", settings: Mapping[str, str] | None = None) -> Generator[Started]:
+def roomkey(
+    *, storage: str = "memory", settings: Mapping[str, str] | None = None, secrets: Secrets | None = None
+) -> Generator[Started]:
     """
     ``roomkey serve`` as in production: sessions need an API key to be made and a token to be used.
 
-    ``storage`` is ``memory``, or ``file`` for LMDB in a new directory. Every session may write everywhere.
+    ``storage`` is ``memory``, ``file`` for LMDB in a new directory, or the URL of a server; nodes on one server are
+    given the same ``secrets``. Every session may write everywhere.
     """
-    key, digest = apikeys.mint()
+    secrets = secrets or new_secrets()
     chosen = {"access.default_grants": '[{"documents": "**", "access": "write"}]', **UNTHROTTLED, **(settings or {})}
     flags = [flag for name, text in chosen.items() for flag in ("--set", f"{name}={text}")]
     command = [sys.executable, "-m", "roomkey", "serve", "--port", "0", "--storage", storage]
@@ -201,17 +243,20 @@ def roomkey(*, storage: str = "memory", settings: Mapping[str, str] | None = Non
         tempfile.TemporaryDirectory(prefix="roomkey-benchmark-") as folder,
         running(
             [*command, "--data", folder, *flags],
-            environment={"ROOMKEY_API_KEYS": f"benchmark:admin:{digest}"},
+            environment={
+                "ROOMKEY_API_KEYS": f"benchmark:admin:{secrets.digest}",
+                **({"ROOMKEY_MASTER_KEY": secrets.master} if "://" in storage else {}),
+            },
         ) as started,
     ):
-        started.key = key
+        started.key = secrets.key
         yield started
 
 
 class Meter:
     """Measures a stretch of work: seconds on the clock, and of the processor on both sides."""
 
-    def __init__(self, server: Started) -> None:
+    def __init__(self, server: Used) -> None:
         self._server = server
         self._before = server.usage()
         self._own = time.process_time()

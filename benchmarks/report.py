@@ -14,7 +14,9 @@ from typing import Final
 
 import msgspec
 
+from benchmarks import scaling_page
 from benchmarks.harness import GOAL_COLUMNS, Figure, Goal, Result, Row, tables, write_or_print
+from benchmarks.scaling_page import table
 
 PAGE: Final = "benchmarks.md"
 PICTURE: Final = "benchmarks.svg"
@@ -26,6 +28,7 @@ PLOTTED: Final[Mapping[str, str]] = {
     "broadcast": "deliveries per CPU second",
     "idle": "memory each",
     "documents": "deliveries per CPU second",
+    "cluster": "deliveries per CPU second",
     "joining": "all joined p50",
     "opening": "memory per document",
 }
@@ -35,6 +38,7 @@ PLOTTED_PACED: Final[Mapping[str, str]] = {
     "city": "server CPU",
     "broadcast": "CPU per delivery",
     "documents": "CPU per delivery",
+    "cluster": "CPU per delivery",
 }
 """The quantity that is drawn of rows that were paced."""
 
@@ -67,12 +71,14 @@ def read(file: Path) -> list[Result]:
 
 def write(results: Sequence[Result], folder: Path) -> bool:
     """
-    Write the page and its picture into ``folder``, which is made if it does not exist.
+    Write the page and its picture into ``folder``, which is made if it does not exist, and the page on growth.
 
     Where that is impossible the page is printed; returns whether it was written.
     """
     picture = draw(results)
     if not write_or_print(folder / PAGE, render(results, with_picture=picture is not None).rstrip("\n")):
+        return False
+    if not scaling_page.write(results, folder):
         return False
     return picture is None or write_or_print(folder / PICTURE, picture.rstrip("\n"))
 
@@ -90,7 +96,7 @@ def render(results: Sequence[Result], *, with_picture: bool) -> str:
         parts += list(_headline(result))
     goals = [goal for result in results for goal in result.finding.goals]
     if goals:
-        parts += ["## Goals\n", _table(GOAL_COLUMNS, [goal.cells() for goal in goals])]
+        parts += ["## Goals\n", table(GOAL_COLUMNS, [goal.cells() for goal in goals])]
     for result in results:
         if result not in first:
             parts += list(_section(result))
@@ -126,7 +132,7 @@ def _headline(result: Result) -> Iterator[str]:
     names = [name for name in found if any(name in row.figures for row in rows)]
     cells = [(row.case, row.side, *(str(row.figures.get(name, "")) for name in names)) for row in rows]
     skipped = [(row.case, row.side, f"skipped: {row.skipped}") for row in result.finding.rows if row.skipped]
-    yield _table(("case", "server", *names), [*cells, *skipped])
+    yield table(("case", "server", *names), [*cells, *skipped])
     yield _notes(result)
 
 
@@ -136,7 +142,7 @@ def _section(result: Result) -> Iterator[str]:
     for lines in tables(finding):
         if lines.heading:
             yield f"**{lines.heading}**\n"
-        yield _table(lines.columns, lines.cells)
+        yield table(lines.columns, lines.cells)
     yield _notes(result)
 
 
@@ -147,12 +153,6 @@ def _beginning(result: Result) -> Iterator[str]:
 
 def _notes(result: Result) -> str:
     return "\n".join(f"- {note}" for note in result.finding.notes) + "\n"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    whole = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
-    lines = [columns, ["---"] * len(columns), *whole]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
 
 # --- the picture ----------------------------------------------------------------------------------------

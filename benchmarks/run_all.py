@@ -19,7 +19,8 @@ from benchmarks.harness import Result, in_json, write
 
 NAMES: Final = (
     *("city", "sessions", "stores", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
-    *("documents", "joining", "opening", "compaction", "growth"),
+    *("documents", "joining", "opening", "compaction", "growth", "audit", "attacks", "cluster", "scaling"),
+    *("middleware", "guard", "encryption"),
 )
 
 LIMIT_SECONDS: Final = 1800

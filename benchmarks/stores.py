@@ -66,7 +66,8 @@ from benchmarks.store_limits import REDIS_BENCHMARK, Limits
 from benchmarks.store_peers import EXPRESS, LITESTAR, STARSESSIONS
 from benchmarks.store_sides import LMDB, POSTGRESQL, REDIS, SESSIONS_PER_USER, SQLITE, Places, Side, opened, places
 from benchmarks.store_sizes import sizes
-from roomkey.observability.logs import LogLevel, LogSettings, configure_events
+from roomkey.observability.logs import configure_events
+from roomkey.observability.settings import LogLevel, LogSettings
 
 SIZE: Final = 100_000
 QUICK_SIZE: Final = 500

@@ -78,8 +78,7 @@ class MessageAssembler:
             is_final = self._received[begin] & 0x80
             begin = end
             if opcode == CLOSE:
-                code, reason = int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
-                raise Unexpected(f"the server closes the connection: {code} {reason}")
+                raise closed(payload)
             if opcode in (CONTINUATION, TEXT, BINARY):
                 self._parts.append(payload)
                 if is_final:
@@ -87,6 +86,12 @@ class MessageAssembler:
                     self._parts.clear()
         del self._received[:begin]
         return messages
+
+
+def closed(payload: bytes) -> Unexpected:
+    """What a close frame says."""
+    code, reason = int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
+    return Unexpected(f"the server closes the connection: {code} {reason}")
 
 
 def connect(port: int, path: str, tokens: Sequence[str | None], *, source: str = "") -> list[socket.socket]:

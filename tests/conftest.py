@@ -7,18 +7,22 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+import structlog
 import uvloop
 from hypothesis import settings
 
 from tests.support.effort import PROFILE_VARIABLE, register_profiles
 
-TIME_LIMIT_SECONDS = 60
+TIME_LIMIT_SECONDS = 180
 
 STRICT_VARIABLE = "ROOMKEY_STRICT"
 STRICT = os.environ.get(STRICT_VARIABLE) == "1"
 """In CI everything is there that a test needs: what would be skipped elsewhere fails."""
 
 pytest_plugins = ["tests.support.store_servers.fixtures"]
+
+# Tests start hundreds of processes, and without bytecode each of them compiles everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 register_profiles()
 settings.load_profile(os.environ.get(PROFILE_VARIABLE) or "ci")
@@ -42,6 +46,12 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
         report.outcome = "failed"
         report.longrepr = f"skipped, but {STRICT_VARIABLE} is set: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Let how a command has set up the log not reach the next test."""
+    structlog.reset_defaults()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,5 +1,5 @@
 // Hocuspocus with its Database extension on a file of SQLite, at its own pace; with a URL also its Redis extension.
-// hocuspocus-stored.mjs FILE [REDIS-URL]
+// Several may share the file. hocuspocus-stored.mjs FILE [REDIS-URL]
 
 import { Database } from "@hocuspocus/extension-database";
 import { Redis } from "@hocuspocus/extension-redis";
@@ -9,7 +9,7 @@ import { DatabaseSync } from "node:sqlite";
 const [file, url] = process.argv.slice(2);
 const database = new DatabaseSync(file);
 // As durable as Roomkey on SQLite: the log is on the disk when a transaction is acknowledged.
-database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+database.exec("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
 database.exec("CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, data BLOB NOT NULL)");
 const select = database.prepare("SELECT data FROM documents WHERE name = ?");
 const upsert = database.prepare("INSERT INTO documents VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET data = excluded.data");

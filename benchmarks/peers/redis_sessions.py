@@ -74,7 +74,7 @@ def litestar(client: Redis) -> tuple[Call, Call, Call]:
 
 async def measure(library: str, url: str, case: str, callers: int, seconds: float) -> dict[str, object]:
     """Call again and again until the time is over."""
-    client = Redis.from_url(url)
+    client = Redis.from_url(url, max_connections=callers)
     create, get, request = {"starsessions": starsessions, "litestar": litestar}[library](client)
     ids = [secrets.token_hex(16) for _ in range(READERS)]
     for first in range(0, READERS, callers):  # their connections are open when the clock starts

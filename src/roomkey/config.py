@@ -8,34 +8,42 @@ Variables are called ``ROOMKEY_<SECTION>_<NAME>``; a few have shorter names (``S
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from ipaddress import ip_address
-from os.path import realpath
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from roomkey.api.operations import ApiSettings
-from roomkey.backends import DOCUMENTS_FOLDER, StoreOptions, open_documents, open_storage, urls
+from roomkey.api.settings import ApiSettings
+from roomkey.audit.settings import AuditSettings
+from roomkey.backends import urls
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_grants
 from roomkey.domain.policy import PRESETS, SessionPolicy
+from roomkey.encryption.settings import EncryptionSettings
+from roomkey.encryption.settings import problems as problems_of_encryption
 from roomkey.errors import ConfigurationError, RoomkeyError, explain
-from roomkey.observability.logs import LogSettings
+from roomkey.issuers.settings import Issuer, clashes_of
+from roomkey.observability.settings import LogSettings
 from roomkey.realtime.protocol.message_types import compile_types
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.security import masterkey
 from roomkey.security.apikeys import ApiKey, ApiKeys
-from roomkey.sessions.janitor import JanitorSettings
+from roomkey.security.certificates import ClientCertificate, ClientCertificates
+from roomkey.security.injection import InspectionSettings
+from roomkey.security.login import LoginSettings
+from roomkey.security.networks import is_loopback
+from roomkey.security.settings import LimitSettings
+from roomkey.sessions.settings import JanitorSettings
 from roomkey.setting_rules import clashes
 from roomkey.settings import SourcedValue, in_words, nearest, read
-from roomkey.transports import TransportSettings
+from roomkey.storage_settings import BrokerSettings, NodesSettings, StorageSettings, location_contradictions
+from roomkey.threats.settings import ThreatSettings
+from roomkey.transports import HttpSettings, TransportSettings
 from roomkey.transports.hosts import LOCAL
-from roomkey.transports.http import HttpSettings
 
 FILE: Final = "roomkey.toml"
 
@@ -63,7 +71,9 @@ _OF_KUBERNETES: Final = re.compile(
 SECRETS: Final = frozenset({"security.master_key", "storage.password"})
 """Settings whose values are never shown."""
 
-URLS: Final = frozenset({"storage.url", "storage.documents", "storage.redis_url", "storage.database_url"})
+URLS: Final = frozenset(
+    {"audit.url", "broker.url", "storage.url", "storage.documents", "storage.redis_url", "storage.database_url"}
+)
 """Settings that may be URLs with passwords in them, which are not shown."""
 
 SHARED: Final[Mapping[str, str]] = {
@@ -73,9 +83,6 @@ SHARED: Final[Mapping[str, str]] = {
 }
 """Settings of components that cannot be set there, and the one setting that replaces them."""
 
-SERVERS: Final[Mapping[str, str]] = {"redis": "redis_url", "database": "database_url"}
-"""Words for storages, and the setting that says where each is."""
-
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
     """Address, TLS and limits of the server."""
@@ -84,6 +91,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """Address to listen on."""
     port: int = 3000
     """Port to listen on; 0 lets the system choose."""
+    workers: int | Literal["auto"] = 1
+    """Number of processes that serve the port, each a node of its own; ``auto``: one per core."""
     node: str | None = None
     """Name with which ``Roomkey-Node`` begins in responses, before what is random for each process. Off: just that."""
     dev: bool = False
@@ -100,13 +109,24 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """Hosts that requests may name, such as ``*.example.com``; others get 421. None given: in ``--dev`` the local ones,
     otherwise all, as for ``*``."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
+    """Addresses and networks (CIDR) of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
     tls_cert: Path | None = None
     """File with the certificate chain (PEM)."""
     tls_key: Path | None = None
     """File with the private key of the certificate (PEM)."""
     tls_client_ca: Path | None = None
     """File with the authority that must have signed the certificates of clients (PEM)."""
+    tls_client_auth: Literal["required", "optional"] = "required"
+    """Whether clients without a certificate are turned away, where there is an authority for them."""
+    tls_handshake_timeout: timedelta = timedelta(seconds=10)
+    """Time from connecting to the end of the TLS handshake."""
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    """Header in which trusted proxies write who asked them; they must drop what clients wrote there."""
+
+    @property
+    def worker_count(self) -> int:
+        """Number of processes that serve the port."""
+        return _usable_cores() if self.workers == "auto" else self.workers
 
     @property
     def hosts(self) -> Sequence[str] | None:
@@ -118,108 +138,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     @property
     def is_local(self) -> bool:
         """Whether nobody outside this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-
-class StorageSettings(Struct, frozen=True, kw_only=True):
-    """Where sessions and documents are stored."""
-
-    url: str = "file"
-    """Storage of sessions: ``memory``, ``file`` (LMDB in ``directory``), ``redis`` (at ``redis_url``), ``database`` (at
-    ``database_url``), or a URL such as ``lmdb:///var/lib/roomkey`` or ``redis://localhost``."""
-    url_file: Path | None = None
-    """File with what ``url`` would say, for URLs with passwords."""
-    documents: str = "same"
-    """Storage of documents: ``same`` (as sessions), or what ``url`` may be. In LMDB they have a folder of their own."""
-    directory: Path = Path("data")
-    """Directory of ``file``. The directory of sessions also gets the key file, if no master key is given."""
-    redis_url: str | None = None
-    """Where the storage called ``redis`` is."""
-    database_url: str | None = None
-    """Where the storage called ``database`` is."""
-    password: str | None = None
-    """Password for the storage of sessions, if its URL has none."""
-    pool_size: int | None = None
-    """Maximum number of connections to a database. Off: what is usual for it."""
-    timeout: timedelta | None = None
-    """Maximum time that a server takes for one try of what it is asked for. Off: 5s."""
-    key_prefix: str | None = None
-    """What all keys in Redis begin with. Off: ``roomkey``, or what the URL says."""
-    migrate: bool = False
-    """Bring the schema of a database up to date at start, as `roomkey migrate` does."""
-    wait_replicas: int = 0
-    """Number of replicas of Redis that must have a revocation before it is answered."""
-
-    def __repr__(self) -> str:
-        return f"StorageSettings(url={urls.shown(self.url)!r}, documents={urls.shown(self.documents)!r})"
-
-    @property
-    def location(self) -> str:
-        """The URL that ``open_storage`` takes. Raises ``ConfigurationError`` if ``password`` does not go with it."""
-        location = self._location_of(self.url)
-        return location if self.password is None else urls.with_password(location, self.password)
-
-    @property
-    def documents_location(self) -> str:
-        """The URL that ``open_documents`` takes."""
-        return self.location if self.documents == "same" else self._location_of(self.documents)
-
-    @property
-    def folder(self) -> Path | None:
-        """The directory on this machine that sessions are stored in, if LMDB does that."""
-        return _folder_of(self.location)
-
-    @property
-    def documents_folder(self) -> Path | None:
-        """The directory on this machine that documents are stored in, if LMDB does that."""
-        folder = _folder_of(self.documents_location)
-        return folder and folder / DOCUMENTS_FOLDER
-
-    @property
-    def key_file(self) -> Path | None:
-        """The file that a master key is made in if none is given: beside the sessions, if they are on this machine."""
-        folder = urls.folder_of(self.location)
-        return folder and folder / masterkey.FILE_NAME
-
-    @property
-    def options(self) -> StoreOptions:
-        """What stores are opened with."""
-        return StoreOptions(
-            pool_size=self.pool_size,
-            timeout=self.timeout,
-            key_prefix=self.key_prefix,
-            migrate=self.migrate,
-            wait_replicas=self.wait_replicas,
-        )
-
-    def _location_of(self, name: str) -> str:
-        match name:
-            case "memory":
-                return "memory://"
-            case "file":
-                return f"lmdb://{_absolute(self.directory).as_posix()}"
-            case "redis":
-                return self.redis_url or name
-            case "database":
-                return self.database_url or name
-            case url:
-                return url
-
-
-def _absolute(folder: Path) -> Path:
-    try:
-        return folder.absolute()
-    except OSError as error:
-        raise ConfigurationError("the working directory does not exist any more; change to another one") from error
-
-
-def _folder_of(location: str) -> Path | None:
-    return urls.folder_of(location) if location.lower().startswith("lmdb://") else None
+        return is_loopback(self.host)
 
 
 class AccessSettings(Struct, frozen=True, kw_only=True):
@@ -248,6 +167,10 @@ class SecuritySettings(Struct, frozen=True, kw_only=True):
     """Origins of web pages that may use REST and open sockets from a browser."""
     api_keys: tuple[ApiKey, ...] = ()
     """Names, roles and digests of API keys, as ``roomkey keys generate`` prints them."""
+    client_certificates: tuple[ClientCertificate, ...] = ()
+    """Certificates of clients, and the name of the API key that stands behind each."""
+    issuers: tuple[Issuer, ...] = ()
+    """Issuers of JSON Web Tokens, such as OpenID providers, whose users get sessions for them."""
 
     def __repr__(self) -> str:
         return f"SecuritySettings(allowed_origins={self.allowed_origins!r}, api_keys={self.api_keys!r})"
@@ -258,9 +181,14 @@ class Config(Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     storage: StorageSettings = StorageSettings()
+    broker: BrokerSettings = BrokerSettings()
+    nodes: NodesSettings = NodesSettings()
     sessions: SessionPolicy = SessionPolicy()
     access: AccessSettings = AccessSettings()
     security: SecuritySettings = SecuritySettings()
+    login: LoginSettings = LoginSettings()
+    limits: LimitSettings = LimitSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
     http: HttpSettings = HttpSettings()
     api: ApiSettings = ApiSettings()
     websocket: TransportSettings = TransportSettings()
@@ -268,6 +196,9 @@ class Config(Struct, frozen=True, kw_only=True):
     documents: DocumentSettings = DocumentSettings()
     janitor: JanitorSettings = JanitorSettings()
     health: HealthSettings = HealthSettings()
+    threats: ThreatSettings = ThreatSettings()
+    audit: AuditSettings = AuditSettings()
+    inspection: InspectionSettings = InspectionSettings()
     log: LogSettings = LogSettings()
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -367,11 +298,15 @@ def contradictions(config: Config) -> Iterator[str]:
         yield "server.tls_client_ca: client certificates need server.tls_cert and server.tls_key"
     if security.master_key is not None and security.master_key_file is not None:
         yield "security.master_key and security.master_key_file: give one of them"
-    yield from _storage_contradictions(config.storage)
+    yield from location_contradictions(config.storage, config.broker)
+    yield from problems_of_encryption(config.encryption)
+    yield from _workers_apart(config)
     try:
         ApiKeys(security.api_keys)
     except ValueError as error:
         yield f"security.api_keys: {error}"
+    yield from _certificates_without_keys(config)
+    yield from _issuers_not_to_trust(config)
     try:
         check_grants(config.access.default_grants)
     except RoomkeyError as error:
@@ -382,6 +317,14 @@ def contradictions(config: Config) -> Iterator[str]:
         yield from error.problems
 
 
+def _issuers_not_to_trust(config: Config) -> Iterator[str]:
+    issuers, retention = config.security.issuers, config.janitor.event_retention
+    yield from (f"security.issuers: {clash}" for clash in clashes_of(issuers))
+    if any(each.max_age + each.leeway > retention for each in issuers):
+        # The log says which users were ended since their tokens were issued.
+        yield f"security.issuers: max_age must be at most janitor.event_retention, which is {in_words(retention)}"
+
+
 def exposure(config: Config) -> Iterator[str]:
     """Reasons not to listen on an address that others can reach."""
     server = config.server
@@ -389,7 +332,7 @@ def exposure(config: Config) -> Iterator[str]:
         return
     if server.dev:
         yield f"server.dev: --dev lets everyone in, so it listens on this machine only, not on {server.host}"
-    elif not config.security.api_keys:
+    elif not config.security.api_keys and not config.security.issuers:
         yield f"security.api_keys: without any the server listens on this machine only, not on {server.host}"
 
 
@@ -405,6 +348,40 @@ def secrets_apart(config: Config) -> Iterator[str]:
     )
 
 
+def _certificates_without_keys(config: Config) -> Iterator[str]:
+    """Client certificates that lead nowhere."""
+    entries, names = config.security.client_certificates, {key.name for key in config.security.api_keys}
+    if entries and config.server.tls_client_ca is None:
+        yield "security.client_certificates: they are verified by server.tls_client_ca, which is not given"
+    yield from (
+        f"security.client_certificates: there is no API key with the name {entry.key!r}"
+        for entry in entries
+        if entry.key not in names
+    )
+    try:
+        ClientCertificates(entries)
+    except ValueError as error:
+        yield f"security.client_certificates: {error}"
+
+
+def _workers_apart(config: Config) -> Iterator[str]:
+    """Reasons for one process only."""
+    if config.server.worker_count == 1:
+        return
+    advice = "run one worker, or give keys and a storage that processes share: file, redis or database"
+    if config.server.dev:
+        yield f"server.workers: --dev is for a look at one process; {advice}"
+    if any(place.lower().startswith("memory://") for place in _locations(config)):
+        yield f"server.workers: in memory every worker would have sessions and documents of its own; {advice}"
+
+
+def _locations(config: Config) -> Sequence[str]:
+    try:
+        return config.storage.location, config.storage.documents_location
+    except ConfigurationError:
+        return ()  # said already
+
+
 def _values(config: Config) -> Iterator[tuple[str, Any]]:
     """Every setting that can be set, with its value."""
     for section in SECTIONS:
@@ -414,33 +391,11 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
                 yield full, getattr(settings, name)
 
 
-def _storage_contradictions(storage: StorageSettings) -> Iterator[str]:
-    try:
-        location = storage.location
-    except ConfigurationError as error:
-        yield f"storage.password: {error}"
-        return
-    problems = list(_location_problems("storage.url", storage.url, location, open_storage))
-    if storage.documents != "same":
-        location = storage.documents_location
-        problems += _location_problems("storage.documents", storage.documents, location, open_documents)
-    folder, documents_folder = storage.folder, storage.documents_folder
-    # A process may open a directory only once. Unlike Path.resolve, realpath never raises.
-    if not problems and folder and documents_folder and realpath(folder) == realpath(documents_folder):
-        problems.append(f"storage.documents: documents would be stored in {folder}, as sessions are")
-    yield from problems
-
-
-def _location_problems(setting: str, name: str, location: str, opener: Callable[[str], object]) -> Iterator[str]:
-    if name in SERVERS and location == name:
-        yield f"{setting}: {name} is where storage.{SERVERS[name]} ({SERVERS[name].upper()}) says, which is not set"
-    elif "://" not in location:
-        yield f"{setting}: {location!r} is not memory, file, redis, database or a URL such as lmdb:///var/lib/roomkey"
-    else:
-        try:
-            opener(location)
-        except ConfigurationError as error:
-            yield f"{setting}: {error}"
+def _usable_cores() -> int:
+    """Cores that this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _with_url_of_file(config: Config, problems: list[str]) -> Config:

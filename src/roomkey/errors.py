@@ -152,6 +152,45 @@ class TokenReused(SecurityViolation):
     code = "token_reused"
 
 
+class InvalidProof(InvalidToken):
+    """What should prove that the caller has a key does not (RFC 9449, 4.3)."""
+
+    code = "invalid_dpop_proof"
+
+    ALGORITHMS: ClassVar = ("ES256", "EdDSA", "Ed25519")
+    """How a proof may be signed. The second and the third are the same for us (RFC 9864)."""
+
+
+class NonceNeeded(InvalidProof):
+    """The proof must be made anew, with ``nonce`` in it (RFC 9449, 8)."""
+
+    code = "use_dpop_nonce"
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__("the proof needs the nonce of the server")
+        self.nonce = nonce
+
+
+class HolderUnproven(InvalidToken):
+    """The session is bound to a key, and whoever presented its token did not prove to have that."""
+
+    code = "holder_unproven"
+
+
+class ReauthenticationNeeded(SessionError):
+    """This needs a user who proved a short while ago who they are (RFC 9470)."""
+
+    code = "reauthentication_needed"
+
+
+class KeyRefused(InvalidToken):
+    """No API key answers to this token, or not any more: ``key`` is the one that did."""
+
+    def __init__(self, *, key: str | None = None) -> None:
+        super().__init__("no API key answers to this token")
+        self.key = key
+
+
 class Forbidden(SessionError):
     """The caller is known and may not do this."""
 
@@ -176,6 +215,13 @@ class CredentialsMissing(RoomkeyError):
     code = "credentials_missing"
 
 
+class IssuerAway(RoomkeyError):
+    """The keys of an issuer of tokens cannot be had, so nobody can tell whose tokens are good."""
+
+    code = "issuer_away"
+    retry = True
+
+
 # --- documents ----------------------------------------------------------------------------------------
 
 
@@ -197,16 +243,104 @@ class DocumentTooLarge(InvalidInput):
     code = "document_too_large"
 
 
+class SuspiciousInput(InvalidInput):
+    """A name or a text looks like an attack on what lies behind: SQL, or active HTML."""
+
+    code = "suspicious_input"
+
+
 class ForgedUpdate(InvalidInput):
     """An update speaks for a Yjs client that belongs to somebody else."""
 
     code = "forged_update"
 
 
+class StorageLost(Storage):
+    """Storage has lost a document that is still open here, or is another one: an operator has to decide."""
+
+    code = "storage_lost"
+
+
 class WritesRefused(Storage):
     """Storage has not answered for so long that no more changes are taken; they would be lost in a crash."""
 
     code = "storage_behind"
+
+
+# --- API keys -----------------------------------------------------------------------------------------
+
+
+class KeyNotFound(NotFound):
+    """There is no API key of this name."""
+
+    code = "key_not_found"
+
+
+class KeyExists(Conflict):
+    """There is an API key of this name."""
+
+    code = "key_exists"
+    retry = False
+
+
+class KeyConfigured(Conflict):
+    """The API key stands in the configuration, and can be changed only there."""
+
+    code = "key_configured"
+    retry = False
+
+
+class TooManyKeys(Conflict):
+    """There are as many API keys as can be stored."""
+
+    code = "too_many_keys"
+    retry = False
+
+
+# --- the audit log ------------------------------------------------------------------------------------
+
+
+class NotPublished(NotFound):
+    """The audit log has no checkpoint yet that covers this entry; it will within seconds, if there is such an entry."""
+
+    code = "not_published"
+    retry = True
+
+
+class NotRetained(NotFound):
+    """The entry is below what the audit log still shows; its hash stays, and so do receipts."""
+
+    code = "not_retained"
+
+    def __init__(self, message: str, *, first: int = 0) -> None:
+        """``first`` is the number of the first entry that is shown, as far as it is known."""
+        super().__init__(message)
+        self.first = first
+
+
+class NotProven(SecurityViolation):
+    """A signature, a proof or a hash of an audit log does not show what it should."""
+
+    code = "not_proven"
+
+
+class AuditLogDamaged(Serialization):
+    """What the audit log has stored contradicts itself; the message names what, and nothing is signed."""
+
+    code = "audit_log_damaged"
+
+
+class ContradictingHead(Storage):
+    """A head of the audit log would contradict one that was signed before; the message says what to do."""
+
+    code = "contradicting_head"
+    retry = False
+
+
+class AuditBehind(Storage):
+    """What has to be recorded cannot be: the audit log is away or full, or does not keep up. Nothing was done."""
+
+    code = "audit_behind"
 
 
 # --- requests -----------------------------------------------------------------------------------------
@@ -289,6 +423,24 @@ class RequestInProgress(RoomkeyError):
     """The request with this Idempotency-Key has not been answered yet."""
 
     code = "request_in_progress"
+    retry = True
+
+
+class RateLimited(RoomkeyError):
+    """The caller asks too often; there is room again in ``wait`` seconds."""
+
+    code = "rate_limited"
+    retry = True
+
+    def __init__(self, message: str = "", *, wait: float = 1.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class Overloaded(RoomkeyError):
+    """The server has as much to do, or to hold, as it may."""
+
+    code = "overloaded"
     retry = True
 
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.errors import Storage
+from roomkey.ports import Broker, ObjectStore
 from roomkey.sessions.manager import SessionManager
 from roomkey.sessions.queries import HealthStatus, SessionMetrics
 
@@ -19,12 +20,30 @@ PING_SECONDS: Final = 5.0
 """Time in which all storages together must answer a readiness probe. Probes rarely wait longer."""
 
 
+BROKER_ADVICE: Final = (
+    "rooms and documents go on on this node, and reach other nodes later; check that the server of broker.url is "
+    "running and can be reached from here (roomkey doctor)"
+)
+"""What follows when nodes cannot hear each other, and what an operator does about it."""
+
+
 class Part(Protocol):
     """A part of a node that knows when it does not work as it should."""
 
     def degradations(self) -> Mapping[str, str]:
         """What is degraded now, by name, and why; empty if nothing is."""
         ...
+
+
+class BrokerPart:
+    """A broker as ``Health`` shows it: why it does not work as it should, what follows, and what to do."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def degradations(self) -> Mapping[str, str]:
+        """What is wrong with what the broker stands on, by name."""
+        return {name: f"{why}; {BROKER_ADVICE}" for name, why in self._broker.degradations().items()}
 
 
 class Health:
@@ -41,19 +60,32 @@ class Health:
         documents: OpenDocuments | None = None,
         sockets: "Callable[[], SessionWebSocketHandler] | None" = None,
         background: Part | None = None,
+        others: Sequence[Part] = (),
+        observe: Callable[[], Mapping[str, str]] | None = None,
+        broker: Broker | None = None,
+        objects: ObjectStore | None = None,
     ) -> None:
-        """``sockets`` returns the handler of the sockets that are open now: each run of a node has another one."""
+        """
+        Args:
+            sockets: Returns the handler of the sockets that are open now: each run of a node has another one.
+            observe: Says what else is worth knowing, of parts that work.
+        """
+        self._observe = observe
         self._sessions = sessions
         self._documents = documents
         self._sockets = sockets
         stored = None if documents is None else documents.store
-        parts = (background, documents, sessions.storage, stored)
+        joined = None if broker is None or not broker.shared else BrokerPart(broker)
+        # What a broker stands on may be a storage, too: then its own words come last, because they say what to do.
+        parts = (background, documents, sessions.storage, stored, objects, *others, joined)
         self._parts: Sequence[Part] = [part for part in parts if part is not None]
 
     async def status(self) -> HealthStatus:
         """The health of sessions and their storage; a part that is degraded degrades what is healthy. Never raises."""
         status = await self._sessions.health_check()
         degradations = {name: reason for part in self._parts for name, reason in part.degradations().items()}
+        if self._observe is not None:
+            status = replace(status, checks=status.checks | dict(self._observe()))
         if not degradations:
             return status
         return replace(

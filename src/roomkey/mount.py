@@ -10,11 +10,12 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from roomkey.config import SECTIONS, Config, load
-from roomkey.documents.open_documents import Seed
+from roomkey.documents.loading import Seed
 from roomkey.errors import ConfigurationError
 from roomkey.health import Health
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
+from roomkey.security.events import SecurityEvents
 from roomkey.sessions.manager import SessionManager
 from roomkey.settings import SourcedValue, nearest
 
@@ -70,6 +71,11 @@ class RoomkeyApp:
     def sessions(self) -> SessionManager:
         """The commands on sessions, for the application's own use and for ``SessionSecurityMiddleware``."""
         return self._node.sessions
+
+    @property
+    def events(self) -> SecurityEvents:
+        """Where security events are reported, for the application's listeners and for ``SessionSecurityMiddleware``."""
+        return self._node.events
 
     @property
     def health(self) -> Health:

@@ -6,6 +6,7 @@ REST, handshakes and sockets read the same table. An error that is not listed is
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from math import ceil
 from typing import Final
 
 import msgspec
@@ -23,6 +24,11 @@ CHALLENGE: Final[Headers] = (("www-authenticate", 'Bearer realm="roomkey"'),)
 """RFC 6750, section 3: a request without credentials learns the scheme and nothing else."""
 
 _REJECTED: Final[Headers] = (("www-authenticate", 'Bearer realm="roomkey", error="invalid_token"'),)
+_ALGORITHMS: Final = f'algs="{" ".join(errors.InvalidProof.ALGORITHMS)}"'  # RFC 9449, 7.1
+_UNPROVEN: Final[Headers] = (("www-authenticate", f'DPoP realm="roomkey", error="invalid_token", {_ALGORITHMS}'),)
+_BAD_PROOF: Final[Headers] = (("www-authenticate", f'DPoP realm="roomkey", error="invalid_dpop_proof", {_ALGORITHMS}'),)
+_NONCE: Final[Headers] = (("www-authenticate", 'DPoP realm="roomkey", error="use_dpop_nonce"'),)
+_STEP_UP: Final[Headers] = (("www-authenticate", 'Bearer realm="roomkey", error="insufficient_user_authentication"'),)
 _SOON: Final[Headers] = (("retry-after", "1"),)
 _LAST: Final[Headers] = (("connection", "close"),)
 
@@ -77,6 +83,28 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
         close_reason=CloseReason.INVALID_TOKEN,
         refresh_fault="UNAUTHORIZED",
     ),
+    errors.InvalidProof: Presentation(
+        401,
+        "The proof of possession is not valid",
+        _BAD_PROOF,
+        close_reason=CloseReason.INVALID_TOKEN,
+        refresh_fault="UNAUTHORIZED",
+    ),
+    errors.NonceNeeded: Presentation(
+        401,
+        "The proof of possession needs the nonce of the server",
+        _NONCE,
+        close_reason=CloseReason.INVALID_TOKEN,
+        refresh_fault="UNAUTHORIZED",
+    ),
+    errors.HolderUnproven: Presentation(
+        401,
+        "The session is bound to a key",
+        _UNPROVEN,
+        close_reason=CloseReason.INVALID_TOKEN,
+        refresh_fault="UNAUTHORIZED",
+    ),
+    errors.ReauthenticationNeeded: Presentation(401, "The user must prove again who they are", _STEP_UP),
     errors.TokenRotated: Presentation(
         401,
         "The token was replaced by a newer one",
@@ -104,7 +132,10 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.SessionPending: Presentation(403, "The session is not active yet", close_reason=CloseReason.SESSION_PENDING),
     errors.NotFound: Presentation(404, "Not found"),
     errors.DocumentNotFound: Presentation(404, "There is no such document"),
+    errors.NotPublished: Presentation(404, "Not published yet", _SOON),
+    errors.NotRetained: Presentation(404, "Not shown any more"),
     errors.UnknownCursor: Presentation(404, "There is no such page"),
+    errors.KeyNotFound: Presentation(404, "There is no such API key"),
     errors.MethodNotAllowed: Presentation(405, "Method not allowed"),
     errors.NotAcceptable: Presentation(406, "Not in such a form"),
     errors.RequestTimeout: Presentation(408, "The request took too long", _LAST),
@@ -112,6 +143,9 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.Overtaken: Presentation(409, "Others change the document all the time", _SOON),
     errors.InvalidState: Presentation(409, "The session's state does not allow this"),
     errors.CapReached: Presentation(409, "The user has too many sessions"),
+    errors.KeyExists: Presentation(409, "There is such an API key"),
+    errors.KeyConfigured: Presentation(409, "The API key stands in the configuration"),
+    errors.TooManyKeys: Presentation(409, "There are too many API keys"),
     errors.RequestInProgress: Presentation(409, "The first request is still being answered", _SOON),
     errors.Expired: Presentation(
         410, "The session's time is over", close_reason=CloseReason.SESSION_EXPIRED, refresh_fault="INVALID_SESSION"
@@ -124,17 +158,30 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.DocumentTooLarge: Presentation(413, "The document is too large"),
     errors.UnsupportedMediaType: Presentation(415, "Unsupported media type"),
     errors.InvalidInput: Presentation(422, "The input is not valid"),
+    errors.NotProven: Presentation(422, "Nothing is proven"),
+    errors.SuspiciousInput: Presentation(422, "The input looks like an attack"),
     errors.ForgedUpdate: Presentation(422, "The update speaks for somebody else"),
     errors.IdempotencyKeyReused: Presentation(422, "The idempotency key belongs to another request"),
+    errors.RateLimited: Presentation(429, "Too many requests", refresh_fault="RATE_LIMITED"),
     errors.Internal: Presentation(500, "Internal error", hides_detail=True),
     errors.Serialization: Presentation(500, "A stored record cannot be read", hides_detail=True),
+    errors.AuditLogDamaged: Presentation(500, "The audit log is damaged", hides_detail=True),
+    errors.ContradictingHead: Presentation(503, "The audit log would contradict itself", hides_detail=True),
     errors.Storage: Presentation(
         503, "The storage is not available", _SOON, hides_detail=True, close_reason=CloseReason.UNAVAILABLE
     ),
     errors.OutcomeUnknown: Presentation(
         503, "Whether it was done is not known", hides_detail=True, close_reason=CloseReason.UNAVAILABLE
     ),
+    errors.StorageLost: Presentation(
+        503, "The storage has lost the document", _SOON, close_reason=CloseReason.STORAGE_LOST
+    ),
     errors.WritesRefused: Presentation(503, "The storage does not keep up", _SOON, close_reason=CloseReason.OVERLOADED),
+    errors.Overloaded: Presentation(503, "The server has too much to do", _SOON),
+    errors.AuditBehind: Presentation(
+        503, "The audit log does not keep up", _SOON, close_reason=CloseReason.UNAVAILABLE
+    ),
+    errors.IssuerAway: Presentation(503, "The issuer of the token does not answer", _SOON, hides_detail=True),
     errors.Draining: Presentation(503, "The server is about to stop", _SOON),
 }
 """The only place where an error becomes a status."""
@@ -148,7 +195,9 @@ _TYPE_PREFIX: Final = "urn:roomkey:problem:"
 _HIDDEN: Final = "Something failed here, not at your end. The cause is in the log of the server."
 _UNCHECKED: Final = "This cannot be checked now."
 
-_TOLD_AT_HANDSHAKES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.GONE})
+_TOLD_AT_HANDSHAKES: Final = frozenset(
+    {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS}
+)
 
 
 def presentation_of(error: BaseException) -> Presentation:
@@ -176,11 +225,20 @@ def problem_of(error: BaseException, *, instance: str | None = None) -> Problem:
 def headers_of(error: BaseException) -> Headers:
     """The headers that ``error`` brings besides those of every problem."""
     headers = presentation_of(error).headers
+    if isinstance(error, errors.NonceNeeded):
+        return (*headers, ("dpop-nonce", error.nonce))
     if isinstance(error, errors.MethodNotAllowed):
         return (*headers, ("allow", error.allow))
     if isinstance(error, errors.UnsupportedMediaType):
         return (*headers, ("accept", ", ".join(error.accept)))
+    if isinstance(error, errors.RateLimited):
+        return (*headers, retry_after(error.wait))
     return headers
+
+
+def retry_after(wait: float) -> tuple[str, str]:
+    """The header that says in how many seconds a caller may come back."""
+    return "retry-after", str(max(1, ceil(wait)))
 
 
 def plain_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
@@ -204,7 +262,7 @@ def at_handshake(error: RoomkeyError) -> tuple[Problem, Headers, CloseReason | N
     shown = presentation_of(error)
     status = HTTPStatus(shown.status)
     if status in _TOLD_AT_HANDSHAKES:
-        return plain_problem(status, error.code, str(error)), shown.headers, shown.close_reason
+        return plain_problem(status, error.code, str(error)), headers_of(error), shown.close_reason
     return plain_problem(HTTPStatus.SERVICE_UNAVAILABLE, error.code, _UNCHECKED), _SOON, None
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from roomkey.errors import ConfigurationError
 from roomkey.security import masterkey
 from roomkey.security.credentials import check_origin
+from roomkey.security.networks import check_network
 from roomkey.transports.hosts import check_host, is_host_name
 
 SHORTEST: Final = timedelta(milliseconds=1)
@@ -21,6 +22,9 @@ MOST: Final = 2**31 - 1
 MOST_BYTES: Final = 2**40
 """More memory or disk than one thing of ours may take; what is beyond is a slip of the keyboard."""
 
+MOST_WORKERS: Final = 256
+"""More processes than a machine has cores to give to."""
+
 MAY_BE_ZERO: Final = frozenset(
     {
         "server.drain",
@@ -28,8 +32,12 @@ MAY_BE_ZERO: Final = frozenset(
         "sessions.max_metadata_bytes",
         "api.idempotency_window",
         "api.idempotency_max_bytes",
+        "audit.quorum",
         "documents.save_interval",
+        "documents.share_interval",
         "janitor.keep_ended",
+        "nodes.blind_grace",
+        "nodes.near_cache_sessions",
         "storage.wait_replicas",
     }
 )
@@ -80,6 +88,11 @@ def _check_port(port: int) -> None:
         raise ValueError(f"{port} is not a port (0 to 65535)")
 
 
+def _check_workers(workers: int | str) -> None:
+    if workers != "auto" and not (isinstance(workers, int) and 1 <= workers <= MOST_WORKERS):
+        raise ValueError(f"must be auto, or 1 to {MOST_WORKERS}, not {workers}")
+
+
 def _check_address(host: str) -> None:
     """An address of this machine to listen on."""
     try:
@@ -122,6 +135,16 @@ def _check_path(path: str) -> None:
         raise ValueError(f"{path!r} is not a path such as /ws: it begins with a slash and does not end with one")
 
 
+def _check_origin_of_log(name: str) -> None:
+    if not name.isprintable() or not name or not set(name).isdisjoint(" +"):
+        raise ValueError(f"{name!r} is not the name of a log: it is printable, and has neither spaces nor a plus sign")
+
+
+def _check_key_numbers(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        _check_number("audit.keys", number)
+
+
 def _check_master_key(key: str) -> None:
     try:
         masterkey.check(key)
@@ -159,6 +182,17 @@ def _check_password(password: str) -> None:
         raise ValueError("a password has no control characters")
 
 
+def _check_shown(text: str) -> None:
+    if not text.isprintable() or not text:
+        raise ValueError("must be text without control characters")
+
+
+def _check_location(url: str) -> None:
+    """``same``, or where a storage is; not shown, for there may be a password in it."""
+    if not url.isprintable() or not (url == "same" or "://" in url or url in ("file", "memory", "redis", "database")):
+        raise ValueError("is neither same nor the URL of a storage")
+
+
 def _check_key_prefix(prefix: str) -> None:
     if not prefix.isprintable() or set(prefix) & set("{}") or len(prefix.encode()) > 64:
         raise ValueError(f"{prefix!r} is not a prefix of keys: at most 64 bytes, and no braces")
@@ -175,9 +209,13 @@ def _each(check: Callable[[str], object]) -> Callable[[Iterable[str]], None]:
 FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
     "server.host": _check_address,
     "server.port": _check_port,
+    "server.workers": _check_workers,
     "server.node": _check_node,
     "server.allowed_hosts": _each(check_host),
     "server.trusted_proxies": _each(_check_proxy),
+    "audit.origin": _check_origin_of_log,
+    "audit.keys": _check_key_numbers,
+    "audit.remembered_head": _check_file,
     "server.tls_cert": _check_file,
     "server.tls_key": _check_file,
     "server.tls_client_ca": _check_file,
@@ -190,6 +228,11 @@ FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
     "security.master_key": _check_master_key,
     "security.master_key_file": _check_file,
     "security.allowed_origins": _each(check_origin),
+    "audit.url": _check_location,
+    "encryption.command": _each(_check_shown),
+    "encryption.command_key": _check_shown,
+    "limits.exempt_keys": _each(_check_shown),
+    "limits.exempt_networks": _each(check_network),
     "api.public_url": _check_url,
     "realtime.path": _check_path,
     "documents.path": _check_path,

@@ -16,7 +16,7 @@ from cyclopts import CycloptsError, MissingArgumentError
 
 from roomkey.cli import app
 from tests.support.pages import PAGES, ROOT, Block, blocks, commands, name_of
-from tests.support.reader import RUN, TERMINAL, needs, needs_a_terminal, reading
+from tests.support.reader import RUN, TERMINAL, needs, needs_a_terminal, needs_redis, reading
 
 NOT_RUN: Final[Mapping[str, str]] = {
     "script/server": "the reader's server is one already",
@@ -26,11 +26,21 @@ NOT_RUN: Final[Mapping[str, str]] = {
     "text": "a drawing",
     "yaml": "the configuration of a program of somebody else",
     "conf": "the configuration of a Redis; tests/integration/test_backups.py takes the rights from it",
-    "shell": "commands for servers that its reader has not; tests/integration/test_backups.py runs the backups",
+    "shell": "what its reader has no server for; tests/integration: test_backups.py, and test_compose.py for the nodes",
 }
 """Commands and languages that are not run, and why."""
 
-WITHOUT_EXAMPLE: Final = {"ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/benchmarks.md"}
+WITHOUT_EXAMPLE: Final = {
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/benchmarks.md",
+    "docs/scaling.md",
+    "docs/security/README.md",
+    "docs/security/asvs.md",
+    "docs/security/threat-model.md",
+}
 """Pages that are not about how Roomkey is used."""
 
 MENTIONED = re.compile(r"[\w./-]+\.(?:py|toml|ts|json|md)\b")
@@ -54,10 +64,13 @@ def test_every_page_about_use_has_an_example_that_runs() -> None:
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=needs(page), id=name_of(page)) for page in PAGES if examples(page)]
 )
-async def test_everything_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_everything_on_the_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    redis: str | None = request.getfixturevalue("redis_url") if needs_redis(page) else None
 
-    async with reading(tmp_path) as reader:
+    async with reading(tmp_path, redis=redis) as reader:
         for block in examples(page):
             await reader.try_out(block, except_for=NOT_RUN)
 

@@ -10,7 +10,7 @@ import pytest
 
 import roomkey
 from roomkey.domain.lifecycle import diagram
-from roomkey.ports import DocumentStore, MovableDocuments, MovableSessions, Repairable, SessionStorage
+from roomkey.ports import DocumentStore, MovableDocuments, MovableSessions, Repairable, Resealable, SessionStorage
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -74,7 +74,7 @@ def test_every_public_name_can_be_imported_and_says_what_it_is() -> None:
 
 
 def test_every_public_method_says_what_it_does_here_or_in_the_port_that_it_implements() -> None:
-    ports = (SessionStorage, DocumentStore, MovableSessions, MovableDocuments, Repairable)
+    ports = (SessionStorage, DocumentStore, MovableSessions, MovableDocuments, Repairable, Resealable)
     said_by_the_port = {name for port in ports for name in dir(port)}
 
     silent = [

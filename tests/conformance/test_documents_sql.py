@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomkey.backends.sql.database import DatabaseSettings
@@ -14,7 +15,7 @@ from roomkey.backends.sql.documents import DatabaseDocumentStore
 from roomkey.backends.sql.statements import Query, run
 from roomkey.ports import CHECKSUMMED_RECORDS, DocumentStore, RecordCodec
 from roomkey.testing.documents import DocumentStoreConformance
-from tests.support.databases import empty_database
+from tests.support.databases import PATIENT, empty_database
 from tests.support.lmdb_file import damaged
 from tests.support.sealed_records import SealedRecords
 
@@ -25,7 +26,7 @@ class DatabaseDocumentsConformance(DocumentStoreConformance):
     __test__ = False
     durable = True
     dialect: ClassVar[str]
-    settings: ClassVar[DatabaseSettings] = DatabaseSettings(migrate=True)
+    settings: ClassVar[DatabaseSettings] = PATIENT
     codec: ClassVar[RecordCodec] = CHECKSUMMED_RECORDS
 
     @pytest.fixture(autouse=True)
@@ -78,12 +79,12 @@ class TestPostgresqlDocumentStore(DatabaseDocumentsConformance):
 class TestPostgresqlDocumentStoreWithOneConnection(DatabaseDocumentsConformance):
     __test__ = True
     dialect = "postgresql"
-    settings = DatabaseSettings(migrate=True, pool_size=1)
+    settings = replace(PATIENT, pool_size=1)
 
 
-class TestSealedPostgresqlDocumentStore(DatabaseDocumentsConformance):
+class TestSealedSqliteDocumentStore(DatabaseDocumentsConformance):
     __test__ = True
-    dialect = "postgresql"
+    dialect = "sqlite"
     codec = SealedRecords()
 
 
@@ -95,4 +96,4 @@ class TestMariadbDocumentStore(DatabaseDocumentsConformance):
 class TestMariadbDocumentStoreWithOneConnection(DatabaseDocumentsConformance):
     __test__ = True
     dialect = "mariadb"
-    settings = DatabaseSettings(migrate=True, pool_size=1)
+    settings = replace(PATIENT, pool_size=1)

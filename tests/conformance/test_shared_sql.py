@@ -11,12 +11,12 @@ import pytest
 
 from roomkey.backends.sealing import Seal
 from roomkey.backends.sql.checkpoints import DatabaseCheckpoints
-from roomkey.backends.sql.database import Database, DatabaseSettings
+from roomkey.backends.sql.database import Database
 from roomkey.backends.sql.leases import DatabaseLeases
 from roomkey.backends.sql.one_time import DatabaseOneTime
 from roomkey.ports import OneTimeLimits
 from roomkey.testing.shared import DurableCheckpointsConformance, DurableLeasesConformance, OneTimeConformance
-from tests.support.databases import empty_database
+from tests.support.databases import PATIENT, empty_database
 
 
 class OnDatabase:
@@ -35,7 +35,7 @@ class OnDatabase:
 
     @asynccontextmanager
     async def database(self) -> AsyncGenerator[Database]:
-        async with Database(self.url, DatabaseSettings(migrate=True)) as database:
+        async with Database(self.url, PATIENT) as database:
             yield database
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from roomkey.backends.sql import DatabaseSessionStorage, DatabaseSettings
 from roomkey.backends.sql.statements import Query, run
 from roomkey.domain.session import SessionId
 from roomkey.ports import CHECKSUMMED_RECORDS, RecordCodec, SessionStorage
 from roomkey.testing.storage import StorageConformance
-from tests.support.databases import empty_database
+from tests.support.databases import PATIENT, empty_database
 from tests.support.sealed_records import SealedRecords
 
 
@@ -22,7 +23,7 @@ class DatabaseConformance(StorageConformance):
 
     durable = True
     dialect: ClassVar[str]
-    settings: ClassVar[DatabaseSettings] = DatabaseSettings(migrate=True)
+    settings: ClassVar[DatabaseSettings] = PATIENT
     codec: ClassVar[RecordCodec] = CHECKSUMMED_RECORDS
 
     @pytest.fixture(autouse=True)
@@ -53,11 +54,11 @@ class TestPostgresqlSessionStorage(DatabaseConformance):
 
 class TestPostgresqlSessionStorageWithOneConnection(DatabaseConformance):
     dialect = "postgresql"
-    settings = DatabaseSettings(migrate=True, pool_size=1)
+    settings = replace(PATIENT, pool_size=1)
 
 
-class TestSealedPostgresqlSessionStorage(DatabaseConformance):
-    dialect = "postgresql"
+class TestSealedSqliteSessionStorage(DatabaseConformance):
+    dialect = "sqlite"
     codec = SealedRecords()
 
 
@@ -67,4 +68,4 @@ class TestMariadbSessionStorage(DatabaseConformance):
 
 class TestMariadbSessionStorageWithOneConnection(DatabaseConformance):
     dialect = "mariadb"
-    settings = DatabaseSettings(migrate=True, pool_size=1)
+    settings = replace(PATIENT, pool_size=1)

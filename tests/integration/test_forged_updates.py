@@ -312,13 +312,16 @@ async def test_exported_authors_say_nothing_about_who_somebody_is_here() -> None
         wrong = await site.caller.http.post(
             "/documents/wrong/import", content=msgspec.msgpack.encode(damaged), headers=headers
         )
+        no_text = await site.caller.http.post(
+            "/documents/no_text/import", content=exported.replace(b"plan", b"pla\xff"), headers=headers
+        )
         await site.caller.http.post("/documents/plan/import", content=exported, headers=headers)
         async with door("yjs", site, await site.token("alice")) as victim:
             await victim.say(yjs.update(put_together(section(alice.doc.client_id, 5, gc(2)))))
             await victim.hear(UPDATE)
         blame = (await site.caller.http.get("/documents/plan/blame?root=content")).json()["ranges"]
 
-    assert wrong.status_code == 422
+    assert (wrong.status_code, no_text.status_code) == (422, 422)
     assert [each["user_id"] for each in blame] == ["alice at the old place"]
 
 

@@ -29,18 +29,23 @@ COMMANDS: Final = {
     "serve": "serve --data {data} --port {port}",
     "doctor": "doctor --data {data} --port {port}",
     "config": "config --data {data}",
+    "nodes": "nodes --data {data}",
     "sessions list": "sessions list --storage lmdb://{data}",
     "sessions create": "sessions create alice --storage lmdb://{data}",
     "documents list": "documents list --storage lmdb://{data}",
     "documents import": "documents import notes empty.roomkey --storage lmdb://{data}",
+    "audit tail": "audit tail --storage lmdb://{data}",
     "keys generate": "keys generate",
     "openapi": "openapi",
+    "messages": "messages",
     "bench": "bench --count 10",
 }
 """One of each kind; the other commands on sessions and documents take the same way."""
 
-STORING: Final = {"serve", "doctor", "sessions list", "sessions create", "documents list", "documents import"}
-CONFIGURED: Final = STORING | {"config"}
+STORING: Final = {
+    *("serve", "doctor", "sessions list", "sessions create", "documents list", "documents import", "audit tail"),
+}
+CONFIGURED: Final = STORING | {"config", "nodes"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ SURROUNDINGS: Final[Mapping[str, Surroundings]] = {
         data="disk/data",
         disk=full_disk,
     ),
-    "a working directory that is gone": Surroundings(concerned=STORING | {"config"}, says="", is_removed=True),
+    "a working directory that is gone": Surroundings(concerned=CONFIGURED, says="", is_removed=True),
     "8 open files": Surroundings(concerned=STORING | {"bench"}, says="open", open_files=8),
     "20 open files": Surroundings(concerned={"serve", "doctor"}, says="`ulimit -n 4096`", open_files=20),
     "a configuration that is a directory": Surroundings(
@@ -259,14 +264,23 @@ def test_a_signal_during_the_start_ends_it_without_a_word(
 ) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "roomkey", "serve", "--port", "0", "--storage", "memory"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=plain_environment(), cwd=tmp_path
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pipesize=4096,  # so that it cannot be far beyond what it has told
+        text=True,
+        env=plain_environment(),
+        cwd=tmp_path,
     ) as process:
         assert process.stderr is not None
         # It tells of each module that has been loaded, so that a moment of the start can be chosen.
         while not (line := process.stderr.readline()).rstrip().endswith(f" {module}"):
             assert line, "it was never loaded"
         process.send_signal(number)
-        output, errors = process.communicate(timeout=START_SECONDS)
+        try:
+            output, errors = process.communicate(timeout=START_SECONDS)
+        finally:
+            process.kill()  # leaving the block waits for it, whatever it does
 
     assert process.returncode == code
     assert output == ""
@@ -284,8 +298,9 @@ def every_command(group: App, *before: str) -> Iterator[str]:
 def test_every_kind_of_command_is_tried() -> None:
     groups = {command.split()[0] for command in every_command(app)}
 
-    # The last two are for storages that are there, and make none: test_cli_storage, test_cli_servers, test_migrate.
-    assert groups == {command.split()[0] for command in COMMANDS} | {"storage", "migrate"}
+    # The last three are for storages that are there, and make none: test_cli_storage, test_cli_servers, test_migrate,
+    # test_cli_encryption.
+    assert groups == {command.split()[0] for command in COMMANDS} | {"storage", "migrate", "encryption"}
 
 
 @needs_rights

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from roomkey.transports import BODY_DEADLINE
-from roomkey.transports.http import HttpSettings, http_protocol
+from roomkey.transports import BODY_DEADLINE, HttpSettings
+from roomkey.transports.http import http_protocol
 from tests.support.rawsocket import Door, RawClient, connected, serving
 
 GET = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n"
@@ -29,12 +29,12 @@ async def status(client: RawClient, *data: bytes) -> int:
 
 
 async def test_a_silent_connection_is_dropped_without_a_word() -> None:
-    async with bounded() as port, connected(port) as client, asyncio.timeout(5):
+    async with bounded() as port, connected(port) as client, asyncio.timeout(30):
         assert await client.reader.read() == b""
 
 
 async def test_a_head_that_trickles_is_a_408() -> None:
-    async with bounded() as port, connected(port) as client, asyncio.timeout(5):
+    async with bounded() as port, connected(port) as client, asyncio.timeout(30):
 
         async def trickle() -> None:
             for byte in GET * 100:
@@ -51,7 +51,7 @@ async def test_a_head_that_trickles_is_a_408() -> None:
 
 
 async def test_a_body_that_does_not_come_is_a_408() -> None:
-    async with bounded() as port, connected(port) as client, asyncio.timeout(5):
+    async with bounded() as port, connected(port) as client, asyncio.timeout(30):
         assert await status(client, POST, b"hel") == 408
 
 
@@ -63,7 +63,7 @@ async def test_an_application_knows_that_its_server_has_a_deadline_for_bodies() 
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    async with serving("picows", Door(), app=app) as port, connected(port) as client, asyncio.timeout(5):
+    async with serving("picows", Door(), app=app) as port, connected(port) as client, asyncio.timeout(30):
         for _ in range(2):
             assert await status(client, GET) == 204
 
@@ -71,7 +71,7 @@ async def test_an_application_knows_that_its_server_has_a_deadline_for_bodies() 
 
 
 async def test_a_further_request_has_a_deadline_of_its_own() -> None:
-    async with bounded() as port, connected(port) as client, asyncio.timeout(5):
+    async with bounded() as port, connected(port) as client, asyncio.timeout(30):
         assert await status(client, GET) == 200
         assert await status(client, POST, b"hello") == 200
 

@@ -30,7 +30,7 @@ async def everything(client: RawClient, *lines: str) -> tuple[str, list[str], by
     """Ask once and hang up: the status line, the other lines of the head, and all that follows."""
     client.send("\r\n".join([*lines, "host: x", "", ""]).encode())
     client.writer.write_eof()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         head, _, body = (await client.reader.read(-1)).partition(b"\r\n\r\n")
     status, *rest = head.decode().split("\r\n")
     return status, [line for line in rest if not line.startswith(("date:", "server:"))], body
@@ -107,10 +107,21 @@ async def test_a_response_of_unknown_length_is_chunked() -> None:
 async def test_an_application_may_end_the_connection(name: bytes) -> None:
     app = answering(200, [*FIVE, (name, b"close")], b"hello")
     async with serving("picows", Door(), app=app) as port, connected(port) as client:
-        client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        client.send(2 * b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
 
-        async with asyncio.timeout(5):
-            assert (await client.reader.read(-1)).endswith(b"\r\n\r\nhello")
+        async with asyncio.timeout(30):
+            received = await client.reader.read(-1)
+
+    assert received.endswith(b"\r\n\r\nhello")
+    assert received.count(b"HTTP/1.1 200 OK") == 1
+
+
+@pytest.mark.parametrize("name", [b"transfer-encoding", b"Transfer-Encoding"])
+async def test_a_response_whose_head_says_that_it_is_chunked_is_chunked(name: bytes) -> None:
+    _, lines, body = await asked(answering(200, [*FIVE, (name, b"chunked")], b"hello"))
+
+    assert "transfer-encoding: chunked" in [line.lower() for line in lines]
+    assert body == b"5\r\nhello\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b=c", b"a\nb", b"a\rb", b"a\x00b", b"a\x7f"])

@@ -12,7 +12,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.support.documents import UPDATE, connected_to, edit
+from tests.support.documents import REFUSED, UPDATE, HocuspocusClient, connected_to, edit, reason_of
+from tests.support.editor import editing
 from tests.support.server import Server, lasting_server, outcome
 
 PATIENCE_SECONDS = 20
@@ -220,3 +221,39 @@ async def test_the_second_server_and_the_doctor_say_what_two_servers_do_not_shar
     assert nodes[0] in servers[1].errors
     assert all(node in found for node in nodes)
     assert "other servers" not in alone
+
+
+# --- rights ---------------------------------------------------------------------------------------------
+
+
+async def test_grants_that_one_server_changes_hold_on_the_sockets_of_the_other(servers: Servers) -> None:
+    async with clients_of(servers) as (one, other), AsyncExitStack() as stack:
+        made = (await one.http.post("/sessions", json={"user_id": "ada", "activate": True})).json()
+        id, token = made["session"]["id"], made["token"]
+        base = other.server.url.replace("http", "ws", 1)
+        json_editor = await stack.enter_async_context(editing(other.server.websocket_url, token))
+        await json_editor.subscribe(other.name)
+        yjs_editor = await stack.enter_async_context(connected_to(base, token, other.name))
+        many = HocuspocusClient(await stack.enter_async_context(connect(f"{base}/hocuspocus", proxy=None)))
+        await many.show(other.name, token)
+
+        grants = {"grants": [{"documents": "elsewhere", "access": "write"}]}
+        await one.http.put(f"/sessions/{id}/grants", json=grants)
+        rest = await other.http.get(other.notes, headers={"authorization": f"Bearer {token}"})
+
+        assert rest.json()["code"] == "document_not_found"  # at once: requests ask storage
+        assert (await json_editor.next("unsubscribed"))["error"]["code"] == "FORBIDDEN"
+        assert await yjs_editor.end() == (4403, "forbidden")
+        assert reason_of(await many.hear(other.name, REFUSED)) == "forbidden"
+
+
+async def test_a_key_that_one_server_revokes_opens_nothing_on_the_other(servers: Servers) -> None:
+    async with clients_of(servers) as (one, other):
+        made = await one.http.post("/keys", json={"name": one.name, "role": "service"})
+        bearer = {"authorization": f"Bearer {made.json()['secret']}"}
+        here = await one.http.get("/sessions", headers=bearer)
+        revoked = await one.http.delete(f"/keys/{one.name}")
+        after = await one.http.get("/sessions", headers=bearer)
+
+        assert (here.status_code, revoked.status_code, after.status_code) == (200, 204, 401)
+        assert (await other.http.get("/sessions", headers=bearer)).status_code == 401

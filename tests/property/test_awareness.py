@@ -2,12 +2,13 @@
 
 from hypothesis import given, settings
 
-from roomkey.documents.crdt.awareness import Awareness, Owner
+from roomkey.documents.crdt.awareness import SHARE, Awareness, Owner
 from roomkey.wire.lib0 import AwarenessEntry
 from tests.support.effort import examples
 from tests.support.steps import History, Pick, histories, live
 
 MAX_STATE, MAX_SIZE, MAX_CLIENTS = 8, 60, 3
+MAX_SHARE = max(MAX_STATE, MAX_SIZE // SHARE)
 USERS = ("user:alice", "user:bob")
 CONNECTIONS = 6
 CLIENTS = range(10)
@@ -72,6 +73,7 @@ class Owners:
             return
         again = AwarenessEntry(reminder.client, reminder.clock + 1, b"1")
         is_full = sum(len(entry.state) for entry in shown.values()) + len(again.state) > MAX_SIZE
+        is_full = is_full or self._size_of(owner.user) + len(again.state) > MAX_SHARE
 
         outcome = self.awareness.apply([again], owner)
 
@@ -96,6 +98,10 @@ class Owners:
         assert sum(len(entry.state) for entry in entries) <= MAX_SIZE
         assert all(len(entry.state) <= MAX_STATE and not entry.is_gone for entry in entries)
         assert all(self._count(owner) <= MAX_CLIENTS for owner in self.owners)
+        assert all(self._size_of(user) <= MAX_SHARE for user in USERS)
+
+    def _size_of(self, user: str) -> int:
+        return sum(len(entry.state) for client, entry in self._shown().items() if self.whose[client].user == user)
 
     def _shown(self) -> dict[int, AwarenessEntry]:
         return {entry.client: entry for entry in self.awareness.entries()}

@@ -24,7 +24,7 @@ from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, Page, RecordCodec
 from roomkey.testing.storage.suite import MINUTE, NOON, ROOMY, change, disagreements, everything, fact, issue, store
 from tests.support.damaged_rows import Damage, damages, inflict
 from tests.support.effort import examples
-from tests.support.lmdb_file import index_faults
+from tests.support.lmdb_file import EARLIER, index_faults
 
 SETTINGS = FileSystemSettings(durable=False, map_size=4 * 1024 * 1024)
 CODECS = {"checksums": CHECKSUMMED_RECORDS, "plain": PLAIN_RECORDS}
@@ -193,7 +193,10 @@ def test_what_is_named_can_be_set_aside_and_the_rest_is_sound(house: House, dama
                 assert {id: await storage.get(id) for id in others} == {id: house.sessions[id] for id in others}
                 # By number, not by state: whoever has a new epoch is seen as invalidated before that is stored.
                 assert await storage.count(SessionFilter()) == len(await everything(storage))
-            assert index_faults(path, house.codec) == []
+            faults = index_faults(path, house.codec)
+            if house.codec is PLAIN_RECORDS:  # without a checksum a deadline is as good as any other
+                faults = [fault for fault in faults if not fault.endswith(EARLIER)]
+            assert faults == []
 
     with capture_logs():
         asyncio.run(main())

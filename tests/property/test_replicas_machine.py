@@ -11,8 +11,8 @@ from pycrdt import Doc
 
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.documents.crdt.updates import BlockKind, read_update
+from roomkey.documents.loading import assemble
 from roomkey.documents.maintenance import Maintenance
-from roomkey.documents.open_documents import assemble
 from roomkey.ports import StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.rooms.hub import HIGH_WATER_BYTES

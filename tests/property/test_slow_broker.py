@@ -1,8 +1,10 @@
 """A broker that is elsewhere: it takes its time, and fails; members still hear everything once and in order."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,9 +17,17 @@ from roomkey.testing.clock import ManualClock
 from tests.support.loops import in_no_time
 from tests.support.sockets import NOON, Caller, Node
 
+EDIT = (
+    b'"message_type":"realtime_edit","timestamp":"2026-01-02T12:00:00Z","payload":{"document":"d","text":"%d",'
+    b'"session_info":{"session_id":"3a00000000000000000000000009","user_id":"eve"}'
+)
+"""What a node publishes, up to where each one that passes it on adds the position."""
+
 
 class SlowBroker:
     """A ``LocalBroker`` on the other side of a network: each call takes ``delays`` turns on its way and back."""
+
+    shared = False
 
     def __init__(self, delays: list[int]) -> None:
         self.inner = LocalBroker(RealtimeSettings(), ManualClock(NOON))
@@ -26,6 +36,14 @@ class SlowBroker:
         self.listening: set[str] = set()
         self._delays = delays
         self._calls = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """It holds nothing."""
 
     async def _travel(self) -> None:
         self._calls += 1
@@ -65,6 +83,9 @@ class SlowBroker:
 
     def kept_bytes(self) -> int:
         return self.inner.kept_bytes()
+
+    def degradations(self) -> Mapping[str, str]:
+        return {}
 
 
 async def settle(node: Node) -> None:
@@ -268,7 +289,7 @@ async def test_an_answer_that_was_overtaken_by_what_was_published_does_not_set_t
         for _ in range(11):
             await asyncio.sleep(0)
         for number in range(2):
-            await broker.inner.publish("d", b'"payload":{"text":"%d"' % number, origin="elsewhere")
+            await broker.inner.publish("d", EDIT % number, origin="elsewhere")
         await settle(node)
 
         assert [offset for _, offset in told_positions(node, writer)] == [3]

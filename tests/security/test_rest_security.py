@@ -71,7 +71,7 @@ async def test_what_belongs_to_others_looks_like_what_does_not_exist(method: str
     answers = [await rest.call(method, f"/sessions/{id}", token=mine.token) for id in (other.id, missing)]
 
     assert answers[0].status == 404
-    assert (answers[0].headers, answers[0].body) == (answers[1].headers, answers[1].body)
+    assert answers[0].told == answers[1].told
 
 
 @pytest.mark.parametrize("verb", ["activate", "suspend", "resume", "expire", "invalidate", "extend", "rotate"])
@@ -265,7 +265,7 @@ async def test_errors_and_logs_do_not_repeat_secrets() -> None:
         assert not any(secret in answer.body.decode() for secret in secrets), answer
         assert not any(secret in str(answer.headers) for secret in secrets), answer
     assert not any(secret in str(logs) for secret in secrets)
-    assert {"token_refused", "key_refused"} >= {str(entry["event"]) for entry in logs}
+    assert logs == []
 
 
 async def test_a_token_is_shown_where_it_is_made_and_nowhere_else() -> None:

@@ -1,12 +1,15 @@
 """A proxy between a client and its server that cuts, stalls and slows connections as a test says."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from enum import Enum, auto
+from threading import Thread
 from typing import Final, NamedTuple, cast
 
 HOST: Final = "127.0.0.1"
+START_SECONDS: Final = 20
 
 
 class Cut(Enum):
@@ -87,6 +90,16 @@ class CuttingProxy:
         self._flows.set()
         for link in list(self._links):
             link.flush()
+
+    def stop_reading(self) -> None:
+        """Take nothing from the server any more, so that it has to keep what it says."""
+        for link in list(self._links):
+            link.read(on=False)
+
+    def read_again(self) -> None:
+        """Take it."""
+        for link in list(self._links):
+            link.read(on=True)
 
     # What links ask.
 
@@ -195,6 +208,11 @@ class _Link(asyncio.Protocol):
             if transport is not None and not transport.is_closing():
                 transport.abort()
 
+    def read(self, *, on: bool) -> None:
+        """Read what the server says, or do not."""
+        if self._server is not None and not self._server.is_closing():
+            (self._server.resume_reading if on else self._server.pause_reading)()
+
     def flush(self) -> None:
         """Pass on what has come so far."""
         if self._proxy.is_stalled:
@@ -231,3 +249,55 @@ class _Back(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._link.abort()
+
+
+class LastingProxy:
+    """A proxy for tests that each have a loop of their own; it runs in a thread, and is told from any other."""
+
+    def __init__(self, proxy: CuttingProxy, loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
+        self._proxy = proxy
+        self._loop = loop
+        self._over = over
+
+    @property
+    def port(self) -> int:
+        return self._proxy.port
+
+    def cut(self) -> None:
+        """Cut every connection, and let none be made."""
+        self._proxy.refuses = True
+        self._loop.call_soon_threadsafe(self._proxy.cut_all)
+
+    def slow(self, seconds: float) -> None:
+        """Let everything take so long, in either direction."""
+        self._proxy.delay = seconds
+
+    def mend(self) -> None:
+        """Pass everything on at once again."""
+        self._proxy.delay = 0.0
+        self._proxy.refuses = False
+
+    def end(self) -> None:
+        """Be gone."""
+        self._loop.call_soon_threadsafe(self._over.set)
+
+
+@contextmanager
+def lasting_proxy(server_port: int) -> Generator[LastingProxy]:
+    """A proxy before the server on this port for all tests of a module."""
+    begun: Future[LastingProxy] = Future()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        async with cutting_proxy(server_port) as proxy:
+            begun.set_result(LastingProxy(proxy, asyncio.get_running_loop(), over))
+            await over.wait()
+
+    thread = Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    lasting = begun.result(timeout=START_SECONDS)
+    try:
+        yield lasting
+    finally:
+        lasting.end()
+        thread.join()

@@ -6,7 +6,14 @@ from typing import Final
 
 import pytest
 
+from roomkey.backends.recovery import RecoverySettings
+from roomkey.backends.sql import DatabaseSettings
 from tests.support.store_servers import MariaDBProcess
+
+PATIENT: Final = DatabaseSettings(
+    migrate=True, pool_timeout=30, connect_timeout=30, lock_timeout=30, recovery=RecoverySettings(timeout=60)
+)
+"""The machine may be busy with other tests, and its disk with other servers."""
 
 _NUMBERS: Final = count(1)
 

@@ -27,6 +27,8 @@ LIMIT = 64 * 1024 * 1024
 
 STEP1, STEP2, UPDATE = b"\x00\x00", b"\x00\x01", b"\x00\x02"
 AWARENESS, AUTH, DENIED, QUERY_AWARENESS, STATUS = b"\x01", b"\x02", b"\x02\x00", b"\x03", b"\x08"
+SERVICE = b"\x09"
+"""What the server says of itself, to those who ask for ``?status=1``: 1 while nodes are apart, 0 when they are not."""
 
 SCOPE, REFUSED, TOKEN_WANTED, APPLIED, NOT_APPLIED = b"\x02\x02", b"\x02\x01", b"\x02\x00", b"\x08\x01", b"\x08\x00"
 """Of Hocuspocus."""

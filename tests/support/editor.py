@@ -9,6 +9,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.ws_messages import heard
+
 Message = dict[str, Any]
 PATIENCE_SECONDS = 10
 
@@ -44,7 +46,7 @@ class JsonEditor:
                 return self._waiting.pop(index)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
-                message: Message = json.loads(await self.socket.recv())
+                message: Message = heard(await self.socket.recv())
                 if wanted(message):
                     return message
                 self._waiting.append(message)
@@ -64,7 +66,7 @@ class JsonEditor:
         async with asyncio.timeout(PATIENCE_SECONDS):
             try:
                 while True:
-                    types.append(json.loads(await self.socket.recv())["message_type"])
+                    types.append(heard(await self.socket.recv())["message_type"])
             except ConnectionClosed as closed:
                 received = closed.rcvd
         return (received.code, received.reason, types) if received else (1006, "", types)

@@ -18,13 +18,19 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn
 
-LOADED = ("serve", "sessions", "documents", "doctor", "tools")
+COMMANDS = ("serve", "sessions", "documents", "doctor", "tools", "keys", "nodes", "audit_trail", "in_process")
+STORES = ("documents", "leases", "objects", "processes", "shared")
+LOADED = (
+    *("rich.console", "rich.table", "cryptography.hazmat.primitives.ciphers.aead", "roomkey.bench", "roomkey.server"),
+    *(f"roomkey.cli.{name}" for name in COMMANDS),
+    *(f"roomkey.backends.lmdb.{name}" for name in STORES),
+)
 LISTENING = b"Roomkey listening on "
 PATIENCE_SECONDS = 20
 
 
 def main() -> None:
-    for name in ("rich.console", "rich.table", "roomkey.server", *(f"roomkey.cli.{name}" for name in LOADED)):
+    for name in LOADED:
         import_module(name)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(run(json.loads(line))) + "\n")

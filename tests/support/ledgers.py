@@ -87,12 +87,12 @@ class SessionLedger:
 
     async def write(self, writer: int) -> None:
         while not self.is_over:
-            self._users += 1
-            new = issue(f"user-{writer}-{self._users}")
+            number = self._users = self._users + 1  # others count on while this one waits
+            new = issue(f"user-{writer}-{number}")
             life = self._lives[new.session.id] = _Life(None, is_certain=False)
             if await self._succeeds(self._storage.create([new], ROOMY, NOON)):
                 life.session, life.is_certain = new.session, True
-                await self._live(life, self._users)
+                await self._live(life, number)
 
     async def _live(self, life: _Life, number: int) -> None:
         for kind in (Activated, Suspended):

@@ -14,6 +14,9 @@ from roomkey.backends.lmdb.layout import ENDED, HEADER, LIVE, UserEntry, micros,
 from roomkey.domain.lifecycle import deadline
 from roomkey.ports import CHECKSUMMED_RECORDS, RecordCodec, RecordKind
 
+EARLIER = "is due before its entry says so"
+"""A fault of a session."""
+
 
 def index_faults(directory: Path, codec: RecordCodec = CHECKSUMMED_RECORDS) -> list[str]:
     """Entries of indexes that point at nothing or at the wrong place, and records that an index lacks."""
@@ -38,7 +41,7 @@ def index_faults(directory: Path, codec: RecordCodec = CHECKSUMMED_RECORDS) -> l
         expected["deadlines" if session.state.is_live else "ended"].add(time_key(found.position, key))
         due = deadline(session)
         if due is not None and micros(due) < found.position:
-            faults.append(f"{session.id} is due before its entry says so")
+            faults.append(f"{session.id} {EARLIER}")
         assert HEADER.unpack_from(value) == (found.epoch, found.position)
     for name, keys in expected.items():
         faults += [f"{name} lacks {key!r}" for key in keys - contents[name].keys()]

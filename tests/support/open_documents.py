@@ -15,7 +15,9 @@ from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
-from roomkey.documents.open_documents import OpenDocuments, Seed, assemble
+from roomkey.documents.loading import Seed, assemble
+from roomkey.documents.open_documents import OpenDocuments
+from roomkey.documents.relay import Peers
 from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.writer import Draft
 from roomkey.errors import Storage
@@ -103,6 +105,20 @@ class FaultyStore(MemoryDocumentStore):
         if self.away:
             raise Storage("the store is away")
 
+    def forget_updates(self, count: int, name: str = "d", *, in_silence: bool = False) -> None:
+        """Lose the last updates, as a server does that fails over; ``in_silence``, ``changes`` does not tell."""
+        document = self._documents[name]
+        assert len(document.log) >= count
+        del document.log[len(document.log) - count :]
+        self._changes += not in_silence
+
+    def forget_documents(self) -> None:
+        """Come back empty."""
+        self._documents.clear()
+        self._names.clear()
+        self._graves.clear()
+        self._changes += 1
+
     async def content(self, name: str) -> Replica:
         """What a process that begins now would find."""
         stored = await super().load(name)
@@ -139,6 +155,11 @@ class Writer:
     def type(self, words: str) -> bytes:
         """The update of typing ``words`` at the end."""
         self.text += words
+        return self.updates[-1]
+
+    def insert(self, at: int, words: str) -> bytes:
+        """The update of typing ``words`` at a place."""
+        self.text.insert(at, words)
         return self.updates[-1]
 
     def erase(self, count: int) -> bytes:
@@ -311,6 +332,7 @@ class House:
         sessions: FakeSessions | None = None,
         max_outbox_bytes: int = 1024 * 1024,
         realtime: Mapping[str, Any] | None = None,
+        peers: Peers | None = None,
         **settings: Any,
     ) -> None:
         self.store = store or FaultyStore()
@@ -318,8 +340,11 @@ class House:
         self.turns = Turns()
         self.sessions = sessions or FakeSessions(self.clock)
         settings.setdefault("save_interval", timedelta())
+        settings.setdefault("share_interval", timedelta())
         self.settings = DocumentSettings(**settings)
-        self.open_documents = OpenDocuments(self.store, settings=self.settings, clock=self.clock, seed=seed)
+        self.open_documents = OpenDocuments(
+            self.store, settings=self.settings, clock=self.clock, seed=seed, peers=peers
+        )
         self.handler = SessionWebSocketHandler(
             self.sessions,
             settings=RealtimeSettings(
@@ -357,7 +382,7 @@ class House:
             await self.crash()
 
     async def _be_at_work(self, opened: asyncio.Event) -> None:
-        async with self.open_documents.at_work():
+        async with self.open_documents.relay, self.open_documents.at_work():
             opened.set()
             await self._stop.wait()
 
@@ -469,6 +494,9 @@ class Listener:
     def unavailable(self) -> None:
         self._part("unavailable")
 
+    def storage_lost(self) -> None:
+        self._part("storage lost")
+
     def ask_for_missing(self) -> None:
         self.told.append("asked")
 
@@ -482,6 +510,10 @@ class Listener:
     def leave(self) -> None:
         """Be gone."""
         self._house.audiences.leave(self._document, self, self._house.clock.now())
+
+    @property
+    def awareness(self) -> list[yjs.AwarenessUpdate]:
+        return [message for message in self.heard if isinstance(message, yjs.AwarenessUpdate)]
 
     @property
     def heard(self) -> list[yjs.Message]:

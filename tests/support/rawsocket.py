@@ -17,6 +17,7 @@ from roomkey.transports import TransportSettings
 from roomkey.transports.asgi import WebSocketEndpoint
 from roomkey.transports.http import HttpProtocol
 from roomkey.transports.picows import websocket_protocol
+from roomkey.transports.proxies import TrustedProxies
 from roomkey.wire.frame import Frame
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -188,17 +189,22 @@ class QuietServer(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(
-    transport: str, handshakes: HandshakeHandler, settings: TransportSettings | None = None, **options: Any
+    transport: str,
+    handshakes: HandshakeHandler,
+    settings: TransportSettings | None = None,
+    proxies: TrustedProxies | None = None,
+    **options: Any,
 ) -> AsyncGenerator[int, None]:
     """A server on a free port; leaving shuts it down in order, and fails if that takes long."""
     settings = settings or TransportSettings()
     own: dict[str, Any] = {
         "app": WebSocketEndpoint(handshakes, settings) if transport == "asgi" else hello,
-        "ws": PatientServer if transport == "asgi" else websocket_protocol(handshakes, settings),
+        "ws": PatientServer if transport == "asgi" else websocket_protocol(handshakes, settings, proxies=proxies),
         "http": HttpProtocol,
         "port": 0,
         "lifespan": "off",
         "log_config": None,
+        "access_log": False,  # as in production: what is logged goes uvicorn's way
     }
     config = uvicorn.Config(**{**own, **options})
     server = QuietServer(config)
@@ -270,6 +276,9 @@ class Conversation:
 
     def writable(self) -> None:
         self.told.append(("writable", None))
+
+    def too_big(self) -> None:
+        self.told.append(("too big", None))
 
     def closed(self, code: int) -> None:
         self.told.append(("closed", code))

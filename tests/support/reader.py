@@ -36,6 +36,9 @@ TERMINAL: Final = frozenset({"console", "sh", "bash"})
 RUN: Final = TERMINAL | {"python", "js", "json", "toml"}
 """Languages whose blocks are tried; a block in another one must be among those that are not."""
 
+REDIS: Final = "redis://localhost:6379"
+"""A Redis that commands in a terminal need."""
+
 needs_a_terminal = pytest.mark.skipif(
     not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl, as its readers have"
 )
@@ -48,7 +51,7 @@ _CONNECTS: Final = re.compile(r"^(?:const|let) (?:provider|socket)\b", re.MULTIL
 class Reader:
     """Somebody in a folder of their own, with a server."""
 
-    def __init__(self, folder: Path, server: Server, shell: Shell) -> None:
+    def __init__(self, folder: Path, server: Server, shell: Shell, redis: str | None = None) -> None:
         self._folder = folder
         self._server = server
         self._shell = shell
@@ -62,6 +65,8 @@ class Reader:
             "0.0.0.0": "127.0.0.1",
             "/var/lib/roomkey": str(folder / "var"),
         }
+        if redis is not None:
+            self._places[REDIS] = redis
 
     async def try_out(self, block: Block, *, except_for: Collection[str] = ()) -> None:
         """Run a block, but for these commands. Raises what is wrong with it, mostly ``AssertionError``."""
@@ -124,8 +129,12 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(folder: Path) -> AsyncGenerator[Reader]:
-    """A reader in ``folder``, which is as a checkout is after ``script/install``, and has a certificate."""
+async def reading(folder: Path, *, redis: str | None = None) -> AsyncGenerator[Reader]:
+    """
+    A reader in ``folder``, which is as a checkout is after ``script/install``, and has a certificate.
+
+    ``redis`` is where the Redis is, if the reader has one.
+    """
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / ".venv").symlink_to(sys.prefix)
     if CLIENTS.joinpath("node_modules").exists():
@@ -137,13 +146,18 @@ async def reading(folder: Path) -> AsyncGenerator[Reader]:
         running_server("--data", str(folder / "data"), storage="file") as server,
         open_shell(folder, {"ROOMKEY_URL": server.url}) as shell,
     ):
-        yield Reader(folder, server, shell)
+        yield Reader(folder, server, shell, redis)
 
 
 def answers(output: str, expected: str) -> bool:
     """Whether a program has said what the page shows: ``…`` stands for anything, and any blanks for one blank."""
     said, shown = (" ".join(text.split()) for text in (output, expected))
     return re.fullmatch(".*".join(map(re.escape, shown.split("…"))), said) is not None
+
+
+def needs_redis(page: Path) -> bool:
+    """Whether a command on the page needs a Redis."""
+    return any(REDIS in block.text for block in blocks(page) if block.language in TERMINAL)
 
 
 def needs(page: Path) -> list[pytest.MarkDecorator]:

@@ -3,7 +3,7 @@
 import json
 import socket
 import threading
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +15,13 @@ from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roomkey.api.app import create_app
-from roomkey.api.operations import ApiSettings
+from roomkey.api.operations import ApiSettings, Login
+from roomkey.api.security import Security
+from roomkey.audit.log import AuditLog
+from roomkey.audit.trail import AuditTrail
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.backends.memory.objects import MemoryObjectStore
 from roomkey.backends.memory.one_time import MemoryOneTime
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.service import DocumentService
@@ -25,12 +29,26 @@ from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
 from roomkey.health import Health
-from roomkey.ports import Clock
+from roomkey.issuers.exchange import TokenExchange
+from roomkey.issuers.settings import Issuer
+from roomkey.keys import KeyRegistry
+from roomkey.ports import Clock, SessionStorage
 from roomkey.security.apikeys import ApiKey, ApiKeys, mint
+from roomkey.security.attempts import Attempts
+from roomkey.security.budgets import Budgets
+from roomkey.security.certificates import EXTENSION, ClientCertificate, ClientCertificates, PeerCertificate
+from roomkey.security.events import SecurityEvent, SecurityEvents
+from roomkey.security.injection import Inspector
+from roomkey.security.limits import LimitSettings, RequestLimits
+from roomkey.security.login import LoginSettings
+from roomkey.security.possession import PROOF_LIMITS, Possession
 from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.sessions.manager import SessionManager
 from roomkey.testing.clock import ManualClock
+from roomkey.threats.settings import ThreatSettings
+from roomkey.threats.watch import ThreatWatch
 
+CSRF_KEY = bytes(range(32))
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 Pairs = Sequence[tuple[str, str]]
@@ -45,6 +63,11 @@ class Answer(Struct):
 
     def header(self, name: str) -> str:
         return ", ".join(value for key, value in self.headers if key == name)
+
+    @property
+    def told(self) -> tuple[int, list[tuple[str, str]], bytes]:
+        """All that it says of what was asked for: how much may still be asked for depends on what was before."""
+        return self.status, [header for header in self.headers if header[0] != "ratelimit"], self.body
 
     @property
     def json(self) -> Any:
@@ -71,6 +94,7 @@ async def call(
     scheme: str = "http",
     root: str = "",
     client: str = "198.51.100.1",
+    certificate: PeerCertificate | None = None,
 ) -> Answer:
     """
     Send one request to ``app``: ``path`` is percent-encoded, as on the wire.
@@ -84,7 +108,7 @@ async def call(
         raw.append((b"content-length", str(len(body)).encode()))
     if not any(name == b"host" for name, _ in raw):
         raw.append((b"host", b"rooms.example.com"))
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -98,6 +122,8 @@ async def call(
         "client": (client, 50_000),
         "server": ("127.0.0.1", 3000),
     }
+    if certificate is not None:
+        scope["extensions"] = {EXTENSION: certificate}
     incoming = iter(parts)
     left = len(parts)
     sent: list[Message] = []
@@ -127,26 +153,71 @@ class Rest:
         settings: ApiSettings | None = None,
         dev: bool = False,
         open_documents: OpenDocuments | None = None,
+        login: LoginSettings | None = None,
+        certificates: Sequence[ClientCertificate] = (),
+        nonce_key: bytes | None = None,
+        limits: LimitSettings | None = None,
+        trail: Callable[[SessionStorage, Clock], tuple[AuditLog, AuditTrail]] | None = None,
+        inspector: Inspector | None = None,
+        threats: bool = False,
+        issuers: Sequence[Issuer] = (),
     ) -> None:
         self.clock = ManualClock(START)
+        self.events = SecurityEvents(self.clock)
+        limits = limits or LimitSettings()
         self.storage = MemorySessionStorage()
-        self.sessions = SessionManager(self.storage, policy=policy, clock=self.clock)
+        self.sessions = SessionManager(
+            self.storage, policy=policy, clock=self.clock, attempts=Attempts(limits, now=self._seconds)
+        )
         self.tickets = Tickets(MemoryOneTime(self.clock, TICKET_LIMITS))
         self.admin, admin_digest = mint()
         self.service, service_digest = mint()
         self.draining = False
+        self.reported: list[SecurityEvent] = []
+        self.events.listen(self.reported.append)
+        self.open_documents = open_documents
         self.document_store = None if open_documents is None else open_documents.store
+        self.log, self.trail = (None, None) if trail is None else trail(self.storage, self.clock)
         keys = ApiKeys([ApiKey("operator", Role.ADMIN, admin_digest), ApiKey("backend", Role.SERVICE, service_digest)])
+        self.objects = MemoryObjectStore()
+        self.keys = KeyRegistry(keys, self.objects, self.clock)
         self.app = create_app(
             self.sessions,
             documents=None if open_documents is None else DocumentService(open_documents),
             health=Health(self.sessions, documents=open_documents),
             settings=settings,
-            keys=keys,
-            tickets=self.tickets,
+            security=Security(
+                keys=self.keys,
+                tickets=self.tickets,
+                events=self.events,
+                limits=RequestLimits(limits, Budgets(now=self._seconds)),
+                issuers=TokenExchange(
+                    issuers, used=MemoryOneTime(self.clock, PROOF_LIMITS), log=self.storage, clock=self.clock
+                ),
+                login=Login(settings=login or LoginSettings(), csrf_key=CSRF_KEY),
+                possession=Possession(MemoryOneTime(self.clock, PROOF_LIMITS), self.clock, nonce_key=nonce_key),
+                certificates=ClientCertificates(certificates),
+                threats=self._watch() if threats else None,
+                inspector=inspector,
+            ),
+            audit=self.log,
+            trail=self.trail,
             dev=dev,
             draining=lambda: self.draining,
         )
+
+    def _watch(self) -> ThreatWatch:
+        return ThreatWatch(
+            self.objects,
+            self.sessions,
+            settings=ThreatSettings(),
+            clock=self.clock,
+            events=self.events,
+            key=CSRF_KEY,
+        )
+
+    def _seconds(self) -> float:
+        return self.clock.now().timestamp()
 
     async def call(
         self,
@@ -159,6 +230,8 @@ class Rest:
         body: bytes | Sequence[bytes] = b"",
         scheme: str = "http",
         root: str = "",
+        certificate: PeerCertificate | None = None,
+        client: str = "198.51.100.1",
     ) -> Answer:
         """Send a request with ``token`` as its bearer token and ``json`` as its body."""
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
@@ -168,7 +241,17 @@ class Rest:
             body = _encode(json)
         if body and not any(name.lower() == "content-type" for name, _ in pairs):
             pairs.append(("content-type", "application/json"))
-        return await call(self.app, method, path, headers=pairs, body=body, scheme=scheme, root=root)
+        return await call(
+            self.app,
+            method,
+            path,
+            headers=pairs,
+            body=body,
+            scheme=scheme,
+            root=root,
+            client=client,
+            certificate=certificate,
+        )
 
     async def session(self, user_id: str = "alice", *grants: Grant, active: bool = True) -> IssuedSession:
         """A session of ``user_id`` and its token."""
@@ -196,13 +279,17 @@ async def documents_at_work(**settings: Any) -> AsyncGenerator[Rest]:
 
 
 @contextmanager
-def served(app: ASGIApp, open_documents: OpenDocuments | None = None) -> Generator[str]:
-    """The address of a server that serves ``app`` in a thread, documents at work, until the block is left."""
+def served(app: ASGIApp, open_documents: OpenDocuments | None = None, *, lifespan: bool = False) -> Generator[str]:
+    """
+    The address of a server that serves ``app`` in a thread, documents at work, until the block is left.
+
+    With ``lifespan`` the application is told that it starts and stops.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     if open_documents is not None:
-        app = _at_work(app, open_documents)
+        app, lifespan = _at_work(app, open_documents), True
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", lifespan="off" if open_documents is None else "on")
+        uvicorn.Config(app, log_level="critical" if lifespan else "warning", lifespan="on" if lifespan else "off")
     )
     thread = threading.Thread(target=uvloop.run, args=(server.serve(sockets=[listener]),), daemon=True)
     thread.start()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO
@@ -98,15 +98,17 @@ async def running_server(
 
 
 @contextmanager
-def lasting_server(storage: str = "memory") -> Generator[Server]:
+def lasting_server(
+    storage: str = "memory", environment: Mapping[str, str] | None = None, *, arguments: Sequence[str] = ()
+) -> Generator[Server]:
     """``roomkey serve --dev`` for all tests of a module, which must not mind one another's sessions and documents."""
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "roomkey", "serve", "--dev", "--port", "0", "--storage", storage],
+            [sys.executable, "-m", "roomkey", "serve", "--dev", "--port", "0", "--storage", storage, *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=_environment(),
+            env={**_environment(), **(environment or {})},
         ) as process,
     ):
         assert process.stdout is not None

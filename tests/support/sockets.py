@@ -25,15 +25,19 @@ from roomkey.domain.session import (
     UserRevoked,
 )
 from roomkey.errors import InvalidToken
-from roomkey.ports import Broker, Counters
+from roomkey.ports import Broker, Counters, PresenceStore
 from roomkey.realtime.clients.json_client import JsonClient
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Conversation, Handshake, Refused
+from roomkey.security.events import SecurityEvent, SecurityEvents
+from roomkey.security.injection import Inspector
+from roomkey.security.possession import check_holder
 from roomkey.security.tickets import TICKET_LIMITS, Tickets
 from roomkey.testing.clock import ManualClock
 from roomkey.wire.frame import Frame
+from tests.support.ws_messages import fulfils, heard
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 READ_ONLY: Grants = (Grant("**", Access.READ),)
@@ -105,14 +109,23 @@ class FakeSocket:
         return news
 
 
+class JsonSocket(FakeSocket):
+    """One of ``/ws``: whatever arrives is what the schema of its messages says."""
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [heard(frame.payload) for frame in self.frames]
+
+
 class FakeSessions:
     """``ports.Authenticator`` in a dictionary; commands tell the listener at once, as the manager does."""
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, clock: ManualClock, *, first: int = 0) -> None:
+        """``first`` sessions are those of others: no two nodes issue the same."""
         self._clock = clock
         self._sessions: dict[SessionId, Session] = {}
         self._tokens: dict[str, SessionId] = {}
-        self._issued = 0
+        self._issued = first
         self.listener: Callable[[Sequence[AnyEvent]], None] = lambda _: None
         self.touched: list[SessionId] = []
         self.violations: list[tuple[SessionId, str]] = []
@@ -147,6 +160,11 @@ class FakeSessions:
         self._sessions[session.id] = session
         self._tokens[token] = session.id
         return session, token
+
+    def adopt(self, session: Session) -> None:
+        """Know a session of another node, with its token."""
+        self._sessions[session.id] = session
+        self._tokens[f"{session.id}.{'s' * 43}"] = session.id
 
     def __getitem__(self, id: SessionId) -> Session:
         return self._sessions[id]
@@ -200,10 +218,12 @@ class FakeSessions:
         *,
         client: Client | None = None,  # noqa: ARG002  # as the manager
         is_activity: bool = True,
+        held: Sequence[str] = (),
     ) -> Session:
         session = self._read(self._tokens.get(token, SessionId("")))
         if session is None:
             raise InvalidToken("no session answers to this token")
+        check_holder(session, held)
         check_usable(session, even_pending=True)
         if is_activity:
             await self.touch(session.id)
@@ -211,6 +231,9 @@ class FakeSessions:
 
     async def get_session(self, id: SessionId) -> Session | None:
         return self._read(id)
+
+    async def recognise(self, session: Session, client: Client) -> None:
+        """Nobody watches."""
 
     async def touch(self, id: SessionId) -> None:
         self._fail()
@@ -238,20 +261,40 @@ class FakeSessions:
 class Node:
     """A ``SessionWebSocketHandler`` on a loop, a clock and sessions in the hands of the test."""
 
-    def __init__(self, *, broker: Broker | None = None, counters: Counters | None = None, **settings: Any) -> None:
-        self.clock = ManualClock(NOON)
+    def __init__(
+        self,
+        *,
+        broker: Broker | None = None,
+        presence: PresenceStore | None = None,
+        node: str | None = None,
+        clock: ManualClock | None = None,
+        counters: Counters | None = None,
+        first_session: int = 0,
+        inspector: Inspector | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = clock or ManualClock(NOON)
         self.turns = Turns()
-        self.sessions = FakeSessions(self.clock)
+        self.sessions = FakeSessions(self.clock, first=first_session)
         self.tickets = Tickets(MemoryOneTime(self.clock, TICKET_LIMITS))
         self.counters = MemoryCounters(self.clock) if counters is None else counters
         self.settings = RealtimeSettings(**settings)
+        self.is_audit_behind = False
+        self.reported: list[SecurityEvent] = []
+        events = SecurityEvents(self.clock)
+        events.listen(self.reported.append)
         self.handler = SessionWebSocketHandler(
             self.sessions,
             settings=self.settings,
             clock=self.clock,
             tickets=self.tickets,
             broker=broker,
+            presence=presence,
+            node=node,
             counters=self.counters,
+            is_audit_behind=lambda: self.is_audit_behind,
+            events=events,
+            inspector=inspector,
             schedule=self.turns,
         )
         self.sessions.listener = self.handler.on_events
@@ -340,7 +383,7 @@ class Caller:
         assert isinstance(conversation, JsonClient)
         self.node = node
         self.peer = peer = conversation
-        self.socket = FakeSocket()
+        self.socket = JsonSocket()
         self.session = peer.guard.session
         self._number = 0
 
@@ -350,8 +393,11 @@ class Caller:
 
     def say(self, message_type: str, payload: Mapping[str, Any] | None = None, *, id: str | None = None) -> str:
         """Send a message and let the loop turn; returns the message's id."""
+        before = len(self.socket.frames)
         self.whisper(message_type, payload, id=id)
         self.node.turns.settle()
+        if not fulfils(self._said) and self.closed_with is None:
+            assert any(_is_refusal(heard(frame.payload), self._last) for frame in self.socket.frames[before:])
         return self._last
 
     def whisper(self, message_type: str, payload: Mapping[str, Any] | None = None, *, id: str | None = None) -> str:
@@ -359,7 +405,8 @@ class Caller:
         self._number += 1
         self._last = id or f"m{self._number}"
         body = {"id": self._last, "message_type": message_type, "payload": payload or {}, "timestamp": NOON}
-        self.peer.text(msgspec.json.encode(body))
+        self._said = msgspec.json.encode(body)
+        self.peer.text(self._said)
         return self._last
 
     def raw(self, message: bytes) -> None:
@@ -389,3 +436,7 @@ class Caller:
     @property
     def closed_with(self) -> tuple[int, str] | None:
         return self.socket.closed_with
+
+
+def _is_refusal(message: Mapping[str, Any], id: str) -> bool:
+    return message["id"] == id and message["message_type"] == "error"

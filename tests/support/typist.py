@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from roomkey.wire import lib0
-from tests.support.documents import AWARENESS, DENIED, LIMIT, STATUS, STEP1, STEP2, UPDATE, content_of
+from tests.support.documents import AWARENESS, DENIED, LIMIT, SERVICE, STATUS, STEP1, STEP2, UPDATE, content_of
 
 PATIENCE_SECONDS = 30
 PAUSE_SECONDS = 0.05
@@ -23,6 +23,7 @@ class Typist:
 
     ``typed`` are the marks that it has put down, ``saved`` those that the server has called durable
     (``?status=1``), and ``codes`` those with which its connections were closed.
+    ``degraded`` counts how often it was told that others see later what it writes.
     """
 
     def __init__(self, base: Callable[[], str], token: str, document: str) -> None:
@@ -30,6 +31,7 @@ class Typist:
         self.doc: Doc[Any] = Doc()
         self.saved: set[str] = set()
         self.codes: list[int] = []
+        self.degraded = 0
         self.denied: list[str] = []
         self.connections = 0
         self._base = base
@@ -126,6 +128,8 @@ class Typist:
                 self.saved.update(marks)
         elif frame.startswith(DENIED):
             self.denied.append(content_of(frame[2:]).decode())
+        elif frame.startswith(SERVICE):
+            self.degraded += frame[1]
         else:
             assert frame.startswith(AWARENESS), frame
 

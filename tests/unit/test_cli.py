@@ -11,7 +11,6 @@ from pathlib import Path
 
 import lmdb
 import pytest
-import structlog
 
 from roomkey.backends.lmdb import FileSystemSessionStorage
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
@@ -33,12 +32,10 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("SESSION_TTL", "SESSION_STORAGE", "ROOMKEY_KEY", "ROOMKEY_URL", "ROOMKEY_CONFIG"):
         monkeypatch.delenv(name, raising=False)
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -99,13 +96,17 @@ def test_wrong_usage_and_configuration_are_told_in_words_with_exit_code_2(
 COMMANDS = [
     ("serve", 0),
     ("config", 0),
+    ("nodes", 0),
     ("doctor", 0),
     ("openapi", 0),
+    ("messages", 0),
     ("bench", 0),
     ("migrate", 1),
     ("storage copy", 2),
     ("storage verify", 1),
     ("keys generate", 1),
+    ("keys list", 0),
+    *((f"keys {name}", 1) for name in ("create", "show", "rotate", "revoke")),
     ("sessions list", 0),
     ("sessions extend", 2),
     ("sessions grants --no-grants", 1),
@@ -113,9 +114,12 @@ COMMANDS = [
         (f"sessions {name}", 1)
         for name in (
             *("create", "show", "activate", "suspend", "resume", "expire", "invalidate", "rotate", "delete"),
-            "revoke-user",
+            *("revoke-user", "risk"),
         )
     ),
+    *((f"audit {name}", 0) for name in ("export", "keys", "search", "tail", "verify")),
+    *((f"audit {name}", 1) for name in ("prove", "receipt", "witness")),
+    *((f"encryption {name}", 1) for name in ("rewrap", "rotate", "status")),
     ("documents list", 0),
     *((f"documents {name}", 1) for name in ("show", "versions", "delete", "export")),
     *((f"documents {name}", 2) for name in ("import", "restore")),
@@ -139,12 +143,12 @@ def test_an_argument_too_many_is_named_beside_the_usage_of_the_command(
 
 
 def test_the_table_has_every_command() -> None:
-    pages = ["", "sessions", "documents", "storage", "keys"]
+    pages = ["", "sessions", "documents", "storage", "keys", "audit", "encryption"]
     offered = {
         f"{page} {name}".strip()
         for page in pages
         for name in (app[page] if page else app)
-        if not name.startswith("-") and name not in pages
+        if not name.startswith("-") and f"{page} {name}".strip() not in pages
     }
 
     assert offered == {command.partition(" --")[0] for command, _ in COMMANDS}
@@ -464,6 +468,13 @@ def test_the_contract_is_printed(capsys: Capture) -> None:
     assert json.loads(capsys.readouterr().out)["openapi"].startswith("3.1")
 
 
+def test_the_messages_are_printed(capsys: Capture) -> None:
+    code = run("messages")
+
+    assert code == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["$id"] == "urn:roomkey:ws"
+
+
 def test_the_benchmark_measures_four_commands_on_two_storages(capsys: Capture) -> None:
     code = run("bench", "--count", "200", "--json")
 
@@ -507,6 +518,19 @@ def test_on_a_storage_itself_no_server_is_needed(capsys: Capture, tmp_path: Path
     capsys.readouterr()
     assert run("sessions", "show", id, *storage) == Exit.FAILED
     assert "not_found" in capsys.readouterr().err
+
+
+def test_the_risk_of_a_session_is_explained_in_words(capsys: Capture, tmp_path: Path) -> None:
+    storage = ("--storage", f"lmdb://{tmp_path / 'store'}")
+    run("sessions", "create", "alice", "--activate", "--json", *storage)
+    id = json.loads(capsys.readouterr().out)["session"]["id"]
+
+    code = run("sessions", "risk", id, *storage)
+    shown = capsys.readouterr().out
+
+    assert code == Exit.DONE
+    assert "allow" in shown
+    assert "0.0 count, 0 were recorded" in shown
 
 
 def test_grants_are_replaced_or_all_taken_away(capsys: Capture, tmp_path: Path) -> None:
@@ -606,3 +630,39 @@ def test_the_doctor_notices_files_for_tls_that_cannot_be_used(capsys: Capture, t
 def test_debug_leaves_an_error_to_the_interpreter_which_shows_where_it_comes_from() -> None:
     with pytest.raises(ConfigurationError):
         run("config", "--storage", "cloud", "--debug")
+
+
+# --- stored keys --------------------------------------------------------------------------------------
+
+
+def test_a_stored_key_is_shown_once_with_what_narrows_it(capsys: Capture) -> None:
+    where = ("--storage", "memory", "--json")
+    narrowed = ("--scope", "sessions:read", "--only-users", "tenant-1:", "--lifetime", "1d")
+
+    code = run("keys", "create", "desk", "--role", "support", *narrowed, *where)
+    made = json.loads(capsys.readouterr().out)
+    run("keys", "list", *where)
+    listed = json.loads(capsys.readouterr().out)
+
+    assert code == Exit.DONE
+    assert made["secret"].startswith("rkey_")
+    assert made["key"]["only"] == {"scopes": ["sessions:read"], "documents": None, "users": ["tenant-1:"]}
+    assert made["key"]["created_by"] == "key:command-line"
+    assert [key["name"] for key in listed["keys"]] == ["command-line"]  # in memory, each command has its own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("create", "desk", "--scope", "everything"), Exit.FAILED),
+        (("create", "a/b"), Exit.FAILED),
+        (("create", "desk", "--lifetime", "soon"), Exit.USAGE),
+        (("rotate", "none", "--overlap", "soon"), Exit.USAGE),
+        (("rotate", "none"), Exit.FAILED),
+        (("revoke", "command-line"), Exit.FAILED),
+        (("show", "none"), Exit.FAILED),
+    ],
+)
+def test_what_cannot_be_done_with_a_key_is_said(arguments: tuple[str, ...], code: Exit, capsys: Capture) -> None:
+    assert run("keys", *arguments, "--storage", "memory") == code
+    assert capsys.readouterr().err.startswith("roomkey: ")

@@ -1,12 +1,10 @@
 """What the commands say about a storage on a server that is away, and about what several nodes need."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from roomkey.cli import main
 from roomkey.cli.outcome import Exit
@@ -24,13 +22,11 @@ AWAY = [
 
 
 @pytest.fixture(autouse=True)
-def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("SESSION_STORAGE", "REDIS_URL", "DATABASE_URL", "ROOMKEY_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ROOMKEY_STORAGE_TIMEOUT", "200ms")
-    yield
-    structlog.reset_defaults()
 
 
 def complaint(capsys: Capture) -> str:
@@ -40,7 +36,10 @@ def complaint(capsys: Capture) -> str:
 
 SERVE = ("serve", "--dev", "--port", "0", "--storage")
 COPY = ("storage", "copy", "lmdb://from")
-OTHERS = [("sessions", "list", "--storage"), ("documents", "list", "--storage"), ("storage", "verify")]
+OTHERS = [
+    *(("sessions", "list", "--storage"), ("documents", "list", "--storage")),
+    *(("nodes", "--storage"), ("storage", "verify")),
+]
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,9 @@ def test_what_cannot_be_is_refused_with_one_problem(environment: Mapping[str, st
     assert len(caught.value.problems) == 1
 
 
+ISSUER = '{"issuer": "https://a.example", "audience": "rooms", "key_set": "https://a.example/keys", "max_age": "30m"}'
+
+
 @pytest.mark.parametrize(
     "environment",
     [
@@ -315,12 +318,30 @@ def test_without_keys_or_in_development_only_this_machine_may_connect(environmen
     "environment",
     [
         {"ROOMKEY_SERVER_HOST": "0.0.0.0", "ROOMKEY_API_KEYS": A_KEY},
+        {"ROOMKEY_SERVER_HOST": "0.0.0.0", "ROOMKEY_SECURITY_ISSUERS": f"[{ISSUER}]"},
         {"ROOMKEY_SERVER_HOST": "::1", "ROOMKEY_SERVER_DEV": "true"},
         {"ROOMKEY_SERVER_HOST": "localhost"},
     ],
 )
-def test_with_keys_anyone_may_connect_and_without_this_machine(environment: Mapping[str, str]) -> None:
+def test_with_keys_or_issuers_anyone_may_connect_and_without_this_machine(environment: Mapping[str, str]) -> None:
     load(NO_FILE, {}, environment, listening=True)
+
+
+@pytest.mark.parametrize(
+    ("issuers", "retention", "problem"),
+    [
+        (f"[{ISSUER}, {ISSUER}]", "90d", "is there twice"),
+        (f"[{ISSUER}, {ISSUER.replace('a.example', 'b.example')}]", "90d", "need a user_prefix each"),
+        (f"[{ISSUER}]", "30m", "max_age must be at most janitor.event_retention, which is 30m"),
+        (f"[{ISSUER.replace('https://a.example/keys', 'http://a.example/keys')}]", "90d", "https:// only"),
+        (f"[{ISSUER.replace('max_age', 'max_ages')}]", "90d", "did you mean max_age"),
+    ],
+)
+def test_issuers_that_let_in_the_wrong_ones_are_refused(issuers: str, retention: str, problem: str) -> None:
+    environment = {"ROOMKEY_SECURITY_ISSUERS": issuers, "ROOMKEY_JANITOR_EVENT_RETENTION": retention}
+
+    with pytest.raises(ConfigurationError, match=problem):
+        load(NO_FILE, {}, environment)
 
 
 def test_keys_are_read_from_a_variable_and_from_tables(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from roomkey.errors import Storage
 from roomkey.health import PING_SECONDS, Health
 from roomkey.sessions.manager import SessionManager
 from roomkey.testing.clock import ManualClock
+from tests.support.exchange import Exchange
 from tests.support.loops import in_no_time
 from tests.support.rest import a_library
 
@@ -67,6 +68,21 @@ async def test_stores_are_asked_what_is_wrong_with_them() -> None:
 
     assert status.status == "degraded"
     assert status.checks == {"storage": "ok", "damaged sessions": "1 record", "damaged documents": "1 record"}
+
+
+async def test_a_broker_that_is_away_is_named_with_what_to_do_about_it() -> None:
+    exchange = Exchange(ManualClock(datetime(2026, 1, 2, tzinfo=UTC)))
+    broker, _ = await exchange.join("n1")
+    health = Health(SessionManager(MemorySessionStorage()), broker=broker)
+    well = await health.status()
+    broker.away = True
+
+    ailing = await health.status()
+
+    assert well.status == "healthy"
+    assert ailing.status == "degraded"
+    assert ailing.checks["broker"].startswith("it does not answer; ")
+    assert "broker.url" in ailing.checks["broker"]
 
 
 async def test_a_degraded_part_does_not_make_light_of_a_storage_that_is_away() -> None:

@@ -3,9 +3,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from roomkey import node
 from roomkey.backends.memory import MemorySessionStorage
-from roomkey.node import ALARM, BackgroundTasks, SocketEvents, welcome
+from roomkey.neighbours import SocketEvents
+from roomkey.node import ALARM, BackgroundTasks, background, welcome
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.sessions.event_follower import EventFollower
 from roomkey.sessions.manager import SessionManager
@@ -19,7 +19,7 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node, "FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(background, "FIRST_PAUSE_SECONDS", 0)
 
 
 class Clumsy:

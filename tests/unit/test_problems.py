@@ -13,6 +13,7 @@ from roomkey.realtime.protocol.json_messages import ErrorCode
 NOT_FOR_CALLERS = {
     *(errors.ConfigurationError, errors.SessionError, errors.SessionStopped, SchemaViolation),
     errors.LeaseLost,  # only chores write under leases
+    errors.KeyRefused,  # shown as the invalid token that it is
 }
 
 
@@ -88,6 +89,8 @@ ANSWERS: list[tuple[BaseException, int, str, str, dict[str, str]]] = [
         "The idempotency key belongs to another request",
         {},
     ),
+    (errors.RateLimited("no", wait=2.1), 429, "rate_limited", "Too many requests", {"retry-after": "3"}),
+    (errors.Overloaded("no"), 503, "overloaded", "The server has too much to do", SOON),
     (errors.WritesRefused("no"), 503, "storage_behind", "The storage does not keep up", SOON),
     (errors.Draining("no"), 503, "draining", "The server is about to stop", SOON),
     (errors.Internal("no"), 500, "internal", "Internal error", {}),
@@ -239,14 +242,18 @@ def test_sockets_are_closed_as_unauthenticated_unless_the_error_has_a_code_of_it
         errors.Forbidden: 4403,
         errors.Storage: 1013,
         errors.OutcomeUnknown: 1013,
+        errors.StorageLost: 1013,
         errors.WritesRefused: 1013,
+        errors.AuditBehind: 1013,
     }
 
 
 def test_a_close_reason_is_the_code_of_its_error() -> None:
     own = {kind for kind, shown in problems.PRESENTATIONS.items() if shown.status in {401, 403, 410}}
 
-    for kind in own - {errors.SecurityViolation, errors.OriginRejected}:
+    # Sockets of those who have to prove something are told that their token is none; REST and handshakes say more.
+    unproven = {errors.InvalidProof, errors.NonceNeeded, errors.HolderUnproven, errors.ReauthenticationNeeded}
+    for kind in own - unproven - {errors.SecurityViolation, errors.OriginRejected}:
         assert problems.PRESENTATIONS[kind].close_reason == kind.code
 
 
@@ -256,10 +263,14 @@ def test_a_new_token_on_a_socket_is_refused_for_what_it_opens() -> None:
     assert {kind: fault for kind, fault in faults.items() if fault != "SERVER_ERROR"} == {
         errors.SecurityViolation: "UNAUTHORIZED",
         errors.InvalidToken: "UNAUTHORIZED",
+        errors.InvalidProof: "UNAUTHORIZED",
+        errors.NonceNeeded: "UNAUTHORIZED",
+        errors.HolderUnproven: "UNAUTHORIZED",
         errors.TokenRotated: "UNAUTHORIZED",
         errors.TokenReused: "UNAUTHORIZED",
         errors.Suspended: "INVALID_SESSION",
         errors.Expired: "INVALID_SESSION",
         errors.Invalidated: "INVALID_SESSION",
+        errors.RateLimited: "RATE_LIMITED",
     }
     assert set(faults.values()) <= set(ErrorCode)

@@ -1,8 +1,9 @@
 """Every setting refuses what cannot be, in a sentence that names it; none is taken and then fails somewhere else."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import example, given
@@ -61,6 +62,8 @@ def test_nonsense_is_refused_and_the_setting_is_named(setting: str) -> None:
 def test_no_setting_takes_a_type_that_it_is_not() -> None:
     for setting in KINDS:
         for value in ({"a": 1}, [["a"]], object()):
+            if get_origin(KINDS[setting]) is Mapping and isinstance(value, dict):
+                continue
             found = refusal(setting, value, as_text=False)
             assert found, (setting, value)
             assert any(setting in problem for problem in found), (setting, value, found)

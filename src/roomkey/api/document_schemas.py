@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from roomkey.api.schemas import Cursor, Limit, Moment, Reason, SessionIdText, check_printable
-from roomkey.documents import MAX_EDITS, MAX_OPERATIONS, BlameRange
+from roomkey.api.schemas import Cursor, Limit, Moment, Reason, SessionIdText, check_shown
+from roomkey.documents.interface import MAX_EDITS, MAX_OPERATIONS, BlameRange
 from roomkey.ports import Author, DocumentRecord, DocumentVersion
 from roomkey.security.inspection import MAX_DOCUMENT_NAME_BYTES
 
@@ -104,7 +104,7 @@ class NewVersionLabel(Struct, frozen=True, forbid_unknown_fields=True):
     label: Reason | None = None
 
     def __post_init__(self) -> None:
-        check_printable("label", self.label)
+        check_shown("label", self.label)
 
 
 Roots = dict[RootName, str | list[Any] | dict[str, Any]]

@@ -11,6 +11,7 @@ import structlog
 from msgspec import to_builtins
 from pycrdt import Doc
 
+from roomkey.api.document_lists import visible_page
 from roomkey.api.document_schemas import (
     BlameBody,
     DifferenceBody,
@@ -43,9 +44,11 @@ from roomkey.api.http_messages import (
     matches_etag,
     preferred,
 )
+from roomkey.api.inspection import inspect_identity, inspect_text
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render
-from roomkey.documents import Condition, DocumentRevision, Written, roots
+from roomkey.backends.document_keys import name_cursor, name_of
+from roomkey.documents.interface import Condition, DocumentRevision, Written, roots
 from roomkey.errors import (
     Conflict,
     DocumentNotFound,
@@ -60,7 +63,7 @@ from roomkey.errors import (
     WritesRefused,
 )
 from roomkey.ports import Page
-from roomkey.security.authorization import Action, sees_document
+from roomkey.security.authorization import Action, seen_documents
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -99,14 +102,21 @@ async def list_documents(request: Request) -> Reply:
     """
     The documents whose names begin with `prefix`, in the order of their names.
 
-    A session sees those that its grants cover, so that pages may be shorter than asked for, even empty. Follow
-    `next_cursor` until it is null.
+    A session sees those that its grants cover, a key those that it is narrowed to. Follow `next_cursor` until it is
+    null.
     """
-    listing = cast("DocumentListing", request.query)
-    with _following(listing.cursor):
-        page = await request.documents.list(listing.prefix, Page(cursor=listing.cursor, limit=listing.limit))
-    seen = [document_body(record) for record in page.documents if sees_document(request.caller, record.name)]
-    return json_reply(DocumentPageBody(seen, page.next_cursor))
+    listing, patterns = cast("DocumentListing", request.query), seen_documents(request.caller)
+    if patterns is None:
+        with _following(listing.cursor):
+            page = Page(cursor=listing.cursor, limit=listing.limit)
+            found = await request.documents.list(listing.prefix, page)
+        cursor = found.next_cursor
+    else:
+        with _following(listing.cursor):
+            after = None if listing.cursor is None else name_of(listing.cursor)
+        found = await visible_page(request.documents, patterns, listing.prefix, after=after, limit=listing.limit)
+        cursor = None if found.next_cursor is None else name_cursor(found.next_cursor)
+    return json_reply(DocumentPageBody([document_body(record) for record in found.documents], cursor))
 
 
 # --- one ----------------------------------------------------------------------------------------------
@@ -162,6 +172,8 @@ async def put_document(request: Request) -> Reply:
     the answer comes when it is durable. `If-None-Match: *` makes a document only if there is none.
     """
     body, condition = request.body, _condition(request)
+    if request.media != YJS:
+        inspect_text(request, body)
     if request.media == YJS:
         written = await _merge(request, body, condition)
     elif request.media == TEXT:
@@ -204,6 +216,7 @@ async def patch_document(request: Request) -> Reply:
     """
     change = _CHANGES[request.media]
     steps = to_builtins(request.body.edits if request.media == TEXT_EDITS else request.body)
+    inspect_text(request, steps)
     written = await _edit(request, lambda doc: change(doc, steps), _existing(_condition(request)))
     return await _written(request, written)
 
@@ -255,7 +268,7 @@ async def blame_document(request: Request) -> Reply:
 
 @_on_version(
     "List versions",
-    action=Action.READ_DOCUMENT,
+    action=Action.LIST_VERSIONS,
     query=VersionListing,
     answers={200: Answer("A page of versions, the newest first.", VersionPageBody)},
     errors=(DocumentNotFound, UnknownCursor),
@@ -280,6 +293,7 @@ async def list_versions(request: Request) -> Reply:
 async def keep_version(request: Request) -> Reply:
     """Keep the document as it is now."""
     name, label = _name(request), cast("NewVersionLabel", request.body).label
+    inspect_identity(request, (("label", label),))
     version = await request.documents.keep_version(name, label, request.caller.author)
     _note(request, "document_version_kept", number=version.number)
     location = f"{_address(request)}/versions/{version.number}"

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -20,17 +21,17 @@ SINGLETONS: Final = frozenset(
         "authorization",
         "content-length",
         "content-type",
+        "dpop",
         "host",
         "idempotency-key",
         "if-match",
         "if-none-match",
         "origin",
+        "x-csrf-token",
         "x-session-id",
     }
 )
 """Headers that may stand once. A second one is how requests are smuggled past a proxy that reads the other."""
-
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _HOST_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]")
 
@@ -50,6 +51,14 @@ _encoder = msgspec.json.Encoder()
 
 class Disconnected(Exception):
     """The client went away before its request was complete; nobody waits for an answer."""
+
+
+Arrival = Callable[[], AbstractContextManager[Callable[[int], object]]]
+"""Entered while a body arrives in parts; what it returns is called with the size of each."""
+
+
+def _anything() -> AbstractContextManager[Callable[[int], object]]:
+    return nullcontext(lambda _: None)
 
 
 class Reply:
@@ -167,14 +176,23 @@ def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
     return max(said, default=(0, 0.0))[1]
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, within: timedelta | None) -> bytes:
+async def read_body(
+    receive: Receive,
+    headers: Mapping[str, str],
+    limit: int,
+    within: timedelta | None,
+    *,
+    arrival: Arrival = _anything,
+) -> bytes:
     """
     The whole body, refused before more than ``limit`` bytes are in memory, announced or not.
 
-    ``within`` is ``None`` if the server does not wait for ever: a deadline costs as much as a sixth of a request.
+    ``arrival`` is entered by a body that comes in parts, and told of each. ``within`` is ``None`` if the server does
+    not wait for ever: a deadline costs as much as a sixth of a request.
 
     Raises:
         BodyTooLarge, RequestTimeout, MalformedRequest: As they say.
+        RateLimited, Overloaded: If ``arrival`` has no room for it.
         Disconnected: If the client went away.
     """
     announced = headers.get("content-length")
@@ -183,25 +201,37 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, wi
     if announced is not None and (len(announced) > 18 or int(announced) > limit):
         raise BodyTooLarge(f"a body has at most {limit} bytes")
     if within is None:
-        return await _read_all(receive, limit)
+        return await _read_all(receive, limit, arrival)
     try:
         async with asyncio.timeout(within.total_seconds()):
-            return await _read_all(receive, limit)
+            return await _read_all(receive, limit, arrival)
     except TimeoutError:
         raise RequestTimeout("the body took too long") from None
 
 
-async def _read_all(receive: Receive, limit: int) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise BodyTooLarge(f"a body has at most {limit} bytes")
-        if not message.get("more_body"):
-            return bytes(body)
+async def _read_all(receive: Receive, limit: int, arrival: Arrival) -> bytes:
+    part, more = await _read_part(receive, limit)
+    if not more:
+        return part
+    body = bytearray(part)
+    with arrival() as grow:
+        grow(len(part))
+        while more:
+            part, more = await _read_part(receive, limit - len(body))
+            grow(len(part))
+            body += part
+    return bytes(body)
+
+
+async def _read_part(receive: Receive, room: int) -> tuple[bytes, bool]:
+    """What has come of a body, and whether there is more to come."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    part: bytes = message.get("body", b"")
+    if len(part) > room:
+        raise BodyTooLarge("the body is longer than it may be")
+    return part, message.get("more_body", False)
 
 
 @lru_cache(maxsize=256)

@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from roomkey import errors, problems
-from roomkey.api import document_schemas, schemas
+from roomkey.api import access, document_schemas, key_schemas, login, schemas
 from roomkey.api.operations import Answer, Operation, Publication
 from roomkey.domain.policy import SessionPolicy
-from roomkey.security.authorization import ANYONE, KEYS, SESSIONS_EVEN_PENDING, CallerKind
+from roomkey.security.authorization import ANYONE, EVERY_KEY, KEYS, SENSITIVE, SESSIONS_EVEN_PENDING, CallerKind
 from roomkey.security.credentials import COOKIE
 
 Json = dict[str, Any]
@@ -49,6 +49,8 @@ TAGS: Final = {
     "Users": "All sessions of one user.",
     "Documents": "What people edit together, read and written by programs. A change is that of one more collaborator.",
     "Versions": "States of a document that are kept.",
+    "Keys": "API keys, with which backends and operators say who they are.",
+    "Audit log": "What happened, as files that outsiders can verify, and receipts for single entries.",
     "Service": "How the service is doing, and this document.",
 }
 
@@ -58,6 +60,7 @@ PUBLIC_NAMES: Final = {
     "RotatedBody": "RotatedSession",
     "InvalidatedBody": "InvalidatedSession",
     "PageBody": "SessionPage",
+    "LoggedInBody": "LoggedIn",
     "RevokedBody": "Revocation",
     "TicketBody": "Ticket",
     "HealthBody": "HealthStatus",
@@ -71,8 +74,14 @@ PUBLIC_NAMES: Final = {
     "DifferenceBody": "Difference",
     "BlameBody": "Blame",
     "RangeBody": "BlameRange",
+    "AuditKeysBody": "AuditKeys",
     "GrantInput": "NewGrant",
     "ClientInput": "NewClient",
+    "KeyBody": "Key",
+    "KeysBody": "KeyList",
+    "MintedKeyBody": "MintedKey",
+    "NarrowingBody": "Narrowing",
+    "NarrowingInput": "NewNarrowing",
 }
 """How outsiders call what has another name among us."""
 
@@ -85,9 +94,12 @@ EXAMPLES: Final[Mapping[type[Struct], Any]] = {
         "activate": True,
     },
     schemas.Batch: {"create": [{"user_id": "alice"}, {"user_id": "bob", "lifetime": 3600}]},
+    login.Credentials: {"token": "a7kq3v5zt2mjc4nxw6ye3rf5hbgd.Yt0b6nGyVJ2sQK1xLr8uWmC4eDpFaHoZiX9vTqN7k3M"},
     schemas.Cause: {"reason": "signed in elsewhere"},
     schemas.Extension: {"lifetime": 3600},
     schemas.Rights: {"grants": [{"documents": "notes/**", "access": "read"}]},
+    key_schemas.NewKey: {"name": "indexer", "role": "service", "only": {"scopes": ["documents:read"]}},
+    key_schemas.KeyRotation: {"overlap": 3600},
     document_schemas.NewVersionLabel: {"label": "before the meeting"},
     document_schemas.TextEdits: {"edits": [{"root": "content", "index": 5, "insert": ", world"}]},
 }
@@ -100,7 +112,12 @@ SECURITY_SCHEMES: Final[Json] = {
         "type": "apiKey",
         "in": "cookie",
         "name": COOKIE,
-        "description": "The same. Anything but reading needs an `Origin` that is ours or allowed.",
+        "description": "The same. Whatever changes something must come from a page of ours; see `X-CSRF-Token`.",
+    },
+    "dpop": {
+        "type": "http",
+        "scheme": "DPoP",
+        "description": "The token of a session that is bound to a key (RFC 9449).",
     },
 }
 
@@ -207,10 +224,13 @@ def _operation(path: str, operation: Operation, *, dev: bool) -> Json:
         "operationId": operation.name,
         "tags": [operation.tag],
         "summary": operation.summary,
-        "description": operation.description,
+        "description": f"{operation.description}\n\n{access.in_words(operation.rule)}",
+        "x-roomkey-access": {str(kind): str(extent) for kind, extent in access.extents(operation.rule).items()},
         "security": _security(operation, dev=dev),
         "responses": {str(status): response for status, response in sorted(_responses(operation).items())},
     }
+    if operation.rule.scope is not None:
+        described["x-roomkey-scope"] = str(operation.rule.scope)
     if parameters := _parameters(path, operation):
         described["parameters"] = parameters
     obeyed = [
@@ -248,10 +268,10 @@ def _security(operation: Operation, *, dev: bool) -> list[Json]:
     needed: list[Json] = []
     if who is ANYONE or (dev and who & KEYS):
         needed.append({})
-    if who & KEYS:
+    if who & EVERY_KEY:
         needed.append({"apiKey": []})
     if who & SESSIONS_EVEN_PENDING:
-        needed += [{"sessionToken": []}, {"sessionHeader": []}, {"sessionCookie": []}]
+        needed += [{"sessionToken": []}, {"sessionHeader": []}, {"sessionCookie": []}, {"dpop": []}]
     return needed
 
 
@@ -261,6 +281,9 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
         "user_id": schemas.UserId,
         "name": document_schemas.DocumentName,
         "number": document_schemas.VersionNumber,
+        "key_name": key_schemas.KeyName,
+        "index": schemas.EntryIndex,
+        "file": schemas.LogFile,
     }
     parameters: list[Json] = [
         {"name": name, "in": "path", "required": True, "schema": _schema(kinds[name])}
@@ -347,11 +370,14 @@ def _links() -> Json:
 
 def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
     """Everything that can be wrong with a request, each once."""
-    kinds: list[type[errors.RoomkeyError]] = [errors.MalformedRequest, errors.Storage]
+    kinds: list[type[errors.RoomkeyError]] = [errors.MalformedRequest, errors.RateLimited, errors.Storage]
     who = operation.rule.who
     if not operation.rule.is_public:
         kinds += [errors.InvalidToken, errors.TokenRotated, errors.TokenReused]
+        kinds += [errors.HolderUnproven, errors.InvalidProof, errors.NonceNeeded]
         kinds += [errors.Suspended, errors.Expired, errors.Invalidated]
+    if operation.action in SENSITIVE:
+        kinds.append(errors.ReauthenticationNeeded)
     if who is not ANYONE:
         kinds += [errors.CredentialsMissing, errors.Forbidden]
         if CallerKind.SESSION in who and CallerKind.PENDING not in who:
@@ -382,10 +408,26 @@ def _problem(kinds: Iterable[type[errors.RoomkeyError]]) -> Json:
     if 401 in statuses:
         challenge = {"description": "RFC 6750.", "required": True, "schema": {"type": "string"}}
         response["headers"] = {"WWW-Authenticate": challenge}
+    elif 429 in statuses:
+        response["headers"] = _TO_THE_HASTY
     elif any(name == "retry-after" for kind in shown.values() for name, _ in kind.headers):
         seconds = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}}
         response["headers"] = {"Retry-After": seconds}
     return response
+
+
+_TO_THE_HASTY: Final[Json] = {
+    "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}},
+    "RateLimit-Policy": {
+        "description": "The budget that is empty: its quota, and in how many seconds it is refilled"
+        " (draft-ietf-httpapi-ratelimit-headers). Every answer names the budget that it was charged to.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": "What remains of it, and in how many seconds all of it does.",
+        "schema": {"type": "string"},
+    },
+}
 
 
 def _reference(name: str) -> Json:
@@ -415,8 +457,18 @@ def _schemas(contracts: Contracts, policy: SessionPolicy) -> Json:
     for name in ("NewSession", "Extension"):
         longest = int(policy.lifetime.total_seconds())
         renamed[name]["properties"]["lifetime"]["anyOf"][0] |= {"type": "integer", "maximum": longest}
+    for name, field in (("NewKey", "lifetime"), ("KeyRotation", "overlap")):
+        renamed[name]["properties"][field]["anyOf"][0]["type"] = "integer"
+    _let_one_be_given(renamed["Credentials"])
     renamed["Problem"]["properties"]["code"]["enum"] = list(problems.CODES)
     return dict(sorted(renamed.items()))
+
+
+def _let_one_be_given(schema: Json) -> None:
+    """Exactly one of the properties stands in such an object, and is not null."""
+    for name, field in schema["properties"].items():
+        schema["properties"][name] = field["anyOf"][0]
+    schema["oneOf"] = [{"required": [name]} for name in schema["properties"]]
 
 
 def _public_name(name: str) -> str:

@@ -1,49 +1,65 @@
 """What the interface can do: each operation with its contract, and how a request becomes a call of it."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypedDict, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
+from roomkey.api.audited import Auditing
 from roomkey.api.authentication import Authenticator, address_of
 from roomkey.api.flaws import flaw_in_body
 from roomkey.api.http_messages import Reply, check_json, empty_reply, headers_of, media_type, read_body
 from roomkey.api.idempotency import Idempotency
+from roomkey.api.limits import SPENT, Bodies, charge
 from roomkey.api.schemas import parse_query
-from roomkey.documents import MAX_VALUE_DEPTH, DocumentService
-from roomkey.errors import Flaw, MalformedRequest, MethodNotAllowed, RoomkeyError, SchemaViolation
+from roomkey.api.settings import ApiSettings
+from roomkey.audit.log import AuditLog
+from roomkey.audit.trail import AuditTrail
+from roomkey.documents.interface import MAX_VALUE_DEPTH, DocumentService
+from roomkey.domain.session import SessionId
+from roomkey.errors import (
+    Flaw,
+    KeyRefused,
+    MalformedRequest,
+    MethodNotAllowed,
+    OutcomeUnknown,
+    RoomkeyError,
+    SchemaViolation,
+)
 from roomkey.health import Health
-from roomkey.security.authorization import RULES, STRANGER, Action, Caller, Rule, check, check_document
+from roomkey.issuers.exchange import TokenExchange
+from roomkey.keys import KeyRegistry
+from roomkey.security.authorization import (
+    RULES,
+    SENSITIVE,
+    STRANGER,
+    Action,
+    Rule,
+    check,
+    check_document,
+    check_recent,
+)
+from roomkey.security.events import SecurityEvents
+from roomkey.security.injection import Inspector
 from roomkey.security.inspection import is_deeper
+from roomkey.security.limits import RequestLimits, Spent
+from roomkey.security.login import LoginSettings
 from roomkey.security.tickets import Tickets
 from roomkey.sessions.manager import SessionManager
+from roomkey.threats.watch import ThreatWatch
 from roomkey.transports import BODY_DEADLINE
 
+KEY_REFUSED: Final = "key_refused"
+"""What events say of a key that opens nothing; to whoever presents it every wrong credential is the same."""
 
-class ApiSettings(Struct, frozen=True, kw_only=True):
-    """
-    The limits of the REST interface.
 
-    ``public_url`` is where clients reach it, such as ``https://rooms.example.com``; without it they are told
-    the host that they asked for. If it has no path, not even ``/``, the place where the interface is mounted is
-    added. Sockets are opened at ``websocket_path`` below. Pages of ``allowed_origins`` may use it from a browser. A
-    body has ``max_body_bytes`` at most, one that is put into a document ``max_document_bytes``. Under another server
-    than Roomkey's own, which has ``http.body_timeout``, it has ``body_timeout`` to arrive. Answers to requests with
-    an Idempotency-Key are kept for ``idempotency_window``, at most ``idempotency_max_bytes`` of them, in memory only.
-    """
-
-    public_url: str | None = None
-    websocket_path: str = "/ws"
-    allowed_origins: tuple[str, ...] = ()
-    max_body_bytes: int = 64 * 1024
-    max_document_bytes: int = 16 * 1024 * 1024
-    body_timeout: timedelta = timedelta(seconds=20)
-    idempotency_window: timedelta = timedelta(hours=24)
-    idempotency_max_bytes: int = 8 * 1024 * 1024
+LINGERING_SECONDS: Final = 0.1
+"""If a body takes longer, its sender's rights are looked at again: what was taken away meanwhile must not be used."""
 
 
 class Publication(Struct, frozen=True):
@@ -55,18 +71,50 @@ class Publication(Struct, frozen=True):
     page_policy: str
 
 
+class Login(Struct, frozen=True, kw_only=True):
+    """What logging in needs: its settings, and the key that signs what pages send back."""
+
+    settings: LoginSettings = LoginSettings()
+    csrf_key: bytes
+
+    def __repr__(self) -> str:
+        return f"Login({self.settings!r})"
+
+
 class Services(Struct, frozen=True, kw_only=True):
-    """Everything that operations work with. Without ``documents`` there are no operations on them."""
+    """
+    Everything that operations work with. Without ``documents``, ``threats`` or ``audit`` there are no operations on
+    them.
+    """
 
     sessions: SessionManager
     documents: DocumentService | None
+    audit: AuditLog | None
     health: Health
     authenticator: Authenticator
+    login: Login
+    issuers: TokenExchange
+    keys: KeyRegistry
     tickets: Tickets
     idempotency: Idempotency
+    events: SecurityEvents
+    auditing: Auditing | None
+    limits: RequestLimits
+    bodies: Bodies
+    inspector: Inspector
+    threats: ThreatWatch | None = None
     settings: ApiSettings
     publication: Publication
     draining: Callable[[], bool]
+
+
+class Whereabouts(TypedDict):
+    """The part of a security event that says who it was."""
+
+    actor: str
+    session: SessionId | None
+    user: str | None
+    address: str | None
 
 
 class Request:
@@ -78,14 +126,12 @@ class Request:
 
     __slots__ = ("action", "body", "caller", "headers", "media", "query", "scope", "services")
 
-    def __init__(
-        self, action: Action, scope: Scope, services: Services, headers: Mapping[str, str], caller: Caller
-    ) -> None:
+    def __init__(self, action: Action, scope: Scope, services: Services, headers: Mapping[str, str]) -> None:
         self.action = action
         self.scope = scope
         self.services = services
         self.headers = headers
-        self.caller = caller
+        self.caller = STRANGER
         self.body: Any = None
         self.media = "application/json"
         self.query: Any = None
@@ -103,9 +149,64 @@ class Request:
             raise LookupError("this interface was made without documents")
         return documents
 
+    @property
+    def keys(self) -> KeyRegistry:
+        """The commands on API keys."""
+        return self.services.keys
+
+    @property
+    def session_id(self) -> SessionId | None:
+        """The session that asks, if it is one."""
+        return None if self.caller.session is None else self.caller.session.id
+
+    @property
+    def threats(self) -> ThreatWatch:
+        """The watch over the sessions."""
+        threats = self.services.threats
+        if threats is None:
+            raise LookupError("this interface was made without a watch over sessions")
+        return threats
+
+    @property
+    def audit(self) -> AuditLog:
+        """The audit log."""
+        audit = self.services.audit
+        if audit is None:
+            raise LookupError("this interface was made without an audit log")
+        return audit
+
+    @property
+    def trail(self) -> AuditTrail:
+        """What was recorded in the audit log."""
+        auditing = self.services.auditing
+        if auditing is None:
+            raise LookupError("this interface was made without an audit trail")
+        return auditing.trail
+
+    @property
+    def rule(self) -> Rule:
+        """Who may do what was asked for."""
+        return RULES[self.action]
+
     def path(self, name: str) -> str:
         """The part of the path that the route calls ``name``."""
         return self.scope["path_params"][name]
+
+    def report(self, error: RoomkeyError, operation: "Operation") -> None:
+        """Let those who watch know that the request was refused, if that may mean something to them."""
+        code = KEY_REFUSED if isinstance(error, KeyRefused) else error.code
+        self.services.events.refused(code, **self.whereabouts, place=operation.name)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Who sent it, and from where, as security events name them."""
+        session = self.caller.session
+        return {
+            "actor": self.caller.actor,
+            "session": self.session_id,
+            "user": None if session is None else session.user_id,
+            "address": address_of(self.scope),
+        }
 
     @property
     def root(self) -> str:
@@ -250,32 +351,66 @@ class Resource:
         await reply.send(send, head=method == "HEAD")
 
     async def _perform(self, chosen: Operation, scope: Scope, receive: Receive) -> Reply:
-        services = self._services
-        headers = headers_of(scope)
-        caller = STRANGER
-        if not chosen.rule.is_public:
-            caller = await services.authenticator.caller(headers, scope["method"], address_of(scope))
-            check(caller, chosen.action)
-        request = Request(chosen.action, scope, services, headers, caller)
-        if chosen.rule.access is not None:
-            # Before the body: whoever may not write has nothing to send.
-            check_document(caller, chosen.action, request.path("name"))
+        request, auditing = Request(chosen.action, scope, self._services, headers_of(scope)), self._services.auditing
+        try:
+            reply = await self._perform_for(request, chosen, receive)
+        except RoomkeyError as error:
+            request.report(error, chosen)
+            if auditing is not None and isinstance(error, OutcomeUnknown):
+                auditing.unknown(request, chosen)
+            raise
+        return reply if auditing is None else await auditing.performed(request, chosen, reply)
+
+    async def _perform_for(self, request: Request, chosen: Operation, receive: Receive) -> Reply:
+        # Before the body: whoever may not do this has nothing to send.
+        await self._admit(request, chosen)
         if chosen.query is not None:
-            request.query = parse_query(scope["query_string"], chosen.query)
-        if chosen.contents:
+            request.query = parse_query(request.scope["query_string"], chosen.query)
+        if not chosen.contents and chosen.body is None:
+            return await self._once(chosen, request, b"")
+        now = asyncio.get_running_loop().time
+        begun = now()
+        if chosen.contents or chosen.body is None:
             raw = await self._read_content(chosen, request, receive)
-        elif chosen.body is not None:
-            raw = await self._read_json(chosen, chosen.body, request, receive)
         else:
-            raw = b""
+            raw = await self._read_json(chosen, chosen.body, request, receive)
+        if raw and now() - begun > LINGERING_SECONDS and not chosen.rule.is_public:
+            request.caller = await self._services.authenticator.again(request.caller, request.headers, request.scope)
+            self._check(request, chosen)
         return await self._once(chosen, request, raw)
+
+    async def _admit(self, request: Request, chosen: Operation) -> None:
+        """Find out who is calling, and whether such a caller may do this."""
+        if not chosen.rule.is_public:
+            request.caller = await self._services.authenticator.caller(request.headers, request.scope)
+            self._charge(request)
+        self._check(request, chosen)
+
+    def _charge(self, request: Request) -> None:
+        """Charge the request to its caller, unless somebody in front of us has."""
+        already: Spent | None = request.scope.get(SPENT)
+        if request.session_id is None or already is None or already.policy.name != "session":
+            charge(request.scope, self._services.limits.of_caller(request.caller.actor, request.session_id))
+
+    def _check(self, request: Request, chosen: Operation) -> None:
+        """Raise unless such a caller may do this."""
+        services, rule = self._services, chosen.rule
+        if not rule.is_public:
+            check(request.caller, chosen.action)
+            if chosen.action in SENSITIVE:
+                now = services.sessions.clock.now()
+                check_recent(request.caller, chosen.action, now, services.login.settings.reauthentication_age)
+        if services.auditing is not None:
+            services.auditing.check(request, chosen)
+        if rule.access is not None:
+            check_document(request.caller, chosen.action, request.path("name"))
 
     async def _read_json(self, chosen: Operation, body: type[Struct], request: Request, receive: Receive) -> bytes:
         headers, settings = request.headers, self._services.settings
         announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         if announced:
             check_json(headers)
-        raw = await read_body(receive, headers, settings.max_body_bytes, self._patience(request))
+        raw = await self._body(request, receive, settings.max_body_bytes)
         if raw:
             if not announced:  # as in HTTP/2
                 check_json(headers)
@@ -289,7 +424,7 @@ class Resource:
     async def _read_content(self, chosen: Operation, request: Request, receive: Receive) -> bytes:
         headers, settings = request.headers, self._services.settings
         request.media = media_type(headers, tuple(chosen.contents))
-        raw = await read_body(receive, headers, settings.max_document_bytes, self._patience(request))
+        raw = await self._body(request, receive, settings.max_document_bytes)
         kind = chosen.contents[request.media]
         if kind is bytes:
             request.body = raw
@@ -299,6 +434,10 @@ class Resource:
             request.body = _decode(chosen.decoders[request.media], raw)
             _check_depth(request.body)
         return raw
+
+    async def _body(self, request: Request, receive: Receive, limit: int) -> bytes:
+        arrival = self._services.bodies.arrival(address_of(request.scope))
+        return await read_body(receive, request.headers, limit, self._patience(request), arrival=arrival)
 
     def _patience(self, request: Request) -> timedelta | None:
         """How long a body may take; ``None`` if the server has a deadline of its own."""

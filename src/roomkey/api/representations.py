@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from pycrdt import Doc
 
-from roomkey.documents import MalformedUpdate, RootKind, read_update, roots
+from roomkey.documents.interface import MalformedUpdate, RootKind, read_update, roots
 from roomkey.errors import Serialization
 
 JSON: Final = "application/json"

@@ -1,7 +1,7 @@
 """The operations on sessions: they translate between HTTP and the commands, and decide nothing else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Final, cast
@@ -17,6 +17,8 @@ from roomkey.api.http_messages import (
     matches_etag,
     socket_address,
 )
+from roomkey.api.inspection import inspect_sessions
+from roomkey.api.login import cookies, dropped
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.schemas import (
     Batch,
@@ -37,6 +39,7 @@ from roomkey.api.schemas import (
     UserListing,
     session_body,
 )
+from roomkey.domain.access import check_grants
 from roomkey.domain.session import (
     Client,
     IssuedSession,
@@ -57,7 +60,9 @@ from roomkey.errors import (
 from roomkey.ports import Page
 from roomkey.security import authorization
 from roomkey.security.authorization import Action
-from roomkey.security.credentials import DROPPED_COOKIE, client_of
+from roomkey.security.credentials import client_of
+from roomkey.security.events import SecurityEventType
+from roomkey.sessions.manager import SessionRequest
 
 ONE_SESSION: Final = {200: Answer("The session as it is now.", SessionBody, etag=True)}
 CHANGE: Final = (NotFound, Conflict, InvalidState, VersionMismatch)
@@ -83,13 +88,16 @@ async def create_session(request: Request) -> Reply:
     the memory of the server for a day, and nowhere else.
     """
     new = cast("NewSession", request.body)
-    wanted, url = new.request(_device(request)), _websocket_url(request)
+    inspect_sessions(request, (new,))
+    wanted, url = new.request(_device(request)), websocket_url(request)
+    _check_issued(request, [wanted])
     issued = await request.sessions.create_session(
         wanted.user_id,
         client=wanted.client,
         grants=wanted.grants,
         lifetime=wanted.lifetime,
         metadata=wanted.metadata,
+        bound_to=wanted.bound_to,
         activate=new.activate,
         actor=request.caller.actor,
     )
@@ -117,15 +125,36 @@ async def batch(request: Request) -> Reply:
     ids = [SessionId(id) for id in work.invalidate]
     # First what can be refused, so that a batch that is refused has done nothing.
     created = await _create_many(request, work.create) if work.create else []
-    found = await request.sessions.invalidate_sessions(ids, reason=work.reason, actor=request.caller.actor)
-    outcomes = [InvalidatedBody(id, each) for id, each in zip(ids, found, strict=True)]
+    known = await _known(request, ids)
+    done = await request.sessions.invalidate_sessions(known, reason=work.reason, actor=request.caller.actor)
+    found = {id for id, was_there in zip(known, done, strict=True) if was_there}
+    outcomes = [InvalidatedBody(id, id in found) for id in ids]
     return json_reply(BatchBody(created=created, invalidated=outcomes))
 
 
+async def _known(request: Request, ids: Sequence[SessionId]) -> Sequence[SessionId]:
+    """Those of ``ids`` of which the caller may know, as far as that depends on the session."""
+    if not request.caller.only.narrows_sessions:
+        return ids
+    found = await request.sessions.get_sessions(ids)
+    return [each.id for each in found if each is not None and authorization.sees_user(request.caller, each.user_id)]
+
+
+def _check_issued(request: Request, wanted: Iterable[SessionRequest]) -> None:
+    if not request.caller.only.narrows_sessions:
+        return
+    default = request.sessions.default_grants
+    for each in wanted:
+        granted = default if each.grants is None else check_grants(each.grants)
+        authorization.check_issued(request.caller, each.user_id, granted)
+
+
 async def _create_many(request: Request, news: list[NewSession]) -> list[IssuedBody]:
+    inspect_sessions(request, news)
     authorization.check_batch((new.user_id for new in news), request.sessions.policy.cap)
-    device, url = _device(request), _websocket_url(request)
+    device, url = _device(request), websocket_url(request)
     wanted = [new.request(device) for new in news]
+    _check_issued(request, wanted)
     issued = await request.sessions.create_sessions(wanted, actor=request.caller.actor)
     async with asyncio.TaskGroup() as tasks:
         # At the same time, because storages commit together what is asked for together.
@@ -246,12 +275,21 @@ async def change_grants(request: Request) -> Reply:
     They leave the documents that no grant covers any more, and in those that it may only read now the next
     edit is refused.
     """
-    id = await _id(request)
+    id, granted = await _id(request), cast("Rights", request.body).granted()
+    authorization.check_given(request.caller, granted)
     session = await request.sessions.change_grants(
         id,
-        cast("Rights", request.body).granted(),
+        granted,
         actor=request.caller.actor,
         if_version=await _expected(request, id),
+    )
+    request.services.events.report(
+        SecurityEventType.PRIVILEGE_CHANGE,
+        "grants_changed",
+        actor=request.caller.actor,
+        session=session.id,
+        user=session.user_id,
+        address=address_of(request.scope),
     )
     return json_reply(session_body(session), 200, etag(session.version))
 
@@ -270,7 +308,7 @@ async def rotate(request: Request) -> Reply:
 
     A session may rotate its own token, and everyone who presents the same one within that time gets the same
     successor. Later the old token is answered with `token_rotated`; if it is used beside the new one by
-    somebody else, that is a theft (`token_reused`), which ends the session.
+    somebody else, that is a theft (`token_reused`), which ends the session. Who came with a cookie gets a cookie.
     """
     id = await _id(request)
     issued = await request.sessions.rotate_token(
@@ -280,7 +318,11 @@ async def rotate(request: Request) -> Reply:
         actor=request.caller.actor,
         if_version=await _expected(request, id),
     )
-    return json_reply(RotatedBody(session_body(issued.session), issued.token), 200, etag(issued.session.version))
+    tag = etag(issued.session.version)
+    if request.caller.by_cookie:
+        # Its scripts did not see the token before, and do not see it now (ASVS 3.3.4).
+        return json_reply(RotatedBody(session_body(issued.session)), 200, tag, *cookies(request, issued)[1])
+    return json_reply(RotatedBody(session_body(issued.session), issued.token), 200, tag)
 
 
 @operation(
@@ -332,7 +374,7 @@ async def delete_mine(request: Request) -> Reply:
     id = authorization.own_session(request.caller).id
     expected = await _expected(request, id)
     await request.sessions.invalidate_session(id, reason="logout", actor=request.caller.actor, if_version=expected)
-    return empty_reply(204, (b"set-cookie", DROPPED_COOKIE.encode()))
+    return empty_reply(204, *dropped(request))
 
 
 @operation(
@@ -349,7 +391,8 @@ async def create_ticket(request: Request) -> Reply:
     It opens one socket, soon. Unlike a token it may stand in a URL, because it is worthless afterwards.
     """
     tickets = request.services.tickets
-    ticket = await tickets.issue(authorization.own_session(request.caller).id)
+    session = authorization.own_session(request.caller)
+    ticket = await tickets.issue(session.id, session.exclusive_since)
     return json_reply(TicketBody(ticket, int(tickets.lifetime.total_seconds())))
 
 
@@ -457,7 +500,8 @@ def _device(request: Request) -> Client | None:
     return client_of(request.headers, address_of(request.scope))
 
 
-def _websocket_url(request: Request) -> str:
+def websocket_url(request: Request) -> str:
+    """Where whoever asked can connect; there is no secret in it."""
     settings = request.services.settings
     public = settings.public_url
     if public is None:

@@ -1,6 +1,10 @@
-"""Routes whose segments may contain slashes, percent-encoded: matched as they were sent, and decoded afterwards."""
+"""
+How the application of a path is found: at once where the path is always the same, and by its segments otherwise.
 
-from collections.abc import Sequence
+Segments may contain slashes, percent-encoded: they are matched as they were sent, and decoded afterwards.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -8,6 +12,25 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _SLASH: Final = "/"
+
+
+class FixedPaths:
+    """Applications of paths without parameters, so that nothing has to be tried. Every other path is for ``others``."""
+
+    def __init__(self, apps: Mapping[str, ASGIApp], others: ASGIApp) -> None:
+        self._apps = apps
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        app = None
+        if scope["type"] == "http":
+            app = self._apps.get(scope["path"].removeprefix(scope.get("root_path", "")))
+        if app is None:
+            await self._others(scope, receive, send)
+        else:
+            scope.setdefault("path_params", {})
+            await app(scope, receive, send)
 
 
 class SegmentRoute(BaseRoute):

@@ -1,8 +1,7 @@
 """What goes over the wire in JSON: strict on the way in, written out by hand on the way out."""
 
-import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -12,14 +11,17 @@ from msgspec import Meta, Struct
 
 from roomkey.api.flaws import flaw_in_query
 from roomkey.domain.access import MAX_GRANTS, MAX_PATTERN_BYTES, Access, Grant, Grants, check_grants
+from roomkey.domain.names import HIDDEN, check_name
 from roomkey.domain.session import (
     Client,
     Session,
     SessionFilter,
     SessionState,
+    check_new_user_id,
     check_user_id,
 )
 from roomkey.errors import Flaw, InvalidInput, SchemaViolation
+from roomkey.security.possession import DPOP
 from roomkey.sessions.manager import SessionRequest
 
 MAX_BATCH_CREATE: Final = 100
@@ -30,9 +32,6 @@ MAX_METADATA_DEPTH: Final = 8
 
 MAX_LIFETIME_SECONDS: Final = 10 * 366 * 86400
 """Far beyond any policy, whose own limit is checked later: only so that no number is too large to be a time."""
-
-_CONTROLS: Final = r"\u0000-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u2069"
-"""What no text may contain: controls, line separators, and what turns the direction of writing around."""
 
 _PRINTABLE: Final = (
     r" -~\u00A1-\u00AC\u00AE-\u0377\u0400-\u052F\u05D0-\u05EA\u0620-\u064A\u0905-\u0939\u0E01-\u0E30"
@@ -46,17 +45,22 @@ What is printable depends on the version of Unicode, and only some languages hav
 printable in all of them and promised; everything else that is printable is accepted, too.
 """
 
-_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
-
 
 def _text(most: int, examples: list[str]) -> Meta:
-    return Meta(max_length=most, examples=examples, extra_json_schema={"pattern": f"^[^{_CONTROLS}]*$"})
+    return Meta(max_length=most, examples=examples, extra_json_schema={"pattern": f"^[^{HIDDEN}]*$"})
 
 
-def _name(most: int, examples: list[str]) -> Meta:
+_IDENTIFYING: Final = (
+    r" -~\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u017F\u05D0-\u05EA\u0620-\u064A\u0905-\u0939\u0E01-\u0E30\u3041-\u3096"
+    r"\u20A0-\u20B9\u30A1-\u30FA\u3400-\u4DB5\u4E00-\u9FCC\uAC00-\uD7A3"
+)
+"""The same for identities, see ``names.RULES``: composed letters, and none that look like those of another alphabet."""
+
+
+def _name(most: int, examples: list[str], letters: str = _PRINTABLE) -> Meta:
     # JSON Schema cannot count bytes. Text of either form is short enough in UTF-8; more may be accepted.
     # Each choice has its type: generators of clients look no further.
-    short = {"type": "string", "pattern": f"^[{_PRINTABLE}]*$", "maxLength": most // 4}
+    short = {"type": "string", "pattern": f"^[{letters}]*$", "maxLength": most // 4}
     return Meta(
         min_length=1,
         max_length=most,
@@ -66,7 +70,8 @@ def _name(most: int, examples: list[str]) -> Meta:
     )
 
 
-UserId = Annotated[str, _name(256, ["alice"])]
+UserId = Annotated[str, _name(256, ["alice"], _IDENTIFYING)]
+Pattern = Annotated[str, _name(MAX_PATTERN_BYTES, ["notes/**"])]
 Reason = Annotated[str, _text(200, ["signed in elsewhere"])]
 Token = Annotated[
     str,
@@ -74,6 +79,10 @@ Token = Annotated[
         description="The bearer secret of the session, shown only here.",
         pattern=r"^[0-9a-f]{2}[a-z2-7]{26}\.[A-Za-z0-9_-]{43}$",
     ),
+]
+EntryIndex = Annotated[str, Meta(pattern="^(0|[1-9][0-9]{0,17})$", examples=["0"])]
+LogFile = Annotated[
+    str, Meta(pattern=r"^([0-9]{1,2}/)?(x[0-9]{3}/)*[0-9]{3}(\.p/[1-9][0-9]{0,2})?$", examples=["000.p/1"])
 ]
 SessionIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{2}[a-z2-7]{26}$", examples=["a7kq3v5zt2mjc4nxw6ye3rf5hbgd"])]
 # 3600 and 3600.0 are the same integer in JSON (JSON Schema 2020-12, 4.2.3), and to msgspec only as floats.
@@ -97,7 +106,7 @@ Limit = Annotated[int, Meta(ge=1, le=500, description="At most so many.")]
 class GrantInput(Struct, frozen=True, forbid_unknown_fields=True):
     """One line of a session's rights. In `documents` `*` stays inside a segment and `**` does not."""
 
-    documents: Annotated[str, _name(MAX_PATTERN_BYTES, ["notes/**"])]
+    documents: Pattern
     access: Access
 
     def __post_init__(self) -> None:
@@ -127,8 +136,8 @@ class ClientInput(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.ip is not None and not is_address(self.ip):
             raise ValueError("ip: expected an IPv4 or IPv6 address")
-        check_printable("user_agent", self.user_agent)
-        check_printable("device", self.device)
+        check_shown("user_agent", self.user_agent, kind="device")
+        check_shown("device", self.device)
 
 
 class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,15 +154,26 @@ class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
     lifetime: Lifetime | None = None
     metadata: (
         Annotated[
-            dict[Annotated[str, Meta(max_length=64)], Any],
+            dict[Annotated[str, _text(64, ["theme"])], Any],
             Meta(max_length=MAX_METADATA_ENTRIES, examples=[{"theme": "dark"}]),
+        ]
+        | None
+    ) = None
+    dpop_jkt: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^[A-Za-z0-9_-]{43}$",
+                description="Thumbprint (RFC 7638) of the key that whoever presents the token must prove to have.",
+                examples=["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"],
+            ),
         ]
         | None
     ) = None
     activate: Annotated[bool, Meta(description="Whether the session may be used at once; not, if left out.")] = False
 
     def __post_init__(self) -> None:
-        _check_user_id(self.user_id)
+        _check_user_id(self.user_id, check_new_user_id)
         _check_lifetime(self.lifetime)
 
     def request(self, default_client: Client | None = None) -> SessionRequest:
@@ -169,6 +189,7 @@ class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
             grants=None if self.grants is None else _grants(self.grants),
             lifetime=None if self.lifetime is None else timedelta(seconds=self.lifetime),
             metadata=None if self.metadata is None else _metadata(self.metadata),
+            bound_to=None if self.dpop_jkt is None else DPOP + self.dpop_jkt,
         )
 
 
@@ -180,7 +201,7 @@ class Batch(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
 
     def __post_init__(self) -> None:
-        check_printable("reason", self.reason)
+        check_shown("reason", self.reason)
 
 
 class Cause(Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,7 +210,7 @@ class Cause(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason | None = None
 
     def __post_init__(self) -> None:
-        check_printable("reason", self.reason)
+        check_shown("reason", self.reason)
 
 
 class Extension(Struct, frozen=True, forbid_unknown_fields=True):
@@ -270,6 +291,8 @@ class SessionBody(Struct, frozen=True, kw_only=True, gc=False):
     client: Client | None
     grants: Grants
     metadata: Mapping[str, Any]
+    authenticated_at: Annotated[datetime, Meta(tz=True, description="When its user last proved who they are.")]
+    bound_to: Annotated[str, Meta(description="What whoever presents the token must prove to have.")] | None
 
 
 class IssuedBody(Struct, frozen=True):
@@ -281,10 +304,10 @@ class IssuedBody(Struct, frozen=True):
 
 
 class RotatedBody(Struct, frozen=True):
-    """The session and the only copy of its new token."""
+    """The session and the only copy of its new token; that of a browser is in its cookie, and not here."""
 
     session: SessionBody
-    token: Token
+    token: Token | msgspec.UnsetType = msgspec.UNSET
 
 
 class InvalidatedBody(Struct, frozen=True):
@@ -361,6 +384,8 @@ def session_body(session: Session) -> SessionBody:
         client=session.client,
         grants=session.grants,
         metadata=session.metadata or {},
+        authenticated_at=session.authenticated_at,
+        bound_to=session.bound_to,
     )
 
 
@@ -408,25 +433,27 @@ def is_address(text: str) -> bool:
     return True
 
 
-def check_printable(field: str, text: str | None) -> None:
+def check_shown(field: str, text: str | None, *, kind: str | None = None) -> None:
     """
-    Raise if there is something in ``text`` that cannot be shown.
+    Raise if ``text`` is not what people may be shown: see ``names.RULES``, ``kind`` being that of the field.
 
     Raises:
         ValueError: For ``__post_init__``: the message names the field.
     """
-    # `isprintable` is thirty times faster and nearly always true.
-    if text is not None and not text.isprintable() and _CONTROL.search(text):
-        raise ValueError(f"{field}: control characters are not allowed")
+    try:
+        if text is not None:
+            check_name(kind or field, "it", text)
+    except InvalidInput as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10
 
 
-def _check_user_id(user_id: str) -> None:
+def _check_user_id(user_id: str, check: Callable[[str], str] = check_user_id) -> None:
     try:
-        check_user_id(user_id)
+        check(user_id)
     except InvalidInput as error:
         raise ValueError(f"user_id: {error}") from None
 

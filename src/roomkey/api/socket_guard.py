@@ -8,9 +8,10 @@ from datetime import timedelta
 
 from starlette.types import Message, Receive, Send
 
+from roomkey.api.session_limits import SessionLimits
 from roomkey.domain import lifecycle
 from roomkey.domain.session import AnyEvent, Session
-from roomkey.errors import Invalidated, RoomkeyError
+from roomkey.errors import Invalidated, RoomkeyError, TokenRotated
 from roomkey.problems import presentation_of
 from roomkey.sessions.manager import SessionManager
 from roomkey.wire.close import CloseCode
@@ -51,9 +52,18 @@ class SocketGuard:
     """
 
     def __init__(
-        self, sessions: SessionManager, session: Session, receive: Receive, send: Send, *, interval: timedelta
+        self,
+        sessions: SessionManager,
+        session: Session,
+        receive: Receive,
+        send: Send,
+        *,
+        interval: timedelta,
+        limits: SessionLimits,
     ) -> None:
         self.session = session
+        self._limits = limits
+        self._counts = True
         self._sessions = sessions
         self._interval = interval
         self._receive = receive
@@ -65,6 +75,10 @@ class SocketGuard:
         self._waiting: asyncio.Timeout | None = None
         self._is_over = False
         self._is_closed = False
+
+    def waive(self) -> None:
+        """Count no messages: whoever is behind this does it."""
+        self._counts = False
 
     def doubt(self) -> None:
         """Something may have happened to the session: let nothing pass until it has been looked at."""
@@ -92,8 +106,12 @@ class SocketGuard:
     async def receive(self) -> Message:
         """What the client says; that it has gone, once the session has ended."""
         message = await self._receive_unless_over()
-        if message["type"] == "websocket.receive" and not await self._is_good():
-            return _gone()
+        if message["type"] == "websocket.receive":
+            if not await self._is_good():
+                return _gone()
+            if self._counts and (closing := await self._limits.check_message(self.session, message)) is not None:
+                await self._close(*closing)
+                return _gone(closing[0])
         if message["type"] == "websocket.disconnect":
             self._is_closed = True
         return message
@@ -148,6 +166,7 @@ class SocketGuard:
         doubts = self._doubts
         try:
             self.session = await usable(self._sessions, self.session)
+            await self._limits.check_violations(self.session)
             if touch:
                 await self._sessions.touch(self.session.id)
         except RoomkeyError as end:
@@ -156,6 +175,9 @@ class SocketGuard:
             self._settled = max(self._settled, doubts)
 
     async def _end(self, end: RoomkeyError) -> None:
+        await self._close(presentation_of(end).close_code, end.code)
+
+    async def _close(self, code: CloseCode, reason: str) -> None:
         if self._is_over:
             return
         self._is_over = True
@@ -165,7 +187,7 @@ class SocketGuard:
         if self._is_closed:
             return
         with suppress(OSError):  # of which the errors are that servers raise when the client has gone
-            await self._send({"type": "websocket.close", "code": presentation_of(end).close_code, "reason": end.code})
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 async def usable(sessions: SessionManager, session: Session) -> Session:
@@ -173,15 +195,17 @@ async def usable(sessions: SessionManager, session: Session) -> Session:
     The session as it is now.
 
     Raises:
-        Expired, Invalidated, Suspended: If it cannot be used any more.
+        Expired, Invalidated, Suspended, TokenRotated: If it cannot be used any more.
         RoomkeyError: If that cannot be found out.
     """
     now = await sessions.get_session(session.id)
     if now is None:
         raise Invalidated("the session was deleted")
     lifecycle.check_usable(now, even_pending=True)
+    if now.exclusive_since != session.exclusive_since:
+        raise TokenRotated("what opened this is void since a log-in")
     return now
 
 
-def _gone() -> Message:
-    return {"type": "websocket.disconnect", "code": CloseCode.UNAUTHENTICATED}
+def _gone(code: CloseCode = CloseCode.UNAUTHENTICATED) -> Message:
+    return {"type": "websocket.disconnect", "code": code}

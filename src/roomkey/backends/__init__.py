@@ -13,15 +13,22 @@ from roomkey.errors import ConfigurationError
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
     Clock,
+    Cluster,
     DocumentStore,
+    ObjectStore,
     OneTimeLimits,
     RecordCodec,
+    SealingCodec,
     SessionStorage,
     SharedState,
 )
+from roomkey.security.possession import PROOF_LIMITS
 
 DOCUMENTS_FOLDER: Final = "documents"
 """The folder of the documents in the directory of an LMDB storage."""
+
+OBJECTS_FOLDER: Final = "objects"
+"""The same for objects."""
 
 
 class StoreOptions(Struct, frozen=True, kw_only=True):
@@ -40,12 +47,29 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
 
 
 class SharedSettings(Struct, frozen=True, kw_only=True):
-    """What ``open_shared`` needs: what tickets and answers may take, and a secret that all nodes have."""
+    """What ``open_shared`` needs: what tickets, answers and proofs may take, and a secret that all nodes have."""
 
     tickets: OneTimeLimits
     answers: OneTimeLimits
     clock: Clock
     secret: bytes
+    proofs: OneTimeLimits = PROOF_LIMITS
+
+
+class ClusterSettings(Struct, frozen=True, kw_only=True):
+    """
+    What ``Stores.cluster`` needs: who this node is, and how much of each room is kept for those who come back.
+
+    ``history_publications``, ``history_age`` and ``history_bytes`` all hold, per room; ids of messages are remembered
+    for ``repeat_window``.
+    """
+
+    node: str
+    clock: Clock
+    history_publications: int
+    history_age: timedelta
+    history_bytes: int
+    repeat_window: timedelta
 
 
 class Stores:
@@ -69,7 +93,7 @@ class Stores:
             ConfigurationError: As ``open_storage``.
         """
         backend, place = self._found(url)
-        return backend.sessions(place, self._codec)
+        return backend.sessions(place, self._codec_of("sessions"))
 
     def documents(self, url: str) -> DocumentStore:
         """
@@ -79,7 +103,7 @@ class Stores:
             ConfigurationError: As ``open_storage``.
         """
         backend, place = self._found(url)
-        return backend.documents(place, self._codec)
+        return backend.documents(place, self._codec_of("documents"))
 
     def shared(self, url: str, settings: SharedSettings) -> SharedState:
         """
@@ -92,11 +116,44 @@ class Stores:
         backend, place = self._found(url)
         return backend.shared(place, settings)
 
+    def objects(self, url: str) -> ObjectStore:
+        """
+        What is kept besides sessions and documents in the storage that ``url`` names.
+
+        Raises:
+            ConfigurationError: As ``open_storage``.
+        """
+        backend, place = self._found(url)
+        return backend.objects(place, self._codec_of("objects"))
+
+    def cluster(self, url: str, settings: ClusterSettings) -> Cluster | None:
+        """
+        What joins the nodes at ``url``; ``None`` if its technology cannot do that.
+
+        Raises:
+            ConfigurationError: As ``open_storage``.
+        """
+        backend, place = self._found(url)
+        return None if backend.cluster is None else backend.cluster(place, settings)
+
+    def _codec_of(self, store: str) -> RecordCodec:
+        return self._codec.within(store) if isinstance(self._codec, SealingCodec) else self._codec
+
     def _found(self, url: str) -> tuple["_Backend", Any]:
         backend = _backend_of(url)
         if url not in self._places:
             self._places[url] = backend.place(url, self._options)
         return backend, self._places[url]
+
+
+def check_url(url: str) -> None:
+    """
+    Raise unless ``url`` names a storage. Loads no driver of one on this machine.
+
+    Raises:
+        ConfigurationError: As ``open_storage``.
+    """
+    _backend_of(url).place(url, StoreOptions())
 
 
 def open_storage(url: str, codec: RecordCodec = CHECKSUMMED_RECORDS) -> SessionStorage:
@@ -148,6 +205,8 @@ class _Backend(NamedTuple):
     sessions: Callable[[Any, RecordCodec], SessionStorage]
     documents: Callable[[Any, RecordCodec], DocumentStore]
     shared: Callable[[Any, SharedSettings], SharedState]
+    objects: Callable[[Any, RecordCodec], ObjectStore]
+    cluster: Callable[[Any, ClusterSettings], Cluster | None] | None = None
     extra: str | None = None
     drivers: Sequence[str] = ()
 
@@ -190,7 +249,15 @@ def _memory_documents(_place: None, _codec: RecordCodec) -> DocumentStore:
 def _memory_shared(_place: None, settings: SharedSettings) -> SharedState:
     from roomkey.backends.memory.shared import MemoryShared  # noqa: PLC0415
 
-    return MemoryShared(tickets=settings.tickets, answers=settings.answers, clock=settings.clock)
+    return MemoryShared(
+        tickets=settings.tickets, answers=settings.answers, proofs=settings.proofs, clock=settings.clock
+    )
+
+
+def _memory_objects(_place: None, _codec: RecordCodec) -> ObjectStore:
+    from roomkey.backends.memory.objects import MemoryObjectStore  # noqa: PLC0415
+
+    return MemoryObjectStore()
 
 
 def _lmdb_place(url: str, _options: StoreOptions) -> Path:
@@ -214,6 +281,12 @@ def _lmdb_documents(directory: Path, codec: RecordCodec) -> DocumentStore:
     return FileSystemDocumentStore(directory / DOCUMENTS_FOLDER, codec=codec)
 
 
+def _lmdb_objects(directory: Path, codec: RecordCodec) -> ObjectStore:
+    from roomkey.backends.lmdb.objects import FileSystemObjectStore  # noqa: PLC0415
+
+    return FileSystemObjectStore(directory / OBJECTS_FOLDER, codec=codec)
+
+
 def _lmdb_shared(directory: Path, settings: SharedSettings) -> SharedState:
     from roomkey.backends.lmdb.shared import FileSystemShared  # noqa: PLC0415
 
@@ -223,6 +296,7 @@ def _lmdb_shared(directory: Path, settings: SharedSettings) -> SharedState:
         own=_memory_shared(None, settings),
         tickets=settings.tickets,
         answers=settings.answers,
+        proofs=settings.proofs,
         clock=settings.clock,
     )
 
@@ -249,6 +323,12 @@ def _redis_documents(server: Any, codec: RecordCodec) -> DocumentStore:
     return RedisDocumentStore(server, codec=codec)
 
 
+def _redis_objects(server: Any, codec: RecordCodec) -> ObjectStore:
+    from roomkey.backends.redis.objects import RedisObjectStore  # noqa: PLC0415
+
+    return RedisObjectStore(server, codec=codec)
+
+
 def _redis_shared(server: Any, settings: SharedSettings) -> SharedState:
     from roomkey.backends.redis.shared import RedisShared  # noqa: PLC0415
 
@@ -258,6 +338,28 @@ def _redis_shared(server: Any, settings: SharedSettings) -> SharedState:
         own=_memory_shared(None, settings),
         tickets=settings.tickets,
         answers=settings.answers,
+        proofs=settings.proofs,
+    )
+
+
+def _redis_cluster(server: Any, settings: ClusterSettings) -> Cluster:
+    from roomkey.backends.redis.cluster import (  # noqa: PLC0415
+        Histories,
+        RedisBroker,
+        RedisNodeRegistry,
+        RedisPresenceStore,
+    )
+
+    histories = Histories(
+        publications=settings.history_publications,
+        age=settings.history_age,
+        size=settings.history_bytes,
+        repeat_window=settings.repeat_window,
+    )
+    return Cluster(
+        RedisBroker(server, settings.node, histories),
+        RedisPresenceStore(server, settings.node),
+        RedisNodeRegistry(server),
     )
 
 
@@ -285,6 +387,12 @@ def _sql_documents(database: Any, codec: RecordCodec) -> DocumentStore:
     return DatabaseDocumentStore(database, codec=codec)
 
 
+def _sql_objects(database: Any, codec: RecordCodec) -> ObjectStore:
+    from roomkey.backends.sql.objects import DatabaseObjectStore  # noqa: PLC0415
+
+    return DatabaseObjectStore(database, codec=codec)
+
+
 def _sql_shared(database: Any, settings: SharedSettings) -> SharedState:
     from roomkey.backends.sql.shared import DatabaseShared  # noqa: PLC0415
 
@@ -294,19 +402,51 @@ def _sql_shared(database: Any, settings: SharedSettings) -> SharedState:
         own=_memory_shared(None, settings),
         tickets=settings.tickets,
         answers=settings.answers,
+        proofs=settings.proofs,
     )
 
 
-_REDIS: Final = _Backend(_redis_place, _redis_sessions, _redis_documents, _redis_shared, "redis", ("redis", "hiredis"))
+def _sql_cluster(database: Any, settings: ClusterSettings) -> Cluster | None:
+    from roomkey.backends.sql.cluster import Histories, open_cluster  # noqa: PLC0415
+
+    kept = Histories(
+        publications=settings.history_publications,
+        age=settings.history_age,
+        size=settings.history_bytes,
+        repeat_window=settings.repeat_window,
+    )
+    return open_cluster(database, settings.node, kept)
+
+
+_REDIS: Final = _Backend(
+    _redis_place,
+    _redis_sessions,
+    _redis_documents,
+    _redis_shared,
+    _redis_objects,
+    _redis_cluster,
+    extra="redis",
+    drivers=("redis", "hiredis"),
+)
 
 
 def _sql(extra: str, driver: str) -> _Backend:
-    return _Backend(_sql_place, _sql_sessions, _sql_documents, _sql_shared, extra, ("sqlalchemy", driver))
+    drivers = ("sqlalchemy", driver)
+    return _Backend(
+        _sql_place,
+        _sql_sessions,
+        _sql_documents,
+        _sql_shared,
+        _sql_objects,
+        _sql_cluster,
+        extra=extra,
+        drivers=drivers,
+    )
 
 
 _BACKENDS: Final[Mapping[str, _Backend]] = {
-    "memory": _Backend(_memory_place, _memory_sessions, _memory_documents, _memory_shared),
-    "lmdb": _Backend(_lmdb_place, _lmdb_sessions, _lmdb_documents, _lmdb_shared),
+    "memory": _Backend(_memory_place, _memory_sessions, _memory_documents, _memory_shared, _memory_objects),
+    "lmdb": _Backend(_lmdb_place, _lmdb_sessions, _lmdb_documents, _lmdb_shared, _lmdb_objects),
     **{f"{family}{kind}": _REDIS for family in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster", "+unix")},
     "sqlite": _sql("sqlite", "aiosqlite"),
     "postgresql": _sql("postgresql", "asyncpg"),

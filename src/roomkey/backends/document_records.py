@@ -77,10 +77,11 @@ class DocumentEntry(Struct, frozen=True, array_like=True, gc=False):
 
 
 class _BatchRecord(Struct, frozen=True, array_like=True, gc=False):
-    """Updates that were appended together, each with the place of its author in ``authors``."""
+    """Updates that were appended together, each with the place of its author; ``own`` by the places of updates."""
 
     authors: list[AuthorKey]
     updates: list[tuple[int, datetime, bytes]]
+    own: dict[int, int] = {}
 
 
 class _VersionRecord(Struct, frozen=True, array_like=True, gc=False):
@@ -155,7 +156,8 @@ def encode_batch(updates: Sequence[DocumentUpdate]) -> bytes:
     entries = [
         (places.setdefault(_author_key(update.author), len(places)), update.at, update.data) for update in updates
     ]
-    return _encoded(BATCH_SCHEMA, _BatchRecord(list(places), entries))
+    own = {place: update.own for place, update in enumerate(updates) if update.own is not None}
+    return _encoded(BATCH_SCHEMA, _BatchRecord(list(places), entries, own))
 
 
 def decode_batch(record: bytes, known: Authors) -> list[DocumentUpdate]:
@@ -168,7 +170,10 @@ def decode_batch(record: bytes, known: Authors) -> list[DocumentUpdate]:
     try:
         batch = _decode_batch(_body(record, BATCH_SCHEMA))
         authors = [known.get(key) or _author(key, known) for key in batch.authors]
-        updates = [DocumentUpdate(data, authors[place], at) for place, at, data in batch.updates]
+        updates = [
+            DocumentUpdate(data, authors[place], at, batch.own.get(number))
+            for number, (place, at, data) in enumerate(batch.updates)
+        ]
     except _DAMAGE:
         raise Serialization("updates of a document cannot be read") from None
     if not updates:

@@ -60,6 +60,9 @@ class _SessionRecord(Struct, frozen=True, array_like=True, gc=False):
     rotated_at: datetime | None
     uses: tuple[TokenUse, ...] = ()
     cause: str | None = None
+    bound_to: str | None = None
+    reauthenticated_at: datetime | None = None
+    exclusive_since: datetime | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -108,6 +111,9 @@ def encode_session(session: Session, secret: Secret) -> bytes:
         secret.rotated_at,
         secret.uses,
         session.cause,
+        session.bound_to,
+        session.reauthenticated_at,
+        session.exclusive_since,
     )
     try:
         return _SESSION_MARK + _encode(record)
@@ -206,6 +212,9 @@ def _session(record: _SessionRecord) -> Session:
         metadata=record.metadata,
         violations=record.violations,
         cause=record.cause,
+        bound_to=record.bound_to,
+        reauthenticated_at=record.reauthenticated_at,
+        exclusive_since=record.exclusive_since,
     )
 
 

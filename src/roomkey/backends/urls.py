@@ -2,9 +2,10 @@
 
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from roomkey.errors import ConfigurationError
+from roomkey.security.networks import is_loopback
 
 HIDDEN: Final = "<hidden>"
 
@@ -54,6 +55,51 @@ def with_password(url: str, password: str) -> str:
 def is_remote(url: str) -> bool:
     """Whether the storage is a server that others on other machines may use, too."""
     return url.lower().startswith(SERVERS)
+
+
+def crosses_network(url: str) -> bool:
+    """Whether what is said to the server leaves this machine."""
+    if not is_remote(url):
+        return False
+    # Where no host is named it is this machine's, or the socket of a file.
+    authority = url.partition("://")[2].partition("?")[0].partition("/")[0]
+    hosts = authority.rpartition("@")[2].split(",")
+    return not all(is_loopback(_without_port(host) or "localhost") for host in hosts)
+
+
+def _without_port(host: str) -> str:
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def demands_tls(url: str) -> bool:
+    """Whether a server is not talked to without TLS; ``sslmode=prefer`` would go on without."""
+    if _mode_of_tls(url) in ("require", "verify-ca", "verify-full"):
+        return True
+    scheme, _, rest = url.lower().partition("://")
+    return scheme.startswith("rediss") or (
+        scheme.startswith("redis") and dict(parse_qsl(rest.partition("?")[2])).get("tls", "0") != "0"
+    )
+
+
+def verifies_server(url: str) -> bool:
+    """Whether a server must show a certificate of an authority that is believed, where TLS is demanded."""
+    return _mode_of_tls(url) != "require" or "sslrootcert=" in url
+
+
+def _mode_of_tls(url: str) -> str:
+    """The ``sslmode`` of a database, said or not; empty for none."""
+    parameters = dict(parse_qsl(url.partition("?")[2]))
+    return parameters.get("sslmode", "verify-full" if "sslrootcert" in parameters else "")
+
+
+def joins_nodes(url: str) -> bool:
+    """Whether the server carries messages between nodes."""
+    return url.lower().startswith(("redis", "postgres"))
+
+
+def counts_for_nodes(url: str) -> bool:
+    """Whether budgets of all nodes are counted there."""
+    return url.lower().startswith("redis")
 
 
 def database_file_of(url: str) -> Path | None:

@@ -2,43 +2,49 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from cyclopts import App, CycloptsError, Parameter
 
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, abandon_output, complain, prepare_streams
 from roomkey.cli.usage import explain as explain_usage
-from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain
-
-
-def _version() -> str:
-    from roomkey import __version__  # noqa: PLC0415  # asks the package's metadata, which takes a while
-
-    return __version__
-
 
 app = App(
     "roomkey",
     help="Session management for real-time collaborative editing.",
     help_epilogue=EXIT_CODES,
-    help_format="markdown",
-    version=_version,
+    help_format="plaintext",
+    version_flags=(),
+    suppress_keyboard_interrupt=False,  # `main` has the exit code
     default_parameter=Parameter(negative="", show_default=False),
     result_action="return_value",
 )
+
+
+@app.command(name="--version")
+def show_version() -> None:
+    """Display application version."""
+    from roomkey import __version__  # noqa: PLC0415  # asks the package's metadata, which takes a while
+
+    print(__version__)  # noqa: T201  # the answer
+
+
 # Paths instead of functions: a command loads what it needs when it is called.
 app.command("roomkey.cli.serve:serve", name="serve", help="Run the server until SIGINT or SIGTERM.")
 app.command("roomkey.cli.sessions:app", name="sessions", help="Create, look at, and end sessions.")
 app.command("roomkey.cli.documents:app", name="documents", help="Look at documents; take them elsewhere and back.")
+app.command("roomkey.cli.audit:app", name="audit", help="Read and verify the audit log, prove entries, be a witness.")
 app.command(
     "roomkey.cli.storage:app", name="storage", help="Take everything to another storage; look whether one is sound."
 )
+app.command("roomkey.cli.encryption:app", name="encryption", help="Look at data keys, and rotate them.")
 app.command("roomkey.cli.serve:show_config", name="config", help="Show every setting and where it came from.")
+app.command("roomkey.cli.nodes:nodes", name="nodes", help="List the nodes that work together.")
 app.command("roomkey.cli.doctor:doctor", name="doctor", help="Check configuration and machine, and say what to do.")
 app.command("roomkey.cli.migrate:migrate", name="migrate", help="Bring the schema of a SQL database up to date.")
 app.command("roomkey.cli.tools:openapi", name="openapi", help="Print the HTTP contract.")
+app.command("roomkey.cli.tools:messages", name="messages", help="Print the JSON Schema of the messages of /ws.")
 app.command("roomkey.cli.tools:bench", name="bench", help="Measure how fast sessions are here.")
-app.command("roomkey.cli.tools:keys", name="keys", help="Make API keys and master keys.")
+app.command("roomkey.cli.keys:app", name="keys", help="Make, list, rotate and revoke API keys; make master keys.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tokens.remove("--debug")
     prepare_streams()
     try:
-        _load_structlog_alone()
         code = int(app(tokens, exit_on_error=False, print_error=False) or Exit.DONE)
         sys.stdout.flush()
     except CycloptsError as error:
@@ -67,21 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _load_structlog_alone() -> None:
-    """
-    Load structlog without rich, which takes a fifth of the server's start.
-
-    It wants it only for tracebacks that show the values of variables, and those must not be in a log.
-    """
-    if "structlog" not in sys.modules and "rich" not in sys.modules:
-        sys.modules["rich"] = None  # pyright: ignore[reportArgumentType]  # how the import system is told that there is none
-        try:
-            import_module("structlog")
-        finally:
-            del sys.modules["rich"]
-
-
 def _report(error: Exception) -> Exit:
+    from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain  # noqa: PLC0415  # loads msgspec
+
     match error:
         case Failed():
             code, problems = error.code, [str(error)]

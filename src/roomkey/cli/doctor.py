@@ -6,29 +6,34 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from enum import StrEnum
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
-
 import roomkey
 from roomkey.backends import Stores, urls
 from roomkey.backends.lmdb.file import DATA_FILE
 from roomkey.backends.lmdb.file import check as check_data_file
+from roomkey.cli.encryption import COUNTING_SECONDS, in_words
 from roomkey.cli.outcome import Exit, print_json, print_table
 from roomkey.cli.serve import Choices, Chosen
 from roomkey.config import Config, exposure, secrets_apart
 from roomkey.documents.crdt.injuries import Injury, injuries_of
-from roomkey.documents.open_documents import assemble
-from roomkey.errors import ConfigurationError, RoomkeyError, Storage, explain
-from roomkey.observability.logs import LogLevel, LogSettings, configure_events
+from roomkey.documents.loading import assemble
+from roomkey.encrypted_stores import OpenStores, open_records, open_stores
+from roomkey.encryption.data_keys import DataKeys
+from roomkey.encryption.rotation import Outdated, count_outdated
+from roomkey.errors import ConfigurationError, RoomkeyError, Serialization, Storage, explain
+from roomkey.observability.logs import configure_events
+from roomkey.observability.settings import LogLevel, LogSettings
 from roomkey.ports import DamagedRecord, DocumentStore, Page, Repairable, SessionStorage
+from roomkey.production import RULES, Finding, Verdict, unsafe_settings
 from roomkey.security import masterkey
+from roomkey.security.injection import EXTRA, Inspector, load_detector
+from roomkey.storage_settings import shared_and_not
 
 MIN_FREE_BYTES = 256 * 1024 * 1024
 """Free space below which a disk is worth a warning."""
@@ -46,24 +51,7 @@ MIN_OPEN_FILES = 4096
 """Limit on open files below which it is worth a warning."""
 
 
-class Verdict(StrEnum):
-    """Result of a check. Only ``FAILED`` keeps the server from starting."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-class Finding(Struct, frozen=True):
-    """One thing that was checked; ``advice`` says what to do if it is not ok."""
-
-    subject: str
-    verdict: Verdict
-    observed: str
-    advice: str = ""
-
-
-def doctor(*, choices: Chosen = None, json: bool = False, set_aside: bool = False) -> Exit:
+def doctor(*, choices: Chosen = None, json: bool = False, set_aside: bool = False, production: bool = False) -> Exit:
     """
     Check the configuration and this machine, and say what to do. Fails if the server cannot start.
 
@@ -72,10 +60,11 @@ def doctor(*, choices: Chosen = None, json: bool = False, set_aside: bool = Fals
     Args:
         json: Print JSON.
         set_aside: Move damaged records to where nothing reads them, and put indexes and counters right.
+        production: Name all settings that are not safe where others depend on it, and fail if one must not be so.
     """
     # What is wrong is said by the findings.
     configure_events(LogSettings(level=LogLevel.ERROR), StringIO())
-    findings = list(examine(choices or Choices(), set_aside=set_aside))
+    findings = list(examine(choices or Choices(), set_aside=set_aside, production=production))
     if json:
         print_json(findings)
     else:
@@ -84,7 +73,7 @@ def doctor(*, choices: Chosen = None, json: bool = False, set_aside: bool = Fals
     return Exit.FAILED if any(each.verdict is Verdict.FAILED for each in findings) else Exit.DONE
 
 
-def examine(choices: Choices, *, set_aside: bool = False) -> Iterator[Finding]:
+def examine(choices: Choices, *, set_aside: bool = False, production: bool = False) -> Iterator[Finding]:
     """All checks, in the order in which the server meets what they are about; none stops the others."""
     yield _libraries()
     yield _clock()
@@ -97,6 +86,8 @@ def examine(choices: Choices, *, set_aside: bool = False) -> Iterator[Finding]:
         return
     yield Finding("configuration", Verdict.OK, "valid")
     checks = {**CHECKS, "records": partial(_records, set_aside=set_aside), "documents": _documents}
+    if production:
+        checks |= {"production": _production}
     for subject, examination in checks.items():
         try:
             yield from examination(config)
@@ -127,7 +118,7 @@ def _clock() -> Finding:
 
 
 def _open_files() -> Finding:
-    from roomkey.server import RESERVED_FILES  # noqa: PLC0415  # takes a while, and is not needed to complain
+    from roomkey.listening import RESERVED_FILES  # noqa: PLC0415  # takes a while, and is not needed to complain
 
     try:
         import resource  # noqa: PLC0415  # does not exist on Windows
@@ -144,7 +135,7 @@ def _open_files() -> Finding:
 
 
 def _port(config: Config) -> Iterator[Finding]:
-    from roomkey.server import listening  # noqa: PLC0415  # as above
+    from roomkey.listening import listening  # noqa: PLC0415  # as above
 
     try:
         with listening(config.server):
@@ -155,10 +146,10 @@ def _port(config: Config) -> Iterator[Finding]:
 
 
 def _tls(config: Config) -> Iterator[Finding]:
-    from roomkey.server import check_tls  # noqa: PLC0415  # as above
+    from roomkey.tls import tls_context  # noqa: PLC0415  # as above
 
     try:
-        check_tls(config.server)
+        tls_context(config.server)
     except ConfigurationError as error:
         yield Finding("TLS", Verdict.FAILED, str(error), "name files in PEM that the user may read who runs the server")
         return
@@ -172,6 +163,8 @@ def _api_keys(config: Config) -> Iterator[Finding]:
         yield Finding("API keys", Verdict.FAILED, problems[0], advice)
     elif config.security.api_keys:
         yield Finding("API keys", Verdict.OK, f"{len(config.security.api_keys)} configured")
+    elif config.security.issuers:
+        yield Finding("API keys", Verdict.WARNING, "none: nobody can end sessions of others", advice)
     else:
         yield Finding("API keys", Verdict.WARNING, "none: the server listens on this machine only", advice)
 
@@ -256,7 +249,12 @@ def _nodes(config: Config) -> Iterator[Finding]:
         observed = "without a master key each has secrets of its own: tickets, idempotency keys, replaced tokens"
         yield Finding("nodes", Verdict.WARNING, observed, "set security.master_key to the same value on all nodes")
     else:
-        yield Finding("nodes", Verdict.OK, "share sessions and documents, and must have the same master key")
+        broker = "" if config.broker.url == "none" else config.broker.location_beside(config.storage)
+        joined, alone = shared_and_not(
+            by_broker=urls.joins_nodes(broker), by_keys=True, by_counters=urls.counts_for_nodes(location)
+        )
+        observed = f"with the same master key they have in common: {joined}; each has alone: {alone}"
+        yield Finding("nodes", Verdict.OK, observed)
 
 
 def _other_servers(config: Config) -> Iterator[Finding]:
@@ -326,21 +324,75 @@ def _master_key(config: Config) -> Iterator[Finding]:
         yield Finding("master key", Verdict.OK, found)
 
 
+def _encryption(config: Config) -> Iterator[Finding]:
+    storage = config.storage
+    if storage.location.startswith("memory:") or not _has_data(storage.location, storage.folder):
+        return
+    try:
+        keys, outdated = asyncio.run(_data_keys(config))
+    except (ConfigurationError, Serialization) as error:
+        yield Finding("encryption", Verdict.FAILED, str(error), "see docs/security/encryption.md")
+    except RoomkeyError as error:
+        yield Finding(
+            "encryption", Verdict.WARNING, f"the data keys could not be read: {error}", "see the findings above"
+        )
+    else:
+        yield _encrypted(keys)
+        if outdated is not None and outdated.outdated:
+            advice = "`roomkey encryption rotate` writes them anew while servers run"
+            yield Finding("data keys", Verdict.WARNING, in_words(outdated), advice)
+
+
+async def _data_keys(config: Config) -> tuple[DataKeys | None, Outdated | None]:
+    async with open_stores(config) as opened:
+        keys = opened.encryption.keys
+        if keys is None:
+            return None, None
+        async with open_records(config, opened) as stores:
+            return keys, await count_outdated(stores.values(), COUNTING_SECONDS)
+
+
+def _encrypted(keys: DataKeys | None) -> Finding:
+    if keys is None:
+        advice = "a server makes data keys if encryption.mode is on, or auto and all is kept on this machine"
+        return Finding("encryption", Verdict.WARNING, "records are not encrypted", advice)
+    newest = keys.ring.keys[-1]
+    named = f"{len(keys.keys)} data keys, the newest {newest.id.hex()} of {newest.created_at:%Y-%m-%d}"
+    if keys.ring.reads_unsealed:
+        advice = "`roomkey encryption rotate` encrypts what is there already"
+        return Finding("encryption", Verdict.WARNING, f"{named}; records that are not encrypted are read", advice)
+    return Finding("encryption", Verdict.OK, f"{named}; indexes, ids and names are not encrypted")
+
+
+def _production(config: Config) -> Iterator[Finding]:
+    """What is not safe where others depend on it."""
+    unsafe = [*unsafe_settings(config)]
+    if Inspector(config.inspection, load_detector()).is_missing:
+        observed = "libinjection is not installed: SQL and active HTML in what comes from outside are not noticed"
+        advice = f"`pip install 'roomkey[{EXTRA}]'`, or a filter in front of the server"
+        unsafe.append(Finding("inspection", Verdict.WARNING, observed, advice))
+    yield from unsafe or [Finding("production", Verdict.OK, f"none of {len(RULES)} rules is broken")]
+
+
 # --- records ------------------------------------------------------------------------------------------
+
+Opening = Callable[[OpenStores], AbstractAsyncContextManager[object]]
+"""What opens one of the stores."""
 
 
 def _records(config: Config, *, set_aside: bool) -> Iterator[Finding]:
     storage = config.storage
     documents = storage.documents_location
-    places: list[tuple[str, str, Path | None, object]] = [
-        ("sessions", storage.location, storage.folder, Stores(storage.options).sessions(storage.location)),
-        ("documents", documents, storage.documents_folder, Stores(storage.options).documents(documents)),
+    places: list[tuple[str, str, Path | None, Opening]] = [
+        ("sessions", storage.location, storage.folder, lambda opened: opened.stores.sessions(storage.location)),
+        ("documents", documents, storage.documents_folder, lambda opened: opened.stores.documents(documents)),
+        ("objects", storage.location, storage.objects_folder, lambda opened: nullcontext(opened.objects)),
     ]
-    for content, location, folder, store in places:
-        if not isinstance(store, Repairable) or not _has_data(location, folder):
+    for content, location, folder, open_store in places:
+        if location.startswith("memory:") or not _has_data(location, folder):
             continue
         try:
-            yield from asyncio.run(_look_for_damage(store, content, set_aside=set_aside))
+            yield from asyncio.run(_look_for_damage(config, open_store, content, set_aside=set_aside))
         except RoomkeyError as error:
             yield Finding(
                 f"records of {content}",
@@ -358,20 +410,25 @@ def _has_data(location: str, folder: Path | None) -> bool:
     return _can_be_read(folder) and os.access(folder / DATA_FILE, os.R_OK | os.W_OK)
 
 
-async def _look_for_damage(store: Repairable, content: str, *, set_aside: bool) -> list[Finding]:
-    subject = f"records of {content}"
-    async with store:
-        damaged = await store.damaged()
-        findings = [_damaged(record) for record in damaged[:MAX_DAMAGED]]
-        if not await store.has_checksums():
-            advice = "a copy in another directory has them: `roomkey storage copy`"
-            observed = "they carry no checksums: of damage only what makes a record unreadable is found"
-            findings.append(Finding(subject, Verdict.WARNING, observed, advice))
-        if set_aside and damaged:
-            done = await store.set_aside(damaged)
-            observed = f"{done} of {len(damaged)} damaged ones are set aside"
-            advice = "" if done == len(damaged) else "what is left: restore it from a backup, or delete it"
-            return [*findings, Finding(subject, Verdict.OK if not advice else Verdict.WARNING, observed, advice)]
+async def _look_for_damage(config: Config, opening: Opening, content: str, *, set_aside: bool) -> list[Finding]:
+    async with open_stores(config) as opened, opening(opened) as store:
+        if not isinstance(store, Repairable):
+            return []
+        return await _damage_of(store, f"records of {content}", set_aside=set_aside)
+
+
+async def _damage_of(store: Repairable, subject: str, *, set_aside: bool) -> list[Finding]:
+    damaged = await store.damaged()
+    findings = [_damaged(record) for record in damaged[:MAX_DAMAGED]]
+    if not await store.has_checksums():
+        advice = "a copy in another directory has them: `roomkey storage copy`"
+        observed = "they carry no checksums: of damage only what makes a record unreadable is found"
+        findings.append(Finding(subject, Verdict.WARNING, observed, advice))
+    if set_aside and damaged:
+        done = await store.set_aside(damaged)
+        observed = f"{done} of {len(damaged)} damaged ones are set aside"
+        advice = "" if done == len(damaged) else "what is left: restore it from a backup, or delete it"
+        return [*findings, Finding(subject, Verdict.OK if not advice else Verdict.WARNING, observed, advice)]
     verdict = Verdict.WARNING if damaged else Verdict.OK
     advice = "bring back a backup, or set them aside with `roomkey doctor --set-aside`" if damaged else ""
     return [*findings, Finding(subject, verdict, f"{len(damaged)} damaged", advice)]
@@ -391,11 +448,16 @@ def _documents(config: Config) -> Iterator[Finding]:
     if folder is None or not _can_be_read(folder):
         return
     try:
-        found = asyncio.run(_Search(Stores(storage.options).documents(storage.documents_location)).findings())
+        found = asyncio.run(_search(config))
     except RoomkeyError as error:
         yield Finding("documents", Verdict.WARNING, f"they could not be looked at: {error}", "see the finding above")
     else:
         yield from found
+
+
+async def _search(config: Config) -> list[Finding]:
+    async with open_stores(config) as opened:
+        return await _Search(opened.stores.documents(config.storage.documents_location)).findings()
 
 
 class _Search:
@@ -465,5 +527,6 @@ CHECKS: Final[Mapping[str, Callable[[Config], Iterator[Finding]]]] = {
     "other servers": _other_servers,
     "nodes": _nodes,
     "master key": _master_key,
+    "encryption": _encryption,
 }
 """What is looked at, in this order, with a valid configuration. None of them keeps the others from being made."""

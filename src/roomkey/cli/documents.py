@@ -24,7 +24,9 @@ PART_BYTES: Final = 64 * 1024
 SHOWN_CHARS: Final = 200
 """Of each root in a table; ``--root`` and ``--json`` show all."""
 
-app = App("documents", help="Look at documents; take them elsewhere and back.", help_epilogue=EXIT_CODES)
+app = App(
+    "documents", help="Look at documents; take them elsewhere and back.", help_epilogue=EXIT_CODES, version_flags=()
+)
 
 
 @app.command(name="list")

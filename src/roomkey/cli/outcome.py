@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from io import TextIOWrapper
-from typing import Any
-
-import msgspec
+from itertools import chain, zip_longest
+from typing import Any, Final
+from unicodedata import combining, east_asian_width
 
 
 class Exit(IntEnum):
@@ -20,8 +20,6 @@ class Exit(IntEnum):
     AWAY = 3
     DENIED = 4
 
-
-AS_WIDE_AS_IT_GETS = 10_000
 
 EXIT_CODES = """\
 Exit codes: 0 done · 1 failed, or there is no such thing · 2 wrong usage or configuration, or this machine does not \
@@ -76,7 +74,9 @@ def complain(*problems: str) -> None:
 
 def print_json(value: Any) -> None:
     """``value`` as indented JSON, which is UTF-8 whatever the locale is."""
-    print_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    from msgspec import json  # noqa: PLC0415  # most commands print something else
+
+    print_bytes(json.format(json.encode(value)) + b"\n")
 
 
 def print_bytes(value: bytes) -> None:
@@ -110,7 +110,14 @@ def progress(what: str) -> Generator[Advance]:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[str] = ()) -> None:
     """A table that fits the terminal; in a pipe it is as wide as its content."""
-    # Not at the top: rich takes a tenth of a second that starting the server can do without.
+    if sys.stdout.isatty():
+        _print_fitting(columns, rows, numeric)
+    else:
+        print("\n".join(_lines(columns, rows, numeric)))  # noqa: T201  # the answer
+
+
+def _print_fitting(columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[str]) -> None:
+    # Not at the top: rich takes a tenth of a second, and what starts commands by the hundred does so in a pipe.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -121,7 +128,31 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeri
     for row in rows:
         # Text, because a user's id is data: brackets in it are no markup.
         table.add_row(*(Text(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = AS_WIDE_AS_IT_GETS
-    console.print(table)
+    Console().print(table)
+
+
+_NOT_SHOWN: Final = dict.fromkeys(map(ord, "\a\b\v\f\r"))
+
+
+def _lines(columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[str]) -> Iterator[str]:
+    """The lines of a table. A cell may have several."""
+    table = [[cell.translate(_NOT_SHOWN).split("\n") for cell in row] for row in (columns, *rows)]
+    widths = [max(map(_width, chain.from_iterable(column))) for column in zip(*table, strict=True)]
+    for row in table:
+        for parts in zip_longest(*row, fillvalue=""):
+            cells = [
+                f"{fill}{part}" if column in numeric else f"{part}{fill}"
+                for column, part, fill in zip(columns, parts, map(_fill, parts, widths), strict=True)
+            ]
+            yield "  ".join(cells).rstrip()
+
+
+def _fill(part: str, width: int) -> str:
+    return " " * (width - _width(part))
+
+
+def _width(text: str) -> int:
+    """Number of columns that a terminal needs."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from roomkey import config
 from roomkey.cli.outcome import Exit, Failed, print_json, print_table
 from roomkey.config import Config
-from roomkey.observability.logs import LogFormat, LogLevel
+from roomkey.observability import load_structlog_alone
+from roomkey.observability.settings import LogFormat, LogLevel
 from roomkey.settings import SourcedValue
 
 
@@ -24,6 +25,9 @@ class Choices:
     )
     host: Annotated[str | None, Parameter(help="Address to listen on.")] = None
     port: Annotated[int | None, Parameter(help="Port to listen on; 0 lets the system choose.")] = None
+    workers: Annotated[
+        str | None, Parameter(help="Number of processes that serve the port, or auto: one per core.")
+    ] = None
     dev: Annotated[bool, Parameter(help="Allow everything to everyone on this machine, and serve the demo.")] = False
     storage: Annotated[
         str | None, Parameter(help="Storage of sessions: memory, file, or a URL such as lmdb:///var/lib/roomkey.")
@@ -62,6 +66,8 @@ class Choices:
             "log.format": ("--log-format", self.log_format),
         }
         given = {name: SourcedValue(value, flag) for name, (flag, value) in flags.items() if value is not None}
+        if self.workers is not None:
+            given["server.workers"] = SourcedValue(self.workers, "--workers", as_text=True)
         return given | dict(map(_assignment, self.set))
 
 
@@ -73,9 +79,15 @@ def serve(*, choices: Chosen = None) -> int:
     Run the server until SIGINT or SIGTERM.
 
     The first signal drains open sockets and lets requests finish; the second stops the server at once. Without
-    API keys the server listens on this machine only.
+    API keys the server listens on this machine only. With several workers one process supervises the others, and
+    starts those anew that die.
     """
     chosen = (choices or Choices()).load(listening=True)
+    if (count := chosen.server.worker_count) > 1:
+        from roomkey import workers  # noqa: PLC0415  # one process does not need it
+
+        return workers.serve(chosen, count)
+    load_structlog_alone()
     from roomkey import server  # noqa: PLC0415  # `roomkey config` does not need it, nor does a mistake
 
     return server.serve(chosen)

@@ -12,7 +12,7 @@ from roomkey.cli.target import Target, Where
 from roomkey.domain.session import SessionState
 from roomkey.settings import duration
 
-app = App("sessions", help="Create, look at, and end sessions.", help_epilogue=EXIT_CODES)
+app = App("sessions", help="Create, look at, and end sessions.", help_epilogue=EXIT_CODES, version_flags=())
 
 
 @app.command
@@ -83,6 +83,36 @@ def show(id: str, *, where: Where = None) -> None:
     """Show one session."""
     target = where or Target()
     _show(target, target.request("GET", _path(id)))
+
+
+@app.command
+def risk(id: str, *, where: Where = None) -> None:
+    """Show how a session stands, and what counts against it."""
+    target = where or Target()
+    answer = target.request("GET", f"{_path(id)}/risk")
+    if target.json:
+        print_json(answer)
+        return
+    since = f" since {answer['since']}" if answer["since"] else ""
+    because = f" because of {', '.join(answer['causes'])}" if answer["causes"] else ""
+    print_table(
+        ("", ""),
+        [
+            ["verdict", f"{answer['verdict']}{because}{since}"],
+            ["score", f"{answer['score']:.2f}"],
+            ["violations", f"{answer['level']:.1f} count, {answer['violations_recorded']} were recorded"],
+        ],
+    )
+    rows = [
+        [each["signal"], f"{each['contribution']:.2f} of {each['weight']:g}", each["value"], each["at"]]
+        for each in answer["signals"]
+    ]
+    rows += [
+        [each["cause"], f"{each['left']:g} of {each['weight']:g}", "violation", each["at"]]
+        for each in answer["violations"]
+    ]
+    if rows:
+        print_table(("what", "counts", "", "at"), rows)
 
 
 @app.command

@@ -10,21 +10,23 @@ from typing import Any, Final
 from cyclopts import App
 
 from roomkey import config
-from roomkey.backends import Stores, urls
+from roomkey.backends import urls
 from roomkey.backends.moving import Examination, Foreign, House, Progress, Report, copy, examine
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, complain, print_json, print_table
-from roomkey.config import StorageSettings
+from roomkey.config import Config, StorageSettings
+from roomkey.encrypted_stores import OpenStores, open_stores
 from roomkey.errors import Conflict
-from roomkey.observability.logs import LogLevel, LogSettings, configure_events
+from roomkey.observability.logs import configure_events
+from roomkey.observability.settings import LogLevel, LogSettings
 from roomkey.ports import MovableDocuments, MovableSessions, SystemClock
 from roomkey.settings import SourcedValue
 
-app = App("storage", help="Copy a storage; look whether one is sound.", help_epilogue=EXIT_CODES)
+app = App("storage", help="Copy a storage; look whether one is sound.", help_epilogue=EXIT_CODES, version_flags=())
 
 SAME: Final = "same"
 
 
-@app.command(name="copy")
+@app.command(name="copy", help_format="markdown")
 def copy_storage(
     source: str,
     target: str,
@@ -49,10 +51,11 @@ def copy_storage(
         json: Print JSON.
     """
     places = _settings(config, source, documents_from), _settings(config, target, documents_to)
-    for settings in places:
-        _check_lasting(settings)
-    _check_source(places[0])
-    if {places[0].location, places[0].documents_location} & {places[1].location, places[1].documents_location}:
+    here, there = (place.storage for place in places)
+    _check_lasting(here)
+    _check_lasting(there)
+    _check_source(here)
+    if {here.location, here.documents_location} & {there.location, there.documents_location}:
         raise Failed("source and target are the same storage", Exit.USAGE)
     with _progress() as progress:
         try:
@@ -64,7 +67,7 @@ def copy_storage(
     if json:
         print_json(_report(report))
     else:
-        _show_report(report, places[0])
+        _show_report(report, here)
     return Exit.DONE if report.is_identical else Exit.FAILED
 
 
@@ -79,11 +82,11 @@ def verify(url: str | None = None, *, documents: str = SAME, config: Path | None
         config: roomkey.toml with the other settings.
         json: Print JSON.
     """
-    settings = _settings(config, url, documents if url is not None or documents != SAME else None)
-    _check_lasting(settings)
-    _check_source(settings)
+    place = _settings(config, url, documents if url is not None or documents != SAME else None)
+    _check_lasting(place.storage)
+    _check_source(place.storage)
     with _progress() as progress:
-        examination = asyncio.run(_examine(settings, progress))
+        examination = asyncio.run(_examine(place, progress))
     if json:
         print_json(
             {
@@ -99,28 +102,32 @@ def verify(url: str | None = None, *, documents: str = SAME, config: Path | None
     return Exit.FAILED if examination.wrong else Exit.DONE
 
 
-async def _copy(source: StorageSettings, target: StorageSettings, progress: Progress) -> Report:
-    async with _house(source) as here, _house(target) as there:
-        return await copy(here, there, progress)
+async def _copy(source: Config, target: Config, progress: Progress) -> Report:
+    async with (
+        open_stores(source) as here,
+        open_stores(target, like=here) as there,
+        _house(here, source.storage) as old,
+        _house(there, target.storage) as new,
+    ):
+        return await copy(old, new, progress)
 
 
-async def _examine(settings: StorageSettings, progress: Progress) -> Examination:
-    async with _house(settings) as house:
-        return await examine(house.sessions, house.documents, SystemClock(), progress)
+async def _examine(place: Config, progress: Progress) -> Examination:
+    async with open_stores(place) as opened, _house(opened, place.storage) as house:
+        return await examine(*house, clock=SystemClock(), progress=progress)
 
 
 @asynccontextmanager
-async def _house(settings: StorageSettings) -> AsyncGenerator[House]:
-    stores = Stores(settings.options)
-    sessions = stores.sessions(settings.location)
-    documents = stores.documents(settings.documents_location)
+async def _house(opened: OpenStores, settings: StorageSettings) -> AsyncGenerator[House]:
+    sessions = opened.stores.sessions(settings.location)
+    documents = opened.stores.documents(settings.documents_location)
     if not isinstance(sessions, MovableSessions) or not isinstance(documents, MovableDocuments):
         raise Failed(f"{urls.shown(settings.location)} cannot hand over what is in it yet", Exit.USAGE)
     async with sessions, documents:
-        yield House(sessions, documents)
+        yield House(sessions, documents, opened.objects)
 
 
-def _settings(file: Path | None, url: str | None, documents: str | None) -> StorageSettings:
+def _settings(file: Path | None, url: str | None, documents: str | None) -> Config:
     given: dict[str, SourcedValue] = {}
     if url is not None:
         given["storage.url"] = SourcedValue(url, "the command line")
@@ -129,7 +136,7 @@ def _settings(file: Path | None, url: str | None, documents: str | None) -> Stor
     chosen = config.load(file, given)
     # What was damaged or failed is said by the command itself.
     configure_events(LogSettings(level=LogLevel.ERROR), sys.stderr)
-    return chosen.storage
+    return chosen
 
 
 def _check_lasting(settings: StorageSettings) -> None:

@@ -2,11 +2,14 @@
 
 import inspect
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from cyclopts import CycloptsError
 from cyclopts.argument import Argument
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
+
+ELSEWHERE: Final = {"keys rotate": "keys that encrypt the storage are rotated by `roomkey encryption rotate`"}
+"""Where something else is done that people look for under a command."""
 
 
 def explain(error: CycloptsError) -> tuple[str, str]:
@@ -21,7 +24,8 @@ def explain(error: CycloptsError) -> tuple[str, str]:
             wrong = f"{name} is missing"
         case _:
             wrong = " ".join(str(error).split())
-    return wrong, f"usage: {_usage(error)}"
+    elsewhere = ELSEWHERE.get(" ".join(error.command_chain or ()))
+    return wrong, f"usage: {_usage(error)}{f'; {elsewhere}' if elsewhere else ''}"
 
 
 def _usage(error: CycloptsError) -> str:

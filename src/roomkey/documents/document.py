@@ -6,13 +6,12 @@ is told when it is durable. Nothing here waits, so there is nothing to lock: a j
 to come and given what is there, with no change in between.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Protocol, TypeVar
 
 import structlog
 
+from roomkey.documents.audience import Audience, Elsewhere, Pin
 from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Identity, Owner
 from roomkey.documents.crdt.identity import Source
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
@@ -22,55 +21,7 @@ from roomkey.errors import DocumentTooLarge, WritesRefused
 from roomkey.ports import Author, DocumentRecord, DocumentUpdate
 from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 
-T = TypeVar("T")
-
 _log = structlog.get_logger("roomkey.documents")
-
-
-class Audience(Protocol):
-    """The clients in a document, as the document sees them. Nothing here waits, nothing here raises."""
-
-    def changed(self, update: bytes, message: bytes | None, now: datetime) -> None:
-        """
-        Something in the document is new.
-
-        ``message`` is the whole message that brought it, if one did: what is passed on need not be encoded again.
-        """
-        ...
-
-    def shown(self, entries: Sequence[AwarenessEntry], now: datetime) -> None:
-        """Awareness has changed."""
-        ...
-
-    def deleted(self) -> None:
-        """The document was deleted: the clients' copies must not come back."""
-        ...
-
-    def lost(self) -> None:
-        """The document cannot be used on this node any more; clients may reconnect."""
-        ...
-
-
-class Pin:
-    """Keeps a document open until it is released, once."""
-
-    __slots__ = ("_release",)
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Let go. Repetitions do not matter."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
 
 
 class Document:
@@ -90,11 +41,13 @@ class Document:
         now: datetime,
         creator: Callable[[], None],
         tombstones: frozenset[int] = frozenset(),
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """
         Args:
             creator: Called when a client wants to write; has the document stored, later.
             tombstones: Yjs client ids of deleted documents of this name.
+            elsewhere: The other nodes, if there can be any.
         """
         self.name = name
         self.awareness = Awareness(
@@ -105,6 +58,7 @@ class Document:
         self._settings = settings
         self._creator = creator
         self._tombstones = tombstones
+        self._elsewhere = elsewhere
         self._replica = Replica()
         self._lineage = ""
         self._writer: DocumentWriter | None = None
@@ -117,6 +71,7 @@ class Document:
         self._version_at = now
         self._is_gone = False
         self._is_deleted = False
+        self._is_withheld = False
         self._is_wanted = False
         self._is_full = False
 
@@ -158,9 +113,14 @@ class Document:
         return self._is_deleted
 
     @property
+    def is_withheld(self) -> bool:
+        """Whether storage has lost it: it is kept as it is, and nobody gets into it."""
+        return self._is_withheld
+
+    @property
     def is_idle(self) -> bool:
         """Whether it is unused and everything in it is stored."""
-        return self._audience is None and not self._pins and self.is_saved
+        return self._audience is None and not self._pins and self.is_saved and not self._is_withheld
 
     @property
     def is_saved(self) -> bool:
@@ -241,8 +201,9 @@ class Document:
             WritesRefused, DocumentTooLarge: As they say; it was not applied.
         """
         self._check_writable(len(update), now)
+        source = source or Source(author.user)
         try:
-            taken = self._replica.apply(update, source or Source(author.user))
+            taken = self._replica.apply(update, source)
         except ReplicaLost as error:
             self._lose()
             raise PoisonUpdate("the update broke the replica") from error
@@ -250,7 +211,7 @@ class Document:
             if taken == EMPTY_UPDATE:
                 return False
             update, message = taken, None
-        self._keep(update, author, now, settled)
+        self._keep(update, author, now, settled, source)
         if self._audience is not None:
             self._audience.changed(update, message, now)
         return True
@@ -273,8 +234,9 @@ class Document:
             return False
         self._check_writable(len(update), now)
         waited = tuple(self._replica.waiting)
+        source = source or Source(author.user)
         try:
-            taken, news = self._replica.apply_and_tell(update, source or Source(author.user), is_lenient=True)
+            taken, news = self._replica.apply_and_tell(update, source, is_lenient=True)
         except ReplicaLost as error:
             self._lose()
             raise PoisonUpdate("the update broke the replica") from error
@@ -282,7 +244,7 @@ class Document:
             if taken in waited or (taken is not update and taken not in self._replica.waiting):
                 return False  # it waits already, or what was new in it only others may bring
             news = taken  # a part of it waits
-        self._keep(news, author, now, settled if taken is update else None)
+        self._keep(news, author, now, settled if taken is update else None, source)
         self._tell(news, now)
         return True
 
@@ -294,6 +256,10 @@ class Document:
             PoisonUpdate: If it cannot be read.
         """
         return update == EMPTY_UPDATE or self._replica.contains(update)
+
+    def has(self, update: bytes) -> bool:
+        """Like ``contains``; what waits for something else is here, too."""
+        return update in self._replica.waiting or self.contains(update)
 
     def is_of_the_deleted(self, update: bytes) -> bool:
         """
@@ -323,14 +289,38 @@ class Document:
         identity: Identity | None = None,
     ) -> AwarenessOutcome:
         """Take in what a connection shows, and pass on as much of it as is news."""
+        if source is not None:
+            # Somebody else is away, or connected to another node, which nobody here would see.
+            is_new, is_foreign = self.awareness.is_new, self._replica.identities.is_foreign
+            entries = [entry for entry in entries if not (is_new(entry) and is_foreign(entry.client, source))]
         outcome = self.awareness.apply(entries, owner, identity)
         if source is not None:
             for entry in outcome.news:
                 if entry.client not in source.clients and not entry.is_gone:
                     self._replica.identities.introduce(entry.client, source)
-        if outcome.news and self._audience is not None:
-            self._audience.shown(outcome.news, now)
+        self._show(outcome.news, now)
         return outcome
+
+    def hide(self, connection: Hashable, now: datetime) -> None:
+        """The connection is gone: what it has shown goes, too."""
+        self._show(self.awareness.leave(connection), now)
+
+    def _show(self, entries: Sequence[AwarenessEntry], now: datetime) -> None:
+        self.shown_elsewhere(entries, now)
+        if entries and self._elsewhere is not None:
+            self._elsewhere.shown(self.name, entries)
+
+    def shown_elsewhere(self, entries: Sequence[AwarenessEntry], now: datetime) -> None:
+        """Pass on to the clients here what others show."""
+        if entries and self._audience is not None:
+            self._audience.shown(entries, now)
+
+    def remind(self, clients: Iterable[int], *, here: bool) -> None:
+        """Have Yjs clients show themselves anew that are connected to this node, or to others."""
+        if not here and self._elsewhere is not None:
+            self._elsewhere.remind(self.name, clients)
+        if here and self._audience is not None:
+            self._audience.remind(clients)
 
     def submit(self, draft: Draft) -> None:
         """
@@ -375,6 +365,7 @@ class Document:
     def land(self, computed: Computed, version: int) -> None:
         """``Keeper.land``."""
         self.learn([computed.update], computed.draft.at)
+        self._replica.landed()
         self._used_at = computed.draft.at
         computed.draft.land(version, changed=True)
 
@@ -385,11 +376,12 @@ class Document:
         else:
             self._writer.when_saved(settled)
 
-    def _keep(self, update: bytes, author: Author, now: datetime, settled: Settled | None) -> None:
+    def _keep(self, update: bytes, author: Author, now: datetime, settled: Settled | None, source: Source) -> None:
         self._size += len(update)
         self._used_at = now
         if self._writer is not None:
-            self._writer.add(DocumentUpdate(update, author, now), settled)
+            own = self._replica.identities.own_client(update, source)
+            self._writer.add(DocumentUpdate(update, author, now, own), settled)
 
     def _tell(self, update: bytes, now: datetime) -> None:
         if self._audience is not None:
@@ -399,7 +391,7 @@ class Document:
 
     def takes_writes(self, now: datetime) -> bool:
         """Whether storage keeps up, so that a change would be taken."""
-        return self._writer is not None and not self._is_behind(self._writer, now)
+        return self._writer is not None and not self._is_withheld and not self._is_behind(self._writer, now)
 
     def want(self) -> None:
         """Have the document stored, because a client may write to it."""
@@ -409,6 +401,8 @@ class Document:
 
     def _check_writable(self, size: int, now: datetime) -> None:
         writer = self._writer
+        if self._is_withheld:
+            raise WritesRefused("storage has lost the document; the change was not taken")
         if self._size + size > self._settings.max_document_bytes:
             self._check_room(size)
         if writer is None:
@@ -450,15 +444,28 @@ class Document:
     def learn(self, updates: Iterable[DocumentUpdate], now: datetime) -> None:
         """Take in what others have stored; it is passed on, but not stored again."""
         for update in updates:
-            if update.data not in self._replica.waiting and not self.contains(update.data):
+            if not self.has(update.data):
                 try:
                     _, news = self._replica.apply_and_tell(update.data)
                 except ReplicaLost:
                     self._lose()
                     return
-                self._replica.identities.learn(update)
-                self._size += len(update.data)
-                self._tell(news or update.data, now)
+                self._note(update, news or update.data, now)
+
+    def learn_next(self, updates: Iterable[DocumentUpdate], now: datetime) -> None:
+        """Like ``learn``, for what comes next in the log, and so was hardly ever here before."""
+        for update in updates:
+            try:
+                self._replica.apply(update.data, is_typed=False)
+            except ReplicaLost:
+                self._lose()
+                return
+            self._note(update, update.data, now)
+
+    def _note(self, update: DocumentUpdate, news: bytes, now: datetime) -> None:
+        self._replica.identities.learn(update)
+        self._size += len(update.data)
+        self._tell(news, now)
 
     def learned(self, sequence: int, updates: Iterable[DocumentUpdate]) -> None:
         """Everything that is stored up to number ``sequence`` is here now; ``updates`` are the last of it."""
@@ -466,7 +473,7 @@ class Document:
             self._writer.learned(sequence, updates)
 
     def appended(self, count: int, head: int) -> None:
-        """``count`` updates that were here already were stored once more, the last one with the number ``head``."""
+        """``count`` updates that are here are stored, the last one with the number ``head``."""
         if self._writer is not None:
             self._writer.appended(count, head)
 
@@ -511,6 +518,20 @@ class Document:
         self._is_gone = self._is_deleted = True
         if self._audience is not None:
             self._audience.deleted()
+
+    def withhold(self) -> None:
+        """Storage has lost the document: keep it, and let nobody into it until ``release``."""
+        self._is_withheld = True
+        if self._audience is not None:
+            self._audience.storage_lost()
+
+    def release(self) -> None:
+        """Storage has it again."""
+        self._is_withheld = False
+
+    def bury(self, clients: frozenset[int]) -> None:
+        """These Yjs clients are of a deleted document of this name."""
+        self._tombstones |= clients
 
     def close(self) -> None:
         """The node stops."""

@@ -11,13 +11,14 @@ from typing import Final
 
 import structlog
 
-from roomkey.documents.catching_up import SERVER
 from roomkey.documents.crdt.authorship import Authorship
 from roomkey.documents.crdt.replica import Replica
 from roomkey.documents.document import Document
-from roomkey.documents.open_documents import OpenDocuments, assemble, in_slices
-from roomkey.errors import RoomkeyError, Serialization
-from roomkey.ports import Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
+from roomkey.documents.loading import SERVER, assemble, in_slices
+from roomkey.documents.open_documents import OpenDocuments
+from roomkey.documents.turns import Turn
+from roomkey.errors import LeaseLost, RoomkeyError, Serialization
+from roomkey.ports import Append, Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
 
 COMPACTIONS_AT_A_TIME: Final = 32
 
@@ -38,10 +39,13 @@ class Maintenance:
         self._unmergeable: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Sweep every ``settings.sweep_interval``, until cancelled."""
+        """Sweep every ``settings.sweep_interval``, until cancelled. A storage that is away is reported."""
         while True:
             await asyncio.sleep(self._settings.sweep_interval.total_seconds())
-            await self.sweep(self._open_documents.clock.now())
+            try:
+                await self.sweep(self._open_documents.clock.now())
+            except RoomkeyError as error:
+                _log.warning("documents_not_compacted", code=error.code, error=str(error))
 
     async def sweep(self, now: datetime) -> None:
         """Do what is due."""
@@ -74,13 +78,19 @@ class Maintenance:
     async def _safely(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
+        except LeaseLost:
+            pass  # another node does it
         except RoomkeyError as error:
             _log.warning("document_upkeep_failed", document=name, error=str(error))
 
     # --- logs -----------------------------------------------------------------------------------------
 
     async def compact(self, record: DocumentRecord) -> bool:
-        """Merge the log of a document into its snapshot; whether there was anything to merge."""
+        """Merge the log of a document into its snapshot; whether there was anything to merge, and nobody at it."""
+        async with self._open_documents.turns.at(record.name) as turn:
+            return turn is not None and await self._compact(record, turn)
+
+    async def _compact(self, record: DocumentRecord, turn: Turn) -> bool:
         stored = await self._open_documents.store.load(record.name)
         if stored is None or not stored.updates:
             return False
@@ -96,6 +106,7 @@ class Maintenance:
             snapshot=replica.snapshot(),
             upto=stored.record.sequence,
             authorship=authorship.pack(),
+            fence=turn.fence,
         )
 
     async def _keep_waiting(self, stored: StoredDocument, replica: Replica) -> None:
@@ -105,6 +116,7 @@ class Maintenance:
             return
         updates = [update for update in stored.updates if update.data in waiting]
         head = await self._open_documents.store.append(stored.record.name, stored.record.lineage, updates)
+        self._open_documents.relay.appended(Append(stored.record.name, stored.record.lineage, updates), head)
         document = self._open_documents.find(stored.record.name)
         if document is not None and document.lineage == stored.record.lineage:
             document.appended(len(updates), head)
@@ -122,8 +134,20 @@ class Maintenance:
         if document.has_gap:
             await self._open_documents.catching_up.catch_up(document)
         if self._wants_version(document, now):
-            await keep_version(self._open_documents, document, None, now)
-            await self._forget_old_versions(document)
+            async with self._open_documents.turns.at(document.name) as turn:
+                if turn is not None:
+                    await self._keep_automatic_version(document, now, turn)
+
+    async def _keep_automatic_version(self, document: Document, now: datetime, turn: Turn) -> None:
+        if turn.fence is not None:
+            # Another node may have kept this state already, or one that is hardly older.
+            newest = await self._open_documents.store.versions(document.name, Page(limit=1))
+            for version in newest.versions:
+                document.version_kept(version.sequence, version.at)
+            if not self._wants_version(document, now):
+                return
+        await keep_version(self._open_documents, document, None, now, turn=turn)
+        await self._forget_old_versions(document, turn)
 
     def _wants_version(self, document: Document, now: datetime) -> bool:
         if not document.has_changed_since_version or not document.is_saved:
@@ -131,7 +155,7 @@ class Maintenance:
         is_quiet = not document.has_audience and now - document.used_at >= QUIET_BEFORE_VERSION
         return is_quiet or now - document.version_at >= self._settings.version_interval
 
-    async def _forget_old_versions(self, document: Document) -> None:
+    async def _forget_old_versions(self, document: Document, turn: Turn) -> None:
         store = self._open_documents.store
         numbers: list[int] = []
         page = Page(limit=500)
@@ -142,7 +166,7 @@ class Maintenance:
                 break
             page = Page(cursor=found.next_cursor, limit=500)
         if old := numbers[self._settings.max_automatic_versions :]:
-            await store.forget_versions(document.name, document.lineage, old)
+            await store.forget_versions(document.name, document.lineage, old, fence=turn.fence)
 
 
 async def keep_version(
@@ -153,12 +177,15 @@ async def keep_version(
     author: Author = SERVER,
     *,
     restored: int | None = None,
+    turn: Turn | None = None,
 ) -> DocumentVersion:
     """
     Keep a version of a document as it is now; ``restored`` is the number of the one that is about to be restored.
+    ``turn`` is that of this node, if other nodes would keep it, too.
 
     Raises:
         NotFound, Conflict: If it was deleted meanwhile.
+        LeaseLost: If it is another node's turn by now.
     """
     version = NewVersion(
         at=now,
@@ -168,6 +195,7 @@ async def keep_version(
         content=document.replica.since(),
         restored=restored,
     )
-    kept = await open_documents.store.keep_version(document.name, document.lineage, version)
+    fence = None if turn is None else turn.fence
+    kept = await open_documents.store.keep_version(document.name, document.lineage, version, fence=fence)
     document.version_kept(version.sequence, now)
     return kept

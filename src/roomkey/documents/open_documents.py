@@ -8,36 +8,28 @@ store; the next caller then loads it anew.
 
 import asyncio
 import ctypes
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from hashlib import sha256
 from secrets import token_hex
-from time import perf_counter
 from typing import Any, Final
 
 import structlog
 from msgspec import Struct
-from pycrdt import Doc
 
-from roomkey.documents.catching_up import SERVER, CatchingUp, everything
-from roomkey.documents.content.roots import replace
-from roomkey.documents.crdt.authorship import Authorship
-from roomkey.documents.crdt.identity import Bindings
-from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
-from roomkey.documents.crdt.updates import MalformedUpdate
+from roomkey.documents.catching_up import CatchingUp
 from roomkey.documents.document import Document
+from roomkey.documents.loading import SERVER, Seed, assemble, everything, seed_update
+from roomkey.documents.relay import Peers, Relay
 from roomkey.documents.settings import DocumentSettings
+from roomkey.documents.turns import Turns
 from roomkey.documents.writer import DocumentWriter, GroupCommit
-from roomkey.errors import RoomkeyError, Serialization, Storage
-from roomkey.ports import Clock, DocumentRecord, DocumentStore, DocumentUpdate, Page, StoredDocument
+from roomkey.errors import RoomkeyError, Storage, StorageLost
+from roomkey.ports import Clock, DocumentRecord, DocumentStore, Page
 from roomkey.wire.lib0 import read_state
 
 LINEAGE_BYTES: Final = 12
-
-SLICE_SECONDS: Final = 0.002
-"""Time spent on loading a document before yielding to the event loop."""
 
 FLUSH_SECONDS: Final = 10.0
 """Maximum time that shutdown waits for unsaved changes."""
@@ -47,9 +39,6 @@ MAX_TOMBSTONES: Final = 1_000
 
 ALARM_SECONDS: Final = 5.0
 """Age of an unsaved change from which health is degraded."""
-
-Seed = Callable[[str], Mapping[str, Any] | None]
-"""What a new document begins with, if anything: its roots by name, as ``roots.replace`` takes them."""
 
 _log = structlog.get_logger("roomkey.documents")
 
@@ -80,7 +69,9 @@ class OpenDocuments:
         settings: DocumentSettings | None = None,
         clock: Clock,
         seed: Seed | None = None,
+        peers: Peers | None = None,
     ) -> None:
+        """``peers`` are the other nodes; with them ``relay`` must be entered before ``at_work``."""
         self.store = store
         self.settings = settings or DocumentSettings()
         self.clock = clock
@@ -90,7 +81,12 @@ class OpenDocuments:
         self._creating: dict[str, asyncio.Future[None]] = {}
         self._tombstones: dict[str, frozenset[int]] = {}
         self._group_commit: GroupCommit
-        self.catching_up = CatchingUp(store, clock, forget=self.forget, adopt=self._adopt)
+        self.relay = Relay(peers, self)
+        leases = peers.leases if peers is not None and store.shared else None
+        self.turns = Turns(leases, "" if peers is None else peers.node)
+        self.catching_up = CatchingUp(
+            store, clock, turns=self.turns, forget=self.forget, adopt=self._adopt, appended=self.relay.appended
+        )
         self._crew: asyncio.TaskGroup | None = None
         self._at_work: set[asyncio.Task[None]] = set()
         self._loads = 0
@@ -102,13 +98,19 @@ class OpenDocuments:
         try:
             async with asyncio.TaskGroup() as crew:
                 self._crew = crew
-                self._group_commit = GroupCommit(self.store, interval=self.settings.save_interval, spawn=self.spawn)
+                is_on, settings = self.relay.is_on, self.settings
+                self._group_commit = GroupCommit(
+                    self.store,
+                    interval=settings.share_interval if is_on else settings.save_interval,
+                    spawn=self.spawn,
+                    appended=self.relay.appended if is_on else None,
+                )
                 try:
                     yield
                     await self._settle()
                 finally:
                     self._crew = None
-                    self._close()
+                    self._close_all()
         except BaseExceptionGroup as failures:
             # No task of ours raises, so this is what the block raised, wrapped up by the group.
             raise failures.exceptions[0] from None
@@ -126,6 +128,7 @@ class OpenDocuments:
         task = self._crew.create_task(_safely(work))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
+        task.add_done_callback(lambda _: work.close())  # it may be cancelled before it has begun
 
     def __len__(self) -> int:
         return len(self._open)
@@ -148,6 +151,7 @@ class OpenDocuments:
 
         Raises:
             Storage, Serialization: If it cannot be loaded. Nothing was changed.
+            StorageLost: If storage has lost it.
         """
         document = await self._current(name)
         with document.pin():  # without an await since it was found
@@ -171,6 +175,8 @@ class OpenDocuments:
                 return document
             with document.pin():
                 await self.catching_up.refresh(document)
+            if document.is_withheld:
+                raise StorageLost("the document is not in the storage any more, and nobody has deleted it")
             if not document.is_gone:
                 return document
 
@@ -214,12 +220,25 @@ class OpenDocuments:
             await lost.settle()  # what it took must be in what is loaded
         if len(self._open) >= self.settings.max_open_documents and not self._evict_oldest():
             raise Storage("as many documents are open as may be")
+        await self.relay.watch(name)
+        try:
+            document = await self._loaded(name)
+        except BaseException:
+            if name not in self._open:
+                self.relay.unwatch(name)
+            raise
+        self._loads += 1
+        self._open[name] = document
+        self.relay.opened(document)
+
+    async def _loaded(self, name: str) -> Document:
         document = Document(
             name,
             self.settings,
             now=self.clock.now(),
             creator=lambda: self.spawn(self._create(document)),
             tombstones=self._tombstones.get(name, frozenset()),
+            elsewhere=self.relay if self.relay.is_on else None,
         )
         stored = await self.store.load(name)
         if stored is not None:
@@ -229,8 +248,8 @@ class OpenDocuments:
             newest = await self.store.versions(name, Page(limit=1))
             for version in newest.versions:
                 document.version_kept(version.sequence, version.at)
-        self._loads += 1
-        self._open[name] = document
+        document.bury(self._tombstones.get(name, frozenset()))
+        return document
 
     def _writer(self, document: Document, record: DocumentRecord) -> DocumentWriter:
         return DocumentWriter(
@@ -260,6 +279,7 @@ class OpenDocuments:
         self._seed_document(document, roots, now)
         if record.lineage == lineage:  # otherwise another process was faster
             document.begin_pristine()
+            self.relay.created(document.name, lineage, document.sequence)
 
     def _seed_of(self, name: str) -> Mapping[str, Any] | None:
         return None if self._seed is None else self._seed(name)
@@ -282,17 +302,39 @@ class OpenDocuments:
         document.learn(everything(stored), self.clock.now())
         document.adopt(stored.record, self._writer(document, stored.record))
 
+    async def delete(self, document: Document) -> None:
+        """
+        Delete a document that is open, here and on all nodes.
+
+        Raises:
+            Conflict: If storage has another one by now.
+        """
+        await self.store.delete(document.name, document.lineage, self.clock.now())
+        self.forget(document)
+        self.relay.deleted(document.name, document.lineage, read_state(document.replica.state()))
+
     def forget(self, document: Document) -> None:
         """The document was deleted, here or elsewhere: nothing of it may get into another one of its name."""
-        if self._open.get(document.name) is document:
-            del self._open[document.name]
-        self._remember_writers(document)
+        self._bury(document.name, frozenset(read_state(document.replica.state())))
+        self._close(document)
         document.end()
 
-    def _remember_writers(self, document: Document) -> None:
+    def deleted_elsewhere(self, name: str, lineage: str, clients: frozenset[int]) -> None:
+        """Another node has deleted a document."""
+        self._bury(name, clients)
+        document = self._open.get(name)
+        if document is not None and document.lineage == lineage:
+            more = frozenset(read_state(document.replica.state())) - clients
+            self.forget(document)
+            if more:  # what was not stored yet
+                self.relay.deleted(name, lineage, more)
+        elif document is not None:
+            document.bury(clients)
+
+    def _bury(self, name: str, clients: frozenset[int]) -> None:
         """Remember the document's Yjs client ids: their copies must not get into the next document of this name."""
-        buried = self._tombstones.pop(document.name, frozenset())
-        self._tombstones[document.name] = buried | frozenset(read_state(document.replica.state()))
+        buried = self._tombstones.pop(name, frozenset())
+        self._tombstones[name] = buried | clients
         if len(self._tombstones) > MAX_TOMBSTONES:
             del self._tombstones[next(iter(self._tombstones))]
 
@@ -303,9 +345,10 @@ class OpenDocuments:
         for document in tuple(self._open.values()):
             if document.is_gone:
                 if document.is_saved:
-                    del self._open[document.name]
+                    self._close(document)
             else:
                 document.tick()
+        self.relay.tick(self.clock.now())
 
     def evict(self, now: datetime) -> None:
         """Close documents that were idle for long, and the longest idle ones beyond the bytes that they may take."""
@@ -328,9 +371,14 @@ class OpenDocuments:
         return bool(idle)
 
     def _evict(self, document: Document) -> None:
-        del self._open[document.name]
+        self._close(document)
         document.evict()
         self._evictions += 1
+
+    def _close(self, document: Document) -> None:
+        if self._open.get(document.name) is document:
+            del self._open[document.name]
+            self.relay.unwatch(document.name)
 
     def statistics(self) -> DocumentStatistics:
         """The figures now."""
@@ -352,11 +400,17 @@ class OpenDocuments:
 
     def degradations(self) -> Mapping[str, str]:
         """What health calls degraded: changes that wait for storage longer than they should."""
+        found: dict[str, str] = {}
+        if lost := [document.name for document in self._open.values() if document.is_withheld]:
+            found["documents_lost"] = (
+                f"{len(lost)} open documents are not in the storage any more, and nobody has deleted them: "
+                "restore it, or restart the nodes to give them up"
+            )
         statistics = self.statistics()
-        if statistics.lag_seconds < ALARM_SECONDS:
-            return {}
-        waiting = f"{statistics.unsaved_updates} changes of {statistics.dirty} documents"
-        return {"documents": f"{waiting} are not saved, the oldest for {statistics.lag_seconds:.0f} s"}
+        if statistics.lag_seconds >= ALARM_SECONDS:
+            waiting = f"{statistics.unsaved_updates} changes of {statistics.dirty} documents"
+            found["documents"] = f"{waiting} are not saved, the oldest for {statistics.lag_seconds:.0f} s"
+        return found
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -365,14 +419,15 @@ class OpenDocuments:
             async with asyncio.timeout(FLUSH_SECONDS):
                 for document in tuple(self._open.values()):
                     await document.settle()
+                await self.relay.settle()
         except TimeoutError:
             statistics = self.statistics()
             _log.error("documents_not_saved", documents=statistics.dirty, updates=statistics.unsaved_updates)
 
-    def _close(self) -> None:
-        for document in self._open.values():
+    def _close_all(self) -> None:
+        for document in tuple(self._open.values()):
             document.close()
-        self._open.clear()
+            self._close(document)
         for task in tuple(self._at_work):
             task.cancel()
 
@@ -387,65 +442,23 @@ class _Keeper:
         self.land = document.land
 
     def lost(self) -> None:
-        self._open_documents.forget(self._document)
+        document, library = self._document, self._open_documents
+        if library.store.shared and document.lineage:
+            library.spawn(library.catching_up.missing(document))
+        else:
+            library.forget(document)
+
+    def receded(self) -> None:
+        self._open_documents.spawn(self._open_documents.catching_up.recover(self._document))
 
     def overtaken(self) -> None:
-        self._open_documents.spawn(self._open_documents.catching_up.catch_up(self._document))
+        library = self._open_documents
+        if not library.relay.expects_more(self._document):
+            library.spawn(library.catching_up.catch_up(self._document))
 
     async def catch_up(self) -> None:
         if self._open_documents.store.shared:
             await self._open_documents.catching_up.refresh(self._document)
-
-
-def seed_update(lineage: str, roots: Mapping[str, Any]) -> bytes:
-    """
-    The update that a document begins with.
-
-    For one lineage and the same roots it is the same wherever it is made, so that two processes that both make it
-    do not have it twice.
-    """
-    client = int.from_bytes(sha256(lineage.encode()).digest()[:4], "big")
-    doc: Doc[Any] = Doc(client_id=client)
-    replace(doc, roots)
-    return doc.get_update()
-
-
-async def assemble(stored: StoredDocument) -> Replica:
-    """
-    The replica that a stored document is.
-
-    Raises:
-        Serialization: If there is something in it that is no update.
-    """
-    replica = Replica()
-    bindings = _bindings(stored)
-    try:
-        async for update in in_slices(everything(stored)):
-            replica.load(update.data, whole=update.data is stored.snapshot)
-            bindings.learn(update)
-    except (PoisonUpdate, MalformedUpdate, ReplicaLost) as error:
-        raise Serialization("a stored document cannot be read") from error
-    replica.identities.adopt(bindings)
-    return replica
-
-
-def _bindings(stored: StoredDocument) -> Bindings:
-    try:
-        return Authorship.unpack(stored.authorship).bindings
-    except Serialization as error:
-        # Who wrote it is not worth losing what was written.
-        _log.warning("authorship_unreadable", document=stored.record.name, error=str(error))
-        return Bindings()
-
-
-async def in_slices(updates: Iterable[DocumentUpdate]) -> AsyncGenerator[DocumentUpdate]:
-    """The updates, one after the other, and now and then a pause in which others have their turn."""
-    begun = perf_counter()
-    for update in updates:
-        yield update
-        if perf_counter() - begun > SLICE_SECONDS:
-            await asyncio.sleep(0)
-            begun = perf_counter()
 
 
 def give_back_memory() -> None:
@@ -461,6 +474,8 @@ def give_back_memory() -> None:
 async def _safely(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
+    except Storage as error:
+        _log.warning("document_work_failed", code=error.code, error=str(error))
     except Exception:  # noqa: BLE001  # one document must not end the work for all others
         _log.exception("document_work_failed")
 

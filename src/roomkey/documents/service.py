@@ -187,8 +187,7 @@ class DocumentService:
             revision = _revision(document)
             if condition is not None:
                 condition(revision)
-            await self._store.delete(name, revision.lineage, self._open_documents.clock.now())
-            self._open_documents.forget(document)
+            await self._open_documents.delete(document)
 
     # --- versions -------------------------------------------------------------------------------------
 
@@ -323,14 +322,7 @@ class DocumentService:
             InvalidInput: If it is not that.
             Conflict: If there is a document of this name, or this very document was deleted here.
         """
-        try:
-            bundle = msgspec.msgpack.decode(exported, type=Bundle)
-        except msgspec.DecodeError:
-            raise InvalidInput("this is no exported document") from None
-        if bundle.roomkey != BUNDLE_FORMAT:
-            raise InvalidInput("the document was exported by another version of Roomkey")
-        for version in bundle.versions:
-            _check(version.content)
+        bundle = read_bundle(exported)
         authorship = _elsewhere(bundle.authorship)
         now = self._open_documents.clock.now()
         async with self._open_documents.using(name, create=False) as document:
@@ -347,6 +339,24 @@ class DocumentService:
         for version in bundle.versions:
             await self._store.keep_version(name, bundle.lineage, version)
         return replace(written, created=True)
+
+
+def read_bundle(exported: bytes) -> Bundle:
+    """
+    What ``DocumentService.export`` returned; its content and its authors are not looked at yet.
+
+    Raises:
+        InvalidInput: If it is not that.
+    """
+    try:
+        bundle = msgspec.msgpack.decode(exported, type=Bundle)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidInput("this is no exported document") from None
+    if bundle.roomkey != BUNDLE_FORMAT:
+        raise InvalidInput("the document was exported by another version of Roomkey")
+    for version in bundle.versions:
+        _check(version.content)
+    return bundle
 
 
 def _revision(document: Document, version: int | None = None) -> DocumentRevision:

@@ -43,7 +43,7 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
     max_clients_per_socket: int = 32
     """Maximum number of Yjs clients that one connection may show in one document."""
     max_document_awareness_bytes: int = 2 * 1024 * 1024
-    """Maximum size of the awareness of one document."""
+    """Maximum size of the awareness of one document. One user fills at most a quarter of it."""
     keep_alive: timedelta = timedelta(seconds=20)
     """Idle time of a document after which a keep-alive is sent; clients disconnect after 30 s of silence."""
 
@@ -71,6 +71,8 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
     Minimum time between two commits, each of which stores what all documents of the node have waiting; what is
     written over HTTP does not wait for it. 0 commits as often as storage can.
     """
+    share_interval: timedelta = timedelta(milliseconds=5)
+    """The same where nodes are joined by a broker: others are shown a change when it is stored."""
     sweep_interval: timedelta = timedelta(seconds=5)
     """How often maintenance runs: compaction, versions, eviction."""
     compact_updates: int = 5_000
@@ -83,11 +85,12 @@ class DocumentSettings(Struct, frozen=True, kw_only=True):
     """Maximum number of automatic versions per document; the oldest are forgotten first, labelled ones stay."""
 
     def __post_init__(self) -> None:
+        may_be_zero = ("save_interval", "share_interval")
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, int | float) and value <= 0:
                 raise ValueError(f"{name} must be more than 0")
-            if isinstance(value, timedelta) and value <= timedelta() and name != "save_interval":
+            if isinstance(value, timedelta) and value <= timedelta() and name not in may_be_zero:
                 raise ValueError(f"{name} must be longer than 0s")
         for name in ("path", "hocuspocus_path"):
             path: str = getattr(self, name)

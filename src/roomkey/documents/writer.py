@@ -40,6 +40,9 @@ _log = structlog.get_logger("roomkey.documents")
 Settled = Callable[[bool], None]
 """Called once: with ``True`` when the change is durable, with ``False`` when the document is gone."""
 
+Appended = Callable[[Append, int], None]
+"""Called with what was stored of a document, and the number of the last of it. Must not raise."""
+
 Outcome = int | Exception
 """The number of the last update of a document that was stored, or why nothing was."""
 
@@ -115,6 +118,10 @@ class Keeper(Protocol):
         """Another process has appended to the log, too, so there is a gap."""
         ...
 
+    def receded(self) -> None:
+        """The log ends before what was stored already: storage has lost something."""
+        ...
+
     async def catch_up(self) -> None:
         """
         Bring the document to the end of the log.
@@ -169,7 +176,7 @@ class DocumentWriter:
         self._overtaken = 0
         """How often in a row the drafts were computed in vain."""
         self._ahead: list[tuple[int, int]] = []
-        """Numbers (first, last) of updates of ours in the log that lie behind a gap, in order."""
+        """Numbers (first, last) of updates in the document that lie behind a gap in the log, in order."""
         self._waiting: list[Waiting] = []
         self._writing: Sequence[Waiting] = ()
         self._known = 0
@@ -251,15 +258,20 @@ class DocumentWriter:
         self._merged(sequence)
 
     def _merged(self, sequence: int) -> None:
-        self.sequence = max(self.sequence, sequence)
-        known = self.sequence
-        ahead = sorted((max(first, known + 1), last) for first, last in self._ahead if last > known)
-        while ahead and ahead[0][0] == self.sequence + 1:
-            self.sequence = ahead.pop(0)[1]
+        self.sequence = reached = max(self.sequence, sequence)
+        ahead: list[tuple[int, int]] = []
+        for first, last in sorted(self._ahead):
+            if last <= reached:
+                continue
+            if first <= reached + 1 and not ahead:
+                self.sequence = last
+            else:
+                ahead.append((max(first, reached + 1), last))
+            reached = last
         self._ahead = ahead
 
     def appended(self, count: int, head: int) -> None:
-        """``count`` updates that are in the document were appended to the log; the last one has number ``head``."""
+        """``count`` updates that are in the document are in the log, too; the last one has number ``head``."""
         self._ahead.append((head - count + 1, head))
         self._merged(self.sequence)
 
@@ -316,7 +328,10 @@ class DocumentWriter:
             computed = await self._computed()
             updates = [*batch.updates, *(each.update for each in computed)]
             after = self.sequence if computed else None
-            outcome = await store.append(self._name, self._lineage, updates, after=after) if updates else self.sequence
+            outcome = self.sequence
+            if updates:
+                outcome = await store.append(self._name, self._lineage, updates, after=after)
+                self._group.appended(Append(self._name, self._lineage, updates), outcome)
         except RoomkeyError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001  # a defect must not cost anybody's changes
@@ -358,8 +373,10 @@ class DocumentWriter:
         self.trouble = None
         self._failures = self._overtaken = 0
         last = self._ahead[-1][1] if self._ahead else self.sequence
-        done, self._writing, self._known = self._writing, (), 0
         number = head - len(computed)
+        if self._writing and not self._known and number - len(self._writing) < self.sequence:
+            self._keeper.receded()
+        done, self._writing, self._known = self._writing, (), 0
         if number - len(done) > last:
             self._keeper.overtaken()
         if done:
@@ -421,9 +438,16 @@ class GroupCommit:
     """
 
     def __init__(
-        self, store: DocumentStore, *, interval: timedelta, spawn: Callable[[Coroutine[Any, Any, None]], object]
+        self,
+        store: DocumentStore,
+        *,
+        interval: timedelta,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        appended: Appended | None = None,
     ) -> None:
+        """``appended`` is told what was stored, right behind that."""
         self._store = store
+        self._appended = appended
         self._interval = interval.total_seconds()
         self._spawn = spawn
         self._asking: list[DocumentWriter] = []
@@ -493,8 +517,15 @@ class GroupCommit:
 
     async def _commit(self, group: Sequence[tuple[DocumentWriter, Append]]) -> None:
         outcomes = await self._store_each([batch for _, batch in group])
-        for (writer, _), outcome in zip(group, outcomes, strict=True):
+        for (writer, batch), outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, int):
+                self.appended(batch, outcome)
             self._ask_again(writer, writer.settled(outcome))
+
+    def appended(self, batch: Append, head: int) -> None:
+        """This was stored; the last of it has number ``head``."""
+        if self._appended is not None and batch.updates:
+            self._appended(batch, head)
 
     def _ask_again(self, writer: DocumentWriter, pause: float | None) -> None:
         """After so many seconds; ``None``: there is nothing to store."""

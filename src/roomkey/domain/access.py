@@ -51,10 +51,17 @@ EVERYTHING_WRITABLE: Grants = (Grant("**", Access.WRITE),)
 
 
 class Role(StrEnum):
-    """What an API key is for. ``admin`` may do everything, ``service`` what an application's backend needs."""
+    """
+    What an API key is for.
+
+    ``admin`` may do everything, ``service`` what an application's backend needs. ``auditor`` looks at everything but
+    the contents of documents, and changes nothing. ``support`` looks at sessions, stops them and ends them.
+    """
 
     ADMIN = "admin"
     SERVICE = "service"
+    AUDITOR = "auditor"
+    SUPPORT = "support"
 
 
 def access_to(document: str, grants: Sequence[Grant]) -> Access | None:
@@ -117,6 +124,30 @@ def _grant(index: int, grant: object) -> Grant:
     return Grant(documents, Access(access))
 
 
+def covers(pattern: str, other: str) -> bool:
+    """Whether everything that matches the pattern ``other`` matches ``pattern``, too."""
+    # Characters that no name may have stand for what the stars of `other` may be, so only stars can match them.
+    return _matches(pattern, _PIECE.sub(_anything_of, other))
+
+
+_SEGMENT, _ANYTHING = "\1", "\0"
+
+
+def _anything_of(piece: re.Match[str]) -> str:
+    stars = piece[0]
+    return _SEGMENT if stars == "*" else _ANYTHING if stars.startswith("*") else stars
+
+
+def literal_start(pattern: str) -> str:
+    """What every document that matches ``pattern`` begins with."""
+    return pattern.partition("*")[0]
+
+
+def matches(pattern: str, document: str) -> bool:
+    """Whether ``pattern`` matches the whole name."""
+    return _matches(pattern, document)
+
+
 @lru_cache(maxsize=4096)
 def _matches(pattern: str, document: str) -> bool:
     """
@@ -130,7 +161,7 @@ def _matches(pattern: str, document: str) -> bool:
     here = 1
     here |= (here & stars) << 1
     for character in document:
-        staying = here & (anything if character == "/" else stars)
+        staying = here & (anything if character in "/\0" else stars)
         here = (here & literals.get(character, 0)) << 1 | staying
         here |= (here & stars) << 1
         if not here:

@@ -106,10 +106,11 @@ def begin(event: Created) -> Session:
         client=event.client,
         grants=event.grants,
         metadata=event.metadata,
+        bound_to=event.bound_to,
     )
 
 
-def apply(session: Session, event: SessionEvent) -> Session:
+def apply(session: Session, event: SessionEvent) -> Session:  # noqa: PLR0911  # one for each kind of change
     """
     The session after ``event``.
 
@@ -130,11 +131,23 @@ def apply(session: Session, event: SessionEvent) -> Session:
         return replace(session, version=version, expires_at=event.expires_at)
     if isinstance(event, GrantsChanged):
         return replace(session, version=version, grants=event.grants)
+    if isinstance(event, TokenRotated):
+        return _after_rotation(session, event, version)
     if kind is ViolationRecorded:
         return replace(session, version=version, violations=session.violations + 1)
     if state is session.state:
         return replace(session, version=version)
     return replace(session, state=state, version=version, cause=event.cause)
+
+
+def _after_rotation(session: Session, event: TokenRotated, version: int) -> Session:
+    return replace(
+        session,
+        version=version,
+        bound_to=event.bound_to or session.bound_to,
+        reauthenticated_at=event.at if event.reauthenticated else session.reauthenticated_at,
+        exclusive_since=event.at if event.exclusive else session.exclusive_since,
+    )
 
 
 def replay(events: Iterable[SessionEvent]) -> Session | None:
@@ -148,6 +161,14 @@ def replay(events: Iterable[SessionEvent]) -> Session | None:
         elif session is not None:
             session = apply(session, event)
     return session
+
+
+def is_active(session: Session, now: datetime) -> bool:
+    """Whether the session is active and ``overdue`` would answer nothing: what nearly every session is, asked first."""
+    if session.state is not ACTIVE or now >= session.expires_at:
+        return False
+    idle = session.idle_timeout
+    return idle is None or now - session.last_seen_at < idle
 
 
 def deadline(session: Session) -> datetime | None:

@@ -9,7 +9,7 @@ from zlib import crc32
 from msgspec import Struct
 
 from roomkey.domain.access import Grants
-from roomkey.domain.names import check_text
+from roomkey.domain.names import check_name, check_text
 
 SessionId = NewType("SessionId", str)
 """Public name of a session: two hex digits of its partition, then 128 random bits in lower-case base32."""
@@ -38,6 +38,17 @@ def check_user_id(user_id: str) -> str:
         InvalidInput: If it is empty, longer than 256 bytes, or not printable text.
     """
     return check_text("a user id", user_id, max_bytes=MAX_USER_ID_BYTES)
+
+
+def check_new_user_id(user_id: str) -> str:
+    """
+    Return ``user_id`` if a session may be made for it. More is asked than of one that is looked for, so that
+    sessions from before there was a rule can still be found and ended.
+
+    Raises:
+        InvalidInput: As ``check_user_id``, or if it could be taken for another one, see ``names.RULES``.
+    """
+    return check_name("user_id", "a user id", check_user_id(user_id))
 
 
 class SessionState(StrEnum):
@@ -72,7 +83,9 @@ class Session(Struct, frozen=True, kw_only=True, gc=False):
 
     Times are aware and in UTC. ``expires_at`` is the absolute deadline; the idle deadline is
     ``last_seen_at + idle_timeout``. ``version`` is the number of events in the session's history. ``cause`` is that of
-    the event that brought it into its state, if one was given.
+    the event that brought it into its state, if one was given. ``bound_to`` is the key that whoever presents the token
+    has to prove to have: ``jkt:`` and its thumbprint (RFC 9449), or ``x5t#S256:`` and that of a certificate (RFC 8705).
+    Whatever was given out before ``exclusive_since`` is void: sockets, tickets, tokens.
     A session never contains its token, so it may be logged, stored and shown.
     """
 
@@ -92,6 +105,14 @@ class Session(Struct, frozen=True, kw_only=True, gc=False):
     metadata: Mapping[str, Any] | None = None
     violations: int = 0
     cause: str | None = None
+    bound_to: str | None = None
+    reauthenticated_at: datetime | None = None
+    exclusive_since: datetime | None = None
+
+    @property
+    def authenticated_at(self) -> datetime:
+        """When its user last proved who they are, as far as whoever issued it said."""
+        return self.reauthenticated_at or self.created_at
 
     @property
     def idle_expires_at(self) -> datetime | None:
@@ -181,6 +202,7 @@ class Created(Event, frozen=True, kw_only=True, gc=False, tag="created"):
     client: Client | None = None
     grants: Grants = ()
     metadata: Mapping[str, Any] | None = None
+    bound_to: str | None = None
 
 
 class Activated(Event, frozen=True, kw_only=True, gc=False, tag="activated"):
@@ -208,7 +230,18 @@ class GrantsChanged(Event, frozen=True, kw_only=True, gc=False, tag="grants_chan
 
 
 class TokenRotated(Event, frozen=True, kw_only=True, gc=False, tag="token_rotated"):
-    """The session answers to a new secret; the one before it is honoured for the grace only."""
+    """
+    The session answers to a new secret; the one before it is honoured for the grace only, and not after a log-in.
+
+    ``bound_to`` is set if it was bound to a key with that, ``reauthenticated`` if its user has proved who they are.
+    """
+
+    bound_to: str | None = None
+    reauthenticated: bool = False
+    exclusive: bool = False
+    """Whether sockets and tickets from before are void, too: whoever had the former token has nothing."""
+    by_holder: bool = False
+    """Whether who had the former token got the new one, and not somebody to whom an application gave it."""
 
 
 class Expired(Event, frozen=True, kw_only=True, gc=False, tag="expired"):

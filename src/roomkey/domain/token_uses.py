@@ -41,7 +41,7 @@ class Place(Struct, frozen=True, array_like=True, gc=False):
     @classmethod
     def of(cls, client: Client | None) -> "Place":
         """The place of ``client``."""
-        return cls() if client is None else cls(_program(client.user_agent), _network(client.ip))
+        return cls() if client is None else cls(program_of(client.user_agent), _network(client.ip))
 
     def has_other_program(self, other: "Place") -> bool:
         """Whether both programs are known, and differ."""
@@ -112,11 +112,12 @@ def _are_two_parties(one: TokenUse, other: TokenUse) -> bool:
     return in_turns and one.place.has_other_network(other.place)
 
 
-def _last_at(use: TokenUse) -> datetime:
-    return use.last_at
+def program_of(user_agent: str | None) -> str | None:
+    """
+    The family of browsers and the operating system that a user agent names, or else the first product in it.
 
-
-def _program(user_agent: str | None) -> str | None:
+    ``None`` if it is empty. Versions make no difference.
+    """
     if not user_agent:
         return None
     browser = next((name for name in _BROWSERS if f"{name}/" in user_agent), None)
@@ -125,6 +126,10 @@ def _program(user_agent: str | None) -> str | None:
         return product[0] if product else "?"
     platform = next((name for name in _PLATFORMS if name in user_agent), "?")
     return f"{browser} {platform}"
+
+
+def _last_at(use: TokenUse) -> datetime:
+    return use.last_at
 
 
 def _network(ip: str | None) -> str | None:

@@ -5,49 +5,21 @@ import logging
 import re
 import sys
 from contextlib import suppress
-from enum import StrEnum
 from typing import TextIO
 
 import structlog
-from msgspec import Struct
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-
-class LogLevel(StrEnum):
-    """Importance of a line, in rising order."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+from roomkey.observability.settings import LogFormat, LogLevel, LogSettings
 
 
-class LogFormat(StrEnum):
-    """``console`` for people, ``json`` for machines; ``auto`` is ``console`` on a terminal."""
-
-    AUTO = "auto"
-    CONSOLE = "console"
-    JSON = "json"
-
-
-class LogSettings(Struct, frozen=True, kw_only=True):
-    """Level and format of the log."""
-
-    level: LogLevel = LogLevel.INFO
-    """Lowest level that is logged."""
-    format: LogFormat = LogFormat.AUTO
-    """Format of a line."""
-    access: bool = False
-    """Whether every HTTP request is logged, without its query string."""
-
-
-def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+def configure(settings: LogSettings, stream: TextIO | None = None, *, node: str | None = None) -> None:
     """
     Send this process's logs, those of the standard library included, to ``stream`` (default: standard error).
 
-    Calling it again replaces what was configured before.
+    Every line says which ``node`` it is of, if that is given. Calling it again replaces what was configured before.
     """
-    configure_events(settings, stream)
+    configure_events(settings, stream, node=node)
     level = _number(settings.level)
     forward = _Forward()
     root = logging.getLogger()
@@ -61,11 +33,11 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if settings.access else logging.CRITICAL)
 
 
-def configure_events(settings: LogSettings, stream: TextIO | None = None) -> None:
+def configure_events(settings: LogSettings, stream: TextIO | None = None, *, node: str | None = None) -> None:
     """Only what Roomkey itself logs: in an application of somebody else the rest is not ours to change."""
     output: TextIO = stream or sys.stderr
     structlog.configure(
-        processors=_processors(settings.format, output),
+        processors=[_of_node(node), *_processors(settings.format, output)],
         wrapper_class=structlog.make_filtering_bound_logger(_number(settings.level)),
         logger_factory=lambda *_: _Lines(stream or sys.stderr),
         cache_logger_on_first_use=False,
@@ -85,9 +57,23 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     Nobody logs them on purpose: this is for the texts of other people's errors.
     """
     for key, value in event.items():
-        if isinstance(value, str) and ("." in value or "rkey_" in value):
-            event[key] = _SECRETS.sub(_hidden, value)
+        if isinstance(value, str):
+            event[key] = without_secrets(value)
     return event
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with what looks like a session's token or an API key hidden; of a token the session's id stays."""
+    return _SECRETS.sub(_hidden, text) if "." in text or "rkey_" in text else text
+
+
+def _of_node(node: str | None) -> Processor:
+    def name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if node is not None:
+            event.setdefault("node", node)
+        return event
+
+    return name
 
 
 def _number(level: LogLevel) -> int:

@@ -5,7 +5,7 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 ``roomkey.errors`` and nothing else.
 """
 
-from roomkey.ports.authentication import Authenticator
+from roomkey.ports.authentication import Authenticator, ClientWatch, Ruling
 from roomkey.ports.documents import (
     Append,
     AppendOutcome,
@@ -22,6 +22,7 @@ from roomkey.ports.documents import (
     VersionPage,
 )
 from roomkey.ports.following import Checkpoints, EventConsumer
+from roomkey.ports.keys import KeyRing, WrappedKey
 from roomkey.ports.moving import (
     CheckpointItem,
     DocumentItem,
@@ -37,11 +38,19 @@ from roomkey.ports.moving import (
     Unreadable,
     VersionItem,
 )
+from roomkey.ports.objects import NamedObject, ObjectStore, StoredObject
 from roomkey.ports.repair import DamagedRecord, Repairable
+from roomkey.ports.resealing import Resealable, Resealed
 from roomkey.ports.rooms import (
     Broker,
+    Cluster,
     MessageKey,
+    NodeRegistry,
+    NodeStatus,
     Position,
+    Presence,
+    PresenceChange,
+    PresenceStore,
     Publication,
     Published,
     Receiver,
@@ -61,6 +70,7 @@ from roomkey.ports.stores import (
     RecordCodec,
     RecordKind,
     Revocation,
+    SealingCodec,
     Secret,
     SessionPage,
     SessionStorage,
@@ -79,7 +89,9 @@ __all__ = [
     "CheckpointItem",
     "Checkpoints",
     "ChecksummedRecords",
+    "ClientWatch",
     "Clock",
+    "Cluster",
     "Counters",
     "DamagedRecord",
     "DocumentHead",
@@ -96,20 +108,28 @@ __all__ = [
     "EventLog",
     "Gone",
     "GraveItem",
+    "KeyRing",
     "Leases",
     "LogStart",
     "LoggedEvent",
     "MessageKey",
     "MovableDocuments",
     "MovableSessions",
+    "NamedObject",
     "NewSession",
     "NewVersion",
+    "NodeRegistry",
+    "NodeStatus",
+    "ObjectStore",
     "OneTime",
     "OneTimeLimits",
     "Page",
     "PartitionItem",
     "PlainRecords",
     "Position",
+    "Presence",
+    "PresenceChange",
+    "PresenceStore",
     "Publication",
     "Published",
     "Rate",
@@ -118,7 +138,11 @@ __all__ = [
     "RecordKind",
     "Recovered",
     "Repairable",
+    "Resealable",
+    "Resealed",
     "Revocation",
+    "Ruling",
+    "SealingCodec",
     "Secret",
     "SessionItem",
     "SessionPage",
@@ -126,8 +150,10 @@ __all__ = [
     "SharedState",
     "StorageStatistics",
     "StoredDocument",
+    "StoredObject",
     "SystemClock",
     "Unreadable",
     "VersionItem",
     "VersionPage",
+    "WrappedKey",
 ]

@@ -25,11 +25,16 @@ class Author(Struct, frozen=True, gc=False):
 
 
 class DocumentUpdate(Struct, frozen=True, gc=False):
-    """One Yjs update (V1 encoding) as somebody brought it: who, and when it was applied here."""
+    """
+    One Yjs update (V1 encoding) as somebody brought it: who, and when it was applied here.
+
+    ``own`` is the Yjs client in it that the author's user is known to be, if that was not said of the client before.
+    """
 
     data: bytes
     author: Author
     at: datetime
+    own: int | None = None
 
 
 class DocumentRecord(Struct, frozen=True, kw_only=True):
@@ -268,6 +273,14 @@ class DocumentStore(Protocol):
 
         Raises:
             Conflict: If it is of another lineage.
+        """
+        ...
+
+    async def was_deleted(self, name: str, lineage: str) -> bool:
+        """
+        Whether the document of this name and lineage was deleted here.
+
+        If it is neither that nor there, although it was once, the store has lost it, or is another one.
         """
         ...
 

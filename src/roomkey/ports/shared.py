@@ -134,8 +134,28 @@ class SharedState(Protocol):
         ...
 
     @property
+    def proofs(self) -> OneTime:
+        """The proofs of possession that have come."""
+        ...
+
+    @property
+    def leases(self) -> Leases:
+        """Who does what must be done once; where there is nothing to share them by, each node's own."""
+        ...
+
+    @property
+    def counters(self) -> Counters:
+        """Budgets of all nodes together; where there is nothing to share them by, each node's own."""
+        ...
+
+    @property
     def is_complete(self) -> bool:
-        """Whether both are the same for all nodes, and not each node's own."""
+        """Whether tickets and answers are the same for all nodes, and not each node's own."""
+        ...
+
+    @property
+    def counts_once(self) -> bool:
+        """Whether budgets are the same for all nodes, and not each node's own."""
         ...
 
     async def join(self, node: str) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 from zlib import crc32
 
 from msgspec import Struct
@@ -51,8 +51,9 @@ class SystemClock:
 
 class RecordKind(StrEnum):
     """
-    What a record is about. ``CONTENT`` is a piece of a snapshot, of authorship, or of a version, ``FIGURES`` what a
-    backend keeps for itself: counters, epochs, positions.
+    What a record is about. ``CONTENT`` is a piece of a snapshot, of authorship, or of a version, ``OBJECT`` one of an
+    ``ObjectStore``, whose id begins with its space and a zero byte, ``FIGURES`` what a backend keeps for itself:
+    counters, epochs, positions.
     """
 
     SESSION = "session"
@@ -61,6 +62,7 @@ class RecordKind(StrEnum):
     UPDATES = "updates"
     CONTENT = "content"
     VERSION = "version"
+    OBJECT = "object"
     FIGURES = "figures"
 
 
@@ -88,6 +90,23 @@ class RecordCodec(Protocol):
         Raises:
             Serialization: If ``encode`` did not return it for this place. The message shows nothing of it.
         """
+        ...
+
+
+@runtime_checkable
+class SealingCodec(RecordCodec, Protocol):
+    """A codec that authenticates what it encodes, under keys that change."""
+
+    def within(self, store: str) -> "SealingCodec":
+        """The codec of one of several stores, whose records cannot take the place of those of another."""
+        ...
+
+    def reading(self, unsealed: RecordCodec) -> "SealingCodec":
+        """The codec of a store whose older records went through ``unsealed``."""
+        ...
+
+    def is_current(self, stored: bytes) -> bool:
+        """Whether ``encode`` would use the same key now."""
         ...
 
 

@@ -7,15 +7,17 @@ from typing import TypeVar
 
 from roomkey import errors, problems
 from roomkey.domain.lifecycle import check_usable
-from roomkey.domain.session import Client, Session
+from roomkey.domain.session import Client, Session, SessionId
 from roomkey.ports import Authenticator
 from roomkey.realtime.clients.client import RealtimeClient
+from roomkey.realtime.connection_counts import ConnectionCounts
 from roomkey.realtime.connections import Connections
 from roomkey.realtime.refusals import Refusal, too_many, unavailable
 from roomkey.realtime.session.limits import SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Handshake
 from roomkey.security.credentials import Credential, CredentialKind, client_of, find, origin_allowed
+from roomkey.security.possession import NO_EVIDENCE, Attempt, Possession
 from roomkey.security.tickets import Tickets
 from roomkey.wire.close import CloseCode, CloseReason
 
@@ -32,13 +34,48 @@ class Admission:
         *,
         settings: RealtimeSettings,
         tickets: Tickets,
+        counts: ConnectionCounts | None = None,
+        possession: Possession | None = None,
+        public_url: str | None = None,
+        is_audit_behind: Callable[[], bool] = lambda: False,
     ) -> None:
+        """
+        ``counts`` knows of the connections on other nodes, if there are any; ``possession`` looks at proofs.
+
+        Clients find us at ``public_url``, or where they asked. ``is_audit_behind``: what is done cannot be recorded, so
+        that nobody is let in who might do something.
+        """
+        self._possession = possession
+        self._public_url = public_url
+        self._is_audit_behind = is_audit_behind
         self._sessions = sessions
         self._connections = connections
         self._settings = settings
         self._tickets = tickets
+        self._counts = counts
         self.is_draining = False
         """Whether every handshake is refused."""
+        self.is_blind = False
+        """Whether it cannot be known what happens to sessions, so that nobody is let in."""
+
+    def check_open(self) -> None:
+        """
+        Raise if nobody is let in at this time.
+
+        Raises:
+            Refusal: If so.
+        """
+        if self.is_draining:
+            raise unavailable("draining", "The server is about to stop.")
+        if self.is_blind:
+            raise unavailable(
+                errors.Storage.code, "It cannot be known now what happens to sessions.", reason=CloseReason.UNAVAILABLE
+            )
+
+        if self._is_audit_behind():
+            raise unavailable(
+                errors.AuditBehind.code, "What is done cannot be recorded now.", reason=CloseReason.UNAVAILABLE
+            )
 
     # --- from a handshake to a session ----------------------------------------------------------------
 
@@ -66,7 +103,7 @@ class Admission:
 
     async def authenticate_token(self, token: str, client: Client) -> Session:
         """
-        The active session that ``token`` opens.
+        The active session that ``token`` opens, if it needs no proof: there is no room for one beside it.
 
         Raises:
             RoomkeyError: If it opens nothing, or nothing that may be used.
@@ -99,10 +136,46 @@ class Admission:
         )
 
     async def _session(self, handshake: Handshake, credential: Credential) -> Session:
+        client = client_of(handshake.headers, handshake.client_ip)
         if credential.kind is not CredentialKind.TICKET:
-            client = client_of(handshake.headers, handshake.client_ip)
-            return await self._sessions.authenticate(credential.secret, client=client, is_activity=False)
-        return await self._tickets.session_of(credential.secret, self._sessions)
+            attempt = self._attempt(handshake, credential)
+            return await self.authenticate_attempt(attempt, credential.secret, client)
+        # It was taken with a proof, if the session needs one.
+        session = await self._tickets.session_of(credential.secret, self._sessions)
+        check_usable(session)
+        await self._sessions.recognise(session, client)
+        return session
+
+    async def authenticate_attempt(self, attempt: Attempt, token: str, client: Client) -> Session:
+        """
+        The session that ``token`` opens for whoever has proved what the attempt shows; it may be pending.
+
+        Raises:
+            RoomkeyError: If it opens nothing, or a proof does not hold.
+        """
+        possession = self._possession
+        evidence = NO_EVIDENCE if possession is None else possession.look(attempt, token)
+        session = await self._sessions.authenticate(token, client=client, is_activity=False, held=evidence.held)
+        if possession is not None:
+            await possession.accept(evidence)
+        return session
+
+    def attempt(self, handshake: Handshake, proof: str | None) -> Attempt:
+        """What ``proof``, which came with the handshake or later on its socket, must be about."""
+        certificate = handshake.certificate
+        return Attempt(
+            method="GET",
+            urls=handshake.addresses(self._public_url),
+            proof=proof,
+            certificate=None if certificate is None else certificate.thumbprint,
+        )
+
+    def _attempt(self, handshake: Handshake, credential: Credential) -> Attempt:
+        proof = handshake.headers.get("dpop")
+        if credential.kind is CredentialKind.DPOP and proof is None:
+            raise errors.InvalidProof("a token that is presented as DPoP comes with a proof")
+        # RFC 9449, 7.2: a token that is presented as Bearer is a bearer's, whatever stands beside it.
+        return self.attempt(handshake, None if credential.kind is CredentialKind.BEARER else proof)
 
     def _check_origin(self, handshake: Handshake, credential: Credential) -> None:
         """Browsers send cookies for any page, so they count only on allowed pages (ASVS 4.4.2, RFC 6455, 10.2)."""
@@ -124,17 +197,26 @@ class Admission:
         """
         connections = self._connections
         if len(connections.registry.of_session(session.id)) >= self._settings.max_connections_per_session:
-            raise too_many("too_many_connections", "The session has as many connections as it may.")
+            raise _too_many_connections()
         now = connections.now()
         client = make(connections.limits.open(session.id), now)
-        connections.registry.enter(client, session)
+        connections.entered(client)
         connections.deadlines.set(client, now + self._settings.opening_timeout)
         try:
+            await self._check_elsewhere(session.id)
             await self._check_again(client, session)
         except BaseException:
             client.closed(CloseCode.NO_CLOSE)
             raise
         return client
+
+    async def _check_elsewhere(self, id: SessionId) -> None:
+        """The connections on other nodes count, too. Of two that come at the same moment none may be the last one."""
+        if self._counts is None:
+            return
+        elsewhere = await self._counts.elsewhere(id)
+        if elsewhere + len(self._connections.registry.of_session(id)) > self._settings.max_connections_per_session:
+            raise _too_many_connections()
 
     async def _check_again(self, client: RealtimeClient, session: Session) -> None:
         # The session was read before its events were listened to: it may have ended in between.
@@ -145,10 +227,13 @@ class Admission:
         check_usable(current)
         if client.guard.is_over:
             raise errors.Invalidated("the session was ended")
-        if self.is_draining:
-            raise unavailable("draining", "The server is about to stop.")
+        self.check_open()
         # Its grants may be other ones than those with which it was made.
         client.carry_out(client.guard.learn(current), self._connections.now())
+
+
+def _too_many_connections() -> Refusal:
+    return too_many("too_many_connections", "The session has as many connections as it may.")
 
 
 def _foreign_page() -> Refusal:

@@ -1,11 +1,13 @@
 """The connections of this node: which there are, when they are looked at, and what they ask of storage."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
-from typing import Any, Generic, Protocol, TypeVar
+from math import ceil
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -22,6 +24,14 @@ from roomkey.realtime.rooms.rooms import Participant, Rooms
 from roomkey.realtime.session.effects import Question, Verify
 from roomkey.realtime.session.limits import LimitsOfSessions, SessionLimits
 from roomkey.realtime.settings import RealtimeSettings
+from roomkey.security.injection import Suspicion
+from roomkey.security.networks import network_of
+
+RELIEF: Final = timedelta(seconds=2)
+"""For so long everything must be well before clients are told, so that they are not told of every hiccup."""
+
+MAX_WARNINGS: Final = 10_000
+"""Sessions of which it is remembered that their clients are to be warned."""
 
 _log = structlog.get_logger("roomkey.realtime")
 
@@ -37,13 +47,25 @@ class Connections:
         self.deadlines: Deadlines[RealtimeClient] = Deadlines()
         self.limits = LimitsOfSessions(settings, documents)
         self.questions: asyncio.Queue[tuple[RealtimeClient, Question]] = asyncio.Queue(settings.max_questions)
+        self.count_changed: Callable[[Sequence[SessionId]], None] | None = None
+        """Told of the sessions that have another number of connections than before, except those that enter."""
+        self.of_network: Counter[str] = Counter()
+        """How many connections there are from each network."""
+        self.on_suspicion: Callable[[Session, Suspicion], None] | None = None
+        """Told of text that looks like an attack."""
+        self.degraded = False
+        """Whether what clients say reaches others later than it should."""
+        self.troubles: list[Callable[[], Mapping[str, str]]] = []
+        """Who is asked for that: each names what is wrong with something that nodes share."""
+        self._well_since: datetime | None = None
         self._group: asyncio.TaskGroup | None = None
         self._departed_messages = 0
         self._departed_bytes = 0
         self._sweep_every = settings.repeat_window / 4
         self._next_sweep: datetime | None = None
         self._touched: dict[SessionId, None] = {}
-        self._violations: dict[SessionId, str] = {}
+        self._violations: dict[tuple[SessionId, str], None] = {}
+        self._warnings: dict[SessionId, tuple[datetime, Mapping[str, Any]]] = {}
 
     @property
     def messages_in(self) -> int:
@@ -94,19 +116,54 @@ class Connections:
         return tuple(touched)
 
     def violated(self, id: SessionId, cause: str) -> None:
-        """The session's holder has misbehaved: that counts once per tick, however often it happens meanwhile."""
-        self._violations[id] = cause
+        """The session's holder has misbehaved: each way counts once per tick, however often it happens meanwhile."""
+        self._violations[id, cause] = None
 
     def take_violations(self) -> Sequence[tuple[SessionId, str]]:
         """What sessions have done wrong since the last time, and why; it is forgotten here."""
         violations, self._violations = self._violations, {}
-        return tuple(violations.items())
+        return tuple(violations)
+
+    def warn(self, id: SessionId, details: Mapping[str, Any], until: datetime) -> None:
+        """Warn the clients of the session that are here, and those that come before ``until``."""
+        self._warnings.pop(id, None)
+        if len(self._warnings) >= MAX_WARNINGS:
+            del self._warnings[next(iter(self._warnings))]
+        self._warnings[id] = until, details
+        for client in self.registry.of_session(id):
+            if client.is_open:
+                client.warn(details, self.now())
+
+    def warning(self, id: SessionId, now: datetime) -> Mapping[str, Any] | None:
+        """What clients of the session are warned of at this time."""
+        if not self._warnings or id not in self._warnings:
+            return None
+        until, details = self._warnings[id]
+        if now < until:
+            return details
+        del self._warnings[id]
+        return None
+
+    def traffic(self, id: SessionId) -> tuple[Session, int, int] | None:
+        """The session, what its open connections have sent, and how many of its messages were refused."""
+        clients = self.registry.of_session(id)
+        if not clients:
+            return None
+        guard = clients[0].guard
+        return guard.session, sum(client.messages_in for client in clients), guard.limits.rejected
+
+    def suspected(self, session: Session, what: Suspicion) -> None:
+        """A client of the session sent text that looks like an attack."""
+        if self.on_suspicion is not None:
+            self.on_suspicion(session, what)
 
     def rebound(self, client: RealtimeClient, former: Session) -> SessionLimits:
         """The client belongs to another session than before; returns that one's limits."""
         session = client.guard.session
         self.registry.leave(client, former)
         self.registry.enter(client, session)
+        if self.count_changed is not None:
+            self.count_changed((former.id, session.id))
         self.limits.release(former.id)
         return self.limits.open(session.id)
 
@@ -115,12 +172,23 @@ class Connections:
         if not client.guard.is_over and client.is_open:
             self.deadlines.set(client, client.guard.next_check())
 
+    def entered(self, client: RealtimeClient) -> None:
+        """There is a new client."""
+        self.registry.enter(client, client.guard.session)
+        self.of_network[network_of(client.device.ip or "")] += 1
+
     def departed(self, client: RealtimeClient) -> None:
         """The client is no more."""
         session = client.guard.session
+        network = network_of(client.device.ip or "")
+        self.of_network[network] -= 1
+        if not self.of_network[network]:
+            del self.of_network[network]
         self._departed_messages += client.messages_in
         self._departed_bytes += client.bytes_in
         self.registry.leave(client, session)
+        if self.count_changed is not None:
+            self.count_changed((session.id,))
         self.limits.release(session.id)
         self.deadlines.cancel(client)
 
@@ -136,10 +204,27 @@ class Connections:
 
     def sweep(self, now: datetime) -> None:
         """Forget what is too old, and let the rooms do what is due."""
+        if self.troubles:
+            self._watch_service(now)
         self.rooms.sweep(now, ((client.who, client.documents()) for client in self.registry))
         if self._next_sweep is None or now >= self._next_sweep:
             self.limits.sweep(now.timestamp())
             self._next_sweep = now + self._sweep_every
+
+    def _watch_service(self, now: datetime) -> None:
+        """Tell every client once that the service is degraded, and once that it has been well for a while."""
+        if any(trouble() for trouble in self.troubles):
+            self._well_since = None
+            is_degraded = True
+        else:
+            self._well_since = self._well_since or now
+            is_degraded = self.degraded and now - self._well_since < RELIEF
+        if is_degraded != self.degraded:
+            self.degraded = is_degraded
+            _log.warning("service_degraded" if is_degraded else "service_restored")
+            for client in tuple(self.registry):
+                if client.is_open:
+                    client.tell_service(now)
 
 
 async def _safely(work: Coroutine[Any, Any, None]) -> None:
@@ -265,7 +350,9 @@ def fault_of(error: RoomkeyError) -> Fault:
     code = ErrorCode(presentation_of(error).refresh_fault)
     if code is ErrorCode.SERVER_ERROR:
         return Fault(code, "this cannot be checked now", retry=True)
-    details = {"reason": error.code}
+    details: dict[str, Any] = {"reason": error.code}
+    if isinstance(error, errors.RateLimited):
+        details["retry_after_ms"] = ceil(error.wait * 1000)
     if isinstance(error, errors.SessionStopped) and error.cause is not None:
         details["cause"] = error.cause
     return Fault(code, str(error), details=details)

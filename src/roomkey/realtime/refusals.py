@@ -9,7 +9,6 @@ have got. Nothing that it sends is read.
 from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
-from math import ceil
 from typing import Final
 
 from roomkey import errors, problems
@@ -18,6 +17,7 @@ from roomkey.ports import Clock, Counters, Rate
 from roomkey.realtime.settings import RealtimeSettings, RefusalMode
 from roomkey.realtime.transport import Accepted, Handshake, Refused, Socket
 from roomkey.security.credentials import origin_allowed, select_subprotocol
+from roomkey.security.networks import network_of
 from roomkey.wire.close import CLOSE_CODES, STOCK_CLOSE_CODES, CloseCode, CloseReason, close_text
 from roomkey.wire.frame import Frame
 
@@ -71,12 +71,12 @@ def refusal_of(error: RoomkeyError) -> Refusal:
 
 def too_many(code: str, detail: str, *, wait: float = 1.0) -> Refusal:
     """A limit is exhausted; it has room again in ``wait`` seconds."""
-    return Refusal(HTTPStatus.TOO_MANY_REQUESTS, code, detail, ("retry-after", str(max(1, ceil(wait)))))
+    return Refusal(HTTPStatus.TOO_MANY_REQUESTS, code, detail, problems.retry_after(wait))
 
 
-def unavailable(code: str, detail: str) -> Refusal:
+def unavailable(code: str, detail: str, *, reason: CloseReason | None = None) -> Refusal:
     """The node cannot admit a client now."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, ("retry-after", "1"))
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, detail, ("retry-after", "1"), reason=reason)
 
 
 class RefusedConnection:
@@ -117,6 +117,9 @@ class RefusedConnection:
 
     def writable(self) -> None:
         """Nothing waits."""
+
+    def too_big(self) -> None:
+        """Read nothing."""
 
     def closed(self, code: int) -> None:  # noqa: ARG002  # why makes no difference
         """The socket is gone."""
@@ -180,7 +183,7 @@ class Refusals:
     async def _is_hasty(self, handshake: Handshake) -> bool:
         """Whether the address was refused too often lately."""
         try:
-            return await self._counters.take(f"refused {handshake.client_ip or ''}", AT_ONCE) > 0
+            return await self._counters.take(f"refused {network_of(handshake.client_ip or '')}", AT_ONCE) > 0
         except RoomkeyError:
             return True
 

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from roomkey.security.certificates import PeerCertificate
 from roomkey.wire.frame import Frame
 
 HIGH_WATER_BYTES: Final = 64 * 1024
@@ -30,6 +31,13 @@ class Handshake(Struct, frozen=True, kw_only=True):
     subprotocols: Sequence[str] = ()
     client_ip: str | None = None
     secure: bool = False
+    certificate: PeerCertificate | None = None
+    """What the client has shown when the TLS connection was made, if we made it."""
+
+    def addresses(self, public_url: str | None) -> Sequence[str]:
+        """The addresses by which the client may know what it opens, as those of the request that opens it."""
+        asked = f"{'https' if self.secure else 'http'}://{self.headers.get('host', '')}{self.raw_path}"
+        return (asked,) if public_url is None else (asked, public_url.rstrip("/") + self.raw_path)
 
 
 class Refused(Struct, frozen=True, kw_only=True):
@@ -100,6 +108,10 @@ class Conversation(Protocol):
 
     def writable(self) -> None:
         """``Socket.buffered`` had passed ``HIGH_WATER_BYTES`` and is low again."""
+        ...
+
+    def too_big(self) -> None:
+        """The client has sent a message that is longer than it may be. The socket is closed with 1009."""
         ...
 
     def closed(self, code: int) -> None:

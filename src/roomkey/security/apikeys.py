@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from roomkey.domain.access import Role
+from roomkey.security.narrowing import EVERYTHING, Narrowing
 
 PREFIX: Final = "rkey_"
 """Tells keys from session tokens, and lets secret scanners find them."""
@@ -22,15 +23,17 @@ _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 
 class ApiKey(Struct, frozen=True):
     """
-    A key as it stands in the configuration.
+    A key, without its secret.
 
     ``name`` is who is written down as the cause of what the key does. ``digest`` is the SHA-256 of the key in
-    lower-case hex; the key cannot be recovered from it, and needs no salt, because it has 256 random bits.
+    lower-case hex; the key cannot be recovered from it, and needs no salt, because it has 256 random bits. ``only``
+    narrows what the role allows.
     """
 
     name: str
     role: Role
     digest: str
+    only: Narrowing = EVERYTHING
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= MAX_NAME_LENGTH or not self.name.isprintable():

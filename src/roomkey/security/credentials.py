@@ -32,11 +32,16 @@ class CredentialKind(StrEnum):
     """Where a credential was found. The kind decides what must be checked besides the secret."""
 
     BEARER = "bearer"
+    DPOP = "dpop"
     HEADER = "header"
     COOKIE = "cookie"
     SUBPROTOCOL = "subprotocol"
     TICKET = "ticket"
     QUERY = "query"
+
+
+_SCHEMES: Final[Mapping[str, CredentialKind]] = {"bearer": CredentialKind.BEARER, "dpop": CredentialKind.DPOP}
+"""Of the header ``Authorization``."""
 
 
 class Credential(Struct, frozen=True):
@@ -64,10 +69,23 @@ def find(
 
     Header names are lower case. ``?token=`` counts only if allowed, because addresses reach logs.
     """
+    scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
+    kind = _SCHEMES.get(scheme.lower())  # RFC 9110, 11.1: the scheme has no case
+    if kind is not None and (secret := rest.strip()):
+        return Credential(kind, secret)
     for kind, secret in _candidates(headers, query, subprotocols):
         if secret and (allow_query_token or kind is not CredentialKind.QUERY):
             return Credential(kind, secret)
     return None
+
+
+def cookie(header: str, wanted: str) -> str:
+    """The value of the cookie ``wanted`` in a ``Cookie`` header, empty if it is not there; of several the first."""
+    for pair in header.split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == wanted:
+            return value.strip('"')
+    return ""
 
 
 def client_of(headers: Mapping[str, str], ip: str | None) -> Client:
@@ -140,27 +158,13 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str])
 def _candidates(
     headers: Mapping[str, str], query: Mapping[str, str], subprotocols: Sequence[str]
 ) -> Iterator[tuple[CredentialKind, str]]:
-    yield CredentialKind.BEARER, _bearer(headers.get("authorization", ""))
     yield CredentialKind.HEADER, headers.get("x-session-id", "").strip()
-    yield CredentialKind.COOKIE, _cookie(headers.get("cookie", ""))
+    yield CredentialKind.COOKIE, cookie(headers.get("cookie", ""), COOKIE)
     for protocol in subprotocols:
         if protocol.startswith(TOKEN_PROTOCOL):
             yield CredentialKind.SUBPROTOCOL, protocol.removeprefix(TOKEN_PROTOCOL)
     yield CredentialKind.TICKET, query.get("ticket", "")
     yield CredentialKind.QUERY, query.get("token", "")
-
-
-def _bearer(authorization: str) -> str:
-    scheme, _, secret = authorization.strip().partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else ""  # RFC 9110, 11.1: the scheme has no case
-
-
-def _cookie(header: str) -> str:
-    for pair in header.split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == COOKIE:
-            return value.strip('"')
-    return ""
 
 
 def _origin(text: str | None) -> tuple[str, str, int] | None:

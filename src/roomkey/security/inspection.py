@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
-from roomkey.domain.names import check_text
+from roomkey.domain.names import check_name, check_text
 from roomkey.errors import InvalidInput
 
 MAX_DOCUMENT_NAME_BYTES: Final = 1024
@@ -21,6 +21,7 @@ def check_document_name(name: str) -> str:
     5.2.4): such a document could not be told from another one.
     """
     check_text("a document's name", name, max_bytes=MAX_DOCUMENT_NAME_BYTES)
+    check_name("document", "a document's name", name)
     if "." in name and not _DOTS.isdisjoint(name.split("/")):
         raise InvalidInput("a document's name must not have . or .. between its slashes")
     return name

@@ -16,6 +16,8 @@ def spend(rate: Rate, until: float, cost: float, now: float) -> tuple[float, flo
     seconds; a cost beyond the burst is granted to a full budget, or it never could be. Times are seconds on
     any clock; if that is set back, a budget is never fuller or emptier than the burst allows.
     """
+    if until <= now and cost <= rate.burst:  # full, as that of everybody who is not in haste
+        return now + cost / rate.per_second, 0.0
     capacity = rate.burst / rate.per_second
     # Comparisons instead of min() and max(): this is asked twice for every message.
     if until > now + capacity:  # noqa: PLR1730
@@ -43,6 +45,10 @@ class Bucket:
             return 0.0
         self._until, wait = spend(self._rate, self._until, cost, now)
         return wait
+
+    def rest(self, seconds: float, now: float) -> None:
+        """Be empty, and begin to refill in so many ``seconds``."""
+        self._until = now + seconds + self._rate.burst / self._rate.per_second
 
     def is_full(self, now: float) -> bool:
         """Whether nothing would be lost by forgetting this bucket."""

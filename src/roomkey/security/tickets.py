@@ -1,6 +1,6 @@
 """Tickets: one-use stand-ins for a token that may be seen in an address."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Final
@@ -26,10 +26,11 @@ class Tickets:
         self.lifetime = lifetime
         self._store = store
 
-    async def issue(self, session_id: SessionId) -> str:
-        """A new ticket for ``session_id``, good for ``lifetime``."""
+    async def issue(self, session_id: SessionId, exclusive_since: datetime | None = None) -> str:
+        """A new ticket for ``session_id``, good for ``lifetime``, and until it is exclusive since another moment."""
         ticket = token_urlsafe(SECRET_BYTES)
-        await self._store.add(_digest(ticket), session_id.encode(), self.lifetime, owner=session_id)
+        value = f"{session_id} {_moment(exclusive_since)}".encode()
+        await self._store.add(_digest(ticket), value, self.lifetime, owner=session_id)
         return ticket
 
     async def redeem(self, ticket: str) -> SessionId | None:
@@ -38,22 +39,33 @@ class Tickets:
 
         It says which session that is, not that the session is still good.
         """
-        # Looked up by its hash: how long that takes says nothing about the tickets that there are.
-        session_id = await self._store.take(_digest(ticket))
-        return None if session_id is None else SessionId(session_id.decode())
+        found = await self._take(ticket)
+        return None if found is None else found[0]
 
     async def session_of(self, ticket: str, sessions: Authenticator) -> Session:
         """
         The session that ``ticket`` opens, in whatever state it is; the ticket is used up.
 
         Raises:
-            InvalidToken: If the ticket opens nothing, or its session is gone.
+            InvalidToken: If the ticket opens nothing, or its session is gone, or somebody has logged in meanwhile.
         """
-        id = await self.redeem(ticket)
-        session = None if id is None else await sessions.get_session(id)
-        if session is None:
+        found = await self._take(ticket)
+        session = None if found is None else await sessions.get_session(found[0])
+        if found is None or session is None or _moment(session.exclusive_since) != found[1]:
             raise InvalidToken("the ticket is unknown, used, or too old")
         return session
+
+    async def _take(self, ticket: str) -> tuple[SessionId, str] | None:
+        # Looked up by its hash: how long that takes says nothing about the tickets that there are.
+        value = await self._store.take(_digest(ticket))
+        if value is None:
+            return None
+        id, _, since = value.decode().partition(" ")
+        return SessionId(id), since
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else str(moment.timestamp())
 
 
 def _digest(ticket: str) -> str:

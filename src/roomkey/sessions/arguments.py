@@ -10,7 +10,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
-from roomkey.domain.session import Client, SessionFilter, SessionState
+from roomkey.domain.session import Client, Session, SessionFilter, SessionState
 from roomkey.errors import InvalidInput
 from roomkey.ports import Page
 
@@ -51,7 +51,9 @@ def check_client(name: str, value: object) -> None:
     if not isinstance(value, Client):
         raise _wrong(name, "a roomkey.Client or None", value)
     for field in value.__struct_fields__:
-        _check_optional_text(f"{name}.{field}", getattr(value, field))
+        told = getattr(value, field)
+        if told is not None and not isinstance(told, str):
+            raise _wrong(f"{name}.{field}", "text or None", told)
 
 
 def check_lifetime(name: str, value: object) -> None:
@@ -80,6 +82,20 @@ def check_flag(name: str, value: object) -> None:
     """Raise ``InvalidInput`` unless ``value`` is a truth value."""
     if not isinstance(value, bool):
         raise _wrong(name, "True or False", value)
+
+
+def check_session(name: str, value: object) -> None:
+    """Raise ``InvalidInput`` unless ``value`` is a session."""
+    if not isinstance(value, Session):
+        raise _wrong(name, "a roomkey.Session", value)
+
+
+def check_held(name: str, value: object) -> None:
+    """Raise ``InvalidInput`` unless ``value`` is a list of confirmations."""
+    if value == ():
+        return  # nearly always, and whether something is a list takes as long as a whole check otherwise
+    for index, held in enumerate(_sequence(name, "confirmations", value)):
+        check_text(f"{name}[{index}]", held)
 
 
 def _check_ids(name: str, value: object) -> None:
@@ -145,6 +161,8 @@ CHECKS: Final[Mapping[str, Callable[[str, Any], None]]] = {
     "user_id": check_text,
     "except_session": _check_optional_text,
     "presented": _check_optional_text,
+    "bound_to": _check_optional_text,
+    "reauthenticated": check_flag,
     "requests": _check_requests,
     "activate": check_flag,
     "client": check_client,

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from roomkey.domain.lifecycle import holds
 from roomkey.domain.session import Session, SessionEvent
 from roomkey.errors import VersionMismatch
@@ -43,3 +45,10 @@ def check_version(session: Session, expected: int | None) -> None:
     """
     if expected is not None and session.version != expected:
         raise VersionMismatch(f"the session has version {session.version}, not {expected}")
+
+
+class UserRevocation(Struct, frozen=True):
+    """What revoking a user did: the user's new epoch, and how many live sessions were ended with it."""
+
+    epoch: int
+    revoked: int

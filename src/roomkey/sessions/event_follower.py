@@ -1,11 +1,13 @@
 """Follow the event log, so that what any process commits is known to whoever makes something of it."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 
-from roomkey.errors import RoomkeyError
+from roomkey.errors import RoomkeyError, Storage
 from roomkey.ports import Checkpoints, EventConsumer, EventLog
 
 _log = structlog.get_logger("roomkey.sessions")
@@ -29,7 +31,9 @@ class EventFollower:
         name: str,
         checkpoints: Checkpoints | None = None,
         interval: timedelta = timedelta(milliseconds=250),
+        caught_up: Callable[[float], None] | None = None,
     ) -> None:
+        """``caught_up`` is told when the loop's time was up to which everything has been dealt with."""
         self._log = log
         self._consumer = consumer
         self._name = name
@@ -37,6 +41,8 @@ class EventFollower:
         self._interval = interval
         self._positions: dict[int, int] = {}
         self._failing: set[int] = set()
+        self._caught_up = caught_up
+        self._hurry = asyncio.Event()
 
     async def start(self) -> None:
         """Find out where to begin."""
@@ -55,19 +61,28 @@ class EventFollower:
                 is_away = True
             else:
                 is_away = False
-            await asyncio.sleep(self._interval.total_seconds())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval.total_seconds()):
+                    await self._hurry.wait()
+            self._hurry.clear()
+
+    def hurry(self) -> None:
+        """Look at once, and not only when it is time."""
+        self._hurry.set()
 
     async def follow(self) -> int:
         """Hand on everything that is new; returns how many events that was."""
-        passed = 0
+        passed, begun = 0, asyncio.get_running_loop().time()
         heads = await self._log.heads()
         for partition in sorted(heads.keys() | self._positions.keys()):
             try:
                 passed += await self._catch_up(partition, heads.get(partition, 0))
-            except Exception:  # noqa: BLE001  # whatever it was: the next round begins where this one ended
-                self._failed(partition)
+            except Exception as error:  # noqa: BLE001  # whatever it was: the next round begins where this one ended
+                self._failed(partition, error)
             else:
                 self._failing.discard(partition)
+        if self._caught_up is not None and not self._failing:
+            self._caught_up(begun)
         return passed
 
     async def _catch_up(self, partition: int, head: int) -> int:
@@ -103,8 +118,13 @@ class EventFollower:
         if self._checkpoints is not None:
             await self._checkpoints.save(self._name, partition, sequence)
 
-    def _failed(self, partition: int) -> None:
+    def _failed(self, partition: int, error: Exception) -> None:
         # Once, until it works again: rounds are short, and there are many partitions.
-        if partition not in self._failing:
-            self._failing.add(partition)
-            _log.exception("following_failed", consumer=self._name, partition=partition)
+        if partition in self._failing:
+            return
+        self._failing.add(partition)
+        about = {"consumer": self._name, "partition": partition}
+        if isinstance(error, Storage):
+            _log.warning("following_failed", **about, code=error.code, error=str(error))
+        else:
+            _log.error("following_failed", **about, exc_info=error)

@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from roomkey.domain.access import GrantLike, Grants, check_grants
 from roomkey.domain.lifecycle import begin
+from roomkey.domain.names import check_name
 from roomkey.domain.policy import SessionPolicy
-from roomkey.domain.session import Client, Created, IssuedSession, check_user_id, partition_of
+from roomkey.domain.session import Client, Created, IssuedSession, check_new_user_id, partition_of
 from roomkey.errors import InvalidInput
 from roomkey.ports import NewSession, Secret
-from roomkey.security import tokens
+from roomkey.security import possession, tokens
 from roomkey.sessions import arguments
 
 
@@ -26,6 +27,8 @@ class SessionRequest(Struct, frozen=True, kw_only=True):
     grants: Sequence[GrantLike] | None = None
     lifetime: timedelta | None = None
     metadata: Mapping[str, Any] | None = None
+    bound_to: str | None = None
+    """The key that the holder has to prove, as ``Session`` has it."""
 
 
 def issue(
@@ -40,7 +43,7 @@ def issue(
     arguments.check_text("user_id", request.user_id)
     arguments.check_client("client", request.client)
     # One string for all sessions of a user: requests bring a new copy each time, and they stay.
-    user_id = intern(check_user_id(request.user_id))
+    user_id = intern(check_new_user_id(request.user_id))
     lifetime, grants, metadata = request.lifetime, request.grants, request.metadata
     id, token = tokens.mint_both(partition_of(user_id))
     event = Created(
@@ -55,6 +58,7 @@ def issue(
         client=request.client,
         grants=default_grants if grants is None else check_grants(grants),
         metadata=None if metadata is None else _checked_metadata(metadata, policy.max_metadata_bytes),
+        bound_to=_checked_binding(request.bound_to),
     )
     session = begin(event)
     return IssuedSession(session, token), NewSession(event, session, Secret(current=tokens.digest(token)))
@@ -68,6 +72,13 @@ def check_lifetime(lifetime: timedelta, policy: SessionPolicy) -> timedelta:
     return lifetime
 
 
+def _checked_binding(bound_to: str | None) -> str | None:
+    if bound_to is None:
+        return None
+    arguments.check_text("bound_to", bound_to)
+    return possession.check_confirmation(bound_to)
+
+
 def _checked_metadata(metadata: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
     arguments.check_metadata("metadata", metadata)
     try:
@@ -79,4 +90,10 @@ def _checked_metadata(metadata: Mapping[str, Any], limit: int) -> Mapping[str, A
         raise InvalidInput("metadata must be plain JSON, its integers of at most 64 bits") from None
     if len(encoded) > limit:
         raise InvalidInput(f"metadata has at most {limit} bytes as JSON")
+    for key in copy:
+        check_name("key", "a key of metadata", key)
+    name = copy.get("name")
+    if isinstance(name, str):
+        # Others see it beside the user's cursor.
+        check_name("name", "the name in metadata", name)
     return copy

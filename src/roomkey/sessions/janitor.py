@@ -8,22 +8,11 @@ from msgspec import Struct
 
 from roomkey.domain.lifecycle import deadline
 from roomkey.errors import RoomkeyError
+from roomkey.leasing import Chore
 from roomkey.sessions.manager import SessionManager
+from roomkey.sessions.settings import JanitorSettings
 
 _log = structlog.get_logger("roomkey.janitor")
-
-
-class JanitorSettings(Struct, frozen=True, kw_only=True):
-    """Pace of the janitor, and how long ended sessions and events are kept."""
-
-    interval: timedelta = timedelta(seconds=5)
-    """Time between two rounds."""
-    batch: int = 500
-    """Maximum number of sessions that are loaded at a time."""
-    keep_ended: timedelta = timedelta(days=7)
-    """Time that ended sessions stay readable before their records are deleted."""
-    event_retention: timedelta = timedelta(days=90)
-    """Time that events stay in the log."""
 
 
 class JanitorRound(Struct, frozen=True, kw_only=True):
@@ -40,26 +29,41 @@ class Janitor:
     Expires overdue sessions, oldest first, deletes records that ended long ago, and trims the event log.
 
     Deadlines hold without it: reading an overdue session expires it. The janitor does so for sessions that are not
-    read. Several may work on one storage.
+    read. Several may work on one storage: with a ``chore``, which keeps its lease, one of them does.
     """
 
-    def __init__(self, sessions: SessionManager, settings: JanitorSettings | None = None) -> None:
+    def __init__(
+        self, sessions: SessionManager, settings: JanitorSettings | None = None, *, chore: Chore | None = None
+    ) -> None:
         self._sessions = sessions
         self._settings = settings or JanitorSettings()
+        self._chore = chore
         self.lag = timedelta()
         """How long the most overdue session had been waiting when the last round began."""
 
     async def run(self) -> None:
         """Work until cancelled. A storage that is away is reported, and tried again at the next interval."""
-        while True:
-            try:
-                await self.sweep()
-            except RoomkeyError as error:
-                _log.warning("janitor_failed", code=error.code, error=str(error))
-            await asyncio.sleep(self._settings.interval.total_seconds())
+        try:
+            while True:
+                try:
+                    await self.take_turn()
+                except RoomkeyError as error:
+                    _log.warning("janitor_failed", code=error.code, error=str(error))
+                await asyncio.sleep(self._settings.interval.total_seconds())
+        finally:
+            if self._chore is not None:
+                await self._chore.release()
 
-    async def sweep(self) -> JanitorRound:
-        """Do everything that is due now, in batches between which others get their turn."""
+    async def take_turn(self) -> JanitorRound | None:
+        """One round; ``None`` if the janitor of another node does it. ``run`` calls this."""
+        return await self.sweep() if self._chore is None else await self._chore.attempt(self.sweep)
+
+    async def sweep(self, fence: int | None = None) -> JanitorRound:
+        """
+        Do everything that is due now, in batches between which others get their turn.
+
+        ``fence`` is the token of the lease under which this is done.
+        """
         now = self._sessions.clock.now()
         first = await self._sessions.storage.overdue(now, 1)
         due = deadline(first[0]) if first else None
@@ -67,7 +71,7 @@ class Janitor:
         return JanitorRound(
             expired=await self._expire(),
             deleted=await self._delete(),
-            forgotten_events=await self._forget(),
+            forgotten_events=await self._forget(fence),
             lag=self.lag,
         )
 
@@ -89,10 +93,10 @@ class Janitor:
             await asyncio.sleep(0)
         return deleted
 
-    async def _forget(self) -> int:
+    async def _forget(self, fence: int | None) -> int:
         forgotten = 0
         before = self._sessions.clock.now() - self._settings.event_retention
-        while purged := await self._sessions.storage.purge_events(before):
+        while purged := await self._sessions.storage.purge_events(before, fence=fence):
             forgotten += purged
             await asyncio.sleep(0)
         return forgotten

@@ -1,19 +1,17 @@
 """The commands on sessions: load, let the lifecycle decide, commit; start over after a lost race."""
 
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial, wraps
 from os import urandom
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, cast
 
 import structlog
-from msgspec import Struct
 
 from roomkey import errors
 from roomkey.domain.access import GrantLike, Grants, check_grants
-from roomkey.domain.lifecycle import apply, check_usable, holds, overdue
+from roomkey.domain.lifecycle import apply, check_usable, holds, is_active, overdue
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
     Activated,
@@ -36,41 +34,27 @@ from roomkey.domain.session import (
     ViolationRecorded,
     check_user_id,
 )
-from roomkey.domain.token_uses import Place, TokenUse
 from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused
 from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
 from roomkey.security import tokens
-from roomkey.sessions.arguments import check_client, check_flag, check_text, checked
-from roomkey.sessions.decisions import Decision, check_version, fact, transition
+from roomkey.security.attempts import Attempts
+from roomkey.security.possession import check_confirmation, check_holder
+from roomkey.sessions.arguments import check_client, check_flag, check_held, check_session, check_text, checked
+from roomkey.sessions.decisions import Decision, UserRevocation, check_version, fact, transition
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
+from roomkey.sessions.near_cache import NearCache
 from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
-from roomkey.sessions.races import Races
-from roomkey.sessions.rotation import Rotation, TokenStanding, succeed
+from roomkey.sessions.races import Races, starts_over
+from roomkey.sessions.recognition import Recognition
+from roomkey.sessions.rotation import Rotation, TokenStanding
+from roomkey.sessions.token_watch import Replacement, TokenWatch
 
 EventListener = Callable[[Sequence[AnyEvent]], None]
-P = ParamSpec("P")
-T = TypeVar("T")
-Command = Callable[Concatenate["SessionManager", SessionId, P], Coroutine[Any, Any, T]]
+
+# What every token is compared with. Python 3.11 takes a tenth of a microsecond to find a member in its class.
+_UNKNOWN = TokenStanding.UNKNOWN
 
 _log = structlog.get_logger("roomkey.sessions")
-
-
-class UserRevocation(Struct, frozen=True):
-    """The user's new epoch, and how many live sessions were ended with it."""
-
-    epoch: int
-    revoked: int
-
-
-def _starts_over(command: Command[P, T]) -> Command[P, T]:
-    """Let ``command`` decide again on fresh state after a lost race."""
-
-    @wraps(command)
-    async def persist(self: "SessionManager", id: SessionId, *args: P.args, **details: P.kwargs) -> T:
-        races = self._races  # pyright: ignore[reportPrivateUsage]  # this is a part of the class
-        return await races.persist(id, partial(command, self, id, *args, **details))
-
-    return persist
 
 
 class SessionManager:
@@ -93,9 +77,13 @@ class SessionManager:
         default_grants: Grants = (),
         rotation_key: bytes | None = None,
         degraded_from: int = 10_000,
+        cache: NearCache | None = None,
+        attempts: Attempts | None = None,
     ) -> None:
         """
         Args:
+            attempts: Who has failed to authenticate; by default with the default limits.
+            cache: Answers ``authenticate`` in front of a storage on another machine.
             rotation_key: Derives the successors of rotated tokens. All processes on one storage need the same;
                 without one, a random one lives as long as this object.
             degraded_from: Number of sessions from which ``health_check`` says ``degraded``.
@@ -110,8 +98,14 @@ class SessionManager:
         self.default_grants = default_grants
         self._now = self.clock.now
         self._rotation = Rotation(rotation_key or urandom(32), self.policy)
-        self._listeners: list[EventListener] = []
-        self._races = Races()
+        self._cache = cache
+        self._watch = TokenWatch(storage, self._rotation, self.policy.reuse_window, cache)
+        self.attempts = Attempts() if attempts is None else attempts
+        """Who has failed to authenticate: also for other credentials than tokens."""
+        self._read = storage.get_with_secret if cache is None else cache.read
+        self._listeners: list[EventListener] = [] if cache is None else [cache.forget]
+        self.races = Races()
+        self.recognition = Recognition(self._change)
         self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from)
 
     @checked
@@ -134,11 +128,12 @@ class SessionManager:
         grants: Sequence[GrantLike] | None = None,
         lifetime: timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
+        bound_to: str | None = None,
         activate: bool = False,
         actor: str = "system",
     ) -> IssuedSession:
         """
-        Issue a session, and the only copy of its token. It is pending, unless ``activate``.
+        Issue a session, and the only copy of its token. It is pending, unless ``activate``. See ``Session.bound_to``.
 
         Raises:
             InvalidInput: If the user id, a grant, the lifetime or the metadata is beyond its limits.
@@ -148,7 +143,9 @@ class SessionManager:
         check_flag("activate", activate)
         check_text("actor", actor)
         now = self._now()
-        request = SessionRequest(user_id=user_id, client=client, grants=grants, lifetime=lifetime, metadata=metadata)
+        request = SessionRequest(
+            user_id=user_id, client=client, grants=grants, lifetime=lifetime, metadata=metadata, bound_to=bound_to
+        )
         issued, new = issue(request, self.policy, self.default_grants, actor=actor, now=now)
         evicted = await self.storage.create((new,), self.policy, now)
         self._announce((new.event, *evicted))
@@ -185,12 +182,7 @@ class SessionManager:
         if session is None:
             return None
         now = self._now()
-        # Written out, because this is the most frequent call of all: an active session in its time.
-        if session.state is SessionState.ACTIVE and now < session.expires_at:
-            idle = session.idle_timeout
-            if idle is None or now - session.last_seen_at < idle:
-                return session
-        return await self._settle(session, now)
+        return session if is_active(session, now) else await self._settle(session, now)
 
     @checked
     async def get_sessions(self, ids: Sequence[SessionId]) -> list[Session | None]:
@@ -204,7 +196,9 @@ class SessionManager:
         session = await self.get_session(id)
         return session is not None and session.state is SessionState.ACTIVE
 
-    async def authenticate(self, token: str, *, client: Client | None = None, is_activity: bool = True) -> Session:
+    async def authenticate(
+        self, token: str, *, client: Client | None = None, is_activity: bool = True, held: Sequence[str] = ()
+    ) -> Session:
         """
         The pending or active session that ``token`` opens.
 
@@ -212,9 +206,12 @@ class SessionManager:
             client: Who presents the token. Once it has been rotated, this tells a second tab from a thief.
             is_activity: Whether its user did something just now, which moves the idle deadline. Programs present
                 tokens by themselves, too, when they reconnect.
+            held: What whoever presents the token has proved to have. A session that is bound opens for nobody else.
 
         Raises:
             InvalidToken: If no session of ours answers to it. Nothing is created or adopted.
+            HolderUnproven: If the session is bound to something that is not ``held``.
+            RateLimited: If ``client`` has been wrong too often to have a token looked at now.
             TokenRotated: If it was replaced longer ago than the grace; the session goes on.
             TokenReused: If two parties have tokens of the session: a theft, the session is revoked.
             Expired, Invalidated, Suspended: If the token is genuine and its session is not usable.
@@ -222,33 +219,55 @@ class SessionManager:
         check_text("token", token)
         check_client("client", client)
         check_flag("is_activity", is_activity)
+        check_held("held", held)
+        address = None if client is None else client.ip
+        self.attempts.check(address, token)
         try:
-            session = await self._authenticate(token, client)
-        except errors.InvalidToken as refusal:
-            _log.warning("token_refused", code=refusal.code, ip=client.ip if client else None)
+            session, now = await self._authenticate(token, client, held)
+        except errors.InvalidToken:
+            self.attempts.failed(address, token)
             raise
         except TokenReused:
             await self._revoke_stolen(tokens.session_of(token))
             raise
+        self.attempts.succeeded(token)
         if is_activity:
-            await self._note_activity(session, self._now())
+            await self._note_activity(session, now)
         return session
 
-    async def _authenticate(self, token: str, client: Client | None) -> Session:
+    async def _authenticate(self, token: str, client: Client | None, held: Sequence[str]) -> tuple[Session, datetime]:
+        """The session, and the time at which it was good."""
         id = tokens.session_of(token)
-        found = await self.storage.get_with_secret(id)
+        found = None if self._cache is None else self._cache.opened_by(token, id, self._now())
+        found = found or await self._read(id)
         if found is None:
             raise InvalidToken("no session answers to this token")
         session, secret = found
         now = self._now()
         standing = self._rotation.standing(token, secret, now)
-        if standing is TokenStanding.UNKNOWN:
+        if standing is _UNKNOWN:
             raise InvalidToken("no session answers to this token")
-        session = await self._settle(session, now)
-        check_usable(session, even_pending=True)
+        try:
+            check_holder(session, held)
+        except errors.HolderUnproven:
+            await self.recognition.unproven(session, now)
+            raise
+        if not is_active(session, now):
+            session = await self._settle(session, now)
+            check_usable(session, even_pending=True)
         if secret.generation:
-            await self._check_use(session, secret, standing, client, now)
-        return session
+            await self._watch.check(session, secret, standing, client, now)
+        if not self.recognition.knows(session, client, now):
+            await self.recognition.check(session, client, now, is_current=standing is TokenStanding.CURRENT)
+        return session, now
+
+    async def recognise(self, session: Session, client: Client | None) -> None:
+        """Raise as ``authenticate`` if ``client`` may not be with a session that a ticket has opened."""
+        check_session("session", session)
+        check_client("client", client)
+        now = self._now()
+        if not self.recognition.knows(session, client, now):
+            await self.recognition.check(session, client, now, is_current=False)
 
     async def touch(self, id: SessionId) -> None:
         """Record activity now. Written at most once per tenth of the idle limit; a missing session is ignored."""
@@ -260,8 +279,12 @@ class SessionManager:
     async def _note_activity(self, session: Session, now: datetime) -> None:
         # A stored moment that lags behind ends the session early, never late. The jitter keeps the sockets
         # of one session, and the sessions of one burst, from writing at the same moment.
-        idle = session.idle_timeout
-        if idle is not None and now - session.last_seen_at >= idle * random.uniform(0.07, 0.1):  # noqa: S311  # jitter is no secret
+        idle, since = session.idle_timeout, now - session.last_seen_at
+        if idle is None or since * 15 < idle:  # sooner than any jitter, and cheaper to find out
+            return
+        if since >= idle * random.uniform(0.07, 0.1):  # noqa: S311  # jitter is no secret
+            if self._cache is not None:
+                self._cache.seen(session.id, now)
             await self.storage.touch(session.id, now)
 
     # --- change ---------------------------------------------------------------------------------------
@@ -412,7 +435,7 @@ class SessionManager:
         """Remove the session, live or not; ``False`` if there is none. Its history stays until the retention."""
         return await self._delete(id, actor, if_version)
 
-    @_starts_over
+    @starts_over
     async def _delete(self, id: SessionId, actor: str, if_version: int | None) -> bool:
         session = await self.storage.get(id)
         if session is None:
@@ -424,7 +447,7 @@ class SessionManager:
             self._announce((event,))
         return deleted
 
-    @_starts_over
+    @starts_over
     async def _change(self, id: SessionId, decide: Decision, if_version: int | None = None) -> Session:
         """Load, decide, commit. A decision of ``None`` changes nothing."""
         session = await self.storage.get(id)
@@ -497,69 +520,54 @@ class SessionManager:
             await self._revoke_stolen(id)
             raise
 
-    @_starts_over
+    @checked
+    @starts_over
+    async def replace_token(
+        self,
+        id: SessionId,
+        presented: str | None = None,
+        *,
+        client: Client | None = None,
+        actor: str = "system",
+        reason: str | None = None,
+        bound_to: str | None = None,
+        reauthenticated: bool = False,
+    ) -> IssuedSession:
+        """
+        Replace the session's token by a random one: the one before, its sockets and its tickets are void at once.
+
+        ``logging_in`` says why. Raises as ``suspend_session``; ``TokenRotated`` if ``presented`` is not current.
+        """
+        session, secret, now = await self._with_secret(id)
+        facts = {"bound_to": bound_to and check_confirmation(bound_to), "reauthenticated": reauthenticated}
+        event = fact(
+            TokenRotated, session, now, actor, reason, exclusive=True, by_holder=presented is not None, **facts
+        )
+        return await self._commit(self._watch.supersede(session, secret, presented, event, client))
+
+    @starts_over
     async def _rotate(
         self, id: SessionId, presented: str | None, client: Client | None, actor: str, if_version: int | None
     ) -> IssuedSession:
+        session, secret, now = await self._with_secret(id, if_version)
+        made = await self._watch.replace(session, secret, presented, client=client, actor=actor, now=now)
+        return await self._commit(made)
+
+    async def _commit(self, made: Replacement | IssuedSession) -> IssuedSession:
+        if isinstance(made, IssuedSession):
+            return made
+        await self.storage.update(made.session, made.event, secret=made.secret)
+        self._announce((made.event,))
+        return IssuedSession(made.session, made.token)
+
+    async def _with_secret(self, id: SessionId, if_version: int | None = None) -> tuple[Session, Secret, datetime]:
+        """The session after what time has made due, its secret, and that time."""
         found = await self.storage.get_with_secret(id)
         if found is None:
             raise NotFound("there is no such session")
-        session, secret = found
-        check_version(session, if_version)
+        check_version(found[0], if_version)
         now = self._now()
-        session = await self._settle(session, now)
-        event = fact(TokenRotated, session, now, actor, None)
-        rotator = None
-        if presented is None:
-            after, token = apply(session, event), tokens.mint(id)
-        else:
-            standing = self._rotation.standing(presented, secret, now)
-            if standing is TokenStanding.UNKNOWN:
-                raise InvalidToken("the token does not belong to this session")
-            if standing is TokenStanding.GRACE:
-                return await self._repeat_rotation(session, secret, presented, client)
-            after = apply(session, event)
-            await self._check_use(session, secret, standing, client, now)
-            token = self._rotation.successor(presented, secret)
-            rotator = TokenUse(Place.of(client), is_current=True, first_at=now, last_at=now)
-        await self.storage.update(after, event, secret=succeed(secret, token, now, rotator))
-        self._announce((event,))
-        return IssuedSession(after, token)
-
-    async def _repeat_rotation(
-        self, session: Session, secret: Secret, presented: str, client: Client | None
-    ) -> IssuedSession:
-        """Hand a racer within the grace the successor that the winner got."""
-        token = self._rotation.successor_again(presented, secret)
-        if token is None:
-            raise InvalidToken("the token was replaced by an operator")
-        if not session.state.is_live:
-            raise InvalidState(f"a session that is {session.state} cannot become {TokenRotated.tag()}")
-        # From here on the current token is at this place, too.
-        await self._check_use(session, secret, TokenStanding.CURRENT, client, self._now())
-        return IssuedSession(session, token)
-
-    async def _check_use(
-        self, session: Session, secret: Secret, standing: TokenStanding, client: Client | None, now: datetime
-    ) -> None:
-        """Raise if the token has been replaced, or if it shows that two parties have tokens of the session."""
-        verdict = self._rotation.judge(session, secret, standing, client, now)
-        if verdict.to_note is not None:
-            await self.storage.note_use(
-                session.id, verdict.to_note, generation=secret.generation, window=self.policy.reuse_window
-            )
-        if not verdict.is_theft and standing is not TokenStanding.REPLACED:
-            return
-        _log.warning(
-            "token_reuse",
-            session=session.id,
-            ip=client.ip if client else None,
-            user_agent=client.user_agent if client else None,
-            outcome="session_ended" if verdict.is_theft else "refused",
-        )
-        if verdict.is_theft:
-            raise TokenReused("tokens of the session were used by two parties, and it has been ended")
-        raise errors.TokenRotated("the token was replaced by a newer one")
+        return await self._settle(found[0], now), found[1], now
 
     async def _revoke_stolen(self, id: SessionId) -> None:
         with suppress(NotFound, InvalidState):  # it has ended by other means

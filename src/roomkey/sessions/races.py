@@ -2,9 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from roomkey.domain.session import SessionId
 from roomkey.errors import Conflict, VersionMismatch
@@ -15,6 +16,31 @@ ATTEMPTS: Final = 16
 FIRST_PAUSE_SECONDS: Final = 0.002
 
 T = TypeVar("T")
+
+
+class _Commands(Protocol):
+    """Whoever has commands on sessions."""
+
+    @property
+    def races(self) -> "Races":
+        """Those of this process."""
+        ...
+
+
+CommandsT = TypeVar("CommandsT", bound=_Commands)
+P = ParamSpec("P")
+
+
+def starts_over(
+    command: Callable[Concatenate[CommandsT, SessionId, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[CommandsT, SessionId, P], Coroutine[Any, Any, T]]:
+    """Let ``command`` decide again on fresh state after a lost race."""
+
+    @wraps(command)
+    async def persist(self: CommandsT, id: SessionId, *args: P.args, **details: P.kwargs) -> T:
+        return await self.races.persist(id, partial(command, self, id, *args, **details))
+
+    return persist
 
 
 class Races:

@@ -24,6 +24,10 @@ class TokenStanding(Enum):
     UNKNOWN = auto()
 
 
+# What nearly every token is. Python 3.11 takes a tenth of a microsecond to find a member in its class.
+_CURRENT: Final = TokenStanding.CURRENT
+
+
 class Verdict(Struct, frozen=True):
     """Whether two parties have tokens of the session, and the use of a token that is to be remembered."""
 
@@ -47,7 +51,7 @@ class Rotation:
         """What ``token`` is to the session that ``secret`` belongs to."""
         digest = tokens.digest(token)
         if tokens.same(digest, secret.current):
-            return TokenStanding.CURRENT
+            return _CURRENT
         if secret.previous is not None and secret.rotated_at is not None and tokens.same(digest, secret.previous):
             return TokenStanding.GRACE if now - secret.rotated_at < self._grace else TokenStanding.REPLACED
         if tokens.descends(self._key, token, secret.current, secret.generation):
@@ -73,6 +77,10 @@ class Rotation:
         """What the holder of the current ``token`` gets in its place."""
         return tokens.successor(self._key, token, secret.generation)
 
+    def without_grace(self, now: datetime) -> datetime:
+        """When a token must have been replaced that is dead by ``now``."""
+        return now - self._grace
+
     def successor_again(self, token: str, secret: Secret) -> str | None:
         """What the winner of the race got for ``token``; ``None`` if an operator replaced it by a random one."""
         candidate = tokens.successor(self._key, token, secret.generation - 1)
@@ -80,7 +88,11 @@ class Rotation:
 
 
 def succeed(secret: Secret, token: str, now: datetime, rotator: TokenUse | None) -> Secret:
-    """What storage keeps once ``token`` has replaced the current one, for a holder at ``rotator``'s place or nobody."""
+    """
+    What storage keeps once ``token`` has replaced the current one, for a holder at ``rotator``'s place or nobody.
+
+    ``now`` is when the grace of the replaced one begins.
+    """
     # Who has not got the new token yet does not count as its user. Uses of replaced ones stay: else a thief
     # would rotate once more to be rid of a suspicion.
     strays = tuple(use for use in secret.uses if not use.is_current)

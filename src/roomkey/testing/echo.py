@@ -49,6 +49,9 @@ class Echo:
     def writable(self) -> None:
         """Nothing waits for it."""
 
+    def too_big(self) -> None:
+        """Nobody minds."""
+
     def closed(self, code: int) -> None:
         """Nothing is left."""
 

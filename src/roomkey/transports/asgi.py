@@ -13,7 +13,8 @@ from urllib.parse import quote
 import structlog
 
 from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation, Handshake, HandshakeHandler, Refused
-from roomkey.transports import DEFAULTS, TransportSettings
+from roomkey.security.certificates import EXTENSION
+from roomkey.transports import COUNTED, DEFAULTS, TransportSettings
 from roomkey.transports.handshake import Unacceptable, describe
 from roomkey.transports.handshake_gate import HandshakeGate
 from roomkey.wire.close import CloseCode, close_payload
@@ -37,6 +38,8 @@ class WebSocketEndpoint:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection to its end."""
+        if (waive := scope.get(COUNTED)) is not None:
+            waive()
         await receive()  # websocket.connect
         try:
             handshake = _describe(scope)
@@ -60,12 +63,14 @@ def _describe(scope: Message) -> Handshake:
     root: str = scope.get("root_path", "")
     raw_path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
     client = scope.get("client")
+    extensions: MutableMapping[str, Any] = scope.get("extensions") or {}
     return describe(
         (raw_path.removeprefix(quote(root)) or "/") + "?" + scope.get("query_string", b"").decode("latin-1"),
         headers,
         subprotocols=scope.get("subprotocols", ()),
         client_ip=client[0] if client else None,
         secure=scope.get("scheme") == "wss",
+        certificate=extensions.get(EXTENSION),
     )
 
 
@@ -161,6 +166,7 @@ class AsgiSocket:
             text: str | None = message.get("text")
             data: bytes = message["bytes"] if text is None else text.encode()
             if len(data) > self._limit:
+                self._tell(lambda conversation: conversation.too_big())
                 self.close(CloseCode.TOO_BIG, "message too big")
             elif text is None:
                 self._tell(lambda conversation, data=data: conversation.binary(data))

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from msgspec import Struct
 
 from roomkey.realtime.transport import Handshake, Refused
+from roomkey.security.certificates import PeerCertificate
 from roomkey.transports.handshake_gate import refusal
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -64,7 +65,13 @@ def read_request(head: bytes, *, client_ip: str | None, secure: bool) -> Upgrade
 
 
 def describe(
-    target: str, headers: Mapping[str, str], *, subprotocols: Iterable[str], client_ip: str | None, secure: bool
+    target: str,
+    headers: Mapping[str, str],
+    *,
+    subprotocols: Iterable[str],
+    client_ip: str | None,
+    secure: bool,
+    certificate: PeerCertificate | None = None,
 ) -> Handshake:
     """
     A request target and headers as the handshake handler sees them.
@@ -91,6 +98,7 @@ def describe(
         subprotocols=tuple(subprotocols),
         client_ip=client_ip,
         secure=secure,
+        certificate=certificate,
     )
 
 

@@ -1,12 +1,14 @@
 """Asking the handshake handler, within bounds of time and number, and what is answered in its place."""
 
 import asyncio
+from collections import Counter
 from http import HTTPStatus
 
 import structlog
 
 from roomkey import problems
 from roomkey.realtime.transport import Accepted, Handshake, HandshakeHandler, Refused
+from roomkey.security.networks import network_of
 from roomkey.transports import TransportSettings
 
 log = structlog.get_logger()
@@ -33,12 +35,20 @@ class HandshakeGate:
         self._handler = handler
         self._timeout = settings.handshake_timeout.total_seconds()
         self._room = settings.max_handshakes
+        self._share = max(1, settings.max_handshakes // 2)
+        self._of_network: Counter[str] = Counter()
 
     async def ask(self, handshake: Handshake) -> Accepted | Refused:
-        """The handler's answer, or a 503 when there is none to be had: too many ask, too slow, broken."""
-        if self._room <= 0:
+        """
+        The handler's answer, or a 503 when there is none to be had: too many ask, too slow, broken.
+
+        One network has at most half of the room, so that nobody can keep all others out while storage is slow.
+        """
+        network = network_of(handshake.client_ip or "")
+        if self._room <= 0 or self._of_network[network] >= self._share:
             return UNAVAILABLE
         self._room -= 1
+        self._of_network[network] += 1
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._handler.accept(handshake)
@@ -50,3 +60,6 @@ class HandshakeGate:
             return UNAVAILABLE
         finally:
             self._room += 1
+            self._of_network[network] -= 1
+            if not self._of_network[network]:
+                del self._of_network[network]

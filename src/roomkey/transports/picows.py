@@ -15,28 +15,41 @@ import structlog
 from msgspec import structs
 from picows import WSFrame, WSListener, WSTransport
 from uvicorn.config import Config
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
 from roomkey.realtime.transport import HIGH_WATER_BYTES, Accepted, Conversation, Handshake, HandshakeHandler, Refused
+from roomkey.security.certificates import peer_certificate
 from roomkey.transports import DEFAULTS, TransportSettings
 from roomkey.transports.deflate import negotiate
 from roomkey.transports.framing import FrameParser
 from roomkey.transports.handshake import Unacceptable, UpgradeRequest, accepted, read_request, refused
 from roomkey.transports.handshake_gate import UNAVAILABLE, HandshakeGate
 from roomkey.transports.messages import MessageAssembler, close_code
+from roomkey.transports.proxies import TrustedProxies
 from roomkey.transports.timers import TimerWheel
 from roomkey.wire.close import CloseCode, Violation, close_payload
-from roomkey.wire.frame import CLOSE, PING, PONG, Frame, header
+from roomkey.wire.frame import CLOSE, CONTINUATION, PING, PONG, Frame, header
 
 log = structlog.get_logger()
 
 _PING_FRAME: Final = header(PING, 0)
 
+MAX_IDLE_FRAMES: Final = 1_000
+"""
+Frames between two looks at a connection, ``ping_interval`` at most, that say next to nothing. One read has room for ten
+thousand, and they are no messages, for which sessions have budgets.
+"""
 
-def websocket_protocol(handler: HandshakeHandler, settings: TransportSettings = DEFAULTS) -> type[asyncio.Protocol]:
+_LEAST_FRAGMENT_BYTES: Final = 64
+"""What a part of a message is at least that says something. The Autobahn suite sends megabytes in parts of 64 bytes."""
+
+
+def websocket_protocol(
+    handler: HandshakeHandler, settings: TransportSettings = DEFAULTS, *, proxies: TrustedProxies | None = None
+) -> type[asyncio.Protocol]:
     """The class for ``uvicorn.Config(ws=...)``; sockets of one class share their timers and bounds."""
-    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": ServerContext(handler, settings)})
+    context = ServerContext(handler, settings)
+    return type("HandshakeProtocol", (HandshakeProtocol,), {"context": context, "proxies": proxies})
 
 
 class ServerContext:
@@ -89,15 +102,15 @@ class HandshakeProtocol(asyncio.Protocol):
     """A connection between its upgrade request and our answer."""
 
     context: ClassVar[ServerContext]
+    proxies: ClassVar[TrustedProxies | None] = None
 
     def __init__(
         self,
-        config: Config,
+        config: Config,  # noqa: ARG002  # uvicorn passes it
         server_state: ServerState,
         app_state: dict[str, Any],  # noqa: ARG002  # uvicorn passes it
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._config = config
         self._server = server_state
         self._task: asyncio.Task[None] | None = None
         self._transport = cast("asyncio.Transport", None)
@@ -142,7 +155,7 @@ class HandshakeProtocol(asyncio.Protocol):
 
     async def _answer(self, head: bytes) -> None:
         request = read_request(head, client_ip=self._peer_address(), secure=self._is_secure())
-        answer = await self.context.gate.ask(await self._behind_proxies(request.handshake))
+        answer = await self.context.gate.ask(self._with_client(request.handshake))
         if isinstance(answer, Refused):
             self._refuse(answer)
         else:
@@ -155,21 +168,18 @@ class HandshakeProtocol(asyncio.Protocol):
     def _is_secure(self) -> bool:
         return self._transport.get_extra_info("sslcontext") is not None
 
-    async def _behind_proxies(self, handshake: Handshake) -> Handshake:
-        """The handshake with the client's address and scheme as uvicorn has them for HTTP."""
-        forwarded = {"x-forwarded-for", "x-forwarded-proto"} & handshake.headers.keys()
-        if not self._config.proxy_headers or not forwarded or handshake.client_ip is None:
+    def _with_client(self, handshake: Handshake) -> Handshake:
+        """The handshake as that of the client behind proxies, and with the certificate of the connection."""
+        certificate = peer_certificate(self._transport.get_extra_info("ssl_object"))
+        if certificate is not None:
+            handshake = structs.replace(handshake, certificate=certificate)
+        if self.proxies is None:
             return handshake
-        scope: Any = {
-            "type": "websocket",
-            "client": (handshake.client_ip, 0),
-            "scheme": "wss" if handshake.secure else "ws",
-            "headers": [(name.encode(), handshake.headers[name].encode("latin-1")) for name in forwarded],
-        }
-        await ProxyHeadersMiddleware(_nothing, self._config.forwarded_allow_ips or "")(
-            scope, cast("Any", None), cast("Any", None)
-        )
-        return structs.replace(handshake, client_ip=scope["client"][0], secure=scope["scheme"] == "wss")
+        # Values of a header that came several times are joined in their order.
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in handshake.headers.items()]
+        scheme = "https" if handshake.secure else "http"
+        client, scheme = self.proxies.client(handshake.client_ip, scheme, headers)
+        return structs.replace(handshake, client_ip=client, secure=scheme == "https")
 
     def _refuse(self, answer: Refused) -> None:
         if self._transport.is_closing():
@@ -207,10 +217,6 @@ class HandshakeProtocol(asyncio.Protocol):
         socket.begin(response)
 
 
-async def _nothing(_scope: object, _receive: object, _send: object) -> None:
-    """The application behind a middleware of which only the effect on the scope is wanted."""
-
-
 class _Phase(enum.Enum):
     OPEN = enum.auto()
     CLOSING = enum.auto()
@@ -232,6 +238,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         "_context",
         "_conversation",
         "_heard",
+        "_idle_frames",
         "_parser",
         "_phase",
         "_pong",
@@ -265,6 +272,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         self._parser = FrameParser(self, max_frame_bytes=limit + limit // 1000 + 64 if window_bits else limit)
         self._phase = _OPEN
         self._heard = False
+        self._idle_frames = 0
         self._awaiting_pong = False
         self._stuck = False
         self._tail = 0
@@ -354,6 +362,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
 
     def due(self) -> None:
         """A deadline in the timer wheel has passed."""
+        self._idle_frames = 0
         if self._phase is not _OPEN:
             self.abort()
         elif not self._awaiting_pong:
@@ -389,6 +398,8 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         if frame.rsv2 or frame.rsv3:
             raise Violation(CloseCode.PROTOCOL_ERROR, "RSV2 or RSV3 without an extension")
         payload = frame.get_payload_as_bytes()
+        if len(payload) < _LEAST_FRAGMENT_BYTES and not (frame.fin and opcode != CONTINUATION):
+            self._count_idle_frame()
         message = self._assembler.receive(opcode, payload, final=frame.fin, rsv1=frame.rsv1)
         conversation = self._conversation
         if message is None or conversation is None:
@@ -405,6 +416,7 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
     def _control(self, opcode: int, frame: WSFrame) -> None:
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise Violation(CloseCode.PROTOCOL_ERROR, "RSV bits on a control frame")  # RFC 7692, 6.1
+        self._count_idle_frame()
         payload = frame.get_payload_as_bytes()
         if opcode == PING:
             self._answer_ping(payload)
@@ -414,6 +426,11 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
                 self._write_close(b"" if code == CloseCode.NO_CODE else close_payload(code, ""))
             self._finish(code)
         # An unsolicited pong is a sign of life and nothing else (RFC 6455, 5.5.3).
+
+    def _count_idle_frame(self) -> None:
+        self._idle_frames += 1
+        if self._idle_frames > MAX_IDLE_FRAMES:
+            raise Violation(CloseCode.POLICY, "too many frames that say nothing")
 
     def _answer_ping(self, payload: bytes) -> None:
         if self._phase is not _OPEN:
@@ -442,6 +459,8 @@ class WebSocketConnection(WSListener, asyncio.BufferedProtocol):
         if self._phase is _OPEN:
             self._write_close(close_payload(violation.code, violation.reason))
         if self._phase is not _OVER:
+            if violation.code == CloseCode.TOO_BIG:
+                self._tell(lambda conversation: conversation.too_big())
             self._finish(CloseCode.NO_CLOSE)
 
     def _finish(self, code: int) -> None:

@@ -16,6 +16,7 @@ class CloseCode(IntEnum):
     NO_CLOSE = 1006
     """Never sent: what the end of a connection is called when there was no close frame."""
     INVALID_PAYLOAD = 1007
+    POLICY = 1008
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     RESTART = 1012
@@ -80,6 +81,8 @@ class CloseReason(StrEnum):
     """4205. A Hocuspocus socket sent more before its token than may wait for it."""
     LINEAGE_MISMATCH = "lineage_mismatch"
     """4205. The client's copy is of another history of the document: it must not be merged."""
+    STORAGE_LOST = "storage_lost"
+    """1013. Storage has lost the document, and an operator has to decide: the client keeps its copy, and comes back."""
     DOCUMENT_DELETED = "document_deleted"
     """4410. The document was deleted, and may be another one by now."""
 
@@ -111,6 +114,7 @@ CLOSE_CODES: Final[dict[CloseReason, CloseCode]] = {
     CloseReason.BAD_TOKENS: CloseCode.UNAUTHENTICATED,
     CloseReason.QUEUE_FULL: CloseCode.RESET,
     CloseReason.LINEAGE_MISMATCH: CloseCode.RESET,
+    CloseReason.STORAGE_LOST: CloseCode.OVERLOADED,
     CloseReason.DOCUMENT_DELETED: CloseCode.GONE,
 }
 """Which code a reason stands with."""

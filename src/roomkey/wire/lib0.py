@@ -110,13 +110,19 @@ _SMALL: Final = [bytes((value,)) for value in range(0x80)]
 # --- state vectors ---------------------------------------------------------------------------------------
 
 
+MAX_CLIENTS: Final = 100_000
+"""In a state vector: each reload of a page is one, and one that has typed nothing is in none."""
+
+
 def check_state(state: bytes) -> None:
     """
-    Accept a state vector.
+    Accept a state vector from outside.
 
     Raises:
-        Malformed: If it is none.
+        Malformed: If it is none, or has more than ``MAX_CLIENTS``, which are not read.
     """
+    if read_number(state, 0)[0] > MAX_CLIENTS:
+        raise Malformed("there are too many clients")
     read_state(state)
 
 

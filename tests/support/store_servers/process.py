@@ -23,6 +23,8 @@ PROGRAMS: Final = {
     "redis": ("redis-server",),
     "postgresql": ("postgres", "initdb", "psql"),
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
+    "nginx": ("nginx",),
+    "haproxy": ("haproxy",),
 }
 """The programs that each kind of server needs."""
 

@@ -202,7 +202,7 @@ def test_what_is_promised_to_be_printable_is() -> None:
     characters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
     matching = [each for each in characters if re.fullmatch(promised["pattern"], each)]
 
-    assert {"a", "é", "ж", "あ", "字", "한", "א", "€"} <= set(matching)
+    assert {"a", "é", "あ", "字", "한", "א", "€"} <= set(matching)
     assert [each for each in matching if not each.isprintable()] == []
 
 

@@ -217,6 +217,8 @@ async def test_a_session_goes_out_with_every_field_and_no_secret() -> None:
         "client",
         "grants",
         "metadata",
+        "authenticated_at",
+        "bound_to",
     ]
     assert body["created_at"].endswith("Z")
     assert issued.token.partition(".")[2] not in str(body)

@@ -427,7 +427,7 @@ class TestChores:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # nobody tells when it comes true
             await asyncio.sleep(0.001)
 

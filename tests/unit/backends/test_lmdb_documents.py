@@ -631,7 +631,7 @@ asyncio.run(main())
 
 
 async def swept(store: FileSystemDocumentStore) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while store._sweeping:
             await store.ping()
             await asyncio.sleep(0)

@@ -16,18 +16,24 @@ from msgspec.structs import replace
 
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
+from roomkey.backends.lmdb.objects import FileSystemObjectStore
 from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.documents import MemoryDocumentStore
+from roomkey.backends.memory.objects import MemoryObjectStore
 from roomkey.backends.moving import Examination, Foreign, House, Report, copy, examine
 from roomkey.backends.moving.documents import DocumentsCopy
+from roomkey.backends.moving.objects import ObjectsCopy
 from roomkey.backends.moving.sessions import SessionsCopy
 from roomkey.backends.redis import RedisServer, RedisSessionStorage
 from roomkey.backends.redis.documents import RedisDocumentStore
+from roomkey.backends.redis.objects import RedisObjectStore
 from roomkey.backends.sql import Database, DatabaseSessionStorage, DatabaseSettings
 from roomkey.backends.sql.documents import DatabaseDocumentStore
+from roomkey.backends.sql.objects import DatabaseObjectStore
 from roomkey.domain.session import Activated, Deleted, Invalidated, SessionState, partition_of
 from roomkey.errors import Conflict
 from roomkey.ports import (
+    PLAIN_RECORDS,
     CheckpointItem,
     DocumentItem,
     EpochItem,
@@ -81,7 +87,7 @@ def unseen(what: str, done: int, of: int) -> None:
 @asynccontextmanager
 async def in_memory(folder: Path) -> AsyncGenerator[House]:
     del folder
-    yield House(MemorySessionStorage(events_per_partition=10_000), MemoryDocumentStore())
+    yield House(MemorySessionStorage(events_per_partition=10_000), MemoryDocumentStore(), MemoryObjectStore())
 
 
 @asynccontextmanager
@@ -89,8 +95,9 @@ async def in_files(folder: Path) -> AsyncGenerator[House]:
     async with (
         FileSystemSessionStorage(folder, QUICK) as sessions,
         FileSystemDocumentStore(folder / "documents", QUICK) as documents,
+        FileSystemObjectStore(folder / "objects", QUICK) as objects,
     ):
-        yield House(sessions, documents)
+        yield House(sessions, documents, objects)
     assert index_faults(folder) == []
     assert document_faults(folder / "documents") == []
 
@@ -104,16 +111,24 @@ async def in_sqlite(folder: Path) -> AsyncGenerator[House]:
 @asynccontextmanager
 async def in_database(url: str) -> AsyncGenerator[House]:
     database = Database(url, DatabaseSettings(migrate=True))
-    async with DatabaseSessionStorage(database) as sessions, DatabaseDocumentStore(database) as documents:
-        yield House(sessions, documents)
+    async with (
+        DatabaseSessionStorage(database) as sessions,
+        DatabaseDocumentStore(database) as documents,
+        DatabaseObjectStore(database) as objects,
+    ):
+        yield House(sessions, documents, objects)
 
 
 @asynccontextmanager
 async def in_redis(folder: Path, *, url: str) -> AsyncGenerator[House]:
     del folder
     server = RedisServer(with_prefix(url))
-    async with RedisSessionStorage(server) as sessions, RedisDocumentStore(server) as documents:
-        yield House(sessions, documents)
+    async with (
+        RedisSessionStorage(server) as sessions,
+        RedisDocumentStore(server) as documents,
+        RedisObjectStore(server) as objects,
+    ):
+        yield House(sessions, documents, objects)
 
 
 Opening = Callable[[Path], AbstractAsyncContextManager[House]]
@@ -173,7 +188,7 @@ async def copied(source: House, target: House) -> Report:
 
 
 async def examined(house: House) -> Examination:
-    return await examine(*house, SystemClock(), unseen)
+    return await examine(*house, clock=SystemClock(), progress=unseen)
 
 
 # --- whatever it is -----------------------------------------------------------------------------------
@@ -256,7 +271,7 @@ def in_two_houses(here: Opening, there: Opening, check: Callable[[House, House],
 @both_ways
 async def test_a_copy_of_everything_is_sound(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
-        await furnish(*source)
+        await furnish(source.sessions, source.documents)
         report = await copied(source, target)
 
         assert (await examined(target)).problems == []
@@ -273,7 +288,7 @@ async def test_a_copy_of_everything_is_sound(here: Opening, there: Opening, tmp_
 @both_ways
 async def test_a_second_run_writes_nothing(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
-        await furnish(*source)
+        await furnish(source.sessions, source.documents)
         await copied(source, target)
 
         again = await copied(source, target)
@@ -390,7 +405,7 @@ async def test_a_copy_that_was_stopped_is_finished_by_the_next(
     here: Opening, there: Opening, writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
-        await furnish(*source)
+        await furnish(source.sessions, source.documents)
         left = writes
 
         def stopping(take_in: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -404,7 +419,7 @@ async def test_a_copy_that_was_stopped_is_finished_by_the_next(
             return limited
 
         with monkeypatch.context() as patch:
-            for each in target:
+            for each in (target.sessions, target.documents):
                 patch.setattr(each, "take_in", stopping(each.take_in))
             with pytest.raises(Stopped):
                 await copy(source, target, unseen)
@@ -415,7 +430,7 @@ async def test_a_copy_that_was_stopped_is_finished_by_the_next(
 
 async def test_what_is_written_to_the_source_meanwhile_is_brought_by_the_next_run(tmp_path: Path) -> None:
     async with two_houses(in_files, in_memory, tmp_path) as (source, target):
-        await furnish(*source)
+        await furnish(source.sessions, source.documents)
         first = Report()
         copying = SessionsCopy(source.sessions, target.sessions, first, unseen)
         await copying.bring()
@@ -454,7 +469,7 @@ async def test_a_change_of_a_document_meanwhile_is_said(meanwhile: str, tmp_path
 
 async def test_what_was_changed_in_the_target_alone_is_named(tmp_path: Path) -> None:
     async with two_houses(in_memory, in_files, tmp_path) as (source, target):
-        await furnish(*source)
+        await furnish(source.sessions, source.documents)
         lost, seen = await store(source.sessions, "zoe"), await store(source.sessions, "yan", active=True)
         await copied(source, target)
         await target.sessions.take_in(partition_of("zoe"), [Gone(lost.id), EpochItem("zoe", 1)])
@@ -485,7 +500,7 @@ async def documents_of(house: House) -> dict[str, str]:
 @both_ways
 async def test_a_target_with_sessions_of_its_own_is_refused(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
-        await furnish(*source)
+        await furnish(source.sessions, source.documents)
         own = await store(target.sessions, "alice")
 
         with pytest.raises(Foreign, match="sessions of its own"):
@@ -567,7 +582,7 @@ async def test_items_that_contradict_what_is_there_are_conflicts(kind: Opening, 
 
 
 async def test_a_log_whose_beginning_was_forgotten_keeps_its_numbers(kind: Opening, tmp_path: Path) -> None:
-    async with kind(tmp_path) as (sessions, _):
+    async with kind(tmp_path) as (sessions, *_):
         event = issue("alice").event
         partition = partition_of("alice")
         await sessions.take_in(partition, [LogStart(41), EventItem(42, event)])
@@ -613,7 +628,7 @@ async def other_version(documents: MovableDocuments) -> Any:
 
 async def test_an_examination_names_what_contradicts(kind: Opening, tmp_path: Path) -> None:
     async with kind(tmp_path) as house:
-        await furnish(*house)
+        await furnish(house.sessions, house.documents)
         kept = await store(house.sessions, "zoe", active=True)
         partition = partition_of("zoe")
         await house.sessions.take_in(partition, [Gone(kept.id)])
@@ -639,3 +654,64 @@ async def test_a_session_that_is_behind_its_log_is_found_even_if_the_log_was_cut
 
         assert before.problems == []
         assert after.problems == [f"session {session.id} has version 2, and the log ends with version 3"]
+
+
+# --- objects ------------------------------------------------------------------------------------------
+
+
+async def values_of(house: House) -> dict[str, bytes]:
+    listed = await house.objects.list("audit", limit=1000)
+    return {each.name: each.value for each in listed}
+
+
+@both_ways
+async def test_objects_arrive_and_those_that_are_gone_by_the_next_time_go(
+    here: Opening, there: Opening, tmp_path: Path
+) -> None:
+    async with two_houses(here, there, tmp_path) as (source, target):
+        await source.objects.commit("audit", {f"batch/{number}": b"%d" % number for number in range(450)})
+        await source.objects.commit("subjects", {"current": b"1"})
+        assert (await copied(source, target)).sections["objects"].written == 451
+
+        await source.objects.commit("audit", {"batch/7": None, "batch/8": b"another", "head": b"x"})
+        await copied(source, target)
+
+        assert await values_of(target) == await values_of(source)
+        assert (await copied(source, target)).sections["objects"].written == 0
+
+
+async def test_a_target_whose_objects_somebody_has_changed_since_is_left_alone(tmp_path: Path) -> None:
+    async with two_houses(in_memory, in_files, tmp_path) as (source, target):
+        await source.objects.commit("subjects", {"current": b"1"})
+        await copied(source, target)
+        await target.objects.commit("subjects", {"of the target": b"2"})
+
+        with pytest.raises(Foreign):
+            await copy(source, target, unseen)
+
+        assert await target.objects.get("subjects", "of the target") is not None
+
+
+async def test_a_copy_that_was_interrupted_goes_on_whatever_happened_to_the_objects(tmp_path: Path) -> None:
+    async with two_houses(in_memory, in_files, tmp_path) as (source, target):
+        await source.objects.commit("audit", {"one": b"1"})
+        await ObjectsCopy(source.objects, target.objects, Report(), unseen).bring()
+        await source.objects.commit("audit", {"one": None, "two": b"2"})
+
+        await copied(source, target)
+
+        assert await values_of(target) == {"two": b"2"}
+
+
+async def test_objects_that_cannot_be_read_are_named_and_the_others_arrive(tmp_path: Path) -> None:
+    async with FileSystemObjectStore(tmp_path / "here" / "objects", QUICK, codec=PLAIN_RECORDS) as objects:
+        await objects.commit("audit", {"damaged": b"without a checksum"})
+    async with two_houses(in_files, in_memory, tmp_path) as (source, target):
+        await source.objects.commit("audit", {"sound": b"1"})
+
+        report = await copy(source, target, unseen)
+        examination = await examined(source)
+
+        assert report.unreadable == ["object audit/damaged"]
+        assert await values_of(target) == {"sound": b"1"}
+        assert any("audit/damaged" in problem for problem in examination.problems)

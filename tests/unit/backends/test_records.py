@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,6 +228,17 @@ def test_an_old_event_is_upgraded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(event, Extended)
     assert event.cause == "upgraded"
     assert event.expires_at == EVENT.expires_at
+
+
+def test_fields_that_only_a_newer_roomkey_knows_are_passed_over() -> None:
+    fields = msgspec.msgpack.decode(encode_session(SESSION, SECRET)[1:])
+    event = msgspec.msgpack.decode(encode_event(EVENT)[1:])
+
+    newer_session = b"\x01" + msgspec.msgpack.encode([*fields, "something", {"of": "tomorrow"}])
+    newer_event = b"\x01" + msgspec.msgpack.encode({**event, "of_tomorrow": [1, 2]})
+
+    assert decode_session(newer_session) == (SESSION, SECRET)
+    assert decode_event(newer_event) == EVENT
 
 
 @pytest.mark.parametrize("version", [0, 2, 255])

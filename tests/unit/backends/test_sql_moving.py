@@ -18,6 +18,7 @@ from roomkey.backends.sql import DatabaseSessionStorage
 from roomkey.backends.sql.database import Database
 from roomkey.backends.sql.documents import DatabaseDocumentStore
 from roomkey.backends.sql.moving import BATCH
+from roomkey.backends.sql.objects import DatabaseObjectStore
 from roomkey.backends.sql.statements import Query, run
 from roomkey.domain.session import Activated, Invalidated, SessionFilter, partition_of
 from roomkey.errors import Serialization
@@ -59,7 +60,8 @@ async def test_from_memory_to_a_database_to_another_to_files_nothing_gets_lost(
         in_database(new()) as second,
         in_files(tmp_path / "files") as files,
     ):
-        await furnish(*memory)
+        await furnish(memory.sessions, memory.documents)
+        await memory.objects.commit("subjects", {"somebody": b"a key"})
         await memory.sessions.take_in_checkpoints([CheckpointItem("audit", 3, 17), CheckpointItem("metrics", 9, 1)])
         hashes: list[dict[str, str]] = []
         for source, target in ((memory, first), (first, second), (second, files)):
@@ -102,7 +104,7 @@ async def test_as_elsewhere(scenario: Callable[..., Any], url: str, tmp_path: Pa
 
 
 async def test_an_export_has_every_session_once_though_it_is_of_many_batches(url: str) -> None:
-    async with in_database(url) as (sessions, _):
+    async with in_database(url) as (sessions, *_):
         made = {(await store(sessions, "alice", NOON + number * SECOND)).id for number in range(3)}
         partition = partition_of("alice")
         with pytest.MonkeyPatch.context() as patch:
@@ -117,7 +119,7 @@ async def test_an_export_has_every_session_once_though_it_is_of_many_batches(url
 
 
 async def test_what_was_taken_in_before_a_conflict_stays(url: str) -> None:
-    async with in_memory(Path()) as (source, _), in_database(url) as (target, _):
+    async with in_memory(Path()) as (source, *_), in_database(url) as (target, *_):
         partition = partition_of("alice")
         old, fine = await store(source, "alice"), await store(source, "alice")
         older = await _item(source, old.id)
@@ -161,7 +163,7 @@ def kinds(damaged: Any) -> list[RecordKind]:
 
 
 async def test_a_damaged_session_is_named_and_put_aside(url: str) -> None:
-    async with in_database(url) as (sessions, _):
+    async with in_database(url) as (sessions, *_):
         assert isinstance(sessions, DatabaseSessionStorage)
         database = sessions._database
         lost, other = await store(sessions, "alice", active=True), await store(sessions, "alice")
@@ -184,7 +186,7 @@ async def test_a_damaged_session_is_named_and_put_aside(url: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["user_id = 'bob'", "state = 3", "created = 5", "deadline = NULL", "ended = 7"])
 async def test_a_session_that_is_not_found_by_what_it_says_is_put_right(wrong: str, url: str) -> None:
-    async with in_database(url) as (sessions, _):
+    async with in_database(url) as (sessions, *_):
         assert isinstance(sessions, DatabaseSessionStorage)
         session = await store(sessions, "alice", active=True)
         if wrong.startswith("user_id"):
@@ -205,19 +207,19 @@ async def test_a_session_that_is_not_found_by_what_it_says_is_put_right(wrong: s
 
 async def test_sound_sessions_of_all_kinds_are_left_alone(url: str) -> None:
     async with in_database(url) as house:
-        await furnish(*house)
+        await furnish(house.sessions, house.documents)
         session = await store(house.sessions, "zoe", active=True)
         await house.sessions.touch(session.id, NOON + MINUTE)
         await change(house.sessions, await store(house.sessions, "yan", active=True), Invalidated, NOON)
 
         for each in house:
-            assert isinstance(each, DatabaseSessionStorage | DatabaseDocumentStore)
+            assert isinstance(each, DatabaseSessionStorage | DatabaseDocumentStore | DatabaseObjectStore)
             assert await each.damaged() == []
             assert await each.has_checksums()
 
 
 async def test_a_damaged_event_is_put_aside_and_the_log_goes_on(url: str) -> None:
-    async with in_database(url) as (sessions, _):
+    async with in_database(url) as (sessions, *_):
         assert isinstance(sessions, DatabaseSessionStorage)
         for _ in range(3):
             await store(sessions, "alice")
@@ -236,7 +238,7 @@ async def test_a_damaged_event_is_put_aside_and_the_log_goes_on(url: str) -> Non
 
 
 async def test_a_record_of_a_newer_roomkey_stays(url: str) -> None:
-    async with in_database(url) as (sessions, _):
+    async with in_database(url) as (sessions, *_):
         assert isinstance(sessions, DatabaseSessionStorage)
         session = await store(sessions, "alice")
         record = sessions._records._codec.encode(RecordKind.SESSION, session.id.encode(), session.version, b"\x09")
@@ -298,7 +300,7 @@ async def test_a_damaged_version_is_put_aside(table: str, kind: RecordKind, gone
 
 
 async def test_a_damaged_snapshot_is_named_and_stays(url: str) -> None:
-    async with in_database(url) as (_, documents):
+    async with in_database(url) as (_, documents, _):
         assert isinstance(documents, DatabaseDocumentStore)
         await make(documents, "notes", updates(3))
         await documents.compact("notes", "first", snapshot=b"snapshot", upto=3, authorship=b"who")
@@ -312,7 +314,7 @@ async def test_a_damaged_snapshot_is_named_and_stays(url: str) -> None:
 
 
 async def test_a_damaged_document_goes_out_of_sight(url: str) -> None:
-    async with in_database(url) as (_, documents):
+    async with in_database(url) as (_, documents, _):
         assert isinstance(documents, DatabaseDocumentStore)
         await make(documents, "notes", updates(3))
         await make(documents, "other", updates(3))
@@ -331,9 +333,9 @@ async def test_a_damaged_document_goes_out_of_sight(url: str) -> None:
 
 async def test_places_that_are_none_are_left_alone(url: str) -> None:
     async with in_database(url) as house:
-        await furnish(*house)
+        await furnish(house.sessions, house.documents)
         for each in house:
-            assert isinstance(each, DatabaseSessionStorage | DatabaseDocumentStore)
+            assert isinstance(each, DatabaseSessionStorage | DatabaseDocumentStore | DatabaseObjectStore)
             places = (b"", b"roomkey_sessions\0zz", b"roomkey_events\0x", b"roomkey_documents\0\0", b"\xff\0key")
             records = [
                 DamagedRecord(kind=RecordKind.SESSION, key="", reason="", place=place)

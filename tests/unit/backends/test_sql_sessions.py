@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomkey.backends.recovery import RecoverySettings
 from roomkey.backends.sql import Database, DatabaseSessionStorage, DatabaseSettings, reads
-from roomkey.backends.sql.statements import Query, Row, run
+from roomkey.backends.sql.rows import SessionQueries
+from roomkey.backends.sql.statements import Query, Row, load, run
 from roomkey.domain.policy import OnCap, SessionPolicy
 from roomkey.domain.session import Expired, SessionFilter, SessionState, Suspended, ViolationRecorded
 from roomkey.errors import ConfigurationError, Conflict
@@ -134,6 +135,20 @@ async def test_searches_and_lists_go_on_where_they_were(
         assert list(overdue) == live
         assert list(first) == live[:6]
         assert list(purgeable) == ended
+
+
+async def test_a_page_is_read_in_the_order_of_the_index_before_there_are_statistics(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    async with one_node("postgresql", tmp_path, request) as (storage, database):
+        for number in range(50):
+            await storage.create([issue(f"user-{number}-{each}") for each in range(100)], SessionPolicy(), NOON)
+        page = load("sessions", database.dialect, SessionQueries).list_all
+
+        plan = await ask(database, f"EXPLAIN {page.text}", b"", b"\xff" * 20, *reads.Bounds.of(SessionFilter()), 51)
+
+        assert "Limit" in plan[0][0]
+        assert not any("Sort" in line for (line,) in plan)
 
 
 @EVERYWHERE

@@ -1,14 +1,17 @@
 """Documents that other processes write to as well, and compaction: nothing is lost, and nothing comes back."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from roomkey.documents.following import Follower
 from roomkey.documents.maintenance import Maintenance
+from roomkey.documents.open_documents import OpenDocuments
 from roomkey.errors import Storage
-from roomkey.ports import DocumentTail, StoredDocument
+from roomkey.ports import DocumentRecord, DocumentTail, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.realtime.transport import Accepted
+from roomkey.testing.clock import ManualClock
 from tests.support.loops import in_no_time
 from tests.support.open_documents import ALICE, FaultyStore, House, Writer, outside, stored, text
 from tests.support.sockets import NOON, READ_ONLY, FakeSocket
@@ -390,3 +393,32 @@ async def test_a_gap_that_could_not_be_filled_is_filled_later_though_nobody_is_i
 
         assert (load.failed, had_gap, document.has_gap) == (True, True, False)
         assert sorted(text(document)) == sorted("hello" + "theirs" + "ours")
+
+
+class StoreThatComesBack(FaultyStore):
+    """It cannot say at first which logs are long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.is_back = asyncio.Event()
+
+    async def compactable(self, *, updates: int, size: int, limit: int) -> Sequence[DocumentRecord]:
+        self.asked += 1
+        if self.asked < 3:
+            raise Storage("it is away")
+        self.is_back.set()
+        return await super().compactable(updates=updates, size=size, limit=limit)
+
+
+@in_no_time
+async def test_maintenance_goes_on_when_the_storage_that_was_away_is_back() -> None:
+    store = StoreThatComesBack()
+    maintenance = Maintenance(OpenDocuments(store, clock=ManualClock(NOON)))
+
+    running = asyncio.ensure_future(maintenance.run())
+    await asyncio.wait([running, asyncio.ensure_future(store.is_back.wait())], return_when=asyncio.FIRST_COMPLETED)
+
+    assert store.is_back.is_set()
+    running.cancel()
+    await asyncio.wait([running])

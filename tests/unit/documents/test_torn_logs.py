@@ -10,8 +10,9 @@ from pycrdt import Doc, Text
 from roomkey.backends.lmdb import FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
 from roomkey.backends.lmdb.documents.layout import ROW
+from roomkey.documents.loading import assemble
 from roomkey.documents.maintenance import Maintenance
-from roomkey.documents.open_documents import OpenDocuments, assemble
+from roomkey.documents.open_documents import OpenDocuments
 from roomkey.ports import DocumentUpdate, StoredDocument
 from roomkey.testing.clock import ManualClock
 from roomkey.testing.documents.suite import ALICE, NOON, make

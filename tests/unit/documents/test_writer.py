@@ -32,6 +32,7 @@ class WriterAtWork:
         self.news = asyncio.Event()
         self.times_lost = 0
         self.times_overtaken = 0
+        self.times_receded = 0
         self.away = False
         self.group: GroupCommit
         self.writer: DocumentWriter
@@ -64,6 +65,9 @@ class WriterAtWork:
 
     def overtaken(self) -> None:
         self.times_overtaken += 1
+
+    def receded(self) -> None:
+        self.times_receded += 1
 
     async def catch_up(self) -> None:
         if self.away:

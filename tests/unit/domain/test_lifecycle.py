@@ -8,7 +8,18 @@ from msgspec.structs import replace
 
 from roomkey import errors
 from roomkey.domain.access import Access, Grant
-from roomkey.domain.lifecycle import NEXT_STATE, OnIdle, apply, check_usable, deadline, diagram, holds, overdue, replay
+from roomkey.domain.lifecycle import (
+    NEXT_STATE,
+    OnIdle,
+    apply,
+    check_usable,
+    deadline,
+    diagram,
+    holds,
+    is_active,
+    overdue,
+    replay,
+)
 from roomkey.domain.session import (
     Activated,
     Deleted,
@@ -195,6 +206,24 @@ def test_what_has_ended_is_never_overdue(state: str) -> None:
 
     assert deadline(session) is None
     assert overdue(session, NOON + timedelta(days=400)) is None
+
+
+@pytest.mark.parametrize("idle", [HOUR, None])
+@pytest.mark.parametrize("state", SessionState)
+def test_exactly_a_session_in_the_state_active_that_is_not_overdue_is_active(
+    state: SessionState, idle: timedelta | None
+) -> None:
+    session = replace(in_state(state), idle_timeout=idle)
+    moments = [
+        NOON + after + by
+        for after in (timedelta(), HOUR, timedelta(hours=24))
+        for by in (timedelta(microseconds=-1), timedelta(), timedelta(microseconds=1))
+    ]
+
+    answers = [is_active(session, moment) for moment in moments]
+
+    assert answers == [state is SessionState.ACTIVE and overdue(session, moment) is None for moment in moments]
+    assert any(answers) == (state is SessionState.ACTIVE)
 
 
 def test_idle_time_starts_anew_when_a_session_is_resumed() -> None:

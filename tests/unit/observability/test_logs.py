@@ -9,7 +9,8 @@ import pytest
 import structlog
 import uvicorn
 
-from roomkey.observability.logs import LogFormat, LogLevel, LogSettings, configure
+from roomkey.observability.logs import configure
+from roomkey.observability.settings import LogFormat, LogLevel, LogSettings
 from roomkey.security import apikeys, tokens
 
 
@@ -21,7 +22,6 @@ def _as_it_was() -> Iterator[None]:
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
-    structlog.reset_defaults()
 
 
 def logs_of(style: LogFormat = LogFormat.JSON, **settings: Any) -> io.StringIO:

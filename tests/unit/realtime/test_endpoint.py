@@ -110,7 +110,7 @@ async def test_it_runs_on_a_loop_until_it_is_cancelled() -> None:
     node.clock.advance(seconds=10)
     active.edit("x")
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         running = group.create_task(node.handler.run())
         while not node.sessions.touched:  # noqa: ASYNC110  # it is the handler's own turns that are waited for
             await asyncio.sleep(0)

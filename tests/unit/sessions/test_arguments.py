@@ -17,6 +17,7 @@ from roomkey.domain.session import Client, SessionFilter, SessionState
 from roomkey.ports import Page
 from roomkey.sessions.issuing import SessionRequest
 from roomkey.sessions.manager import SessionManager
+from roomkey.testing.storage.suite import issue
 from tests.support.sessions import Desk
 from tests.support.storages import STORAGES
 
@@ -34,6 +35,9 @@ MEANT: dict[str, tuple[Any, ...]] = {
     "user_id": ("text",),
     "token": ("text",),
     "presented": (None, "text"),
+    "bound_to": (None, "text"),
+    "held": ([], ["x"], ()),
+    "reauthenticated": (True,),
     "except_session": (None, "text"),
     "requests": ([], ()),
     "client": (None,),
@@ -49,6 +53,7 @@ MEANT: dict[str, tuple[Any, ...]] = {
     "filter": (None,),
     "page": (None,),
     "listener": (len,),
+    "session": (),
 }
 """Of ``ANYTHING``, what the parameters of these names may be."""
 
@@ -61,6 +66,8 @@ GOOD: dict[str, Any] = {
     "grants": [],
     "cause": "spam",
     "listener": len,
+    "session": issue().session,
+    "client": None,
 }
 
 CALLS = [

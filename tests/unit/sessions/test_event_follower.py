@@ -13,6 +13,7 @@ from roomkey.domain.session import Session, partition_of
 from roomkey.errors import Serialization, Storage
 from roomkey.ports import LoggedEvent
 from roomkey.sessions.event_follower import EventFollower
+from tests.support.loops import in_no_time
 from tests.support.sessions import Desk
 
 ALICE = partition_of("alice")
@@ -377,6 +378,25 @@ class LogThatComesAndGoes(MemorySessionStorage):
         return await super().heads()
 
 
+class LogThatGoesWhileItIsRead(MemorySessionStorage):
+    """It says that there is something new, and no more."""
+
+    async def events(self, partition: int, after: int = 0, limit: int = 1000) -> Sequence[LoggedEvent]:  # noqa: ARG002
+        raise Storage("it is away")
+
+
+async def test_a_log_that_goes_while_it_is_read_is_no_fault_of_ours() -> None:
+    desk = Desk(LogThatGoesWhileItIsRead())
+    follower = EventFollower(desk.storage, Listener(), name="test")
+    await desk.active()
+
+    with structlog.testing.capture_logs() as logged:
+        await follower.follow()
+
+    assert [(entry["event"], entry["log_level"]) for entry in logged] == [("following_failed", "warning")]
+    assert "exc_info" not in logged[0]
+
+
 async def test_a_log_that_is_away_is_reported_once_until_it_is_back() -> None:
     log = LogThatComesAndGoes([False, False, False, True, False, False, True])
     follower = EventFollower(log, Listener(), name="test", interval=timedelta())
@@ -389,3 +409,39 @@ async def test_a_log_that_is_away_is_reported_once_until_it_is_back() -> None:
             await following
 
     assert [entry["event"] for entry in logged] == ["log_not_followed"] * 2
+
+
+# --- how far it is ------------------------------------------------------------------------------------
+
+
+async def test_it_says_how_far_it_is_only_if_everything_was_dealt_with() -> None:
+    desk, listener, moments = Desk(), Listener(), list[float]()
+    follower = EventFollower(desk.storage, listener, name="test", caught_up=moments.append)
+    await follower.start()
+    await desk.active()
+
+    listener.failures = [Storage("not now")]
+    await follower.follow()
+    before = list(moments)
+    began = asyncio.get_running_loop().time()
+    await follower.follow()
+
+    assert before == []
+    assert len(moments) == 1
+    assert moments[0] >= began
+
+
+@in_no_time
+async def test_in_a_hurry_it_does_not_wait_for_its_time() -> None:
+    desk, listener = Desk(), Listener()
+    follower = EventFollower(desk.storage, listener, name="test", interval=timedelta(hours=1))
+    await follower.start()
+    running = asyncio.create_task(follower.run())
+    await asyncio.sleep(1)
+    await desk.active()
+
+    follower.hurry()
+    await asyncio.sleep(1)
+    running.cancel()
+
+    assert len(listener.heard) == 2

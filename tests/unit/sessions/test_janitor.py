@@ -2,8 +2,14 @@
 
 from datetime import timedelta
 
+import pytest
+
+from roomkey.backends.memory.leases import MemoryLeases
 from roomkey.domain.session import Session, SessionFilter, SessionState
-from roomkey.sessions.janitor import Janitor, JanitorSettings
+from roomkey.errors import LeaseLost
+from roomkey.leasing import LIFETIME, Chore
+from roomkey.sessions.janitor import Janitor
+from roomkey.sessions.settings import JanitorSettings
 from tests.support.sessions import NOON, Desk
 
 MINUTE = timedelta(minutes=1)
@@ -80,3 +86,29 @@ async def test_a_session_that_was_resumed_is_found_at_its_new_and_earlier_deadli
     done = await janitor.sweep()
 
     assert done.expired == 1
+
+
+async def test_of_the_janitors_of_two_nodes_one_sweeps_and_the_other_when_that_is_dead() -> None:
+    desk = Desk()
+    leases = MemoryLeases(desk.clock)
+    one, other = (Janitor(desk.sessions, chore=Chore(leases, "janitor", name, keeps=True)) for name in ("one", "other"))
+
+    turns = [await janitor.take_turn() is not None for janitor in (one, other, one, other)]
+    desk.clock.advance(LIFETIME)
+    after_death = await other.take_turn()
+
+    assert turns == [True, False, True, False]
+    assert after_death is not None
+
+
+async def test_a_janitor_that_was_asleep_while_another_took_over_forgets_no_events() -> None:
+    desk = Desk()
+    await desk.active()
+    desk.clock.advance(timedelta(days=100))
+    leases = MemoryLeases(desk.clock)
+    asleep = await leases.acquire("janitor", "one", LIFETIME)
+    desk.clock.advance(LIFETIME)
+    await Janitor(desk.sessions, chore=Chore(leases, "janitor", "other")).take_turn()
+
+    with pytest.raises(LeaseLost):
+        await Janitor(desk.sessions).sweep(asleep)

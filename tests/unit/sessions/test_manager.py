@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from structlog.testing import capture_logs
 
 from roomkey import errors
 from roomkey.backends.lmdb import FileSystemSessionStorage
@@ -280,15 +279,22 @@ async def test_idleness_suspends_when_the_policy_says_so() -> None:
     assert await desk.sessions.validate_session(session.id)
 
 
-async def test_a_refused_token_is_logged_without_the_token() -> None:
+async def test_an_address_that_is_wrong_too_often_is_not_even_looked_at() -> None:
     desk = Desk()
-    token = tokens.mint(NOBODY)
+    client = Client(ip="192.0.2.7")
+    issued = await desk.sessions.create_session("alice", activate=True)
+    newcomer = await desk.sessions.create_session("bob", activate=True)
+    await desk.sessions.authenticate(issued.token, client=client)
 
-    with capture_logs() as logs, pytest.raises(errors.InvalidToken):
-        await desk.sessions.authenticate(token, client=Client(ip="192.0.2.7"))
+    for _ in range(1_001):
+        with pytest.raises(errors.InvalidToken):
+            await desk.sessions.authenticate("no token", client=client)
 
-    assert [(each["event"], each["ip"]) for each in logs] == [("token_refused", "192.0.2.7")]
-    assert token[29:] not in str(logs)
+    for token in ("no token", newcomer.token):
+        with pytest.raises(errors.RateLimited):
+            await desk.sessions.authenticate(token, client=client)
+    assert (await desk.sessions.authenticate(issued.token, client=client)).user_id == "alice"
+    assert (await desk.sessions.authenticate(newcomer.token, client=Client(ip="192.0.2.8"))).user_id == "bob"
 
 
 # --- change -------------------------------------------------------------------------------------------
@@ -647,7 +653,7 @@ async def test_a_theft_that_is_noticed_in_the_middle_of_a_race_ends_the_session(
     storage.plans = ["activate_session", "rotate_token"]
 
     with pytest.raises(errors.TokenReused):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await desk.sessions.rotate_token(stolen.id, stolen.token)
 
     assert tags(await desk.history(stolen.session)) == ["created", "token_rotated", "activated", "invalidated"]

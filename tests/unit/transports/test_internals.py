@@ -28,7 +28,6 @@ ATTRIBUTES = {
     ],
     "uvicorn._types": ["ASGI3Application"],
     "uvicorn.config": ["Config.load"],
-    "uvicorn.middleware.proxy_headers": ["ProxyHeadersMiddleware"],
     "uvicorn.protocols.http.httptools_impl": [
         *(f"HttpToolsProtocol.{name}" for name in ("connection_made", "data_received", "connection_lost")),
         *(f"HttpToolsProtocol.{name}" for name in ("on_message_begin", "on_headers_complete", "on_body")),
@@ -50,7 +49,8 @@ ASSIGNED = {
     },
     ("uvicorn.protocols.http.flow_control", "FlowControl"): {"write_paused"},
     ("pycrdt._base", "BaseDoc"): {"_doc"},
-    ("uvicorn.config", "Config"): {"proxy_headers", "forwarded_allow_ips"},
+    ("uvicorn.config", "Config"): {"backlog"},
+    ("uvicorn.server", "Server"): {"config", "server_state", "servers", "lifespan", "started", "should_exit"},
     ("uvicorn.server", "ServerState"): {"connections", "tasks"},
 }
 """What their constructors set."""

@@ -14,6 +14,7 @@ from roomkey.backends.lmdb.commit import Commit, Newcomer
 from roomkey.backends.lmdb.file import DataFile, FileSystemSettings, Transaction
 from roomkey.backends.lmdb.inspection import Search
 from roomkey.backends.lmdb.layout import micros, session_key
+from roomkey.backends.lmdb.resealing import count, reseal
 from roomkey.backends.lmdb.snapshot import SCAN_LIMIT, OverdueSearch, Snapshot
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.domain.policy import SessionPolicy
@@ -22,7 +23,6 @@ from roomkey.domain.token_uses import TokenUse
 from roomkey.errors import Serialization, Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
-    PLAIN_RECORDS,
     CheckpointItem,
     DamagedRecord,
     EpochItem,
@@ -31,6 +31,7 @@ from roomkey.ports import (
     Page,
     PartitionItem,
     RecordCodec,
+    Resealed,
     Revocation,
     Secret,
     SessionItem,
@@ -320,4 +321,10 @@ class FileSystemSessionStorage:
     async def has_checksums(self) -> bool:
         if self._file is None:
             raise Storage("the storage is not open")
-        return self._file.codec is not PLAIN_RECORDS
+        return self._file.has_checksums
+
+    async def reseal(self, after: bytes, limit: int, *, only_counts: bool = False) -> Resealed:
+        if only_counts:
+            with self._snapshot() as snapshot:
+                return count(snapshot.rows(), repair.SEALED, after, limit)
+        return await self._write(partial(reseal, places=repair.SEALED, after=after, limit=limit))

@@ -15,7 +15,7 @@ from msgspec import Struct
 from roomkey.backends.damage import DamageNotes
 from roomkey.backends.lmdb.layout import FORMAT, FORMAT_KEY, PLAIN_FORMAT
 from roomkey.errors import Storage, advice_on, explain
-from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, RecordCodec
+from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, RecordCodec, SealingCodec
 
 # The stubs give it no public name.
 Table: TypeAlias = "lmdb._Database"  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -86,7 +86,8 @@ class MappedFile(Generic[TablesT]):
     tables, of which ``tables`` makes one value. ``readahead`` is for values of many pages.
 
     A file whose records have no checksums keeps them so: it decides which of ``PLAIN_RECORDS`` and
-    ``CHECKSUMMED_RECORDS`` is its codec, whichever of the two it was given. ``damage`` is told of every record that
+    ``CHECKSUMMED_RECORDS`` is its codec, whichever of the two it was given, and through which of them a
+    ``SealingCodec`` reads what is not sealed. ``damage`` is told of every record that
     cannot be read.
 
     Raises:
@@ -112,6 +113,7 @@ class MappedFile(Generic[TablesT]):
         self._make_tables = tables
         self._format = format
         self._readahead = readahead
+        self._is_plain = False
         with clear_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open(settings.map_size)
@@ -157,12 +159,23 @@ class MappedFile(Generic[TablesT]):
         mark, _, plain_mark = self._format
         return mark if self.codec is not PLAIN_RECORDS or plain_mark is None else plain_mark
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether its records carry checksums, as far as they are not sealed."""
+        return not self._is_plain and self.codec is not PLAIN_RECORDS
+
     def _heed(self, found: bytes) -> None:
         mark, _, plain_mark = self._format
         if found not in (mark, plain_mark):
             raise Storage(f"{self._directory} was written by another version of Roomkey, or is damaged")
-        if plain_mark is not None and self.codec in (PLAIN_RECORDS, CHECKSUMMED_RECORDS):
-            self.codec = PLAIN_RECORDS if found == plain_mark else CHECKSUMMED_RECORDS
+        if plain_mark is None:
+            return
+        self._is_plain = found == plain_mark
+        unsealed = PLAIN_RECORDS if self._is_plain else CHECKSUMMED_RECORDS
+        if isinstance(self.codec, SealingCodec):
+            self.codec = self.codec.reading(unsealed)
+        elif self.codec in (PLAIN_RECORDS, CHECKSUMMED_RECORDS):
+            self.codec = unsealed
 
     def _check_length(self) -> None:
         # Pages are read from a memory map: one that is not there would end the process with SIGBUS.

@@ -26,6 +26,7 @@ from roomkey.backends.lmdb.layout import (
     user_prefix,
 )
 from roomkey.backends.lmdb.log import NUMBERS_BYTES, check_key, named, slot_of
+from roomkey.backends.lmdb.resealing import Places, SealedAs
 from roomkey.backends.lmdb.write_batch import PROBE_KEY, checked_figures
 from roomkey.backends.records import decode_event
 from roomkey.errors import Serialization
@@ -121,6 +122,15 @@ CHECKS: Final[Checks[Tables]] = {
     "meta": Check(RecordKind.FIGURES, _meta),
 }
 """What is looked at in each table."""
+
+SEALED: Final[Places[Tables]] = {
+    "sessions": lambda _rows, _key: SealedAs(RecordKind.SESSION),
+    "events": lambda _rows, _key: SealedAs(RecordKind.EVENT),
+    "epochs": lambda _rows, _key: SealedAs(RecordKind.FIGURES),
+    "slots": lambda _rows, _key: SealedAs(RecordKind.FIGURES),
+    "meta": lambda _rows, key: None if key in (FORMAT_KEY, PROBE_KEY) else SealedAs(RecordKind.FIGURES),
+}
+"""What in each table goes through the codec."""
 
 
 def set_aside(commit: Commit, records: Sequence[DamagedRecord]) -> int:

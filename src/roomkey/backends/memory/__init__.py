@@ -163,10 +163,12 @@ class MemorySessionStorage:
         return [await self.get(id) for id in ids]
 
     async def get_with_secret(self, id: SessionId) -> tuple[Session, Secret] | None:
-        session = await self.get(id)
-        if session is None:
+        record = self._records.get(id)
+        if record is None:
             return None
-        record = self._records[id]
+        session = record.session
+        if self._epochs and self._is_revoked(record):
+            session = _ended(session)
         return session, record.rotation or Secret(current=record.digest)
 
     async def update(self, session: Session, event: SessionEvent, *, secret: Secret | None = None) -> None:

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from roomkey.backends.document_keys import (
     grave_digest,
     name_cursor,
+    name_key,
     name_of,
     new_name_key,
     version_cursor,
@@ -169,6 +170,10 @@ class MemoryDocumentStore:
         self._graves[grave_digest(new_name_key(name), lineage)] = name
         self._changes += 1
         return True
+
+    async def was_deleted(self, name: str, lineage: str) -> bool:
+        key = name_key(name)
+        return key is not None and grave_digest(key, lineage) in self._graves
 
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         start = bisect_left(self._names, prefix)

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 from roomkey.backends.moving.copying import Foreign, Progress, Report
 from roomkey.backends.moving.documents import DocumentsCopy
+from roomkey.backends.moving.objects import ObjectsCopy
 from roomkey.backends.moving.sessions import SessionsCopy
 from roomkey.backends.moving.soundness import Examination, examine
-from roomkey.ports import MovableDocuments, MovableSessions
+from roomkey.ports import MovableDocuments, MovableSessions, ObjectStore
 
 __all__ = ["Examination", "Foreign", "House", "Progress", "Report", "copy", "examine"]
 
@@ -16,6 +17,7 @@ class House(NamedTuple):
 
     sessions: MovableSessions
     documents: MovableDocuments
+    objects: ObjectStore
 
 
 async def copy(source: House, target: House, progress: Progress) -> Report:
@@ -33,6 +35,7 @@ async def copy(source: House, target: House, progress: Progress) -> Report:
     copies = (
         SessionsCopy(source.sessions, target.sessions, report, progress),
         DocumentsCopy(source.documents, target.documents, report, progress),
+        ObjectsCopy(source.objects, target.objects, report, progress),
     )
     for each in copies:
         await each.check()

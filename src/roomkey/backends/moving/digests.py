@@ -7,7 +7,15 @@ from typing import Final
 
 from roomkey.backends.document_records import encode_batch, encode_version
 from roomkey.backends.records import encode_event, encode_session
-from roomkey.ports import CheckpointItem, DocumentItem, DocumentVersion, EpochItem, LoggedEvent, SessionItem
+from roomkey.ports import (
+    CheckpointItem,
+    DocumentItem,
+    DocumentVersion,
+    EpochItem,
+    LoggedEvent,
+    NamedObject,
+    SessionItem,
+)
 
 _ORIGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -53,6 +61,11 @@ def of_session(item: SessionItem) -> bytes:
 def of_epoch(item: EpochItem) -> bytes:
     """The digest of the epoch of a user."""
     return _digest((item.user.encode(), b"%d" % item.epoch))
+
+
+def of_object(space: str, item: NamedObject) -> bytes:
+    """The digest of an object; its revision is that of its place."""
+    return _digest((space.encode(), item.name.encode(), item.value))
 
 
 def of_checkpoint(item: CheckpointItem) -> bytes:

@@ -64,10 +64,11 @@ class SessionsCopy:
     async def bring(self) -> None:
         """Write what the target lacks, and take out what is not in the source any more."""
         self._copied = []
+        heads = await self._target.heads()  # nobody else writes there
         for partition in range(PARTITIONS):
             self._progress("copying sessions", partition, PARTITIONS)
             self._copied.append(await self._bring_sessions(partition))
-            await self._bring_events(partition)
+            await self._bring_events(partition, heads.get(partition, 0))
         # After the sessions: a revocation in between is in both, or in none of them.
         await self._bring_epochs()
         await self._bring_checkpoints()
@@ -92,8 +93,7 @@ class SessionsCopy:
         await self._write("sessions", partition, missing)
         return copied
 
-    async def _bring_events(self, partition: int) -> None:
-        head = (await self._target.heads()).get(partition, 0)
+    async def _bring_events(self, partition: int, head: int) -> None:
         last = await self._begin_log(partition, head)
         try:
             async for batch in _log_after(self._source, partition, last):
@@ -106,7 +106,7 @@ class SessionsCopy:
     async def _begin_log(self, partition: int, head: int) -> int:
         """Let the log of the target begin where that of the source does; returns where to go on."""
         start = await _start_of(self._source, partition)
-        if start > await _start_of(self._target, partition):
+        if start and start > await _start_of(self._target, partition):
             await self._target.take_in(partition, [LogStart(start)])
         return max(start, head)
 
@@ -155,8 +155,8 @@ class SessionsCopy:
         self._progress("comparing sessions", PARTITIONS, PARTITIONS)
 
     async def _compare_logs(self, partition: int) -> None:
-        start, last = await _start_of(self._source, partition), (await self._source.heads()).get(partition, 0)
-        theirs = await _start_of(self._target, partition), (await self._target.heads()).get(partition, 0)
+        start, last = await _bounds_of(self._source, partition)
+        theirs = await _bounds_of(self._target, partition)
         if (start, last) != theirs:
             self._report.differs(
                 f"the log of partition {partition} has the numbers {theirs[0] + 1} to {theirs[1]}, "
@@ -203,6 +203,13 @@ async def _start_of(log: EventLog, partition: int) -> int:
     """The number behind which the log of a partition begins."""
     first = await log.events(partition, 0, 1)
     return first[0].sequence - 1 if first else (await log.heads()).get(partition, 0)
+
+
+async def _bounds_of(log: EventLog, partition: int) -> tuple[int, int]:
+    """As ``_start_of``, and the number of the last event."""
+    head = (await log.heads()).get(partition, 0)
+    first = await log.events(partition, 0, 1)
+    return first[0].sequence - 1 if first else head, head
 
 
 async def _log_after(log: EventLog, partition: int, after: int) -> AsyncIterator[Sequence[LoggedEvent]]:

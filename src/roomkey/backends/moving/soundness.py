@@ -29,7 +29,18 @@ from roomkey.domain.session import (
     partition_of,
 )
 from roomkey.errors import InvalidState, RoomkeyError, Serialization
-from roomkey.ports import Clock, MovableDocuments, MovableSessions, Page, SessionItem, StoredDocument, Unreadable
+from roomkey.ports import (
+    Clock,
+    MovableDocuments,
+    MovableSessions,
+    ObjectStore,
+    Page,
+    Repairable,
+    SessionItem,
+    StoredDocument,
+    Unreadable,
+)
+from roomkey.ports.objects import SPACES
 
 TRIES: Final = 5
 """How often a partition is looked at that changes meanwhile."""
@@ -58,13 +69,27 @@ class Examination(Struct):
 
 
 async def examine(
-    sessions: MovableSessions, documents: MovableDocuments, clock: Clock, progress: Progress
+    sessions: MovableSessions, documents: MovableDocuments, objects: ObjectStore, *, clock: Clock, progress: Progress
 ) -> Examination:
-    """Read everything in both stores and say what is wrong."""
+    """Read everything in the stores and say what is wrong."""
     examination = Examination()
     await _Sessions(sessions, examination, clock.now()).examine(progress)
     await _Documents(documents, examination).examine(progress)
+    await _examine_objects(objects, examination, progress)
     return examination
+
+
+async def _examine_objects(store: ObjectStore, examination: Examination, progress: Progress) -> None:
+    for number, space in enumerate(SPACES):
+        progress("examining objects", number, len(SPACES))
+        after = ""
+        while batch := await store.list(space, after=after, limit=500):
+            examination.count("objects", len(batch))
+            after = batch[-1].name
+    if isinstance(store, Repairable):
+        for record in await store.damaged():
+            examination.complain(f"{record.kind} {record.key}: {record.reason}")
+    progress("examining objects", len(SPACES), len(SPACES))
 
 
 class _Sessions:

@@ -12,6 +12,7 @@ from roomkey.backends.redis.layout import Partition, micros, partitions
 from roomkey.backends.redis.lists import Lists
 from roomkey.backends.redis.moving import Moving
 from roomkey.backends.redis.repair import Repair
+from roomkey.backends.redis.resealing import Resealing
 from roomkey.backends.redis.server import Call, RedisServer
 from roomkey.backends.redis.settings import RedisSettings
 from roomkey.backends.redis.stored import Found, Translator
@@ -40,6 +41,7 @@ from roomkey.ports import (
     Page,
     PartitionItem,
     RecordCodec,
+    Resealed,
     Revocation,
     Secret,
     SessionItem,
@@ -88,6 +90,7 @@ class RedisSessionStorage:
         self._times = Times(server, self._partitions, self._translator, self._writes)
         self._moving = Moving(server, self._partitions, self._translator)
         self._repair = Repair(server, self._partitions, self._translator)
+        self._resealing = Resealing(server, self._partitions, codec)
         self._checkpoints = RedisCheckpoints(server)
 
     async def __aenter__(self) -> Self:
@@ -266,6 +269,11 @@ class RedisSessionStorage:
 
     async def has_checksums(self) -> bool:
         return self._translator.has_checksums
+
+    # --- resealing ------------------------------------------------------------------------------------
+
+    async def reseal(self, after: bytes, limit: int, *, only_counts: bool = False) -> Resealed:
+        return await self._resealing.reseal(after, limit, only_counts=only_counts)
 
 
 def _check_fence(outcomes: Sequence[int]) -> None:

@@ -23,7 +23,7 @@ _NOTHING: Final = object()
 """What the parser returns when it needs more bytes. Replies may be ``None`` and ``False``."""
 
 
-class _Batch:
+class Batch:
     """Several replies that are awaited together."""
 
     __slots__ = ("future", "missing", "replies")
@@ -34,12 +34,14 @@ class _Batch:
         self.replies: list[Any] = []
 
     def take(self, reply: Any) -> None:
+        """Here is one of them."""
         self.replies.append(reply)
         self.missing -= 1
         if not self.missing and not self.future.done():
             self.future.set_result(self.replies)
 
     def fail(self, error: Broken) -> None:
+        """There will be none."""
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -55,13 +57,17 @@ class Connection(asyncio.Protocol):
     def __init__(self, *, timeout: float, max_in_flight: int, max_bytes: int) -> None:
         self.clock_difference = 0.0
         """Seconds by which the server's clock differed when the connection was opened."""
+        self.version: tuple[int, ...] = ()
+        """Of the server, as it says: that of the Redis which it is like."""
+        self.run = b""
+        """Names the process of the server: another one after it was started again. Empty if it does not say."""
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
         self._max_in_flight = max_in_flight
         self._max_bytes = max_bytes
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOTHING)
         self._transport: asyncio.Transport
-        self._waiting: deque[asyncio.Future[Any] | _Batch] = deque()
+        self._waiting: deque[asyncio.Future[Any] | Batch] = deque()
         self._outgoing: list[bytes] = []
         self._outgoing_bytes = 0
         self._unsent = 0
@@ -104,7 +110,7 @@ class Connection(asyncio.Protocol):
             Broken: If the connection is closed, by the future if it closes before the reply.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._put(command, future)
+        self.put(command, future)
         return future
 
     def send_batch(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
@@ -113,12 +119,13 @@ class Connection(asyncio.Protocol):
         if not commands:
             future.set_result([])
             return future
-        batch = _Batch(future, len(commands))
+        batch = Batch(future, len(commands))
         for command in commands:
-            self._put(command, batch)
+            self.put(command, batch)
         return future
 
-    def _put(self, command: Command, waiter: "asyncio.Future[Any] | _Batch") -> None:
+    def put(self, command: Command, waiter: "asyncio.Future[Any] | Batch") -> None:
+        """Ask, and tell ``waiter``. Raises as ``send``."""
         if self._lost is not None:
             raise Broken(Failure(self._lost.kind, self._lost.detail, is_undone=True))
         packed = _pack(command)
@@ -166,10 +173,11 @@ class Connection(asyncio.Protocol):
         try:
             while (reply := reader.gets()) is not _NOTHING:
                 if type(reply) is hiredis.PushNotification:
+                    self.pushed(reply)
                     continue
                 waiter = waiting.popleft()
                 self._answered += 1
-                if isinstance(waiter, _Batch):
+                if isinstance(waiter, Batch):
                     waiter.take(reply)
                 elif not waiter.done():
                     if type(reply) is ReplyError:
@@ -181,6 +189,23 @@ class Connection(asyncio.Protocol):
         if not waiting:
             self._ticks.clear()
         self._let_in()
+
+    def pushed(self, push: Sequence[Any]) -> None:
+        """The server says something that it was not asked for: whoever has subscribed listens to that."""
+
+    def answered(self, reply: Any) -> None:
+        """Take a push for what whoever waits longest waits for."""
+        waiter = self._waiting[0]
+        assert isinstance(waiter, Batch)  # noqa: S101  # nobody else waits for pushes
+        waiter.take(reply)
+        if not waiter.missing:
+            self._waiting.popleft()
+            self._answered += 1
+
+    @property
+    def awaited(self) -> "asyncio.Future[Any] | Batch | None":
+        """Who waits longest."""
+        return self._waiting[0] if self._waiting else None
 
     def pause_writing(self) -> None:
         """Let nobody in: the server does not read."""
@@ -214,7 +239,7 @@ class Connection(asyncio.Protocol):
         sent = len(self._waiting) - self._unsent
         for number, waiter in enumerate(self._waiting):
             error = Broken(why if number < sent else undone)
-            if isinstance(waiter, _Batch):
+            if isinstance(waiter, Batch):
                 waiter.fail(error)
             elif not waiter.done():
                 waiter.set_exception(error)

@@ -1,10 +1,11 @@
 """One server of a Redis: its connections, opened when they are needed and shared by all callers, and its breaker."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import time
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar, overload
 
 import structlog
 
@@ -20,6 +21,15 @@ _log = structlog.get_logger("roomkey.storage")
 Locate = Callable[[], Awaitable[Address]]
 """Says where the server listens now: Sentinel may name another one than before."""
 
+AnyConnection = TypeVar("AnyConnection", bound=Connection)
+Made_co = TypeVar("Made_co", bound=Connection, covariant=True)
+
+
+class Make(Protocol[Made_co]):
+    """Makes a connection of some kind."""
+
+    def __call__(self, *, timeout: float, max_in_flight: int, max_bytes: int) -> Made_co: ...
+
 
 class Dialer:
     """Opens connections that are logged in."""
@@ -31,9 +41,15 @@ class Dialer:
         self._database = database
         self._tls = None if tls is None else _context(tls)
 
-    async def dial(self, address: Address, *, is_master: bool = True) -> Connection:
+    @overload
+    async def dial(self, address: Address, *, is_master: bool = True) -> Connection: ...
+
+    @overload
+    async def dial(self, address: Address, *, is_master: bool = True, make: Make[AnyConnection]) -> AnyConnection: ...
+
+    async def dial(self, address: Address, *, is_master: bool = True, make: Make[Any] = Connection) -> Connection:
         """
-        A connection to the server at ``address``.
+        A connection to the server at ``address``, of the kind that ``make`` makes.
 
         Raises:
             Broken: If it is not there, does not let us in, or is a replica though ``is_master``.
@@ -41,7 +57,7 @@ class Dialer:
         connection: Connection | None = None
         try:
             async with asyncio.timeout(self.timeout):
-                connection = await self._connect(address)
+                connection = await self._connect(address, make)
                 await self._greet(connection, is_master=is_master)
         except BaseException as error:
             if connection is not None:
@@ -52,12 +68,12 @@ class Dialer:
             raise Broken(failure) from error
         return connection
 
-    async def _connect(self, address: Address) -> Connection:
+    async def _connect(self, address: Address, make: Make[Connection]) -> Connection:
         settings = self._settings
         loop = asyncio.get_running_loop()
 
         def begin() -> Connection:
-            return Connection(timeout=self.timeout, max_in_flight=settings.max_in_flight, max_bytes=settings.max_bytes)
+            return make(timeout=self.timeout, max_in_flight=settings.max_in_flight, max_bytes=settings.max_bytes)
 
         if address.port == 0:
             _, connection = await loop.create_unix_connection(begin, address.host)
@@ -78,7 +94,8 @@ class Dialer:
         chosen = connection.send((b"SELECT", self._database)) if self._database else None
         before = time()
         told = connection.send((b"TIME",))
-        for future in (chosen, told):
+        described = connection.send((b"INFO", b"server"))
+        for future in (chosen, told, described):
             if future is not None:
                 future.add_done_callback(_seen)
         try:
@@ -91,7 +108,9 @@ class Dialer:
             raise Broken(Failure(Kind.READ_ONLY, "it is a replica"))
         if chosen is not None:
             await chosen
+        connection.version = _version(found.get(b"version", b""))
         connection.clock_difference = await _difference(told, before)
+        connection.run = await _run(described)
 
 
 async def _difference(told: "asyncio.Future[Any]", before: float) -> float:
@@ -102,6 +121,24 @@ async def _difference(told: "asyncio.Future[Any]", before: float) -> float:
         return 0.0  # it may be forbidden, and is not needed for anything else
     there = int(seconds) + int(micros) / 1_000_000
     return max(before - there, there - time(), 0.0)
+
+
+async def _run(described: "asyncio.Future[Any]") -> bytes:
+    """What names the process of a server, if it says."""
+    try:
+        info = await described
+    except ReplyError:
+        return b""  # it may be forbidden
+    text = info if isinstance(info, bytes) else b""
+    match = _RUN.search(text)
+    return b"" if match is None else match[1]
+
+
+_RUN: Final = re.compile(rb"^run_id:([0-9a-f]+)", re.MULTILINE)
+
+
+def _version(said: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in said.split(b".") if part.isdigit())
 
 
 def _seen(future: "asyncio.Future[Any]") -> None:
@@ -184,6 +221,16 @@ class Node:
             return await connection.send_batch(commands)
         finally:
             connection.close(Failure(Kind.AWAY, "closed"))
+
+    async def another(self, make: Make[AnyConnection]) -> tuple[Address, AnyConnection]:
+        """
+        A connection of its own kind, which belongs to whoever asks, and where it leads.
+
+        Raises:
+            Broken: If none can be had.
+        """
+        address = await self._locate()
+        return address, await self._dialer.dial(address, make=make)
 
     def drop(self, why: Failure) -> None:
         """Give the connection up, so that the next caller opens one, perhaps to another server."""

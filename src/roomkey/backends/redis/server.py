@@ -6,9 +6,9 @@ server, and opening a connection never happens per request.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from roomkey.backends.recovery import Failure, Kind, Recovery
 from roomkey.backends.redis.checks import check
@@ -18,7 +18,7 @@ from roomkey.backends.redis.node import Node
 from roomkey.backends.redis.scripts import Script
 from roomkey.backends.redis.settings import RedisSettings
 from roomkey.backends.redis.topology import Topology, topology_of
-from roomkey.backends.redis.url import Address, RedisUrl, check_prefix
+from roomkey.backends.redis.url import Address, Deployment, RedisUrl, check_prefix
 from roomkey.errors import OutcomeUnknown, Storage
 
 MAX_HOPS: Final = 8
@@ -36,22 +36,40 @@ class Again:
 AGAIN: Final = Again()
 
 
+class Run:
+    """
+    Stands in the arguments of a script for what names the process of the server that carries it out.
+
+    Data that another process wrote may lack its end: a failover, or a restart, loses what was not copied or saved yet.
+    """
+
+
+RUN: Final = Run()
+
+
 class Call(NamedTuple):
-    """A script to run, and with what. All ``keys`` lie in one slot."""
+    """
+    A script to run, and with what. All ``keys`` lie in one slot.
+
+    ``is_numbered`` says that the script knows the call again by what is in its arguments.
+    """
 
     script: Script
     keys: Sequence[bytes]
-    arguments: Sequence[Argument | Again] = ()
+    arguments: Sequence[Argument | Again | Run] = ()
+    is_numbered: bool = False
 
     @property
     def is_guarded(self) -> bool:
         """Whether it may be repeated within one call, but not as another one."""
-        return AGAIN in self.arguments
+        return self.is_numbered or AGAIN in self.arguments
 
-    def command(self, *, again: bool) -> Command:
-        """As it is sent."""
+    def command(self, *, again: bool, run: bytes = b"") -> Command:
+        """As it is sent to a server whose process has the name ``run``."""
         number = b"1" if again else b"0"
-        arguments = [number if isinstance(each, Again) else each for each in self.arguments]
+        arguments = [
+            number if isinstance(each, Again) else run if isinstance(each, Run) else each for each in self.arguments
+        ]
         return self.script.call(self.keys, arguments)
 
 
@@ -66,7 +84,7 @@ class _Plain(NamedTuple):
     def keys(self) -> Sequence[bytes]:
         return (_key(self.words),)
 
-    def command(self, *, again: bool) -> Command:  # noqa: ARG002
+    def command(self, *, again: bool, run: bytes) -> Command:  # noqa: ARG002
         return self.words
 
 
@@ -133,7 +151,7 @@ class RedisServer:
         self,
         script: Script,
         keys: Sequence[bytes],
-        arguments: Sequence[Argument | Again] = (),
+        arguments: Sequence[Argument | Again | Run] = (),
         *,
         may_repeat: bool = False,
     ) -> Any:
@@ -147,6 +165,10 @@ class RedisServer:
             Storage: If the server fails; nothing was done, unless it is ``OutcomeUnknown``.
         """
         return await self._ask(Call(script, keys, arguments), may_repeat=may_repeat)
+
+    async def run_call(self, call: Call, *, may_repeat: bool = False) -> Any:
+        """As ``run``."""
+        return await self._ask(call, may_repeat=may_repeat)
 
     async def ask(self, command: str, key: bytes, *arguments: Argument) -> Any:
         """The reply to a command that reads ``key``."""
@@ -177,8 +199,9 @@ class RedisServer:
             return await self._ask(call, may_repeat=may_repeat)
         millis = int(self.settings.wait_seconds * 1000)
 
-        async def alone(node: Node, command: Command) -> Any:
+        async def alone(node: Node, request: Call | _Plain, *, again: bool) -> Any:
             # Waiting holds up a connection, so this one has its own.
+            command = request.command(again=again, run=b"")
             done, replicas = await node.alone([command, (b"WAIT", wanted, millis)])
             if isinstance(done, ReplyError):
                 raise done
@@ -211,6 +234,34 @@ class RedisServer:
             return {}
         return {name: why for node in self._topology.nodes() for name, why in node.degradations().items()}
 
+    # --- who listens ----------------------------------------------------------------------------------
+
+    @property
+    def channel_suffix(self) -> bytes:
+        """What tells channels of this database from those of others: servers have them once for all databases."""
+        return b"" if not self._url.database else b"@%d" % self._url.database
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether keys and channels have slots."""
+        return self._url.deployment is Deployment.CLUSTER
+
+    def masters(self) -> Iterable[Node]:
+        """Every server that takes writes."""
+        return self._opened().nodes()
+
+    def master_of(self, key: bytes) -> Node:
+        """The server that has ``key``, as far as is known."""
+        return self._opened().node_of(key)
+
+    def moved(self, error: ReplyError, node: Node) -> Node:
+        """The server that ``node`` names with ``MOVED``."""
+        return self._opened().moved(*_place(error, node))
+
+    async def look_again(self, node: Node, failure: Failure) -> None:
+        """``node`` failed for whoever listens there: find out whether another server is in its place."""
+        await self._opened().look_again(node, failure, node.connection)
+
     # --- what is done when it fails -------------------------------------------------------------------
 
     def _opened(self) -> Topology:
@@ -224,7 +275,7 @@ class RedisServer:
         *,
         may_repeat: bool,
         again: bool = False,
-        send: "Callable[[Node, Command], Awaitable[Any]] | None" = None,
+        send: "_Way | None" = None,
     ) -> Any:
         """The reply, after as many tries as make sense: as ``Recovery.call``, which knows no other servers."""
         topology = self._opened()
@@ -313,9 +364,15 @@ def _final(recovery: Recovery, failure: Failure, request: Call | _Plain, *, may_
     return OutcomeUnknown(f"{error}; {_UNKNOWN}") if again and request.is_guarded else error
 
 
-async def _send(node: Node, command: Command) -> Any:
+class _Way(Protocol):
+    """How a request comes to a server, and its reply back."""
+
+    async def __call__(self, node: Node, request: Call | _Plain, /, *, again: bool) -> Any: ...
+
+
+async def _send(node: Node, request: Call | _Plain, /, *, again: bool) -> Any:
     connection = await node.connected()
-    return await connection.send(command)
+    return await connection.send(request.command(again=again, run=connection.run))
 
 
 async def _follow(
@@ -324,12 +381,12 @@ async def _follow(
     request: Call | _Plain,
     *,
     again: bool,
-    send: Callable[[Node, Command], Awaitable[Any]],
+    send: _Way,
 ) -> Any:
     """The reply of whoever has the key: servers say where a slot has moved to, or that they lack a script."""
     for _ in range(MAX_HOPS):
         try:
-            return await send(node, request.command(again=again))
+            return await send(node, request, again=again)
         except ReplyError as error:
             # None of these was carried out.
             if error.code == "NOSCRIPT" and request.script is not None:
@@ -350,7 +407,7 @@ async def _asking(node: Node, request: Call | _Plain, *, again: bool) -> Any:
         await node.load(request.script)
     connection = await node.connected()
     connection.send((b"ASKING",)).add_done_callback(_seen)  # nothing is awaited between the two
-    return await connection.send(request.command(again=again))
+    return await connection.send(request.command(again=again, run=connection.run))
 
 
 def _seen(future: "asyncio.Future[Any]") -> None:
@@ -370,7 +427,9 @@ async def _batch(node: Node, requests: Sequence[Call | _Plain]) -> list[Any]:
     is_probe = node.recovery.breaker.check()
     try:
         connection: Connection = await node.connected()
-        replies = await connection.send_batch([request.command(again=False) for request in requests])
+        replies = await connection.send_batch(
+            [request.command(again=False, run=connection.run) for request in requests]
+        )
     except asyncio.CancelledError:
         node.recovery.breaker.abandoned(is_probe=is_probe)
         raise

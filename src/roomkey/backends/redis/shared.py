@@ -5,12 +5,15 @@ from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Final
 
+from roomkey.backends.redis.counters import RedisCounters
+from roomkey.backends.redis.leases import RedisLeases
 from roomkey.backends.redis.one_time import RedisOneTime
 from roomkey.backends.redis.scripts import Script
 from roomkey.backends.redis.server import RedisServer, RedisSettings
 from roomkey.backends.sealing import Seal, can_seal
 from roomkey.errors import Storage
 from roomkey.ports import OneTime, OneTimeLimits, SharedState
+from roomkey.security.possession import PROOF_LIMITS
 
 NODE_LIFETIME: Final = timedelta(seconds=10)
 """How long a node counts as living that says nothing."""
@@ -30,6 +33,8 @@ class RedisShared:
     each node has its ``own``.
     """
 
+    counts_once = True
+
     def __init__(
         self,
         server: str | RedisServer,
@@ -39,6 +44,7 @@ class RedisShared:
         own: SharedState,
         tickets: OneTimeLimits,
         answers: OneTimeLimits,
+        proofs: OneTimeLimits = PROOF_LIMITS,
         node_lifetime: timedelta = NODE_LIFETIME,
     ) -> None:
         """``server`` is its URL, or one that stores use, too."""
@@ -50,10 +56,14 @@ class RedisShared:
         self._open = AsyncExitStack()
         self.tickets: OneTime = own.tickets
         self.answers: OneTime = own.answers
+        self.proofs: OneTime = own.proofs
+        self.leases = RedisLeases(self._server)
+        self.counters = RedisCounters(self._server, "limits")
         self.is_complete = bool(secret) and can_seal()
         if self.is_complete:
             self.tickets = RedisOneTime(self._server, "tickets", tickets, Seal(secret, "tickets"))
             self.answers = RedisOneTime(self._server, "answers", answers, Seal(secret, "answers"))
+            self.proofs = RedisOneTime(self._server, "proofs", proofs, Seal(secret, "proofs"))
 
     async def join(self, node: str) -> None:
         async with AsyncExitStack() as stack:

@@ -334,7 +334,7 @@ class Writes:
 
     async def _run(self, call: Call) -> Any:
         # It looks for its traces, see above.
-        return await self._server.run(*call, may_repeat=True)
+        return await self._server.run_call(call, may_repeat=True)
 
     def _single(self, id: SessionId) -> Sequence[bytes]:
         key = id_key(id)

@@ -18,6 +18,7 @@ from roomkey.backends.sql.database import Database, DatabaseSettings, opened
 from roomkey.backends.sql.moving import Moving
 from roomkey.backends.sql.reads import Reads
 from roomkey.backends.sql.repair import Repair
+from roomkey.backends.sql.resealing import Resealing
 from roomkey.backends.sql.rows import Partition, Records, SessionQueries, key_of, micros
 from roomkey.backends.sql.statements import load, run, run_many
 from roomkey.backends.sql.writer import Writer
@@ -46,6 +47,7 @@ from roomkey.ports import (
     Page,
     PartitionItem,
     RecordCodec,
+    Resealed,
     Revocation,
     Secret,
     SessionItem,
@@ -99,6 +101,7 @@ class DatabaseSessionStorage:
         self._flushing: asyncio.Task[None] | None = None
         self._moving = Moving(self._database, self._queries, self._records, self._touched)
         self._repair = Repair(self._database, self._queries, self._records)
+        self._resealing = Resealing(self._database, self._queries, codec)
         self._is_open = False
         self._writer: Writer
         self._reads: Reads
@@ -371,6 +374,12 @@ class DatabaseSessionStorage:
 
     async def has_checksums(self) -> bool:
         return self._codec is not PLAIN_RECORDS
+
+    # --- resealing ------------------------------------------------------------------------------------
+
+    async def reseal(self, after: bytes, limit: int, *, only_counts: bool = False) -> Resealed:
+        self._check_open()
+        return await self._resealing.reseal(after, limit, only_counts=only_counts)
 
 
 def _update(session: Session, event: SessionEvent, secret: Secret | None) -> Write:

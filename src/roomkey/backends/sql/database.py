@@ -11,7 +11,7 @@ from functools import partial
 from importlib.resources.abc import Traversable
 from time import monotonic, time
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -182,7 +182,8 @@ class Database:
                 async with asyncio.timeout(self.settings.recovery.timeout):
                     await engine.dispose()
 
-    def _engine(self, size: int) -> AsyncEngine:
+    async def connect(self) -> Any:
+        """A connection of the driver beside the pool, for what stays on one. Whoever asks for it closes it."""
         settings = self.settings
         limits = TimeLimits(
             statement=settings.recovery.timeout,
@@ -190,14 +191,17 @@ class Database:
             idle_in_transaction=settings.idle_in_transaction_timeout,
             connect=settings.connect_timeout,
         )
+        return await connect(self.place, limits)
+
+    def _engine(self, size: int) -> AsyncEngine:
         return create_async_engine(
             f"{self.dialect.value}+{DRIVERS[self.dialect]}://",
-            async_creator=partial(connect, self.place, limits),
+            async_creator=self.connect,
             isolation_level="AUTOCOMMIT",
             poolclass=AsyncAdaptedQueuePool,
             pool_size=size,
             max_overflow=0,
-            pool_timeout=settings.pool_timeout,
+            pool_timeout=self.settings.pool_timeout,
             pool_reset_on_return=None,  # each transaction is ended where it began, or its connection is thrown away
             pool_recycle=3600,  # below the eight hours after which MariaDB ends a connection that does nothing
         )
@@ -292,6 +296,23 @@ class Database:
             OutcomeUnknown: If it is not known whether it was committed.
         """
         return await self._recovery.call(partial(self._transaction, work), may_repeat=may_repeat)
+
+    async def write_at_once(self, work: Work[T], *, may_repeat: bool) -> T:
+        """
+        What ``work`` returns, a single statement that is a transaction of its own: no lock is held between two.
+
+        ``may_repeat`` is as with ``write``.
+
+        Raises:
+            Storage: As ``write``.
+            OutcomeUnknown: As ``write``.
+        """
+
+        async def once() -> T:
+            async with self._connection(self._writers) as connection:
+                return await work(connection)
+
+        return await self._recovery.call(once, may_repeat=may_repeat)
 
     async def _transaction(self, work: Work[T]) -> T:
         committing = False

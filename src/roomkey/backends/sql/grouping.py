@@ -47,6 +47,10 @@ class Grouped(Generic[Item]):
         self._is_scheduled = False
         self._room = asyncio.Event()
 
+    def is_on_this_loop(self) -> bool:
+        """Whether it was made on the loop that runs; it can be used on no other."""
+        return self._loop is asyncio.get_running_loop()
+
     async def submit(self, item: Item) -> Any:
         """What became of ``item``. Waits for room when too many wait already."""
         while len(self._waiting) >= self._max_waiting:

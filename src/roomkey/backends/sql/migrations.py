@@ -53,7 +53,9 @@ _HAS_TABLE: Final[Mapping[Dialect, str]] = {
     Dialect.SQLITE: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'roomkey_schema_migrations'",
 }
 
-_STATEMENT_END: Final = re.compile(r";\s*$", re.MULTILINE)
+_STATEMENT: Final = re.compile(r"(?:\$\$.*?\$\$|.)+?(?:;\s*$|\Z)", re.MULTILINE | re.DOTALL)
+"""Up to a semicolon at the end of a line; those of a function stand between dollars."""
+
 _COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
@@ -74,7 +76,7 @@ def all_migrations(dialect: Dialect, folder: Traversable | None = None) -> list[
 
 def _migration(folder: Traversable, name: str) -> Migration:
     text = _COMMENT.sub("", folder.joinpath(name).read_text(encoding="utf-8"))
-    statements = [part.strip() for part in _STATEMENT_END.split(text)]
+    statements = [part.strip().removesuffix(";") for part in _STATEMENT.findall(text)]
     number, _, _ = name.partition("_")
     return Migration(int(number), name.removesuffix(".sql"), [each for each in statements if each])
 

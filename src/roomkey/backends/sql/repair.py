@@ -210,10 +210,11 @@ def _places(records: Sequence[DamagedRecord]) -> Iterator[tuple[int, str, bytes]
         if name == EVENTS.encode() and len(key) == EVENT_ID.size:
             yield key[0], EVENTS, key
         elif name == SESSIONS.encode():
-            yield _partition_of(key), SESSIONS, key
+            yield partition_of_key(key), SESSIONS, key
 
 
-def _partition_of(id: bytes) -> int:
+def partition_of_key(id: bytes) -> int:
+    """The partition whose lock whoever changes the row of a session holds."""
     try:
         return int(id[:2], 16)
     except ValueError:

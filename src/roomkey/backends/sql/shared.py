@@ -9,11 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomkey.backends.sealing import Seal, can_seal
 from roomkey.backends.sql.database import Database, DatabaseSettings, opened
+from roomkey.backends.sql.leases import DatabaseLeases
 from roomkey.backends.sql.one_time import DatabaseOneTime
 from roomkey.backends.sql.shared_queries import MICROSECOND, SharedQueries
 from roomkey.backends.sql.statements import run
 from roomkey.errors import Storage
 from roomkey.ports import OneTime, OneTimeLimits, SharedState
+from roomkey.security.possession import PROOF_LIMITS
 
 NODE_LIFETIME: Final = timedelta(seconds=10)
 """How long a node counts as living that says nothing."""
@@ -30,6 +32,8 @@ class DatabaseShared:
     each node has its ``own``.
     """
 
+    counts_once = False
+
     def __init__(
         self,
         database: str | Database,
@@ -39,6 +43,7 @@ class DatabaseShared:
         own: SharedState,
         tickets: OneTimeLimits,
         answers: OneTimeLimits,
+        proofs: OneTimeLimits = PROOF_LIMITS,
         node_lifetime: timedelta = NODE_LIFETIME,
     ) -> None:
         """``database`` is its URL, or one that stores use, too."""
@@ -50,10 +55,14 @@ class DatabaseShared:
         self._open = AsyncExitStack()
         self.tickets: OneTime = own.tickets
         self.answers: OneTime = own.answers
+        self.proofs: OneTime = own.proofs
+        self.leases = DatabaseLeases(self._database)
+        self.counters = own.counters  # counting every message in a database costs more than it protects
         self.is_complete = bool(secret) and can_seal()
         if self.is_complete:
             self.tickets = DatabaseOneTime(self._database, "tickets", tickets, Seal(secret, "tickets"))
             self.answers = DatabaseOneTime(self._database, "answers", answers, Seal(secret, "answers"))
+            self.proofs = DatabaseOneTime(self._database, "proofs", proofs, Seal(secret, "proofs"))
 
     async def join(self, node: str) -> None:
         async with AsyncExitStack() as stack:

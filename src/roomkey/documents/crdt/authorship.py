@@ -143,7 +143,7 @@ class Authorship:
             authorship._clients = {client: _unpack(numbers, authors) for client, numbers in found.clients.items()}
             bound = authorship._guess_bindings() if found.bound is None else found.bound
             authorship.bindings = Bindings({client: Binding(user, firm) for client, (user, firm) in bound.items()})
-        except (msgspec.MsgspecError, IndexError, ValueError):
+        except (msgspec.MsgspecError, IndexError, ValueError, RecursionError):
             raise Serialization("the authorship of a document is damaged") from None
         return authorship
 

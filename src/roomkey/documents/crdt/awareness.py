@@ -9,6 +9,8 @@ sooner than its clock has passed that is told, so that it shows itself anew.
 A client that hears that it has gone answers with its state and the next clock, whoever says so. That is a
 ``reminder``, and the only way to a higher clock: if the server counted one itself, the client's next state would
 be lost.
+
+Clients that are connected to another node belong to that node as a whole: it has looked at them, and says when they go.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -16,7 +18,16 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from roomkey.wire.lib0 import GONE, MAX_NUMBER, AwarenessEntry
+from roomkey.wire.lib0 import GONE, AwarenessEntry
+
+MAX_CLOCK: Final = 2**31
+"""
+What is said at a higher clock is not taken. A client that moves its cursor ten times a second gets there in seven
+years; and when it goes, there is always a next clock, which every library can count.
+"""
+
+SHARE: Final = 4
+"""One user fills at most one in so many bytes of what may be shown, so that others are seen, too."""
 
 MAX_REMEMBERED: Final = 1_000
 """Maximum number of departed clients remembered per document, the latest ones."""
@@ -30,6 +41,12 @@ class Owner(Struct, frozen=True, gc=False):
 
     connection: Hashable
     user: str
+
+
+class OtherNode(Struct, frozen=True, gc=False):
+    """All connections of another node: what clients belong to that are connected there."""
+
+    node: str
 
 
 class Identity(Protocol):
@@ -70,7 +87,7 @@ class _Shown:
 class Awareness:
     """The awareness of one document. Sizes are bytes of JSON."""
 
-    __slots__ = ("_left", "_max_clients", "_max_size", "_max_state", "_shown", "_size")
+    __slots__ = ("_left", "_max_clients", "_max_share", "_max_size", "_max_state", "_shown", "_size", "_size_of")
 
     def __init__(self, *, max_state: int, max_size: int, max_clients: int) -> None:
         """
@@ -81,10 +98,12 @@ class Awareness:
         """
         self._max_state = max_state
         self._max_size = max_size
+        self._max_share = max(max_state, max_size // SHARE)
         self._max_clients = max_clients
         self._shown: dict[int, _Shown] = {}
         self._left: dict[int, int] = {}
         self._size = 0
+        self._size_of: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._shown)
@@ -93,6 +112,15 @@ class Awareness:
         """The states of all clients, for joiners."""
         return [shown.entry for shown in self._shown.values()]
 
+    def owner(self, client: int) -> Owner | None:
+        """Where the client belongs; ``None`` if it is not shown."""
+        shown = self._shown.get(client)
+        return None if shown is None else shown.owner
+
+    def owned(self) -> list[tuple[AwarenessEntry, Owner]]:
+        """The states of all clients, and where these belong."""
+        return [(shown.entry, shown.owner) for shown in self._shown.values()]
+
     def news(self) -> list[AwarenessEntry]:
         """The states of all clients, and the departed clients: for connections that may still show one of those."""
         return [*self.entries(), *(AwarenessEntry(client, clock, GONE) for client, clock in self._left.items())]
@@ -100,6 +128,14 @@ class Awareness:
     def knows(self, client: int) -> bool:
         """Whether the client is shown, or was lately."""
         return client in self._shown or client in self._left
+
+    def is_new(self, entry: AwarenessEntry) -> bool:
+        """Whether it would show a client that is not shown now."""
+        return (
+            entry.client not in self._shown
+            and not entry.is_gone
+            and self._left.get(entry.client, -1) < entry.clock <= MAX_CLOCK
+        )
 
     def reminder(self, client: int) -> tuple[Hashable, AwarenessEntry] | None:
         """What has ``client`` show itself anew, and the connection that it is sent to; ``None`` if it has gone."""
@@ -140,8 +176,12 @@ class Awareness:
 
     def leave(self, connection: Hashable) -> list[AwarenessEntry]:
         """The connection is gone. What the others must be told of its clients."""
-        gone = [client for client, shown in self._shown.items() if shown.owner.connection is connection]
+        gone = [client for client, shown in self._shown.items() if shown.owner.connection == connection]
         return [self._remove(client) for client in gone]
+
+    def remove(self, clients: Iterable[int]) -> list[AwarenessEntry]:
+        """These clients have gone without a word. What the others must be told of them."""
+        return [self._remove(client) for client in clients if client in self._shown]
 
     def _take(self, entry: AwarenessEntry, owner: Owner) -> bool:
         shown = self._shown.get(entry.client)
@@ -153,41 +193,53 @@ class Awareness:
             self._forget(entry.client)
             self._remember(entry.client, entry.clock)
             return True
-        if not self._has_room(len(entry.state) - len(shown.entry.state), entry):
+        growth = len(entry.state) - len(shown.entry.state)
+        if not self._has_room(growth, entry, owner):
             return False
-        self._size += len(entry.state) - len(shown.entry.state)
+        self._grow(growth, owner)
         shown.entry, shown.owner = entry, owner
         return True
 
     def _may_take(self, entry: AwarenessEntry, owner: Owner) -> bool:
         shown = self._shown.get(entry.client)
-        return self._is_new(entry) if shown is None else self._may_replace(shown, entry, owner)
-
-    def _is_new(self, entry: AwarenessEntry) -> bool:
-        return not entry.is_gone and entry.clock > self._left.get(entry.client, -1)
+        return self.is_new(entry) if shown is None else self._may_replace(shown, entry, owner)
 
     def _may_replace(self, shown: _Shown, entry: AwarenessEntry, owner: Owner) -> bool:
-        if shown.owner.connection is owner.connection:
+        if entry.clock > MAX_CLOCK:
+            return False
+        if shown.owner.connection == owner.connection:
             return entry.clock > shown.entry.clock or (entry.clock == shown.entry.clock and entry.is_gone)
         # Another connection takes over only with a newer state: clients repeat the states of others.
         is_newer = entry.clock > shown.entry.clock and not entry.is_gone
-        return is_newer and shown.owner.user == owner.user and self._count(owner.connection) < self._max_clients
+        return is_newer and shown.owner.user == owner.user and self._has_place(owner)
 
     def _introduce(self, entry: AwarenessEntry, owner: Owner) -> bool:
-        if not self._is_new(entry):
+        if not self.is_new(entry):
             return False
-        if not self._has_room(len(entry.state), entry) or self._count(owner.connection) >= self._max_clients:
+        if not self._has_room(len(entry.state), entry, owner) or not self._has_place(owner):
             return False
         self._left.pop(entry.client, None)
         self._shown[entry.client] = _Shown(entry, owner)
-        self._size += len(entry.state)
+        self._grow(len(entry.state), owner)
         return True
 
-    def _has_room(self, growth: int, entry: AwarenessEntry) -> bool:
-        return len(entry.state) <= self._max_state and self._size + growth <= self._max_size
+    def _has_room(self, growth: int, entry: AwarenessEntry, owner: Owner) -> bool:
+        return (
+            len(entry.state) <= self._max_state
+            and self._size + growth <= self._max_size
+            and self._size_of.get(owner.user, 0) + growth <= self._max_share
+        )
 
-    def _count(self, connection: Hashable) -> int:
-        return sum(shown.owner.connection is connection for shown in self._shown.values())
+    def _grow(self, growth: int, owner: Owner) -> None:
+        self._size += growth
+        self._size_of[owner.user] = self._size_of.get(owner.user, 0) + growth
+        if not self._size_of[owner.user]:
+            del self._size_of[owner.user]
+
+    def _has_place(self, owner: Owner) -> bool:
+        if isinstance(owner.connection, OtherNode):
+            return True  # its node has counted
+        return sum(shown.owner.connection == owner.connection for shown in self._shown.values()) < self._max_clients
 
     def _remove(self, client: int) -> AwarenessEntry:
         gone = _departed(self._forget(client))
@@ -195,9 +247,9 @@ class Awareness:
         return gone
 
     def _forget(self, client: int) -> AwarenessEntry:
-        entry = self._shown.pop(client).entry
-        self._size -= len(entry.state)
-        return entry
+        shown = self._shown.pop(client)
+        self._grow(-len(shown.entry.state), shown.owner)
+        return shown.entry
 
     def _remember(self, client: int, clock: int) -> None:
         self._left.pop(client, None)
@@ -208,4 +260,4 @@ class Awareness:
 
 def _departed(entry: AwarenessEntry) -> AwarenessEntry:
     """What is said when the client of ``entry`` has gone without a word."""
-    return AwarenessEntry(entry.client, min(entry.clock + 1, MAX_NUMBER), GONE)
+    return AwarenessEntry(entry.client, entry.clock + 1, GONE)

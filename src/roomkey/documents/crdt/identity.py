@@ -118,9 +118,13 @@ class Bindings:
         Raises:
             MalformedUpdate: If it is none.
         """
-        if update.author.user is not None:
-            clients = dict.fromkeys(units.client for units in clients_of(update.data))
-            self.brought(list(clients), update.author.user)
+        user = update.author.user
+        if user is None:
+            return
+        clients = dict.fromkeys(units.client for units in clients_of(update.data))
+        self.brought(list(clients), user)
+        if update.own in clients and not self._bound[update.own].firm:
+            self._bound[update.own] = Binding(user, firm=True)
 
 
 class Admission(NamedTuple):
@@ -137,7 +141,7 @@ class Admission(NamedTuple):
 class Identities:
     """The clients of one open document: to whom they belong, and which connection holds them now."""
 
-    __slots__ = ("_held", "_introduced", "_nameless", "_offered", "bindings")
+    __slots__ = ("_held", "_introduced", "_nameless", "_offered", "_servers", "_told", "bindings")
 
     def __init__(self, server: int) -> None:
         """``server`` is the client under which this node itself writes."""
@@ -147,10 +151,15 @@ class Identities:
         """Connections of each user that have not said yet which client they are: they may be any of the user's."""
         self._offered: dict[int, int] = {}
         """How far others have brought what the holder has to bring itself."""
+        self._told: set[int] = set()
+        """Clients of which the log is told whose they are."""
+        self._servers: set[int] = set()
         self.bindings = Bindings()
-        self._protect(server)
+        self.protect(server)
 
-    def _protect(self, server: int) -> None:
+    def protect(self, server: int) -> None:
+        """This node itself writes under the client ``server``, and is the only one to do so."""
+        self._servers.add(server)
         self.bindings.set(server, Binding(None, firm=True))
 
     def adopt(self, bindings: Bindings) -> None:
@@ -213,6 +222,14 @@ class Identities:
             if not nameless:
                 del self._nameless[source.user or ""]
 
+    def release(self, client: int, source: Source) -> None:
+        """``source`` is this client no more."""
+        if self._held.get(client) is source:
+            del self._held[client]
+            source.clients.discard(client)
+            source.own.discard(lib0.number(client))
+            self._offered.pop(client, None)
+
     def enter(self, source: Source) -> None:
         """A connection is new."""
         source.is_open = True
@@ -241,8 +258,25 @@ class Identities:
         is_carrier = bool(source.clients.difference(admission.brought))
         is_own = is_typed and not is_carrier
         self.bindings.brought(admission.brought, source.user, is_typed=is_own, is_carrier=is_carrier)
-        if is_own and len(admission.brought) == 1 and not self._is_foreign(admission.brought[0], source):
+        if is_own and len(admission.brought) == 1 and not self.is_foreign(admission.brought[0], source):
             self._hold(admission.brought[0], source)
+
+    def own_client(self, update: bytes, source: Source) -> int | None:
+        """
+        A client in an ``update`` that was taken which is for certain one of the user of ``source``; each is named once.
+
+        It is for ``DocumentUpdate.own``: from the update alone nobody can tell later who typed and who carried it.
+        """
+        if source.user is None or (source.clients and source.clients <= self._told):
+            return None
+        mine = Binding(source.user, firm=True)
+        for client in {units.client for units in clients_of(update)} - self._told:
+            if self.owner(client) == mine:
+                self._told.add(client)
+                self._introduced.pop(client, None)
+                self.bindings.set(client, mine)
+                return client
+        return None
 
     # --- what may be said -----------------------------------------------------------------------------
 
@@ -269,7 +303,7 @@ class Identities:
         for client, blocks in groupby(structs.blocks, key=_client):
             here = clocks.get(client, 0)
             news = [block for block in blocks if block.end > here]
-            if news and self._is_foreign(client, source):
+            if news and self.is_foreign(client, source):
                 reach = max(here, self._offered.get(client, 0))
                 try:
                     reaches[client], has_waited = _follow(client, news, reach, known)
@@ -303,7 +337,7 @@ class Identities:
         """What is not there cannot be deleted, or it would be gone as soon as it is typed."""
         for client, ranges in structs.deleted.items():
             here, last = clocks.get(client, 0), max((end for _, end in ranges), default=0)
-            if last <= here or not self._is_foreign(client, source):
+            if last <= here or not self.is_foreign(client, source):
                 continue
             reach = max(here, reaches.get(client, 0), self._offered.get(client, 0))
             is_forged = last > reach and not known.deletes(client, last)
@@ -312,13 +346,16 @@ class Identities:
             if is_forged or self._is_held(client):
                 left_out[client] = here
 
-    def _is_foreign(self, client: int, source: Source) -> bool:
+    def is_foreign(self, client: int, source: Source) -> bool:
+        """Whether the client belongs to somebody else than ``source``."""
         owner = self.owner(client)
         return owner is not None and owner.firm and (owner.user is None or owner.user != source.user)
 
     def _is_held(self, client: int) -> bool:
-        """Whether a connection of the owner is, or may be, this client."""
+        """Whether a connection of the owner is, or may be, this client, or this node itself is."""
         owner = self.owner(client)
+        if client in self._servers:
+            return True
         return owner is not None and owner.firm and (client in self._held or owner.user in self._nameless)
 
 

@@ -1,8 +1,8 @@
 """One live copy of a Yjs document: what goes in is checked, what comes out are updates in the V1 encoding."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 from pycrdt import Doc, TransactionEvent, merge_updates
@@ -10,6 +10,7 @@ from pycrdt import Doc, TransactionEvent, merge_updates
 from roomkey.documents.crdt.identity import Admission, Forged, Identities, Source
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.updates import (
+    MAX_PARTS,
     ClockRange,
     Keystroke,
     MalformedUpdate,
@@ -28,6 +29,9 @@ _log = structlog.get_logger("roomkey.documents")
 
 MAX_WAITING: Final = 100
 """Changes that wait for others in one document. An honest client sends nothing before what it builds on."""
+
+MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
+"""What they are together at most."""
 
 
 class PoisonUpdate(Exception):
@@ -52,16 +56,30 @@ class Replica:
     ``revision`` is another one after each change. ``identities`` are the Yjs clients in it.
     """
 
-    __slots__ = ("_clocks", "_nesting", "_state", "doc", "identities", "revision", "waiting")
+    __slots__ = (
+        "_clocks",
+        "_edited_to",
+        "_editor",
+        "_needs",
+        "_nesting",
+        "_state",
+        "doc",
+        "identities",
+        "revision",
+        "waiting",
+    )
 
     def __init__(self, doc: Doc[Any] | None = None) -> None:
         self.doc: Doc[Any] = Doc() if doc is None else doc
         self.waiting: list[bytes] = []
+        self._needs: dict[bytes, _Needs] = {}
         self.revision = 0
         self.identities = Identities(self.doc.client_id)
         self._state = EMPTY_STATE
         self._clocks = _Clocks()
         self._nesting = Nesting()
+        self._editor = self.doc.client_id
+        self._edited_to = 0
 
     def apply(
         self, update: bytes, source: Source | None = None, *, is_typed: bool = True, is_lenient: bool = False
@@ -78,7 +96,7 @@ class Replica:
         """
         admission: Admission | None = None
         try:
-            content = validate(update, None if source is None else source.own)
+            content = validate(update) if source is None else validate(update, source.own, MAX_PARTS)
             if source is not None and not isinstance(content, Keystroke):
                 clocks = self._clocks.read(self._state)
                 admission = self.identities.admit(content, source, clocks, self.waiting, is_lenient=is_lenient)
@@ -94,7 +112,7 @@ class Replica:
             raise Forgery(str(error)) from None
         except MalformedUpdate as error:
             raise PoisonUpdate(str(error)) from None
-        if len(self.waiting) >= MAX_WAITING and self._would_wait(update):
+        if self._is_full_of_waiting(update) and not self._would_be_here(update):
             raise PoisonUpdate("too many changes wait for others")
         self._look_for_what_waits(update, content, self._apply(update))
         if admission is not None and source is not None:
@@ -119,7 +137,9 @@ class Replica:
         has_changed = state != before
         # The entries of a state vector may stand in another order without anything being new. The sum of its bytes does
         # not depend on that, and one text that was typed changes it. If something waits, that may be what has moved.
-        has_moved = has_changed and not self.waiting and sum(state) != sum(before)
+        # What waits may also make an entry with clock 0, for a client of whom nothing is here: it is longer then.
+        is_as_long = len(state) == len(before)
+        has_moved = has_changed and is_as_long and not self.waiting and sum(state) != sum(before)
         if has_changed:
             self._clocks.passed(update if has_moved and isinstance(content, Keystroke) else None)
         # A text that moved a clock is here. A deletion may have come before what it deletes.
@@ -128,7 +148,21 @@ class Replica:
             if update not in self.waiting:
                 self.waiting.append(update)
         elif has_changed and self.waiting:
-            self.waiting = [other for other in self.waiting if not self._is_here(read_update(other))]
+            self._try_again()
+
+    def _try_again(self) -> None:
+        """Forget what does not wait any more. The native library may leave something behind whose time has come."""
+        while True:
+            clocks = self._clocks.read(self._state)
+            self.waiting = [other for other in self.waiting if not _reached(self._needs_of(other).ends, clocks)]
+            self._needs = {other: self._needs[other] for other in self.waiting}
+            before = self._state
+            for other in self.waiting:
+                if _reached(self._needs[other].begins, self._clocks.read(self._state)):
+                    self._state = self._apply(other)
+                    self._clocks.passed(None)
+            if self._state == before:
+                return
 
     def _is_here(self, structs: Structs) -> bool:
         clocks = self._clocks.read(self._state)
@@ -136,9 +170,28 @@ class Replica:
             end <= clocks.get(client, 0) for client, ranges in structs.deleted.items() for _, end in ranges
         )
 
-    def _would_wait(self, update: bytes) -> bool:
-        clocks = self._clocks.read(self._state)
-        return any(units.clock > clocks.get(units.client, 0) for units in clients_of(update))
+    def _needs_of(self, waiting: bytes) -> "_Needs":
+        """Read once: it is asked for with each change, and may be long."""
+        needs = self._needs.get(waiting)
+        if needs is None:
+            needs = self._needs[waiting] = _needs(waiting)
+        return needs
+
+    def _is_full_of_waiting(self, update: bytes) -> bool:
+        waiting = self.waiting
+        return bool(waiting) and (
+            len(waiting) >= MAX_WAITING or sum(map(len, waiting)) + len(update) > MAX_WAITING_BYTES
+        )
+
+    def _would_be_here(self, update: bytes) -> bool:
+        """Whether nothing of ``update`` would wait: neither blocks, nor deletions of what it does not bring itself."""
+        clocks = dict(self._clocks.read(self._state))
+        for units in clients_of(update):
+            if units.clock > clocks.get(units.client, 0):
+                return False
+            clocks[units.client] = max(units.end, clocks.get(units.client, 0))
+        deleted = read_update(update).deleted
+        return all(end <= clocks.get(client, 0) for client, ranges in deleted.items() for _, end in ranges)
 
     def _apply(self, update: bytes) -> bytes:
         """Give ``update`` to the native library; returns the state vector behind it."""
@@ -197,14 +250,25 @@ class Replica:
         Another replica with the same content, for a change that may not be made after all.
 
         It edits under the same Yjs id, so that many copies do not make a document large: what was changed in one that
-        is given up must not get anywhere.
+        is given up must not get anywhere, and of what was changed in any other, ``landed`` is told. Once somebody else
+        has written under that id, on another node, it is another one: two that write under one clock lose a change.
         """
-        copy = Replica(Doc(client_id=self.doc.client_id))
+        if self._edited() != self._edited_to:
+            self._editor, self._edited_to = Doc[Any]().client_id, 0
+            self.identities.protect(self._editor)
+        copy = Replica(Doc(client_id=self._editor))
         copy.identities = self.identities  # what may be said in whose name is the same in both
         copy.load(self.snapshot(), whole=True)
         for update in self.waiting:
             copy.load(update, whole=False)
         return copy
+
+    def landed(self) -> None:
+        """What was changed in a copy is here now, and nothing was taken in since."""
+        self._edited_to = self._edited()
+
+    def _edited(self) -> int:
+        return self._clocks.read(self._state).get(self._editor, 0)
 
     def state(self) -> bytes:
         """The state vector: what this copy has, for those who have something else."""
@@ -248,7 +312,7 @@ class Replica:
         except MalformedUpdate as error:
             raise PoisonUpdate(str(error)) from None
         state = self.state()
-        clocks = read_state(state)
+        clocks = self._clocks.read(state)
         if any(block.end > clocks.get(block.client, 0) for block in structs.blocks):
             return False
         if not structs.deleted:
@@ -267,6 +331,28 @@ class Replica:
             return action()
         finally:
             self.doc.unobserve(subscription)
+
+
+class _Needs(NamedTuple):
+    """What an update needs: by client, the clock at which its last range of blocks begins, and where all of it ends."""
+
+    begins: Mapping[int, int]
+    ends: Mapping[int, int]
+
+
+def _needs(update: bytes) -> _Needs:
+    begins: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for units in clients_of(update):
+        begins[units.client] = max(units.clock, begins.get(units.client, 0))
+        ends[units.client] = max(units.end, ends.get(units.client, 0))
+    for client, ranges in read_update(update).deleted.items():
+        ends[client] = max([ends.get(client, 0), *(end for _, end in ranges)])
+    return _Needs(begins, ends)
+
+
+def _reached(needs: Mapping[int, int], clocks: Mapping[int, int]) -> bool:
+    return all(needed <= clocks.get(client, 0) for client, needed in needs.items())
 
 
 class _Clocks:

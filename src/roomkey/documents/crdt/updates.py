@@ -28,6 +28,12 @@ silently. Yjs itself, in whose numbers 2^53 fits, would bear more; but what only
 be let in.
 """
 
+MAX_PARTS: Final = 100_000
+"""
+Blocks and deletions in one update of a client. A megabyte of an honest one has some forty thousand; each costs more
+than two microseconds, in which the node does nothing else.
+"""
+
 MAX_VALUE_DEPTH: Final = 64
 """Lists and objects within one another in one JSON-like value. The native library dies at 25,000."""
 
@@ -168,16 +174,17 @@ class ClockRange(Struct, frozen=True, gc=False):
 # --- the whole of an update ---------------------------------------------------------------------------
 
 
-def read_update(update: bytes) -> Structs:
+def read_update(update: bytes, most: int | None = None) -> Structs:
     """
     Everything that is in ``update``.
 
     Raises:
-        MalformedUpdate: If it is none.
+        MalformedUpdate: If it is none, or has more than ``most`` blocks and deletions: these are not read.
     """
+    room = MAX_CLOCK if most is None else most
     try:
-        blocks, at = _read_sections(update)
-        deleted, at = _read_deleted(update, at)
+        blocks, at = _read_sections(update, room)
+        deleted, at = _read_deleted(update, at, room - len(blocks))
     except Malformed as error:
         raise MalformedUpdate(str(error)) from None
     except IndexError:
@@ -196,21 +203,22 @@ class Keystroke(Enum):
     """One range of one client is deleted."""
 
 
-def validate(update: bytes, own: Container[bytes] | None = None) -> Structs | Keystroke:
+def validate(update: bytes, own: Container[bytes] | None = None, most: int | None = None) -> Structs | Keystroke:
     """
     Accept an update for the native library. Returns what is in it; keystrokes are recognised without being read.
 
-    ``own`` are the encoded ids of clients of which keystrokes need no closer look; by default, of all.
+    ``own`` are the encoded ids of clients of which keystrokes need no closer look; by default, of all. ``most`` is as
+    for ``read_update``.
 
     Raises:
         MalformedUpdate: If it is none, or would do harm.
     """
     typed = _TYPED.fullmatch(update)
     if typed is not None and typed[3][0] == len(typed[3]) - 1:
-        return Keystroke.TYPED if own is None or typed[1] in own else read_update(update)
+        return Keystroke.TYPED if own is None or typed[1] in own else read_update(update, most)
     erased = _ERASED.fullmatch(update)
     is_erased = erased is not None and (own is None or erased[1] in own)
-    return Keystroke.ERASED if is_erased else read_update(update)
+    return Keystroke.ERASED if is_erased else read_update(update, most)
 
 
 def without(update: bytes, beyond: Mapping[int, int]) -> bytes:
@@ -297,12 +305,12 @@ _ERASED: Final = re.compile(rb"\x00\x01(" + _CLIENT + rb")\x01" + _CLOCK + _CLOC
 # --- blocks -------------------------------------------------------------------------------------------
 
 
-def _read_sections(data: bytes) -> tuple[list[Block], int]:
+def _read_sections(data: bytes, room: int) -> tuple[list[Block], int]:
     count, at = _read_count(data, 0, _LEAST_SECTION_BYTES)
     blocks: list[Block] = []
     clients: set[int] = set()
     for _ in range(count):
-        client, section, at = _read_section(data, at)
+        client, section, at = _read_section(data, at, room - len(blocks))
         if client in clients:
             raise MalformedUpdate("a client is listed twice")
         clients.add(client)
@@ -310,9 +318,11 @@ def _read_sections(data: bytes) -> tuple[list[Block], int]:
     return blocks, at
 
 
-def _read_section(data: bytes, at: int) -> tuple[int, list[Block], int]:
-    """A client and its blocks."""
+def _read_section(data: bytes, at: int, room: int = MAX_CLOCK) -> tuple[int, list[Block], int]:
+    """A client and its blocks, for which there must be ``room``."""
     size, at = _read_count(data, at, _LEAST_BLOCK_BYTES)
+    if size > room:
+        raise MalformedUpdate("it has too many blocks")
     client, at = read_number(data, at)
     clock, at = read_number(data, at)
     blocks: list[Block] = []
@@ -499,12 +509,15 @@ _CONTENTS: Final[Mapping[BlockKind, Callable[[bytes, int], tuple[int, int]]]] = 
 # --- what is deleted ----------------------------------------------------------------------------------
 
 
-def _read_deleted(data: bytes, at: int) -> tuple[dict[int, list[tuple[int, int]]], int]:
+def _read_deleted(data: bytes, at: int, room: int = MAX_CLOCK) -> tuple[dict[int, list[tuple[int, int]]], int]:
     count, at = _read_count(data, at, 2)
     deleted: dict[int, list[tuple[int, int]]] = {}
     for _ in range(count):
         client, at = read_number(data, at)
         size, at = _read_count(data, at, 2)
+        room -= size
+        if room < 0:
+            raise MalformedUpdate("it deletes in too many places")
         ranges = deleted.setdefault(client, [])
         for _ in range(size):
             clock, at = read_number(data, at)

@@ -3,18 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Protocol
 
 import structlog
 
 from roomkey.domain.session import Client, Session, SessionId
 from roomkey.realtime.rooms.hub import Backlog, Hub, Outbox
 from roomkey.realtime.rooms.rooms import Participant
-from roomkey.realtime.session.closing import closing
+from roomkey.realtime.session.closing import OVERSIZED, closing
 from roomkey.realtime.session.effects import Authenticate, Close, Question, Touch, Verify
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.session.limits import SessionLimits
-from roomkey.realtime.transport import Socket
+from roomkey.realtime.transport import Handshake, Socket
+from roomkey.security.injection import Suspicion
 from roomkey.wire.close import CLOSE_CODES, CloseCode, CloseReason
 from roomkey.wire.frame import Frame
 
@@ -25,6 +26,8 @@ class ClientHost(Protocol):
     """What a client needs from the node: asynchronous work, and state that connections share."""
 
     hub: Hub
+    degraded: bool
+    """Whether what clients say reaches others later than it should, because something that nodes share is away."""
 
     def now(self) -> datetime:
         """What time it is."""
@@ -48,6 +51,14 @@ class ClientHost(Protocol):
 
     def violated(self, id: SessionId, cause: str) -> None:
         """The session's holder has misbehaved."""
+        ...
+
+    def warning(self, id: SessionId, now: datetime) -> Mapping[str, Any] | None:
+        """What clients of the session are warned of at this time."""
+        ...
+
+    def suspected(self, session: Session, what: Suspicion) -> None:
+        """A client of the session sent text that looks like an attack."""
         ...
 
     def rebound(self, client: "RealtimeClient", former: Session) -> SessionLimits:
@@ -86,6 +97,7 @@ class RealtimeClient(ABC):
         "bytes_in",
         "device",
         "due_at",
+        "entrance",
         "guard",
         "messages_in",
         "who",
@@ -97,6 +109,7 @@ class RealtimeClient(ABC):
         self.guard = guard
         self.device = device
         self.due_at: datetime | None = None
+        self.entrance: Handshake | None = None
         self.messages_in = 0
         self.bytes_in = 0
         self.box = Outbox(self._overflowed, backlog)
@@ -121,6 +134,8 @@ class RealtimeClient(ABC):
             return
         self.box.socket = socket
         self._begin(now)
+        if not self.guard.is_over and (details := self._host.warning(self.guard.session.id, now)) is not None:
+            self.warn(details, now)
         self._host.watch(self)
 
     @abstractmethod
@@ -135,6 +150,10 @@ class RealtimeClient(ABC):
         """Go on with what waits."""
         self._hub.writable(self.box)
 
+    def too_big(self) -> None:
+        """Count it: clients are told how long messages may be."""
+        self._host.violated(self.guard.session.id, OVERSIZED)
+
     def closed(self, code: int) -> None:  # noqa: ARG002  # why makes no difference
         """The socket is gone: leave every room and document."""
         self.guard.gone()
@@ -147,6 +166,14 @@ class RealtimeClient(ABC):
     @abstractmethod
     def documents(self) -> Sequence[str]:
         """The documents that it is in."""
+
+    @abstractmethod
+    def warn(self, details: Mapping[str, Any], now: datetime) -> None:
+        """Tell the client that violations of its session count, as far as the protocol can."""
+
+    @abstractmethod
+    def tell_service(self, now: datetime) -> None:
+        """Tell the client whether the service is degraded, see ``ClientHost``, as far as the protocol can."""
 
     @abstractmethod
     def carry_out(self, effects: GuardEffects, now: datetime) -> None:
@@ -218,7 +245,7 @@ class RealtimeClient(ABC):
         self.end(closing(CloseReason.TOO_SLOW))
 
     def _close(self, close: Close, now: datetime) -> None:
-        if close.reason in _VIOLATIONS:
+        if close.is_violation:
             self._host.violated(self.guard.session.id, close.reason)
         if close.flush:
             self._hub.flush_box(self.box)
@@ -243,10 +270,6 @@ class RealtimeClient(ABC):
             self._host.departed(self)
             # Or each would keep the other until the collector comes.
             self.box.overflowed, self.box.backlog = _nothing, None
-
-
-_VIOLATIONS: Final = frozenset({CloseReason.MALFORMED, CloseReason.FORGED})
-"""Ends that count against the session: no client gets there by accident."""
 
 
 def _nothing() -> None:

@@ -1,10 +1,11 @@
 """The sockets in one document: each change goes to all of them as one prepared frame per address."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final, Protocol, cast
 
+from roomkey.documents.crdt.awareness import OtherNode
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
 from roomkey.realtime.protocol import yjs_messages as yjs
@@ -47,6 +48,10 @@ class Subscriber(Protocol):
 
     def unavailable(self) -> None:
         """The document cannot be used on this node any more; the client may reconnect."""
+        ...
+
+    def storage_lost(self) -> None:
+        """Storage has lost the document: the client keeps its copy, and may come back later."""
         ...
 
 
@@ -100,8 +105,7 @@ class DocumentAudience:
         self._hub.leave(subscriber.box, channel)
         if not channel.members:
             del self._channels[subscriber.address]
-        if entries := self._document.awareness.leave(subscriber):
-            self.shown(entries, now)
+        self._document.hide(subscriber, now)
 
     def introduced(self, entries: Sequence[lib0.AwarenessEntry], now: datetime) -> None:
         """
@@ -136,6 +140,10 @@ class DocumentAudience:
         for address, channel in self._channels.items():
             self._hub.publish(channel, Frame(address + message, binary=True))
 
+    def remind(self, clients: Iterable[int]) -> None:
+        """Have these clients show themselves anew, little by little."""
+        self._to_remind |= dict.fromkeys(clients)
+
     def deleted(self) -> None:
         """Tell every subscriber that the document was deleted."""
         for subscriber in tuple(self._subscribers):
@@ -145,6 +153,11 @@ class DocumentAudience:
         """Tell every subscriber that the document is not available now."""
         for subscriber in tuple(self._subscribers):
             subscriber.unavailable()
+
+    def storage_lost(self) -> None:
+        """Tell every subscriber that storage has lost the document."""
+        for subscriber in tuple(self._subscribers):
+            subscriber.storage_lost()
 
     # --- what subscribers ask -------------------------------------------------------------------------
 
@@ -186,8 +199,13 @@ class DocumentAudience:
         # What each of them answers goes to every subscriber.
         for client in tuple(islice(self._to_remind, max(1, MAX_ANSWERS_PER_TICK // len(self._subscribers)))):
             del self._to_remind[client]
-            if reminder := self._document.awareness.reminder(client):
-                connection, entry = reminder
+            reminder = self._document.awareness.reminder(client)
+            if reminder is None:
+                continue
+            connection, entry = reminder
+            if isinstance(connection, OtherNode):
+                self._document.remind([client], here=False)
+            else:
                 cast("Subscriber", connection).remind([entry])
 
     def _keep_alive(self) -> None:

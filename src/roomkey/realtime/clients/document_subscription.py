@@ -5,8 +5,9 @@ Common to both Yjs protocols. They differ in how a client learns what became of 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from roomkey.documents.crdt.awareness import Owner
 from roomkey.documents.crdt.identity import Source
@@ -24,6 +25,7 @@ from roomkey.realtime.session.guard import SessionGuard
 from roomkey.realtime.transport import HIGH_WATER_BYTES
 from roomkey.security.authorization import author_of
 from roomkey.wire import lib0
+from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
 
 READ_ONLY = "read-only"
@@ -104,10 +106,12 @@ class DocumentSubscription(ABC):
             self.document_deleted()
         elif self.document.is_gone:
             self.unavailable()
+        elif self.document.is_withheld:
+            self.storage_lost()
         else:
             self._audience = self._audiences.join(self.document, self, now)
             self.document.enter(self._source)
-        return not self.document.is_gone
+        return self._audience is not None
 
     def leave(self, now: datetime) -> bool:
         """Unsubscribe, and remove the client's awareness. Whether it was in the document."""
@@ -216,7 +220,11 @@ class DocumentSubscription(ABC):
     def unavailable(self) -> None:
         """The document cannot be used any more. The client whose change broke it is closed with MALFORMED instead."""
         if not self._is_taking:
-            self.sent_away()
+            self.sent_away(CloseReason.UNAVAILABLE)
+
+    def storage_lost(self) -> None:
+        """Storage has lost the document."""
+        self.sent_away(CloseReason.STORAGE_LOST)
 
     # --- what may be done -----------------------------------------------------------------------------
 
@@ -258,9 +266,17 @@ class DocumentSubscription(ABC):
         """The client is told whether it may write."""
 
     @abstractmethod
+    def warned(self, details: Mapping[str, Any]) -> None:
+        """The client is told that violations of its session count."""
+
+    @abstractmethod
+    def told_service(self, *, degraded: bool) -> None:
+        """The client is told whether changes reach others later than they should, if the protocol can say that."""
+
+    @abstractmethod
     def document_deleted(self) -> None:
         """The document was deleted."""
 
     @abstractmethod
-    def sent_away(self) -> None:
+    def sent_away(self, reason: CloseReason) -> None:
         """The client cannot be in the document now, and may reconnect."""

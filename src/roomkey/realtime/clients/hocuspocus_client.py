@@ -6,10 +6,10 @@ one, and until a document is open, messages wait, within bounds: clients send ev
 of the same user is taken as a newer credential for the whole socket.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from roomkey.documents.document import Document
 from roomkey.documents.settings import DocumentSettings
@@ -164,6 +164,10 @@ class HocuspocusClient(DocumentClient):
         subscription = _HocuspocusSubscription(self, document, address=yjs.address(address), access=access)
         self._subscriptions[address] = subscription
         subscription.begin(now)
+        if self._host.degraded:
+            subscription.told_service(degraded=True)
+        if (details := self._host.warning(self.guard.session.id, now)) is not None:
+            subscription.warned(details)
         if self._count(document) == 1:
             self._host.appeared(self, document.name)
         for frame in self._pending.take(address):
@@ -292,8 +296,14 @@ class _HocuspocusSubscription(DocumentSubscription):
     def told_access(self) -> None:
         self.send(yjs.authenticated(yjs.READ_WRITE if self.may_write else yjs.READ_ONLY))
 
+    def warned(self, details: Mapping[str, Any]) -> None:
+        self.send(yjs.warning_notice(details))
+
+    def told_service(self, *, degraded: bool) -> None:
+        self.send(yjs.service_notice(degraded=degraded))
+
     def document_deleted(self) -> None:
         self._client.lose(self, DELETED)
 
-    def sent_away(self) -> None:
-        self._client.lose(self, UNAVAILABLE)
+    def sent_away(self, reason: CloseReason) -> None:
+        self._client.lose(self, reason)

@@ -1,9 +1,9 @@
 """The clients of ``/ws``: they carry out in rooms and on the wire what the rules decide about messages."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from roomkey.domain.session import Client
 from roomkey.errors import Conflict, RoomkeyError
@@ -20,10 +20,14 @@ from roomkey.realtime.clients.json_rules import (
     Point,
     Publish,
     Send,
+    Suspect,
+    Violate,
     acknowledgement,
 )
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault, MessageType, encode
+from roomkey.realtime.protocol.payloads import ServiceRestored, Subscribed, Unsubscribed
 from roomkey.realtime.rooms.rooms import Rooms
+from roomkey.realtime.rooms.shared_rooms import SharedRooms
 from roomkey.realtime.session.activity import is_activity
 from roomkey.realtime.session.closing import closing
 from roomkey.realtime.session.effects import Authenticate, Close, Farewell, Rebind, Touch, Verify
@@ -31,16 +35,20 @@ from roomkey.realtime.session.guard import GuardEffects
 from roomkey.wire.close import CloseReason
 from roomkey.wire.frame import Frame
 
+RETRY_AFTER_MS: Final = 2000
+"""When clients are to try again what could not be done: breakers let one call through every few seconds."""
+
 
 class JsonClient(RealtimeClient):
     """The ``Conversation`` of one socket that speaks JSON."""
 
-    __slots__ = ("_rooms", "_rules")
+    __slots__ = ("_rooms", "_rules", "_shared")
 
     def __init__(self, rules: JsonRules, host: ClientHost, device: Client, rooms: Rooms) -> None:
         super().__init__(rules.guard, host, device)
         self._rules = rules
         self._rooms = rooms
+        self._shared = rooms if isinstance(rooms, SharedRooms) else None
 
     # --- what the transport says ----------------------------------------------------------------------
 
@@ -65,8 +73,26 @@ class JsonClient(RealtimeClient):
         """Do what the guard decided, in order."""
         self._perform(self._rules.translate(effects, now), now)
 
+    def warn(self, details: Mapping[str, Any], now: datetime) -> None:
+        """As an error that answers nothing."""
+        text = "the session has violated the protocol: if that goes on, it is suspended and then ended"
+        self._send(Send(MessageType.ERROR, Fault(ErrorCode.VIOLATION, text, details={**details}).payload()), now)
+
+    def tell_service(self, now: datetime) -> None:
+        """Say it once per change, beside the errors that answer messages."""
+        if self._host.degraded:
+            why = "what you send may reach others later"
+            fault = Fault(
+                ErrorCode.SERVER_ERROR, why, details={"degraded": True, "retry_after_ms": RETRY_AFTER_MS}, retry=True
+            )
+            self._send(Send(MessageType.ERROR, fault.payload()), now)
+        else:
+            self._send(Send(MessageType.SERVICE_RESTORED, ServiceRestored()), now)
+
     def _begin(self, now: datetime) -> None:
         self._perform(self._rules.welcome(now), now)
+        if self._host.degraded:
+            self.tell_service(now)
 
     def _understand(self, message: bytes, now: datetime) -> None:
         self._perform(self._rules.understand(message, now), now)
@@ -94,6 +120,8 @@ class JsonClient(RealtimeClient):
                 self._rooms.point(self.who, document, payload, now)
             case Send():
                 self._send(effect, now)
+            case Suspect() | Violate():
+                self._note(effect)
             case Announce():
                 self._announce(effect, now)
             case Rebind(former):
@@ -104,6 +132,13 @@ class JsonClient(RealtimeClient):
             case _:
                 assert_never(effect)
         return None
+
+    def _note(self, effect: Suspect | Violate) -> None:
+        match effect:
+            case Suspect(what):
+                self._host.suspected(self.guard.session, what)
+            case Violate(cause):
+                self._host.violated(self.guard.session.id, cause)
 
     async def _go_on(self, waiting: Awaitable[None], effects: JsonEffects, now: datetime) -> None:
         """Do what follows when the answer has come, and then what the client has said meanwhile."""
@@ -134,6 +169,8 @@ class JsonClient(RealtimeClient):
 
     def _publish(self, publish: Publish, now: datetime) -> Awaitable[None] | None:
         """Publish without a coroutine of its own, because every edit comes this way."""
+        if self._shared is not None:
+            return begin(self._publish_in_order(self._shared, publish, now))
         try:
             published = begin(
                 self._rooms.publish(
@@ -160,6 +197,22 @@ class JsonClient(RealtimeClient):
         except RoomkeyError as error:
             self._refuse(error, publish.id, now)
 
+    async def _publish_in_order(self, rooms: SharedRooms, publish: Publish, now: datetime) -> None:
+        """Publish on every node; what other nodes publish before this stands before the acknowledgement."""
+        try:
+            await rooms.publish_in_order(
+                self.who,
+                publish.document,
+                publish.message_type,
+                publish.payload,
+                keep=publish.keep,
+                id=publish.id,
+                now=now,
+                told=lambda published: self._published(published, publish, now),
+            )
+        except RoomkeyError as error:
+            self._refuse(error, publish.id, now)
+
     def _published(self, published: Published, publish: Publish, now: datetime) -> None:
         self._send(acknowledgement(publish.id, publish.document, published.position), now)
         if published.repeated:
@@ -169,7 +222,7 @@ class JsonClient(RealtimeClient):
             self.carry_out(acted, now)
 
     async def _join(self, join: Join, now: datetime) -> None:
-        def answer(payload: dict[str, Any]) -> Frame:
+        def answer(payload: Subscribed) -> Frame:
             return self._frame(Send(MessageType.SUBSCRIBED, payload, join.id), now)
 
         try:
@@ -181,14 +234,15 @@ class JsonClient(RealtimeClient):
     async def _unsubscribe(self, leave: Leave, now: datetime) -> None:
         with suppress(RoomkeyError):  # the client is out of the room, whatever the broker still sends
             await self._rooms.leave(self.who, leave.document, now)
-        payload = {"document": leave.document, "error": leave.why.payload() if leave.why else None}
+        payload = Unsubscribed(leave.document, leave.why.payload() if leave.why else None)
         self._send(Send(MessageType.UNSUBSCRIBED, payload, leave.id), now)
 
     def _refuse(self, error: RoomkeyError, id: str | None, now: datetime) -> None:
         if isinstance(error, Conflict):
             fault = Fault(ErrorCode.CONFLICT, str(error))
         else:
-            fault = Fault(ErrorCode.SERVER_ERROR, "this cannot be done now", retry=True)
+            details = {"retry_after_ms": RETRY_AFTER_MS}
+            fault = Fault(ErrorCode.SERVER_ERROR, "this cannot be done now", details=details, retry=True)
         if not self.guard.is_over:
             self._perform(self._rules.answer(fault, id, now), now)
 

@@ -64,6 +64,11 @@ class UnauthenticatedConnection:
         if self._client is not None:
             self._client.writable()
 
+    def too_big(self) -> None:
+        """Pass it on to whoever it is."""
+        if self._client is not None:
+            self._client.too_big()
+
     def closed(self, code: int) -> None:
         """The socket is gone; pass that on."""
         self._socket = None

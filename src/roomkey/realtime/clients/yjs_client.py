@@ -6,10 +6,10 @@ session do that in this document.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate
 from roomkey.documents.document import Document
@@ -37,6 +37,9 @@ from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.wire import lib0
 from roomkey.wire.close import STOCK_CLOSE_CODES, CloseReason, close_text
 from roomkey.wire.frame import Frame
+
+WARNING: Final = "violations"
+"""The reason with which y-websocket clients are warned; nothing is denied to them."""
 
 _COST_OF_HASTE: Final = 10.0
 """Cost of one message over the limit, in excess messages of ``/ws``: here each one closes a connection."""
@@ -70,6 +73,7 @@ class DocumentClient(RealtimeClient):
         guard.heard(now)
         limits, seconds = guard.limits, now.timestamp()
         if limits.edits.take(1.0, seconds) or limits.edit_traffic.take(len(message), seconds):
+            limits.rejected += 1
             # A change that was not taken would be missing under all that follow: better to begin anew.
             exhausted = limits.patience.take(_COST_OF_HASTE, seconds)
             reason = CloseReason.LIMITS_IGNORED if exhausted else CloseReason.TOO_FAST
@@ -93,6 +97,18 @@ class DocumentClient(RealtimeClient):
                 self.carry_out(self.guard.acted(now), now)
 
     # --- what is decided ------------------------------------------------------------------------------
+
+    def warn(self, details: Mapping[str, Any], now: datetime) -> None:
+        """Say it in every document, where the protocol has a word for it."""
+        del now
+        for subscription in self._subscribed():
+            subscription.warned(details)
+
+    def tell_service(self, now: datetime) -> None:
+        """Say it in every document, where the protocol has a word for it."""
+        del now
+        for subscription in self._subscribed():
+            subscription.told_service(degraded=self._host.degraded)
 
     def carry_out(self, effects: GuardEffects, now: datetime) -> None:
         """Do what the guard decided, in order."""
@@ -189,6 +205,8 @@ class YjsClient(DocumentClient):
 
     def _begin(self, now: datetime) -> None:
         self._subscription.begin(now)
+        if self._host.degraded:
+            self._subscription.told_service(degraded=True)
         self._pin.release()
         if not self.guard.is_over:
             self._host.appeared(self, self._subscription.document.name)
@@ -275,8 +293,16 @@ class _YjsSubscription(DocumentSubscription):
         if not self.may_write:
             self.send(yjs.denied(READ_ONLY))
 
+    def warned(self, details: Mapping[str, Any]) -> None:
+        del details  # there is room for a reason only, which pages write into the console
+        self.send(yjs.denied(WARNING))
+
+    def told_service(self, *, degraded: bool) -> None:
+        if self._wants_status:
+            self.send(yjs.service(degraded=degraded))
+
     def document_deleted(self) -> None:
         self._client.end(closing(CloseReason.DOCUMENT_DELETED))
 
-    def sent_away(self) -> None:
-        self._client.end(closing(CloseReason.UNAVAILABLE))
+    def sent_away(self, reason: CloseReason) -> None:
+        self._client.end(closing(reason))

@@ -18,7 +18,7 @@ from roomkey.domain.names import check_text
 from roomkey.domain.session import SessionId
 from roomkey.errors import InvalidInput
 from roomkey.ports import Position
-from roomkey.security.inspection import check_document_name, is_deeper
+from roomkey.security.inspection import MAX_DOCUMENT_NAME_BYTES, check_document_name, is_deeper
 from roomkey.wire.frame import Frame
 
 MAX_ID_CHARS: Final = 128
@@ -29,6 +29,45 @@ ONLINE: Final = "online"
 
 OFFLINE: Final = "offline"
 """The status of a session that is not in the document any more; a client that sends it leaves."""
+
+_NO_CONTROLS: Final = r"^[^\u0000-\u001F\u007F-\u009F]+$"
+"""What ``check_text`` demands, as far as JSON Schema can say it; no schema refuses what is accepted."""
+
+MessageId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_ID_CHARS,
+        description="Names the message in its answer; unique within the session.",
+        extra_json_schema={"pattern": _NO_CONTROLS},
+    ),
+]
+DocumentName = Annotated[
+    str,
+    Meta(
+        description="Printable text of at most 1,024 bytes in UTF-8, without `.` and `..` between its slashes.",
+        examples=["notes/plan"],
+        extra_json_schema={
+            "minLength": 1,
+            "maxLength": MAX_DOCUMENT_NAME_BYTES,
+            "pattern": _NO_CONTROLS,
+            "not": {"pattern": r"(^|/)\.{1,2}(/|$)"},
+        },
+    ),
+]
+"""A description alone: ``document_of`` checks it."""
+Status = Annotated[
+    str,
+    Meta(
+        description="What the user does: `online`, `away`, whatever the application says. With `offline` it leaves.",
+        examples=["away"],
+        extra_json_schema={"minLength": 1, "maxLength": MAX_STATUS_BYTES, "pattern": _NO_CONTROLS},
+    ),
+]
+"""A description alone: ``status_of`` checks it."""
+
+Moment = Annotated[datetime, Meta(tz=True)]
+"""As the server says it: RFC 3339 in UTC."""
 
 T = TypeVar("T")
 
@@ -55,6 +94,7 @@ class MessageType(StrEnum):
     SESSION_SUSPENDED = "session_suspended"
     SESSION_INVALIDATED = "session_invalidated"
     DRAINING = "draining"
+    SERVICE_RESTORED = "service_restored"
     ERROR = "error"
 
 
@@ -75,6 +115,8 @@ class ErrorCode(StrEnum):
     NOT_SUBSCRIBED = "NOT_SUBSCRIBED"
     CONFLICT = "CONFLICT"
     """The message id was used for something else before."""
+    VIOLATION = "VIOLATION"
+    """A warning: what the session did wrong counts, and ``details`` says how much and what will follow."""
     SERVER_ERROR = "SERVER_ERROR"
 
 
@@ -84,29 +126,33 @@ class WebSocketMessage(Struct, frozen=True, gc=False):
     id: str
     message_type: str
     payload: Any
-    timestamp: datetime
+    timestamp: Moment
 
 
 class Incoming(Struct, frozen=True, kw_only=True):
     """A message of a client that is well formed; its payload may still be wrong for its type."""
 
     message_type: Annotated[str, Meta(max_length=MAX_TYPE_CHARS)]
-    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | UnsetType = UNSET
+    id: MessageId | UnsetType = UNSET
     payload: dict[str, Any] = {}
-    timestamp: datetime | None = None
+    timestamp: Annotated[datetime | None, Meta(description="RFC 3339. It is not believed.")] = None
 
 
 class Subscription(Struct, frozen=True):
-    """The payload of ``subscribe``: the document, and where the client stopped reading it, if it did."""
+    """Follows a document, from where the client stopped reading it if it did. Answered by `subscribed`."""
 
-    document: str
-    since: Position | None = None
+    document: DocumentName
+    since: Annotated[Position | None, Meta(description="The last position that the client has seen.")] = None
 
 
 class Renewal(Struct, frozen=True):
-    """The payload of ``session_refresh``."""
+    """Shows a new token of the session, or of another of the same user. Answered by `session_refreshed`."""
 
     token: Annotated[str, Meta(min_length=1, max_length=512)]
+    proof: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=4096)] | None,
+        Meta(description="Of DPoP, where the session is bound to a key: about `GET` and the address of the socket."),
+    ] = None
 
     def __repr__(self) -> str:
         return "Renewal(token=<hidden>)"
@@ -117,6 +163,15 @@ class SessionInfo(Struct, frozen=True, gc=False):
 
     session_id: SessionId
     user_id: str
+
+
+class Failure(Struct, frozen=True):
+    """What went wrong: with the message whose id it has, or by itself. The message had no effect."""
+
+    code: ErrorCode
+    message: Annotated[str, Meta(description="For people.")]
+    details: dict[str, Any] | None
+    retry: Annotated[bool, Meta(description="Whether the same message may succeed later.")]
 
 
 class Fault(Exception):
@@ -130,9 +185,9 @@ class Fault(Exception):
         self.details = details
         self.retry = retry
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> Failure:
         """What the client is told."""
-        return {"code": self.code, "message": str(self), "details": self.details, "retry": self.retry}
+        return Failure(self.code, str(self), self.details, self.retry)
 
 
 def decode(message: bytes, *, max_depth: int) -> Incoming:
@@ -146,8 +201,9 @@ def decode(message: bytes, *, max_depth: int) -> Incoming:
         incoming = _incoming.decode(message)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Fault(ErrorCode.INVALID_MESSAGE, _said(error)) from None
-    # Every level takes a bracket, so most messages need no closer look.
-    if message.count(b"{") + message.count(b"[") > max_depth and is_deeper(incoming.payload, max_depth):
+    # Every level takes a bracket, so most messages need no closer look. To find none is faster than to count them.
+    brackets = message.count(b"{") + (message.count(b"[") if b"[" in message else 0)
+    if brackets > max_depth and is_deeper(incoming.payload, max_depth):
         raise Fault(ErrorCode.INVALID_MESSAGE, f"a payload nests at most {max_depth} deep")
     id = incoming.id
     if id is not UNSET and not id.isprintable():
@@ -274,7 +330,7 @@ class _Publication(Struct, frozen=True, gc=False):
 
 
 class _Identified(Struct, frozen=True):
-    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
+    id: MessageId
 
 
 _PAYLOAD: Final = b',"payload":'

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-import jsonschema_rs
 import msgspec
 from msgspec import Struct
 
@@ -14,6 +13,15 @@ from roomkey.realtime.protocol.json_messages import ErrorCode, Fault, MessageTyp
 
 OPTIONS: Final = "x-roomkey"
 """Where a schema says what JSON Schema has no word for."""
+
+MAX_SCHEMA_BYTES: Final = 64 * 1024
+
+BACKTRACKS: Final = 1_000
+"""
+Steps back that a pattern may take over one text, if it is one that needs any: with look-arounds or references. All
+others take linear time. A text on which it needs more does not fulfil the schema. By default they are a million: tens
+of milliseconds for a message.
+"""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
 
@@ -43,6 +51,8 @@ class ApplicationType:
         Raises:
             ValueError: If the name or the schema is not usable; the message says why.
         """
+        if len(msgspec.json.encode(schema)) > MAX_SCHEMA_BYTES:
+            raise ValueError(f"a schema has at most {MAX_SCHEMA_BYTES} bytes as JSON")
         if not _NAME.fullmatch(name) or name in set(MessageType):
             raise ValueError("a name has lower-case letters, digits and _.:- and is not one of Roomkey's own")
         self.name = name
@@ -94,8 +104,14 @@ def _with_document(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validator(schema: dict[str, Any]) -> Any:
+    import jsonschema_rs  # noqa: PLC0415  # few applications have types of their own
+
     try:
-        return jsonschema_rs.validator_for(schema, retriever=_refuse_to_fetch)
+        return jsonschema_rs.validator_for(
+            schema,
+            retriever=_refuse_to_fetch,
+            pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=BACKTRACKS),
+        )
     except jsonschema_rs.ValidationError as error:
         raise ValueError(f"not a JSON Schema: {error.message}") from None
 

@@ -1,7 +1,8 @@
 """
 Who awareness says that somebody is: by convention, editors put a ``user`` with a name and a color into their state.
 
-``id`` and, where the session has one, ``name`` of that user are the session's, whatever a client writes there.
+``id`` and, where the session has one, ``name`` of that user are the session's, whatever a client writes there. From
+a name that the client gives what is invisible or turns text around is taken away.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from roomkey.domain.names import without_tricks
 from roomkey.domain.session import Session
 from roomkey.realtime.settings import AwarenessIdentity
 
@@ -52,6 +54,12 @@ class ShownUser:
             if fields is None or user is None:
                 return state
             wrong = {key: value for key, value in self._wanted.items() if _value(user.get(key)) != value}
+            name = None if "name" in self._wanted else _value(user.get("name"))
+            if isinstance(name, str) and (shown := without_tricks(name)) != name:
+                # The client is not told: it could not help it, and its user would be seen by nobody.
+                user["name"] = Raw(_encode(shown))
+                fields["user"] = Raw(_encoded(user))
+                state = _encoded(fields)
         except ValueError:
             return None  # nobody could say what others make of it
         if not wrong:

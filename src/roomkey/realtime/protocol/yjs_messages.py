@@ -33,6 +33,9 @@ from roomkey.wire.lib0 import (
 
 MAX_AWARENESS_DEPTH: Final = 32
 
+MAX_AWARENESS_ENTRIES: Final = 10_000
+"""Clients in one awareness update. Clients may repeat everybody's state, and so many do not fit into a document."""
+
 MAX_ADDRESS_BYTES: Final = 2 * 1024
 """A document's name of 1024 bytes and a session's: it stands in front of everything that is sent to the client."""
 
@@ -51,6 +54,10 @@ class MessageKind(IntEnum):
     SYNC_STATUS = 8
     PING = 9
     PONG = 10
+
+
+_SERVICE: Final = 9
+"""Of y-websocket, which has no pings: a number that none of its clients knows is passed over."""
 
 
 class _Sync(IntEnum):
@@ -229,8 +236,10 @@ def read_awareness(content: bytes) -> list[AwarenessEntry]:
     The entries of an awareness update, in order.
 
     Raises:
-        Malformed: If it is none, or a state is not JSON: every client would stumble over it.
+        Malformed: If it is none or far too long, or a state is not JSON: every client would stumble over it.
     """
+    if read_number(content, 0)[0] > MAX_AWARENESS_ENTRIES:
+        raise Malformed("there are too many awareness entries")
     entries = lib0.read_awareness(content)
     for entry in entries:
         _check_json(entry.state)
@@ -302,6 +311,11 @@ def saved(count: int) -> bytes:
     return bytes((MessageKind.SYNC_STATUS,)) + number(count)
 
 
+def service(*, degraded: bool) -> bytes:
+    """Whether changes reach others later than they should. Only for those who asked what is durable."""
+    return bytes((_SERVICE, degraded))
+
+
 def address(name: str) -> bytes:
     """What stands in front of every Hocuspocus message."""
     return text(name)
@@ -325,6 +339,16 @@ def token_wanted() -> bytes:
 def sync_status(*, applied: bool) -> bytes:
     """Hocuspocus: what became of an update or a step 2 of the client."""
     return bytes((MessageKind.SYNC_STATUS, applied))
+
+
+def service_notice(*, degraded: bool) -> bytes:
+    """Hocuspocus: whether changes reach others later than they should, as a stateless message in JSON."""
+    return bytes((MessageKind.STATELESS,)) + text(json.dumps({"type": "roomkey.service", "degraded": degraded}))
+
+
+def warning_notice(details: Mapping[str, Any]) -> bytes:
+    """Hocuspocus: violations of the session count, as a stateless message in JSON."""
+    return bytes((MessageKind.STATELESS,)) + text(json.dumps({"type": "roomkey.violation", **details}))
 
 
 def closed(reason: str) -> bytes:

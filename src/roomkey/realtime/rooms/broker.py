@@ -1,9 +1,11 @@
 """The broker of a node that is alone: what is published is kept in its memory, and every answer is there at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from secrets import choice
 from string import ascii_lowercase
+from types import TracebackType
+from typing import Self
 
 from roomkey.ports import Clock, MessageKey, Position, Publication, Published, Receiver, Recovered
 from roomkey.realtime.rooms.deduplication import Deduplication, DeduplicationLimits
@@ -22,6 +24,8 @@ class LocalBroker:
 
     The history of a room without listeners is kept as long as there is memory for it.
     """
+
+    shared = False
 
     def __init__(self, settings: RealtimeSettings, clock: Clock, *, new_epoch: Callable[[], str] = new_epoch) -> None:
         window = Window(
@@ -42,6 +46,15 @@ class LocalBroker:
         self._receivers: dict[str, Receiver] = {}
         self._trim_every = settings.position_interval
         self._next_trim: datetime | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for room in tuple(self._receivers):
+            await self.unsubscribe(room)
 
     async def publish(
         self, room: str, message: bytes, *, origin: str, keep: bool = True, key: MessageKey | None = None
@@ -80,3 +93,6 @@ class LocalBroker:
 
     def kept_bytes(self) -> int:
         return self._histories.size
+
+    def degradations(self) -> Mapping[str, str]:
+        return {}

@@ -24,6 +24,7 @@ from roomkey.realtime.protocol.json_messages import (
     identify,
     place,
 )
+from roomkey.realtime.protocol.payloads import Standing, Subscribed
 from roomkey.realtime.rooms.hub import Channel, Hub, Outbox
 from roomkey.realtime.rooms.presence import Presence
 from roomkey.realtime.settings import RealtimeSettings
@@ -89,10 +90,6 @@ class Room:
         """Keep what is published from now on for ``who``."""
         self._joining.setdefault(who.origin, [])
 
-    def give_up_joining(self, who: Participant) -> None:
-        """``who`` does not join after all."""
-        self._joining.pop(who.origin, None)
-
     def join(self, who: Participant, recovered: Recovered, answer: Frame) -> None:
         """Make ``who`` a member that has been given everything up to ``recovered.position`` with ``answer``."""
         meanwhile = self._joining.pop(who.origin, [])
@@ -105,7 +102,7 @@ class Room:
         self.members[who.origin] = who.box
 
     def leave(self, who: Participant) -> None:
-        """``who`` is a member no more."""
+        """``who`` is a member no more, or does not become one after all."""
         self._joining.pop(who.origin, None)
         if self.members.pop(who.origin, None) is not None:
             self._hub.leave(who.box, self.channel)
@@ -120,6 +117,9 @@ class Room:
             self._keep_for_joiners(publication)
         if self.members:
             self._hub.publish(self.channel, self._frame(publication), self.members.get(publication.origin))
+
+    def on_gap(self) -> None:
+        """Nothing is missing of what is published on this node alone."""
 
     def _keep_for_joiners(self, publication: Publication) -> None:
         for origin, meanwhile in self._joining.items():
@@ -190,41 +190,50 @@ class Rooms:
     def _room(self, name: str) -> Room:
         room = self._rooms.get(name)
         if room is None:
-            settings = self._settings
-            presence = Presence(lease=settings.presence_lease, max_size=settings.max_document_presence_bytes)
-            room = self._rooms[name] = Room(name, self.hub, self.new_id, presence)
+            room = self._rooms[name] = self._new_room(name)
         return room
+
+    def _new_room(self, name: str) -> Room:
+        settings = self._settings
+        presence = Presence(lease=settings.presence_lease, max_size=settings.max_document_presence_bytes)
+        return Room(name, self.hub, self.new_id, presence)
 
     def _drop_if_empty(self, room: Room) -> None:
         if room.is_empty and self._rooms.get(room.name) is room:
             del self._rooms[room.name]
+            self._dropped(room)
+
+    def _dropped(self, room: Room) -> None:
+        """The room is none of ours any more."""
+
+    def _fell_silent(self, room: Room) -> None:
+        """Nobody listens to the room any more."""
 
     # --- in and out -----------------------------------------------------------------------------------
 
     async def join(
-        self, who: Participant, name: str, since: Position | None, answer: Callable[[dict[str, Any]], Frame]
+        self, who: Participant, name: str, since: Position | None, answer: Callable[[Subscribed], Frame]
     ) -> None:
         """
         Let the connection join the room: it is sent ``answer`` of the payload of ``subscribed``, then what is new.
 
         Raises:
-            Storage: If the broker is away; the connection is not in the room then.
+            Storage: If the broker is away; the connection is not in the room then, even if it was before.
         """
         room = self._room(name)
         room.begin_joining(who)
         if who.rooms is None:
             who.rooms = {}
-        was_in = name in who.rooms
         who.rooms[name] = room
         try:
             await self.broker.subscribe(name, room)
-            recovered = await self.broker.since(name, since)
+            recovered = await self._recover(room, since)
         except BaseException:
-            room.give_up_joining(who)
-            if not was_in:
-                who.rooms.pop(name, None)
+            room.leave(who)
+            who.rooms.pop(name, None)
             self._drop_if_empty(room)
             if not room.has_listeners:
+                self._fell_silent(room)
                 with suppress(Storage):  # or publications would be handed to a room without members
                     await self.broker.unsubscribe(name)
             raise
@@ -234,19 +243,22 @@ class Rooms:
             room.told_offset = 0
         room.join(who, recovered, answer(self._subscribed(room, recovered)))
 
-    def _subscribed(self, room: Room, recovered: Recovered) -> dict[str, Any]:
+    def _recover(self, room: Room, since: Position | None) -> Coroutine[Any, Any, Recovered]:
+        return self.broker.since(room.name, since)
+
+    def _subscribed(self, room: Room, recovered: Recovered) -> Subscribed:
         missed = recovered.publications
         if missed is not None and sum(len(each.message) for each in missed) > self._settings.max_recovery_bytes:
             missed = None
-        return {
-            "document": room.name,
-            "position": recovered.position,
-            "recovered": missed is not None,
-            "publications": [
+        return Subscribed(
+            document=room.name,
+            position=recovered.position,
+            recovered=missed is not None,
+            publications=[
                 Raw(place(each.message, each.position)) for each in missed or () if each.position is not None
             ],
-            "presence": room.presence.here(),
-        }
+            presence=room.presence.here(),
+        )
 
     async def leave(self, who: Participant, name: str, now: datetime) -> None:
         """Let the connection leave the room."""
@@ -258,6 +270,7 @@ class Rooms:
         room.leave(who)
         self._drop_if_empty(room)
         if not room.has_listeners:
+            self._fell_silent(room)
             await self.broker.unsubscribe(name)
 
     def change_hands(self, who: Participant, session: Session, now: datetime) -> None:
@@ -370,7 +383,7 @@ class Rooms:
             position = room.position
             if room.members and position is not None and room.told_offset != position.offset:
                 room.told_offset = position.offset
-                payload = {"document": room.name, "position": position}
+                payload = Standing(room.name, position)
                 room.tell(encode(self.new_id(), MessageType.POSITION, payload, now))
 
     def _renew_leases(self, present: Iterable[tuple[Participant, Iterable[str]]], now: datetime) -> None:

@@ -5,6 +5,7 @@ from typing import Final
 
 from roomkey.domain.session import SessionState
 from roomkey.realtime.protocol.json_messages import MessageType, milliseconds
+from roomkey.realtime.protocol.payloads import Draining, SessionDisconnected, SessionInvalidated, SessionSuspended
 from roomkey.realtime.session.effects import Close, Farewell
 from roomkey.wire.close import CLOSE_CODES, CloseReason
 
@@ -18,24 +19,43 @@ _SEES_NOTHING_MORE: Final = frozenset(
 )
 
 
-def closing(reason: CloseReason, *, cause: str | None = None, farewell: Farewell | None = None) -> Close:
-    """The end for ``reason``; without a message of its own it is announced by ``session_disconnected``."""
+_VIOLATIONS: Final = frozenset({CloseReason.MALFORMED, CloseReason.FORGED, CloseReason.LIMITS_IGNORED})
+"""Ends that count against the session, whoever is ended: no client gets there by accident."""
+
+OVERSIZED: Final = "oversized"
+"""The cause of the violation that a message over the limit is, whether or not it ends the connection."""
+
+
+def closing(
+    reason: CloseReason, *, cause: str | None = None, farewell: Farewell | None = None, is_violation: bool = False
+) -> Close:
+    """
+    The end for ``reason``; without a message of its own it is announced by ``session_disconnected``.
+
+    ``is_violation`` says that it counts against the session though not every end for this reason does.
+    """
     if farewell is None:
-        payload = {
-            "code": CLOSE_CODES[reason],
-            "reason": reason,
-            "cause": cause,
-            "refresh": reason is CloseReason.SESSION_EXPIRED,
-            "retry": reason in _COME_BACK,
-        }
+        payload = SessionDisconnected(
+            code=CLOSE_CODES[reason],
+            reason=reason,
+            cause=cause,
+            refresh=reason is CloseReason.SESSION_EXPIRED,
+            retry=reason in _COME_BACK,
+        )
         farewell = Farewell(MessageType.SESSION_DISCONNECTED, payload)
-    return Close(reason, farewell, cause, flush=reason not in _SEES_NOTHING_MORE)
+    return Close(
+        reason,
+        farewell,
+        cause,
+        flush=reason not in _SEES_NOTHING_MORE,
+        is_violation=is_violation or reason in _VIOLATIONS,
+    )
 
 
 def stopped(state: SessionState, cause: str | None = None) -> Close:
     """The end for a session that is not active any more."""
     if state is SessionState.SUSPENDED:
-        farewell = Farewell(MessageType.SESSION_SUSPENDED, {"cause": cause})
+        farewell = Farewell(MessageType.SESSION_SUSPENDED, SessionSuspended(cause))
         return closing(CloseReason.SESSION_SUSPENDED, cause=cause, farewell=farewell)
     if state is SessionState.EXPIRED:
         return closing(CloseReason.SESSION_EXPIRED, cause=cause)
@@ -44,11 +64,11 @@ def stopped(state: SessionState, cause: str | None = None) -> Close:
 
 def invalidated(how: str, cause: str | None = None) -> Close:
     """The end for a session that was ended on purpose; ``how`` is the name of the event that did it."""
-    farewell = Farewell(MessageType.SESSION_INVALIDATED, {"how": how, "cause": cause})
+    farewell = Farewell(MessageType.SESSION_INVALIDATED, SessionInvalidated(how, cause))
     return closing(CloseReason.SESSION_INVALIDATED, cause=cause, farewell=farewell)
 
 
 def draining(reconnect_after: timedelta) -> Close:
     """The end because the node is about to stop."""
-    payload = {"reconnect_after_ms": milliseconds(reconnect_after)}
+    payload = Draining(milliseconds(reconnect_after))
     return closing(CloseReason.DRAINING, farewell=Farewell(MessageType.DRAINING, payload))

@@ -15,11 +15,12 @@ class Authenticate(Struct, frozen=True, gc=False):
     """
     Find out which session ``token`` opens, and call ``SessionGuard.refreshed`` or ``not_refreshed``.
 
-    ``id`` says what the client meant: its message, or a document's address.
+    ``id`` says what the client meant: its message, or a document's address. ``proof`` is of DPoP.
     """
 
     id: str | None
     token: str
+    proof: str | None = None
 
     def __repr__(self) -> str:
         return f"Authenticate({self.id!r}, <hidden>)"
@@ -68,13 +69,15 @@ class Close(Struct, frozen=True, gc=False):
     End the connection with ``farewell`` as its last message.
 
     With ``flush`` what waits for it is sent before; without, the session may see nothing more of it. ``cause`` is
-    what was given as the reason for the session's end. Each protocol has its own code for ``reason``.
+    what was given as the reason for the session's end. Each protocol has its own code for ``reason``. An end that
+    ``is_violation`` counts against the session.
     """
 
     reason: CloseReason
     farewell: Farewell
     cause: str | None = None
     flush: bool = True
+    is_violation: bool = False
 
     @property
     def text(self) -> str:

@@ -13,10 +13,12 @@ DOCUMENT_DEFAULTS: Final = DocumentSettings()
 class SessionLimits:
     """What one session may still send, shared by its connections."""
 
-    __slots__ = ("connections", "edit_traffic", "edits", "messages", "patience", "traffic")
+    __slots__ = ("connections", "edit_traffic", "edits", "messages", "patience", "rejected", "traffic")
 
     def __init__(self, rates: "LimitsOfSessions") -> None:
         self.connections = 0
+        self.rejected = 0
+        """Messages that were refused since these limits were fresh."""
         self.messages = Bucket(rates.messages)
         self.traffic = Bucket(rates.traffic)
         self.edits = Bucket(rates.edits)

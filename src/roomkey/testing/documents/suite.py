@@ -88,7 +88,7 @@ class DocumentSuite(Selective):
 
 def update(data: bytes, number: int = 0, author: Author = ALICE) -> DocumentUpdate:
     """An update that was made ``number`` seconds after noon. Stores do not look at what is in it."""
-    return DocumentUpdate(data, author, NOON + number * SECOND)
+    return DocumentUpdate(data, author, NOON + number * SECOND, own=2**53 - number if number % 3 == 1 else None)
 
 
 def updates(count: int, first: int = 1) -> list[DocumentUpdate]:
@@ -133,10 +133,13 @@ async def found(store: DocumentStore, name: str = "notes") -> DocumentRecord:
 
 async def was_deleted(store: DocumentStore, name: str, lineage: str) -> bool:
     """Whether the store refuses to make the document because it was deleted. Otherwise it exists afterwards."""
+    known = await store.was_deleted(name, lineage)
     try:
         await store.create(name, lineage, NOON)
     except Conflict:
+        assert known
         return True
+    assert not known
     return False
 
 

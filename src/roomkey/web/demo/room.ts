@@ -11,6 +11,8 @@ import { Refusal } from "./rest";
 /** Types of messages: y-protocols' "auth", and the one that `?status=1` adds. */
 const AUTH = 2;
 const DURABLE = 8;
+/** And that says whether changes reach others later than they should. */
+const SERVICE = 9;
 
 /** Asks to be told what is durable. */
 const STATUS = { status: "1" };
@@ -67,6 +69,8 @@ export class Room {
   /** Why the server refuses edits, if it does. */
   denied: string | null = null;
   private answersWhenDenied = 0;
+  /** Whether the server said that what is written here reaches others later. */
+  delayed = false;
   /** Whether the document has arrived at least once. */
   arrived = false;
 
@@ -158,6 +162,8 @@ export class Room {
       if (status === "connected") {
         this.denied = null;
       }
+      // It is said again on every connection, if it is so.
+      this.delayed = false;
       events.changed();
     });
     provider.on("sync", (synced) => {
@@ -177,6 +183,10 @@ export class Room {
     });
     provider.messageHandlers[AUTH] = (_reply, message) => this.hearDenied(message);
     provider.messageHandlers[DURABLE] = (_reply, message) => this.hearDurable(message);
+    provider.messageHandlers[SERVICE] = (_reply, message) => {
+      this.delayed = readVarUint(message) !== 0;
+      events.changed();
+    };
   }
 
   private hearDenied(message: Decoder): void {

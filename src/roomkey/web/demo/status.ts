@@ -9,6 +9,8 @@ interface Obstacle {
   text: string;
   /** `waiting` goes away by itself, `refused` may, `over` does not. */
   kind: "waiting" | "refused" | "over";
+  /** What is said when it has gone by itself. */
+  relief?: string;
 }
 
 const REFUSED: Readonly<Record<number, string>> = {
@@ -16,6 +18,8 @@ const REFUSED: Readonly<Record<number, string>> = {
   4403: "This session may not open this document.",
   4429: "This window sent more than is allowed, and was disconnected.",
 };
+
+const CONNECTED_AGAIN = "Connected again.";
 
 /** How long it is said that the connection is back. */
 const RELIEF_MS = 4000;
@@ -48,6 +52,9 @@ export function obstacle(own: OwnSession, room: Room, closed: number | null, awa
   if (room.connection !== "connected" && room.arrived) {
     return { kind: "waiting", text: "Not connected. You can go on writing; it is sent when the connection is back." };
   }
+  if (room.delayed) {
+    return { kind: "waiting", text: "Changes reach others later. You can go on writing.", relief: "Changes reach everyone again." };
+  }
   return null;
 }
 
@@ -59,15 +66,17 @@ export function mayWrite(hindrance: Obstacle | null): boolean {
 export class Banner {
   private readonly banner = byId("banner");
   private relievedUntil = 0;
+  private relief = CONNECTED_AGAIN;
 
   draw(hindrance: Obstacle | null, now: Date): void {
     if (hindrance === null && this.banner.dataset["kind"] === "waiting") {
       this.relievedUntil = now.getTime() + RELIEF_MS;
     }
     if (hindrance !== null) {
+      this.relief = hindrance.relief ?? CONNECTED_AGAIN;
       this.show(hindrance.kind, hindrance.text);
     } else if (now.getTime() < this.relievedUntil) {
-      this.show("relief", "Connected again.");
+      this.show("relief", this.relief);
     } else {
       this.show("", "");
     }

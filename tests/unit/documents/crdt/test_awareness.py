@@ -2,7 +2,7 @@
 
 import pytest
 
-from roomkey.documents.crdt.awareness import MAX_REMEMBERED, Awareness, AwarenessOutcome, Owner
+from roomkey.documents.crdt.awareness import MAX_CLOCK, MAX_REMEMBERED, Awareness, AwarenessOutcome, Owner
 from roomkey.wire.lib0 import MAX_NUMBER, AwarenessEntry
 
 ALICE, BOB = Owner("laptop", "user:alice"), Owner("phone", "user:bob")
@@ -136,11 +136,13 @@ def test_all_clients_of_a_connection_go_with_it_one_clock_further() -> None:
     assert shared.leave("laptop") == []
 
 
-def test_the_last_clock_that_there_is_has_none_behind_it() -> None:
+def test_behind_the_last_clock_that_is_taken_there_is_a_next_one() -> None:
     shared = awareness()
-    shared.apply([shows(1, MAX_NUMBER)], ALICE)
+    shared.apply([shows(1, MAX_CLOCK), shows(2, MAX_CLOCK + 1), shows(3, MAX_NUMBER)], ALICE)
+    shared.apply([shows(1, MAX_CLOCK + 1, b'"there"')], ALICE)
 
-    assert shared.leave("laptop") == [left(1, MAX_NUMBER)]
+    assert shared.entries() == [shows(1, MAX_CLOCK)]
+    assert shared.leave("laptop") == [left(1, MAX_CLOCK + 1)]
 
 
 def test_a_reminder_says_to_its_own_connection_that_a_client_has_gone_with_a_clock_that_it_does_not_have_yet() -> None:

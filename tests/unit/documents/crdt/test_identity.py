@@ -8,9 +8,9 @@ from pycrdt import Text
 
 from roomkey.documents.crdt.identity import MAX_INTRODUCED, Binding, Bindings, Source
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica
-from roomkey.documents.crdt.updates import MAX_CLOCK
+from roomkey.documents.crdt.updates import MAX_CLOCK, MAX_PARTS, clients_of
 from roomkey.ports import DocumentUpdate
-from roomkey.wire.lib0 import EMPTY_UPDATE
+from roomkey.wire.lib0 import EMPTY_UPDATE, number
 from tests.support.forgeries import deletion, erased, gc, put_together, section, skip, to_the_end, words
 from tests.support.open_documents import ALICE, BOB, Writer, text_of
 from tests.support.sockets import NOON
@@ -129,6 +129,17 @@ def test_the_client_under_which_the_server_writes_is_nobodys() -> None:
 
     scene.replica.edit(lambda doc: doc.get("content", type=Text).insert(0, "server: "), lambda _: None)
     assert scene.text == "server: abcd"
+
+
+def test_the_server_is_another_client_once_somebody_wrote_as_it_and_that_is_nobodys_too() -> None:
+    replica, made = Replica(), list[bytes]()
+    replica.apply(put_together(section(replica.doc.client_id, 0, gc(to_the_end(0)))))
+
+    replica.copy().edit(lambda doc: doc.get("content", type=Text).insert(0, "server"), made.append)
+
+    ((client, _, _),) = [(units.client, units.clock, units.end) for units in clients_of(made[0])]
+    assert client != replica.doc.client_id
+    assert replica.identities.is_foreign(client, Source("bob"))
 
 
 # --- what goes on ---------------------------------------------------------------------------------------
@@ -311,6 +322,17 @@ def test_nobody_goes_beyond_the_range_not_even_with_their_own_client(block: Call
 
     scene.alice_goes_on()
     assert scene.text == "abcd!"
+
+
+def test_an_update_of_more_parts_than_honest_ones_have_is_refused_unread() -> None:
+    scene = Scene()
+    deletions = b"\x00\x01\x07" + number(MAX_PARTS + 1) + b"\x00\x01" * (MAX_PARTS + 1)
+
+    with pytest.raises(PoisonUpdate, match="too many"):
+        scene.replica.apply(deletions, scene.alice)
+
+    scene.replica.apply(deletions)  # from storage, or from a node that has accepted it in parts
+    scene.alice_goes_on()
 
 
 # --- what is remembered -----------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from roomkey.documents.crdt.injuries import Injury, injuries_of
+from roomkey.documents.loading import assemble
 from roomkey.documents.maintenance import Maintenance
-from roomkey.documents.open_documents import assemble
 from roomkey.ports import DocumentUpdate, StoredDocument
 from tests.support.forgeries import deletion, erased, gc, put_together, section, skip, to_the_end, words
 from tests.support.loops import in_no_time

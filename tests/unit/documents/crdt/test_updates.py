@@ -275,3 +275,23 @@ def test_typing_never_makes_a_document_be_measured() -> None:
 
     for update in updates:
         nesting.admit(update, measured)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        # One client with four blocks; two with two each; one block and three deletions.
+        b"\x01\x04\x07\x00" + b"\x00\x01" * 4 + b"\x00",
+        b"\x02\x02\x07\x00" + b"\x00\x01" * 2 + b"\x02\x08\x00" + b"\x00\x01" * 2 + b"\x00",
+        b"\x01\x01\x07\x00\x00\x01" + b"\x01\x07\x03" + b"\x00\x01\x02\x01\x04\x01",
+        b"\x00" + b"\x02\x07\x02\x00\x01\x02\x01" + b"\x08\x02\x00\x01\x02\x01",
+    ],
+)
+def test_what_has_more_parts_than_it_may_is_not_read(update: bytes) -> None:
+    read_update(update, 4)
+    read_update(update)
+
+    with pytest.raises(MalformedUpdate, match="too many"):
+        read_update(update, 3)
+    with pytest.raises(MalformedUpdate, match="too many"):
+        validate(update, None, 3)

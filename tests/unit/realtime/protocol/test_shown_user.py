@@ -108,3 +108,17 @@ def test_checked_a_user_that_does_not_say_who_it_is_passes() -> None:
 
 def test_switched_off_everything_passes() -> None:
     assert not shown(AwarenessIdentity.OFF).concerns(b'{"user":{"id":"mallory"}}')
+
+
+@pytest.mark.parametrize("mode", [AwarenessIdentity.STAMP, AwarenessIdentity.CHECK])
+def test_a_name_does_not_turn_the_text_around_it(mode: AwarenessIdentity) -> None:
+    state = json.dumps({"user": {"id": "alice", "name": "Al\u202egnp\u200b", "color": "#fff"}, "cursor": 1}).encode()
+
+    assert after(shown(mode), state) == {"user": {"id": "alice", "name": "Algnp", "color": "#fff"}, "cursor": 1}
+
+
+@pytest.mark.parametrize("name", ["محمد", "\u05d0\u200f", "\U0001f469\u200d\U0001f467", "Zoe\u0308", "half \ud83d"])
+def test_a_name_in_any_script_passes_as_it_came(name: str) -> None:
+    state = json.dumps({"user": {"id": "alice", "name": name}}).encode()
+
+    assert shown().identify(state) == state

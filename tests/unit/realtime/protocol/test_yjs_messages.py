@@ -22,6 +22,19 @@ EVERYTHING = bytes.fromhex(
 SHOWN = '{"user":{"name":"Zoë 😀","color":"#ff0000"},"cursor":null}'.encode()
 ADDRESS = "notes/zoë\0s1"
 
+
+@pytest.mark.parametrize("size", [0x7E, 0x7F, 0x80, 0x81])
+def test_a_length_takes_two_bytes_from_128_on(size: int) -> None:
+    update = bytes(size)
+
+    assert yjs.decode(yjs.update(update)) == yjs.Update(update)
+
+
+def test_a_length_that_goes_on_is_not_taken_for_a_short_one() -> None:
+    with pytest.raises(Malformed):
+        yjs.decode(b"\x00\x02\x80" + b"\x01" * 0x80)
+
+
 # yjs 13.6.33 and y-protocols 1.0.7
 FROM_Y_WEBSOCKET = {
     "00000a01818080808080800808": yjs.SyncStep1(bytes.fromhex("01818080808080800808")),
@@ -236,15 +249,26 @@ def test_a_small_frame_that_announces_much_costs_little(frame: bytes) -> None:
     assert peak < 100_000
 
 
-@pytest.mark.parametrize("count", [2, 3, 2**20])
+@pytest.mark.parametrize("count", [2, 3, 10_000])
 def test_more_entries_than_there_are_bytes_for_are_refused_before_the_first_is_read(count: int) -> None:
     with pytest.raises(Malformed, match="announced"):
         yjs.read_awareness(yjs.number(count) + b"\x01\x01\x02no")
 
 
+def test_more_entries_than_anybody_needs_are_refused_too() -> None:
+    with pytest.raises(Malformed, match="too many"):
+        yjs.read_awareness(yjs.number(10_001) + b"\x01\x01\x02no")
+
+
 def test_more_clients_than_there_are_bytes_for_are_refused_before_the_first_is_read() -> None:
     with pytest.raises(Malformed, match="announced"):
         lib0.read_state(b"\x02\x01\x01\x01")
+
+
+def test_more_clients_than_any_document_has_are_refused_unread() -> None:
+    with pytest.raises(Malformed, match="too many"):
+        lib0.check_state(lib0.number(lib0.MAX_CLIENTS + 1))
+    lib0.check_state(b"\x01\x01\x01")
 
 
 # --- what is shown --------------------------------------------------------------------------------------

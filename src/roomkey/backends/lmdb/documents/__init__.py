@@ -17,11 +17,11 @@ from roomkey.backends.lmdb.documents.layout import DocumentFile
 from roomkey.backends.lmdb.documents.snapshot import SLICE_UPDATES, Loading, LongLogSearch, Snapshot
 from roomkey.backends.lmdb.file import FileSystemSettings
 from roomkey.backends.lmdb.inspection import Search
+from roomkey.backends.lmdb.resealing import count, reseal
 from roomkey.backends.lmdb.writer import Writer
 from roomkey.errors import Storage
 from roomkey.ports import (
     CHECKSUMMED_RECORDS,
-    PLAIN_RECORDS,
     Append,
     AppendOutcome,
     DamagedRecord,
@@ -36,6 +36,7 @@ from roomkey.ports import (
     NewVersion,
     Page,
     RecordCodec,
+    Resealed,
     StoredDocument,
     VersionItem,
     VersionPage,
@@ -232,6 +233,11 @@ class FileSystemDocumentStore:
         with self._snapshot() as snapshot:
             return snapshot.tail(name_key(name), lineage, after, min(limit, SLICE_UPDATES))
 
+    async def was_deleted(self, name: str, lineage: str) -> bool:
+        key = name_key(name)
+        with self._snapshot() as snapshot:
+            return key is not None and snapshot.was_deleted(key, lineage)
+
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         after = None if page.cursor is None else name_of(page.cursor).encode()
         with self._snapshot() as snapshot:
@@ -295,7 +301,13 @@ class FileSystemDocumentStore:
     async def has_checksums(self) -> bool:
         if self._file is None:
             raise Storage("the storage is not open")
-        return self._file.codec is not PLAIN_RECORDS
+        return self._file.has_checksums
+
+    async def reseal(self, after: bytes, limit: int, *, only_counts: bool = False) -> Resealed:
+        if only_counts:
+            with self._snapshot() as snapshot:
+                return count(snapshot.rows(), repair.SEALED, after, limit)
+        return await self._write(partial(reseal, places=repair.SEALED, after=after, limit=limit))
 
 
 def _weight(item: DocumentItem | VersionItem | GraveItem) -> int:

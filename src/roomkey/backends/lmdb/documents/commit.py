@@ -215,7 +215,7 @@ def filed(key: bytes, record: bytes | None, name: bytes | None) -> Filed:
     if record is None:
         raise Serialization("a document record is missing")
     entry = decode_document(record)
-    if name is not None and entry.name.encode() != name:
+    if len(key) != DOCUMENT.size or (name is not None and entry.name.encode() != name):
         raise Serialization("a document record is at a wrong place")
     return Filed(DOCUMENT.unpack(key)[0], entry)
 

@@ -22,6 +22,7 @@ from roomkey.backends.lmdb.documents.layout import (
 )
 from roomkey.backends.lmdb.inspection import Check, Checks, Rows, still_damaged
 from roomkey.backends.lmdb.layout import FORMAT_KEY
+from roomkey.backends.lmdb.resealing import Places, SealedAs
 from roomkey.backends.lmdb.write_batch import PROBE_KEY, checked_figures
 from roomkey.errors import Serialization
 from roomkey.ports import DamagedRecord, RecordKind
@@ -121,6 +122,35 @@ CHECKS: Final[Checks[DocumentTables]] = {
     "meta": Check(RecordKind.FIGURES, _meta),
 }
 """What is looked at in each table."""
+
+
+def _sealed_piece(rows: Rows[DocumentTables], key: bytes) -> SealedAs | None:
+    document = key[: DOCUMENT.size]
+    record = rows.get(rows.tables.documents, document)
+    if record is None or len(key) != PIECE.size:
+        return None  # nobody misses it
+    if PIECE.unpack(key)[1] == Part.VERSION:
+        return SealedAs(RecordKind.CONTENT)
+    try:
+        found = filed(document, rows.codec.decode(RecordKind.DOCUMENT, document, 0, record), None)
+    except Serialization:
+        return None  # the document is lost, and was counted
+    return SealedAs(RecordKind.CONTENT, found.entry.upto)
+
+
+def _sealed_name(_rows: Rows[DocumentTables], key: bytes) -> SealedAs | None:
+    return SealedAs(RecordKind.FIGURES) if len(key) - len(names.ROOT) > names.CUT else None
+
+
+SEALED: Final[Places[DocumentTables]] = {
+    "documents": lambda _rows, _key: SealedAs(RecordKind.DOCUMENT),
+    "updates": lambda _rows, _key: SealedAs(RecordKind.UPDATES),
+    "pieces": _sealed_piece,
+    "versions": lambda _rows, _key: SealedAs(RecordKind.VERSION),
+    "names": _sealed_name,
+    "meta": lambda _rows, key: SealedAs(RecordKind.FIGURES) if key == NUMBERS_KEY else None,
+}
+"""What in each table goes through the codec."""
 
 
 def set_aside(changes: DocumentChanges, records: Sequence[DamagedRecord]) -> int:

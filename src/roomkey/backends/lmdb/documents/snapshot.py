@@ -5,7 +5,7 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from roomkey.backends.document_keys import name_cursor, version_cursor
+from roomkey.backends.document_keys import grave_digest, name_cursor, version_cursor
 from roomkey.backends.document_records import Authors, decode_batch, decode_version, lost_updates
 from roomkey.backends.lmdb.documents import names
 from roomkey.backends.lmdb.documents.commit import Filed, checked, checked_count, filed, row_name
@@ -350,6 +350,10 @@ class Snapshot(ReadTransaction[DocumentTables]):
             except Serialization as error:
                 self._file.damage.note(RecordKind.DOCUMENT, name, error)
         return DocumentPage(records)
+
+    def was_deleted(self, name: bytes, lineage: str) -> bool:
+        """Whether the document of this name and lineage was deleted."""
+        return self._get(grave_digest(name, lineage), None, self._file.tables.graves) is not None
 
     def graves(self, after: bytes) -> Sequence[GraveItem]:
         """Documents that were deleted, those with digests behind ``after``; none at the end."""

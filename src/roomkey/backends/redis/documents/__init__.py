@@ -34,6 +34,7 @@ from roomkey.backends.redis.documents.moving import Moving, new_call
 from roomkey.backends.redis.documents.outcomes import accepted
 from roomkey.backends.redis.documents.reading import DocumentReader
 from roomkey.backends.redis.documents.repair import Repair
+from roomkey.backends.redis.documents.resealing import DocumentResealing
 from roomkey.backends.redis.documents.versions import Versions
 from roomkey.backends.redis.scripts import Script
 from roomkey.backends.redis.server import RedisServer, RedisSettings
@@ -57,6 +58,7 @@ from roomkey.ports import (
     Page,
     RecordCodec,
     RecordKind,
+    Resealed,
     StoredDocument,
     VersionItem,
     VersionPage,
@@ -108,6 +110,7 @@ class RedisDocumentStore:
             versions=self._versions,
             notes=self._damage,
         )
+        self._resealing = DocumentResealing(self._server, codec, self._layout, self._reader)
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -178,6 +181,12 @@ class RedisDocumentStore:
             return False
         accepted(answer)
         return True
+
+    async def was_deleted(self, name: str, lineage: str) -> bool:
+        place = self._place(name)
+        if place is None:
+            return False
+        return bool(await self._server.ask("HEXISTS", place.partition.graves, grave_digest(place.name, lineage)))
 
     async def _find(self, place: Place | None) -> Filed | None:
         return None if place is None else await self._reader.find(place)
@@ -377,6 +386,11 @@ class RedisDocumentStore:
 
     async def has_checksums(self) -> bool:
         return self._codec is not PLAIN_RECORDS
+
+    # --- resealing ------------------------------------------------------------------------------------
+
+    async def reseal(self, after: bytes, limit: int, *, only_counts: bool = False) -> Resealed:
+        return await self._resealing.reseal(after, limit, only_counts=only_counts)
 
 
 def _checked(found: Filed | Serialization | None, lineage: str) -> Filed:

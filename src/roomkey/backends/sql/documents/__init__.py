@@ -17,6 +17,7 @@ from roomkey.backends.sql.documents.layout import MAX_NUMBER, DocumentQueries
 from roomkey.backends.sql.documents.moving import GRAVES, MovingQueries, TakingIn
 from roomkey.backends.sql.documents.reading import Reading
 from roomkey.backends.sql.documents.repair import DocumentRepair, RepairQueries
+from roomkey.backends.sql.documents.resealing import DocumentResealing
 from roomkey.backends.sql.documents.sweeping import Sweeper
 from roomkey.backends.sql.documents.writers import Writers
 from roomkey.backends.sql.statements import execute, load, run
@@ -38,6 +39,7 @@ from roomkey.ports import (
     NewVersion,
     Page,
     RecordCodec,
+    Resealed,
     StoredDocument,
     VersionItem,
     VersionPage,
@@ -78,6 +80,7 @@ class DatabaseDocumentStore:
         self._queries = load("documents", self._database.dialect, DocumentQueries)
         self._moving = load("document_moving", self._database.dialect, MovingQueries)
         self._repair = load("document_repair", self._database.dialect, RepairQueries)
+        self._resealing = DocumentResealing(self._database, self._repair, codec)
         self._writers = Writers(self._database)
         self._sweeper = Sweeper(self._database, self._queries, codec)
         self._database.add_check(check_packets)
@@ -210,6 +213,10 @@ class DatabaseDocumentStore:
         key = name_key(name)
         return await self._read(lambda reading: reading.tail(key, lineage, after, limit), snapshot=True)
 
+    async def was_deleted(self, name: str, lineage: str) -> bool:
+        key = name_key(name)
+        return key is not None and await self._read(lambda reading: reading.was_deleted(key, lineage))
+
     async def list(self, prefix: str, page: Page) -> DocumentPage:
         start = prefix.encode("utf-8", "surrogatepass")
         end = start + b"\xff"  # behind all that begin with it: UTF-8 has no such byte
@@ -282,6 +289,11 @@ class DatabaseDocumentStore:
 
     async def has_checksums(self) -> bool:
         return self._codec is not PLAIN_RECORDS
+
+    # --- resealing ------------------------------------------------------------------------------------
+
+    async def reseal(self, after: bytes, limit: int, *, only_counts: bool = False) -> Resealed:
+        return await self._resealing.reseal(after, limit, only_counts=only_counts)
 
     def _repairing(self, connection: AsyncConnection) -> DocumentRepair:
         return DocumentRepair(connection, (self._queries, self._repair), self._codec)

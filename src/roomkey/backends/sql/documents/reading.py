@@ -19,7 +19,9 @@ from roomkey.backends.sql.documents.layout import (
     Filed,
     Part,
     backlog_class,
+    document_id,
     filed,
+    lineage_key,
 )
 from roomkey.backends.sql.statements import Row, run
 from roomkey.errors import Serialization
@@ -102,6 +104,11 @@ class Reading:
         """
         rows = await run(self._connection, self._queries.find, [name])
         return filed(rows[0], self._codec) if rows else None
+
+    async def was_deleted(self, name: bytes, lineage: str) -> bool:
+        """``DocumentStore.was_deleted``."""
+        grave = document_id(name, lineage_key(lineage))
+        return bool(await run(self._connection, self._queries.is_buried, grave))
 
     async def heads(self, names: Sequence[bytes | None]) -> list[DocumentHead | None]:
         """``DocumentStore.heads``, in one statement."""

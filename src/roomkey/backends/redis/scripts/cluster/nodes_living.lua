@@ -1,0 +1,3 @@
+-- What all nodes say of themselves that live.
+-- with living
+return living()
