@@ -16,7 +16,6 @@ from roomkey.domain.session import SessionId
 from roomkey.ports import CHECKSUMMED_RECORDS, PLAIN_RECORDS, RecordCodec, SessionStorage
 from roomkey.testing.storage import StorageConformance
 from tests.support.lmdb_file import damaged, index_faults
-from tests.support.sealed_records import SealedRecords
 
 
 class TestMemorySessionStorage(StorageConformance):
@@ -83,7 +82,3 @@ class TestFileSystemSessionStorage(StorageConformance):
 
 class TestPlainFileSystemSessionStorage(TestFileSystemSessionStorage):
     codec = PLAIN_RECORDS
-
-
-class TestSealedFileSystemSessionStorage(TestFileSystemSessionStorage):
-    codec = SealedRecords()

@@ -1,6 +1,7 @@
 """``roomkey encryption …``: which keys there are, and everything written anew under another one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,72 @@ def test_whoever_looks_for_the_rotation_among_api_keys_is_told_where_it_is(capsy
     assert code == Exit.USAGE
     assert "`roomkey encryption rotate`" in said
     assert "roomkey encryption rotate" in help
+
+
+# --- users --------------------------------------------------------------------------------------------
+
+
+def stored_bytes(folder: Path) -> bytes:
+    """Everything that lies in a folder, names of files included."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return b"".join(str(path).encode() + path.read_bytes() for path in files)
+
+
+def test_nothing_in_the_files_says_who_has_a_session(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "roomkey.toml").write_text('[encryption]\nmode = "on"\n', encoding="utf-8")
+    for name, url in (("data", f"lmdb://{tmp_path / 'data'}"), ("sql", f"sqlite:///{tmp_path / 'sql'}/roomkey.db")):
+        (tmp_path / name).mkdir(mode=0o700)
+        user = f"ada-lovelace-{name}"
+        assert main(("sessions", "create", user, "--storage", url)) == Exit.DONE
+        assert main(("sessions", "revoke-user", user, "--storage", url)) == Exit.DONE
+        capsys.readouterr()
+
+        assert listed(url, capsys) == [user]
+        assert status(url, capsys)["users"] == "hidden"
+        assert b"lovelace" not in stored_bytes(tmp_path / name)
+
+
+def test_users_of_a_storage_that_was_in_use_are_hidden_by_copying_it(tmp_path: Path, capsys: Capture) -> None:
+    settings, first, second = tmp_path / "roomkey.toml", f"lmdb://{tmp_path / 'one'}", f"lmdb://{tmp_path / 'two'}"
+    assert main(("sessions", "create", "ada-lovelace", "--storage", first)) == Exit.DONE
+    settings.write_text('[encryption]\nmode = "on"\n', encoding="utf-8")
+    assert main(("sessions", "create", "grace-hopper", "--storage", first)) == Exit.DONE
+    capsys.readouterr()
+    assert run("status", first) == Exit.DONE
+    assert "ids of users can be read in the indexes of sessions: `roomkey storage copy`" in capsys.readouterr().err
+    assert status(first, capsys)["users"] == "readable"
+
+    assert main(("storage", "copy", first, second)) == Exit.DONE
+    assert main(("storage", "copy", first, second)) == Exit.DONE, "what was copied is found to be the same"
+    shutil.copy(tmp_path / "one" / "master.key", tmp_path / "two" / "master.key")
+    capsys.readouterr()
+
+    assert sorted(listed(second, capsys)) == ["ada-lovelace", "grace-hopper"]
+    assert status(second, capsys)["users"] == "hidden"
+    stored = stored_bytes(tmp_path / "two")
+    assert b"lovelace" not in stored
+    assert b"hopper" not in stored
+
+
+def test_a_copy_of_a_storage_without_keys_is_encrypted_where_that_is_on(tmp_path: Path, capsys: Capture) -> None:
+    first, second = f"lmdb://{tmp_path / 'one'}", f"lmdb://{tmp_path / 'two'}"
+    assert main(("sessions", "create", "ada-lovelace", "--storage", first)) == Exit.DONE
+    (tmp_path / "roomkey.toml").write_text('[encryption]\nmode = "on"\n', encoding="utf-8")
+
+    assert main(("storage", "copy", first, second)) == Exit.DONE
+    shutil.copy(tmp_path / "one" / "master.key", tmp_path / "two" / "master.key")
+    capsys.readouterr()
+
+    assert listed(second, capsys) == ["ada-lovelace"]
+    found = status(second, capsys)
+    assert (found["users"], found["reads_unsealed"]) == ("hidden", False)
+    assert b"lovelace" not in stored_bytes(tmp_path / "two")
+    assert not status(first, capsys)["encrypted"], "the source is only read"
+
+
+def test_a_user_id_that_is_too_long_to_be_hidden_is_refused_in_a_sentence(storage: str, capsys: Capture) -> None:
+    code = main(("sessions", "create", "x" * 160, "--storage", storage))
+
+    assert code == Exit.FAILED
+    said = capsys.readouterr().err
+    assert said == "roomkey: a user id has at most 159 bytes where ids are encrypted, not 256 (invalid_input)\n"

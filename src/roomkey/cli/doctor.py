@@ -17,14 +17,14 @@ import roomkey
 from roomkey.backends import Stores, urls
 from roomkey.backends.lmdb.file import DATA_FILE
 from roomkey.backends.lmdb.file import check as check_data_file
-from roomkey.cli.encryption import COUNTING_SECONDS, in_words
+from roomkey.cli.encryption import COUNTING_SECONDS, HIDING_USERS, READABLE_USERS, in_words
 from roomkey.cli.outcome import Exit, print_json, print_table
 from roomkey.cli.serve import Choices, Chosen
 from roomkey.config import Config, exposure, secrets_apart
 from roomkey.documents.crdt.injuries import Injury, injuries_of
 from roomkey.documents.loading import assemble
 from roomkey.encrypted_stores import OpenStores, open_records, open_stores
-from roomkey.encryption.data_keys import DataKeys
+from roomkey.encryption.data_keys import DataKeys, Users
 from roomkey.encryption.rotation import Outdated, count_outdated
 from roomkey.errors import ConfigurationError, RoomkeyError, Serialization, Storage, explain
 from roomkey.observability.logs import configure_events
@@ -361,7 +361,9 @@ def _encrypted(keys: DataKeys | None) -> Finding:
     if keys.ring.reads_unsealed:
         advice = "`roomkey encryption rotate` encrypts what is there already"
         return Finding("encryption", Verdict.WARNING, f"{named}; records that are not encrypted are read", advice)
-    return Finding("encryption", Verdict.OK, f"{named}; indexes, ids and names are not encrypted")
+    if keys.ring.users is Users.READABLE:
+        return Finding("encryption", Verdict.WARNING, f"{named}; {READABLE_USERS}", HIDING_USERS)
+    return Finding("encryption", Verdict.OK, f"{named}; ids of sessions and names of documents are not encrypted")
 
 
 def _production(config: Config) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from roomkey import config as configuration
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, complain, print_json, print_table
 from roomkey.config import Config
 from roomkey.encrypted_stores import OpenStores, open_records, open_stores
-from roomkey.encryption.data_keys import DataKeyStore
+from roomkey.encryption.data_keys import DataKeyStore, Users
 from roomkey.encryption.rotation import RATE, Outcome, Outdated, Rotation, count_outdated
 from roomkey.observability.logs import configure_events
 from roomkey.observability.settings import LogLevel, LogSettings
@@ -20,6 +20,9 @@ from roomkey.settings import SourcedValue
 
 COUNTING_SECONDS: Final = 2.0
 """Maximum time in which records are counted."""
+
+READABLE_USERS: Final = "ids of users can be read in the indexes of sessions"
+HIDING_USERS: Final = "`roomkey storage copy` to a new storage hides them"
 
 app = App("encryption", help="Look at data keys, and rotate them.", help_epilogue=EXIT_CODES, version_flags=())
 
@@ -111,6 +114,7 @@ async def _status(config: Config, *, as_json: bool) -> None:
             {
                 "encrypted": keys is not None,
                 "reads_unsealed": reads_unsealed,
+                "users": None if keys is None else keys.ring.users.value,
                 "keys": [
                     {
                         "id": key.id.hex(),
@@ -143,6 +147,8 @@ async def _status(config: Config, *, as_json: bool) -> None:
         complain("records are not encrypted: there are no data keys")
     elif reads_unsealed:
         complain("records that are not encrypted are read, too, until `roomkey encryption rotate` has run")
+    if keys is not None and keys.ring.users is Users.READABLE:
+        complain(f"{READABLE_USERS}: {HIDING_USERS}")
 
 
 def in_words(found: Outdated) -> str:

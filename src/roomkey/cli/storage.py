@@ -14,7 +14,7 @@ from roomkey.backends import urls
 from roomkey.backends.moving import Examination, Foreign, House, Progress, Report, copy, examine
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, complain, print_json, print_table
 from roomkey.config import Config, StorageSettings
-from roomkey.encrypted_stores import OpenStores, open_stores
+from roomkey.encrypted_stores import OpenStores, documents_of, open_stores, sessions_of
 from roomkey.errors import Conflict
 from roomkey.observability.logs import configure_events
 from roomkey.observability.settings import LogLevel, LogSettings
@@ -106,23 +106,22 @@ async def _copy(source: Config, target: Config, progress: Progress) -> Report:
     async with (
         open_stores(source) as here,
         open_stores(target, like=here) as there,
-        _house(here, source.storage) as old,
-        _house(there, target.storage) as new,
+        _house(here, source) as old,
+        _house(there, target) as new,
     ):
         return await copy(old, new, progress)
 
 
 async def _examine(place: Config, progress: Progress) -> Examination:
-    async with open_stores(place) as opened, _house(opened, place.storage) as house:
+    async with open_stores(place) as opened, _house(opened, place) as house:
         return await examine(*house, clock=SystemClock(), progress=progress)
 
 
 @asynccontextmanager
-async def _house(opened: OpenStores, settings: StorageSettings) -> AsyncGenerator[House]:
-    sessions = opened.stores.sessions(settings.location)
-    documents = opened.stores.documents(settings.documents_location)
+async def _house(opened: OpenStores, place: Config) -> AsyncGenerator[House]:
+    sessions, documents = sessions_of(place, opened), documents_of(place, opened)
     if not isinstance(sessions, MovableSessions) or not isinstance(documents, MovableDocuments):
-        raise Failed(f"{urls.shown(settings.location)} cannot hand over what is in it yet", Exit.USAGE)
+        raise Failed(f"{urls.shown(place.storage.location)} cannot hand over what is in it yet", Exit.USAGE)
     async with sessions, documents:
         yield House(sessions, documents, opened.objects)
 

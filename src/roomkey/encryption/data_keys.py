@@ -9,6 +9,7 @@ wrapped in it, too; a storage that shows an older one can only be noticed by wha
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from os import urandom
 from typing import Final
 
@@ -45,6 +46,18 @@ class StoredKey(Struct, frozen=True, array_like=True):
     writes_from: datetime
 
 
+class Users(StrEnum):
+    """
+    What a storage knows users by, which is decided once, before anything is written with the keys.
+
+    ``HIDDEN``: by names that say nothing. ``READABLE``: by their ids, because it was in use before it had keys.
+    """
+
+    UNDECIDED = "undecided"
+    READABLE = "readable"
+    HIDDEN = "hidden"
+
+
 class StoredRing(Struct, frozen=True, array_like=True):
     """
     All data keys, oldest first. ``root`` authenticates this, ``index`` is what blind indexes are made with for ever.
@@ -56,6 +69,7 @@ class StoredRing(Struct, frozen=True, array_like=True):
     index: StoredKey
     keys: tuple[StoredKey, ...]
     reads_unsealed: bool
+    users: Users = Users.READABLE
 
 
 class DataKeys(Struct, frozen=True):
@@ -118,7 +132,11 @@ class DataKeyStore:
             writes_from = now + self.announcement if announced else now
             key = await self._new(now, writes_from=writes_from)
             ring = StoredRing(
-                await self._new(now, ROOT_ID), await self._new(now, INDEX_ID, index), (key,), reads_unsealed=True
+                await self._new(now, ROOT_ID),
+                await self._new(now, INDEX_ID, index),
+                (key,),
+                reads_unsealed=True,
+                users=Users.UNDECIDED,
             )
             try:
                 await self._store(ring, ABSENT)
@@ -152,15 +170,31 @@ class DataKeyStore:
     async def refuse_unsealed(self) -> DataKeys:
         """From now on no record is read that is not sealed, and the first key seals. Raises as ``load``."""
         now = self._clock.now()
+        return await self.change(lambda ring: _refusing(ring, now) if ring.reads_unsealed else None)
 
-        def refusing(ring: StoredRing) -> StoredRing | None:
-            if not ring.reads_unsealed:
+    async def decide(self, *, empty: bool) -> DataKeys:
+        """
+        Decide what users are known by, unless it is decided. In an ``empty`` storage they are hidden, and no record is
+        read that is not sealed. Of several nodes the first one decides, and none may write before that. Raises as
+        ``load``.
+        """
+        now = self._clock.now()
+
+        def decided(ring: StoredRing) -> StoredRing | None:
+            if ring.users is not Users.UNDECIDED:
                 return None
-            first, *others = ring.keys
-            first = replace(first, writes_from=min(first.writes_from, now))
-            return replace(ring, keys=(first, *others), reads_unsealed=False)
+            return replace(_refusing(ring, now), users=Users.HIDDEN) if empty else replace(ring, users=Users.READABLE)
 
-        return await self.change(refusing)
+        return await self.change(decided)
+
+    async def take_over(self, keys: DataKeys) -> None:
+        """
+        Have the data keys of another storage, under the same key ring; what users are known by is undecided here.
+
+        Raises:
+            Conflict: If there are others by now.
+        """
+        await self._store(replace(keys.ring, users=Users.UNDECIDED), ABSENT)
 
     async def rewrap(self) -> DataKeys:
         """Wrap all keys with the present key-encryption key that another one wrapped. Raises as ``load``."""
@@ -246,6 +280,12 @@ _decode = msgspec.msgpack.Decoder(StoredRing).decode
 
 def _place(id: bytes) -> bytes:
     return b"roomkey data key " + id
+
+
+def _refusing(ring: StoredRing, now: datetime) -> StoredRing:
+    """The ring with which nothing is read that is not sealed; so the first key seals at once."""
+    first, *others = ring.keys
+    return replace(ring, keys=(replace(first, writes_from=min(first.writes_from, now)), *others), reads_unsealed=False)
 
 
 def _sum(root: bytes, body: bytes) -> bytes:

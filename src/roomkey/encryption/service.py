@@ -1,6 +1,7 @@
 """Encryption of one process: the codec of its stores, the data keys that it knows, and the keys of persons."""
 
 import asyncio
+import hmac
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -11,13 +12,15 @@ from typing import Final
 import structlog
 from msgspec import Struct
 
-from roomkey.encryption.data_keys import REFRESHES, RING, DataKeys, DataKeyStore
+from roomkey.encryption.data_keys import REFRESHES, RING, DataKeys, DataKeyStore, Users
+from roomkey.encryption.hidden_users import hiding_users
 from roomkey.encryption.opening import open_key_ring
 from roomkey.encryption.records import KEYS_SPACE, Ciphers, SealedRecords
 from roomkey.encryption.settings import EncryptionSettings, Mode, Unsealed
 from roomkey.encryption.subjects import blind_index
+from roomkey.encryption.user_ids import UserIds
 from roomkey.errors import ConfigurationError, RoomkeyError
-from roomkey.ports import CHECKSUMMED_RECORDS, Clock, ObjectStore, RecordCodec, RecordKind
+from roomkey.ports import CHECKSUMMED_RECORDS, Clock, ObjectStore, RecordCodec, RecordKind, SessionStorage
 from roomkey.security import masterkey
 from roomkey.security.events import SecurityEvents, SecurityEventType
 
@@ -46,7 +49,8 @@ class Encryption:
     """
     What stands between the stores of a process and what they write.
 
-    Give ``codec`` to the stores, and have ``at_work`` entered as long as they are open: before, nothing can be read.
+    Give ``codec`` to the stores and that of sessions to ``sessions``, and have ``at_work`` entered as long as they are
+    open: before, nothing can be read. Nothing may be written while something is ``undecided``.
     """
 
     def __init__(
@@ -66,9 +70,8 @@ class Encryption:
         self._ciphers = Ciphers()
         self._refusals = _Refusals(events)
         self._index_key = token_bytes(32) if master is None else masterkey.derive(master, "blind index")
+        self._user_ids = UserIds()
         self._store: DataKeyStore | None = None
-        self.is_new = False
-        """Whether the data keys were made when this began to work."""
         self._trouble: str | None = None
         self.keys: DataKeys | None = None
         """The data keys, if there are any."""
@@ -90,6 +93,20 @@ class Encryption:
     def blind(self, text: str) -> str:
         """``text`` as it may be seen by whoever sees the storage: equal where it is equal, and no more."""
         return blind_index(self._index_key)(text)
+
+    def sessions(self, storage: SessionStorage) -> SessionStorage:
+        """``storage``, in which users cannot be read if they are hidden."""
+        return storage if self._settings.mode is Mode.OFF else hiding_users(storage, self._user_ids)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether there are keys, and nobody has said yet what they begin with: ``decide`` does."""
+        return self.keys is not None and self.keys.ring.users is Users.UNDECIDED
+
+    async def decide(self, *, empty: bool) -> None:
+        """Decide what keys begin with, unless another node was first, see ``DataKeyStore``. Raises as ``at_work``."""
+        if self._store is not None:
+            self._use(await self._store.decide(empty=empty))
 
     def degradations(self) -> Mapping[str, str]:
         """What health says while data keys cannot be read."""
@@ -118,15 +135,6 @@ class Encryption:
             with suppress(asyncio.CancelledError):
                 await refreshing
 
-    async def refuse_unsealed(self) -> None:
-        """
-        From now on no record is read that is not sealed. For whoever knows that there is none.
-
-        Raises as ``at_work``.
-        """
-        if self._store is not None:
-            self._use(await self._store.refuse_unsealed())
-
     async def _open(self, objects: ObjectStore, *, makes_keys: bool) -> None:
         if not makes_keys and await objects.get(KEYS_SPACE, RING) is None:
             self._use(None)
@@ -140,7 +148,6 @@ class Encryption:
         store = self.data_keys(objects)
         found = await store.load()
         if found is None:
-            self.is_new = True
             found = await store.load_or_create(index=self._index_key, announced=not self._places.local)
         self._use(found)
 
@@ -168,6 +175,8 @@ class Encryption:
             self._ciphers.use({}, writing=None, reads_unsealed=True)
             return
         self._index_key = found.index
+        if found.ring.users is Users.HIDDEN and not self._user_ids.are_hidden:
+            self._user_ids.use(hmac.digest(found.index, b"user ids", "sha512"))
         self._ciphers.use(
             found.keys,
             writing=found.writing(self._clock.now()),

@@ -24,7 +24,7 @@ from roomkey.documents.maintenance import Maintenance
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.relay import Peers
 from roomkey.documents.service import DocumentService
-from roomkey.encrypted_stores import are_empty, encryption_of
+from roomkey.encrypted_stores import decide_what_keys_begin_with, encryption_of
 from roomkey.errors import ConfigurationError, RoomkeyError
 from roomkey.health import Health
 from roomkey.leasing import LIFETIME, Chore
@@ -86,7 +86,7 @@ class Node:
         master = config.master_key()
         self.encryption = encryption_of(config, clock, master=master, events=self.events)
         stores = Stores(config.storage.options, self.encryption.codec)
-        self.storage = stores.sessions(config.storage.location)
+        self.storage = self.encryption.sessions(stores.sessions(config.storage.location))
         self.background = BackgroundTasks(clock.now)
         is_remote = urls.is_remote(config.storage.location)
         cache = self._near_cache() if is_remote else None
@@ -260,18 +260,9 @@ class Node:
             self.storage,
             self.documents.store,
         ):
-            if self.encryption.is_new:
-                await self._begin_to_encrypt()
+            await decide_what_keys_begin_with(self.encryption, self.storage, self.documents.store, self.objects)
             async with self.security.keys.at_work(), self.audit.at_work(), self.documents.at_work():
                 yield
-
-    async def _begin_to_encrypt(self) -> None:
-        """There are keys now. Trust nothing else from the start if there is nothing else; otherwise say so."""
-        if await are_empty(self.storage, self.documents.store, self.objects):
-            await self.encryption.refuse_unsealed()
-        else:
-            advice = "`roomkey encryption rotate` encrypts what is there already"
-            _log.info("encryption_is_on", encrypts="what is written from now on", advice=advice)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

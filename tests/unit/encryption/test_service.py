@@ -4,18 +4,22 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
+import hmac
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from roomkey.backends.lmdb import FileSystemSessionStorage, FileSystemSettings
 from roomkey.backends.lmdb.documents import FileSystemDocumentStore
+from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.objects import MemoryObjectStore
-from roomkey.encryption.data_keys import RING, DataKeyStore
+from roomkey.domain.session import SessionFilter
+from roomkey.encryption.data_keys import RING, DataKeyStore, Users
 from roomkey.encryption.key_rings import LocalKeyRing
 from roomkey.encryption.records import KEYS_SPACE, MARK
 from roomkey.encryption.rotation import ROTATION, Outcome, Rotation
@@ -26,7 +30,7 @@ from roomkey.ports import CHECKSUMMED_RECORDS, ObjectStore, Page, RecordCodec, R
 from roomkey.security.events import SecurityEvent, SecurityEvents
 from roomkey.testing.clock import ManualClock
 from roomkey.testing.documents.suite import make, update
-from roomkey.testing.storage.suite import store
+from roomkey.testing.storage.suite import found, store
 from tests.support.sessions import NOON
 
 MASTER = b"m" * 32
@@ -55,12 +59,64 @@ async def test_what_one_node_seals_another_opens_and_after_a_restart_it_does_aga
         sealed = one.codec.encode(SESSION, b"id", 1, b"record")
         assert sealed.startswith(MARK)
         assert other.codec.decode(SESSION, b"id", 1, sealed) == b"record"
-        assert (one.is_new, other.is_new) == (True, False)
+        assert one.is_undecided
+        assert other.is_undecided
 
     again = encryption()
     async with again.at_work(objects):
         assert again.codec.decode(SESSION, b"id", 1, sealed) == b"record"
         assert again.blind("ada") == one.blind("ada") == encryption(EncryptionSettings(mode=Mode.OFF)).blind("ada")
+
+
+async def test_in_an_empty_storage_users_are_hidden_and_in_another_one_they_stay_as_they_are() -> None:
+    for empty in (True, False):
+        objects, node, inner = MemoryObjectStore(), encryption(), MemorySessionStorage()
+        storage = node.sessions(inner)
+        async with node.at_work(objects), storage:
+            await node.decide(empty=empty)
+            stored = await store(storage, "ada")
+
+            within = await found(inner, stored.id)
+            assert (within.user_id == "ada") is not empty
+            assert (await found(storage, stored.id)).user_id == "ada"
+            assert (await objects.get(KEYS_SPACE, RING)) is not None
+            assert node.keys is not None
+            assert node.keys.ring.reads_unsealed is not empty
+
+        again = encryption()
+        async with again.at_work(objects), again.sessions(inner) as storage:
+            assert (await storage.list(SessionFilter(user_id="ada"), Page())).sessions == [stored]
+
+
+async def test_of_nodes_that_find_different_things_the_first_decides_for_all() -> None:
+    for first in (True, False):
+        objects, one, other = MemoryObjectStore(), encryption(), encryption()
+        async with one.at_work(objects), other.at_work(objects):
+            await one.decide(empty=first)
+            await other.decide(empty=not first)
+
+            assert one.keys is not None
+            assert other.keys is not None
+            assert one.keys.ring == other.keys.ring
+            assert one.keys.ring.users is (Users.HIDDEN if first else Users.READABLE)
+
+
+async def test_keys_from_before_users_could_be_hidden_leave_them_as_they_are() -> None:
+    objects = MemoryObjectStore()
+    async with encryption().at_work(objects):
+        pass
+    made = encryption()
+    keys = await made.data_keys(objects).load()
+    assert keys is not None
+    *before, _ = msgspec.to_builtins(keys.ring, builtin_types=(bytes, datetime))
+    body = msgspec.msgpack.encode(before)
+    signature = hmac.digest(hmac.digest(keys.root, b"roomkey data keys", "sha256"), body, "sha256")
+    await objects.commit(KEYS_SPACE, {RING: signature + body})
+
+    async with made.at_work(objects):
+        assert not made.is_undecided
+        assert made.keys is not None
+        assert made.keys.ring.users is Users.READABLE
 
 
 async def test_of_nodes_that_start_at_once_all_have_the_same_keys() -> None:

@@ -13,6 +13,7 @@ from roomkey.domain.access import Access, Grant
 from roomkey.domain.lifecycle import apply, begin, replay
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import (
+    MAX_USER_ID_BYTES,
     Activated,
     AnyEvent,
     Client,
@@ -47,6 +48,9 @@ class StorageSuite(Selective):
 
     durable: ClassVar[bool] = False
     """Whether another ``open`` within a test finds what was stored before."""
+
+    longest_user_id: ClassVar[int] = MAX_USER_ID_BYTES
+    """Bytes of the longest user id; only what encrypts ids may refuse what others take."""
 
     def open(self) -> SessionStorage:
         """A storage that is not entered yet, on the same data each time within one test."""
