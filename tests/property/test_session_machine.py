@@ -298,6 +298,5 @@ def test_sessions_keep_their_promises(kind: str) -> None:
         settings=settings(
             max_examples=examples(60 if kind == "memory" else 15),
             stateful_step_count=40,
-            derandomize=True,
         ),
     )
