@@ -22,7 +22,6 @@ MAX_AGAIN: Final = 8
 """Tests that are tried again; more than these do not fail by chance."""
 
 _FOLDERS: Final = tuple(f"tests/{name}/" for name in ("browser", "faults", "integration", "performance", "security"))
-_CONFORMANCE: Final = "tests/conformance/"
 _SERVERS: Final = ("cluster", "mariadb", "postgresql", "redis", "sentinel")
 
 
@@ -44,9 +43,7 @@ class Failures:
 
 def talks_to_servers(test: str) -> bool:
     """Whether the test of this id waits for other processes: servers, browsers, commands."""
-    if test.startswith(_CONFORMANCE):
-        return any(server in test.lower() for server in _SERVERS)
-    return test.startswith(_FOLDERS)
+    return test.startswith(_FOLDERS) or any(server in test.lower() for server in _SERVERS)
 
 
 def deserve_another(failed: Collection[str]) -> bool:
