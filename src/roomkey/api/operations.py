@@ -34,6 +34,7 @@ from roomkey.errors import (
 from roomkey.health import Health
 from roomkey.issuers.exchange import TokenExchange
 from roomkey.keys import KeyRegistry
+from roomkey.realtime.roll_call import RollCall
 from roomkey.security.authorization import (
     RULES,
     SENSITIVE,
@@ -83,12 +84,13 @@ class Login(Struct, frozen=True, kw_only=True):
 
 class Services(Struct, frozen=True, kw_only=True):
     """
-    Everything that operations work with. Without ``documents``, ``threats`` or ``audit`` there are no operations on
-    them.
+    Everything that operations work with. Without ``documents``, ``connected``, ``threats`` or ``audit`` there are no
+    operations on them.
     """
 
     sessions: SessionManager
     documents: DocumentService | None
+    connected: Callable[[], RollCall] | None = None
     audit: AuditLog | None
     health: Health
     authenticator: Authenticator
@@ -148,6 +150,14 @@ class Request:
         if documents is None:
             raise LookupError("this interface was made without documents")
         return documents
+
+    @property
+    def connected(self) -> RollCall:
+        """Who is connected to documents."""
+        connected = self.services.connected
+        if connected is None:
+            raise LookupError("this interface was made without sockets")
+        return connected()
 
     @property
     def keys(self) -> KeyRegistry:

@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, print_json, print_table
-from roomkey.cli.target import Target, Where
+from roomkey.cli.target import Target, Where, show_disconnected
 from roomkey.domain.session import SessionState
 from roomkey.settings import duration
 
@@ -143,6 +143,20 @@ def expire(id: str, *, where: Where = None) -> None:
 def invalidate(id: str, *, reason: str | None = None, where: Where = None) -> None:
     """End a session for good, its open sockets included."""
     _put(id, "invalidate", where, reason=reason)
+
+
+@app.command
+def disconnect(id: str, *, reason: str | None = None, where: Where = None) -> None:
+    """
+    Put a session out of every document and close its sockets; it is as good as before, and may come back.
+
+    Args:
+        id: Which session.
+        reason: What it is told.
+    """
+    target = where or Target()
+    target.check_server("who is connected")
+    show_disconnected(target, f"{_path(id)}/connections", reason)
 
 
 @app.command
