@@ -114,7 +114,7 @@ COMMANDS = [
         (f"sessions {name}", 1)
         for name in (
             *("create", "show", "activate", "suspend", "resume", "expire", "invalidate", "rotate", "delete"),
-            *("revoke-user", "risk", "disconnect"),
+            *("revoke-user", "risk", "disconnect", "history"),
         )
     ),
     *((f"audit {name}", 0) for name in ("export", "keys", "search", "tail", "verify")),

@@ -57,6 +57,7 @@ ROUTES: Final[Routes] = {
     "/sessions/batch": {"POST": rest.batch},
     "/sessions/{id}": {"GET": rest.get_session, "DELETE": rest.delete_session},
     "/sessions/me/tickets": {"POST": rest.create_ticket},
+    "/sessions/{id}/events": {"GET": rest.list_events},
     "/sessions/{id}/activate": {"PUT": rest.activate},
     "/sessions/{id}/suspend": {"PUT": rest.suspend},
     "/sessions/{id}/resume": {"PUT": rest.resume},

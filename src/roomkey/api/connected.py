@@ -1,6 +1,5 @@
 """The operations on who is connected to documents: they translate between HTTP and the roll call."""
 
-import re
 from functools import partial
 from typing import Final, cast
 
@@ -17,10 +16,8 @@ from roomkey.api.operations import Answer, Request, operation
 from roomkey.domain.session import SessionId
 from roomkey.errors import NotFound, Overloaded, UnknownCursor
 from roomkey.realtime.attendance import Whom
-from roomkey.security import authorization
+from roomkey.security import authorization, tokens
 from roomkey.security.authorization import Action
-
-_SESSION_ID: Final = re.compile("[0-9a-f]{2}[a-z2-7]{26}")
 
 _disconnecting: Final = partial(
     operation,
@@ -47,7 +44,7 @@ async def list_connected(request: Request) -> Reply:
     """
     listing = cast("ConnectedListing", request.query)
     after = listing.cursor or ""
-    if after and not _SESSION_ID.fullmatch(after):
+    if after and not tokens.is_session_id(after):
         raise UnknownCursor("the cursor was not issued for this list")
     present = await request.connected.present(request.path("name"), _whom(request), after=after, limit=listing.limit)
     return json_reply(connected_page_body(present))

@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypedDict, TypeVar, cast
 
@@ -24,12 +25,14 @@ from roomkey.documents.interface import MAX_VALUE_DEPTH, DocumentService
 from roomkey.domain.session import SessionId
 from roomkey.errors import (
     Flaw,
+    InvalidInput,
     KeyRefused,
     MalformedRequest,
     MethodNotAllowed,
     OutcomeUnknown,
     RoomkeyError,
     SchemaViolation,
+    UnknownCursor,
 )
 from roomkey.health import Health
 from roomkey.issuers.exchange import TokenExchange
@@ -336,6 +339,17 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
         return handler
 
     return declare
+
+
+@contextmanager
+def following(cursor: str | None) -> Generator[None]:
+    """Where a ``cursor`` that is none of ours is a page that does not exist."""
+    try:
+        yield
+    except InvalidInput:
+        if cursor is None:
+            raise
+        raise UnknownCursor("the cursor was not issued for this list") from None
 
 
 class Resource:
