@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from roomkey.api.operations import ApiSettings
+from roomkey.domain.access import Access, Grant
 from roomkey.domain.policy import OnCap, SessionPolicy
 from roomkey.transports import BODY_DEADLINE
 from tests.support.loops import in_no_time
@@ -802,3 +803,29 @@ async def test_a_body_has_a_deadline_here_unless_the_server_has_one() -> None:
     assert await create_slowly(rest, 21) == 408
     assert await create_slowly(rest, 21, extensions={"tls": {}}) == 408
     assert await create_slowly(rest, 21, extensions={BODY_DEADLINE: {}}) == 201
+
+
+# --- history --------------------------------------------------------------------------------------------
+
+
+async def test_the_history_of_a_session_has_actor_reason_and_time() -> None:
+    rest = Rest()
+    issued = await rest.session("alice", Grant("notes/**", Access.WRITE))
+    await rest.call("PUT", f"/sessions/{issued.id}/suspend", token=rest.admin, json={"reason": "under review"})
+
+    answer = await rest.call("GET", f"/sessions/{issued.id}/events", token=rest.service)
+    first = await rest.call("GET", f"/sessions/{issued.id}/events?limit=1", token=rest.service)
+    cursor = first.json["next_cursor"]
+    second = await rest.call("GET", f"/sessions/{issued.id}/events?limit=1&cursor={cursor}", token=rest.service)
+    wrong = await rest.call("GET", f"/sessions/{issued.id}/events?cursor=abc", token=rest.service)
+
+    events = answer.json["events"]
+    assert [(each["type"], each["actor"], each["reason"], each["version"]) for each in events] == [
+        ("created", "system", None, 1),
+        ("activated", "system", None, 2),
+        ("suspended", "key:operator", "under review", 3),
+    ]
+    assert events[0]["grants"] == [{"documents": "notes/**", "access": "write"}]
+    assert "grants" not in events[2]
+    assert [each["type"] for each in first.json["events"] + second.json["events"]] == ["created", "activated"]
+    assert (wrong.status, wrong.code) == (404, "unknown_cursor")

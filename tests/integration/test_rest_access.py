@@ -22,6 +22,7 @@ TABLE: Final = {
     "DELETE /sessions/me": (401, 403, 403, 204, 204, 204, 204),
     "POST /sessions/me/tickets": (401, 403, 403, 200, 403, 200, 200),
     "GET /sessions/{id}": (401, 200, 200, 200, 200, 200, 404),
+    "GET /sessions/{id}/events": (401, 200, 200, 403, 403, 403, 403),
     "DELETE /sessions/{id}": (401, 204, 204, 204, 204, 204, 404),
     "PUT /sessions/{id}/activate": (401, 200, 200, 200, 200, 403, 404),
     "PUT /sessions/{id}/suspend": (401, 200, 200, 403, 403, 403, 403),

@@ -20,6 +20,7 @@ from roomkey.api.security import Security
 from roomkey.audit.log import AuditLog
 from roomkey.audit.trail import AuditTrail
 from roomkey.backends.memory import MemorySessionStorage
+from roomkey.backends.memory.counters import MemoryCounters
 from roomkey.backends.memory.documents import MemoryDocumentStore
 from roomkey.backends.memory.objects import MemoryObjectStore
 from roomkey.backends.memory.one_time import MemoryOneTime
@@ -33,6 +34,7 @@ from roomkey.issuers.exchange import TokenExchange
 from roomkey.issuers.settings import Issuer
 from roomkey.keys import KeyRegistry
 from roomkey.ports import Clock, SessionStorage
+from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.security.apikeys import ApiKey, ApiKeys, mint
 from roomkey.security.attempts import Attempts
 from roomkey.security.budgets import Budgets
@@ -181,9 +183,17 @@ class Rest:
         keys = ApiKeys([ApiKey("operator", Role.ADMIN, admin_digest), ApiKey("backend", Role.SERVICE, service_digest)])
         self.objects = MemoryObjectStore()
         self.keys = KeyRegistry(keys, self.objects, self.clock)
+        self.sockets = SessionWebSocketHandler(
+            self.sessions,
+            clock=self.clock,
+            tickets=self.tickets,
+            counters=MemoryCounters(self.clock),
+            open_documents=open_documents,
+        )
         self.app = create_app(
             self.sessions,
             documents=None if open_documents is None else DocumentService(open_documents),
+            sockets=lambda: self.sockets.roll_call,
             health=Health(self.sessions, documents=open_documents),
             settings=settings,
             security=Security(

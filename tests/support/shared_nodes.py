@@ -29,7 +29,14 @@ class Cluster:
         async with AsyncExitStack() as stack:
             for number, name in enumerate(NODES):
                 broker, presence = await self.exchange.join(name)
-                node = Node(broker=broker, presence=presence, node=name, clock=self.clock, first_session=1000 * number)
+                node = Node(
+                    broker=broker,
+                    presence=presence,
+                    node=name,
+                    clock=self.clock,
+                    first_session=1000 * number,
+                    living=lambda: NODES,
+                )
                 self.nodes[name] = node
                 self.stores[name] = presence
                 await stack.enter_async_context(node.at_work())

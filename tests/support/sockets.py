@@ -1,7 +1,7 @@
 """Sockets, sessions and a loop that tests hold in their hands, around the real realtime services."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -271,6 +271,7 @@ class Node:
         counters: Counters | None = None,
         first_session: int = 0,
         inspector: Inspector | None = None,
+        living: Callable[[], Collection[str]] = tuple,
         **settings: Any,
     ) -> None:
         self.clock = clock or ManualClock(NOON)
@@ -296,6 +297,7 @@ class Node:
             events=events,
             inspector=inspector,
             schedule=self.turns,
+            living=living,
         )
         self.sessions.listener = self.handler.on_events
         self._connections = self.handler._connections  # pyright: ignore[reportPrivateUsage]  # tests look at what is kept

@@ -114,15 +114,15 @@ COMMANDS = [
         (f"sessions {name}", 1)
         for name in (
             *("create", "show", "activate", "suspend", "resume", "expire", "invalidate", "rotate", "delete"),
-            *("revoke-user", "risk"),
+            *("revoke-user", "risk", "disconnect", "history"),
         )
     ),
     *((f"audit {name}", 0) for name in ("export", "keys", "search", "tail", "verify")),
     *((f"audit {name}", 1) for name in ("prove", "receipt", "witness")),
     *((f"encryption {name}", 1) for name in ("rewrap", "rotate", "status")),
     ("documents list", 0),
-    *((f"documents {name}", 1) for name in ("show", "versions", "delete", "export")),
-    *((f"documents {name}", 2) for name in ("import", "restore")),
+    *((f"documents {name}", 1) for name in ("show", "versions", "delete", "export", "sessions")),
+    *((f"documents {name}", 2) for name in ("import", "restore", "disconnect")),
 ]
 """Every command, with the number of arguments that it has a place for."""
 

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from roomkey.api import audit_log, audit_trail, documents, exchange, health, keys, openapi, rest
+from roomkey.api import audit_log, audit_trail, connected, documents, exchange, health, keys, openapi, rest
 from roomkey.api import login as logging_in
 from roomkey.api import threats as risks
 from roomkey.api.audited import Auditing
@@ -32,6 +32,7 @@ from roomkey.health import Health
 from roomkey.issuers.exchange import TokenExchange
 from roomkey.keys import KeyRegistry
 from roomkey.ports import OneTime, OneTimeLimits
+from roomkey.realtime.roll_call import RollCall
 from roomkey.realtime.transport import HandshakeHandler
 from roomkey.security.apikeys import ApiKeys
 from roomkey.security.authorization import Action
@@ -56,6 +57,7 @@ ROUTES: Final[Routes] = {
     "/sessions/batch": {"POST": rest.batch},
     "/sessions/{id}": {"GET": rest.get_session, "DELETE": rest.delete_session},
     "/sessions/me/tickets": {"POST": rest.create_ticket},
+    "/sessions/{id}/events": {"GET": rest.list_events},
     "/sessions/{id}/activate": {"PUT": rest.activate},
     "/sessions/{id}/suspend": {"PUT": rest.suspend},
     "/sessions/{id}/resume": {"PUT": rest.resume},
@@ -98,6 +100,12 @@ DOCUMENT_ROUTES: Final[Routes] = {
 }
 """Every parameter is one segment as it was sent: slashes in names are percent-encoded."""
 
+CONNECTED_ROUTES: Final[Routes] = {
+    "/documents/{name}/sessions": {"GET": connected.list_connected, "DELETE": connected.disconnect_everybody},
+    "/documents/{name}/sessions/{id}": {"DELETE": connected.disconnect_from_document},
+    "/sessions/{id}/connections": {"DELETE": connected.disconnect_session},
+}
+
 THREAT_ROUTES: Final[Routes] = {
     "/sessions/{id}/risk": {"GET": risks.get_risk},
     "/users/{user_id:path}/patterns": {"DELETE": risks.forget_patterns},
@@ -117,13 +125,21 @@ TRAIL_ROUTES: Final[Routes] = {
     "/audit/{index}": {"GET": audit_trail.get_audit_entry},
 }
 
-EVERY_ROUTE: Final[Routes] = {**ROUTES, **THREAT_ROUTES, **DOCUMENT_ROUTES, **AUDIT_ROUTES, **TRAIL_ROUTES}
+EVERY_ROUTE: Final[Routes] = {
+    **ROUTES,
+    **THREAT_ROUTES,
+    **DOCUMENT_ROUTES,
+    **CONNECTED_ROUTES,
+    **AUDIT_ROUTES,
+    **TRAIL_ROUTES,
+}
 
 
 def create_app(  # noqa: PLR0913  # each is a part that may be left out
     sessions: SessionManager,
     *,
     documents: DocumentService | None = None,
+    sockets: Callable[[], RollCall] | None = None,
     audit: AuditLog | None = None,
     public_tree: bool = False,
     health: Health | None = None,
@@ -142,6 +158,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
 
     Args:
         documents: The commands on documents; without them there are no documents here.
+        sockets: Knows who is connected by which socket, whenever it is called; without it nobody is asked for that.
         audit: The audit log; without one there is none here.
         public_tree: Whether anybody may read the hashes and the head of the audit log.
         health: Speaks for everything that must work; without one only ``sessions`` are asked.
@@ -161,6 +178,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     proofs = MemoryOneTime(sessions.clock, PROOF_LIMITS)
     parts: Sequence[tuple[object, Routes]] = (
         (documents, DOCUMENT_ROUTES),
+        (sockets, CONNECTED_ROUTES),
         (given.threats, THREAT_ROUTES),
         (audit, AUDIT_ROUTES),
         (trail if audit is not None else None, TRAIL_ROUTES),
@@ -170,6 +188,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     services = Services(
         sessions=sessions,
         documents=documents,
+        connected=sockets,
         audit=audit,
         health=health or Health(sessions),
         authenticator=Authenticator(
@@ -203,16 +222,16 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     resources = {path: Resource(methods, services) for path, methods in described.items()}
     fixed: Mapping[str, ASGIApp] = {path: resource for path, resource in resources.items() if "{" not in path}
     routes: list[BaseRoute] = [
-        (SegmentRoute if path in DOCUMENT_ROUTES else Route)(path, resource)
+        (SegmentRoute if path.startswith("/documents") else Route)(path, resource)
         for path, resource in resources.items()
         if path not in fixed
     ]
     if dev:
         routes += BuiltPage("/demo", BUILT / "demo").routes()
-    sockets: ASGIApp = (
+    endpoint: ASGIApp = (
         WebSocketClose() if handshake_handler is None else WebSocketEndpoint(handshake_handler, transport)
     )
-    app: ASGIApp = FixedPaths(fixed, Router(routes, redirect_slashes=False, default=_Elsewhere(sockets)))
+    app: ASGIApp = FixedPaths(fixed, Router(routes, redirect_slashes=False, default=_Elsewhere(endpoint)))
     # From the inside out. Before the limit on requests nothing has been spent on a caller, and behind it a refusal
     # becomes a problem.
     app = ProblemMiddleware(LimitMiddleware(app, limits, services.events))

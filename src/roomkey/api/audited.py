@@ -23,6 +23,8 @@ OF_EVERYBODY: Final[Mapping[str, str]] = {
     "export_document": "document.exported",
     "import_document": "document.imported",
     "keep_version": "document.version_kept",
+    "disconnect_from_document": "document.session_disconnected",
+    "disconnect_everybody": "document.everybody_disconnected",
 }
 """Operations that are recorded whoever asks for them, and as what."""
 
@@ -38,7 +40,9 @@ FILES_OF_LOG: Final = frozenset({"get_tile", "get_checkpoint", "get_keys", "get_
 NEW_SESSIONS: Final = frozenset({"create_session", "exchange_token", "batch", "login"})
 """What is refused although it is recorded from the event log only."""
 
-ENDINGS: Final = frozenset({"suspend", "expire", "invalidate", "delete_session", "revoke_user"})
+_DISCONNECTIONS: Final = ("disconnect_session", "disconnect_from_document", "disconnect_everybody")
+
+ENDINGS: Final = frozenset({"suspend", "expire", "invalidate", "delete_session", "revoke_user", *_DISCONNECTIONS})
 """What takes access away."""
 
 NO_VIEWS: Final = frozenset({Action.SEE_PUBLIC, Action.SEE_HEALTH, Action.SEE_FIGURES})

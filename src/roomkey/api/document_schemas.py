@@ -7,7 +7,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from roomkey.api.schemas import Cursor, Limit, Moment, Reason, SessionIdText, check_shown
 from roomkey.documents.interface import MAX_EDITS, MAX_OPERATIONS, BlameRange
+from roomkey.domain.access import Access
 from roomkey.ports import Author, DocumentRecord, DocumentVersion
+from roomkey.realtime.attendance import Attendant
+from roomkey.realtime.clients.client import ProtocolName
+from roomkey.realtime.roll_call import Disconnected, Present
 from roomkey.security.inspection import MAX_DOCUMENT_NAME_BYTES
 
 MAX_ROOT_CHARS: Final = 256
@@ -67,6 +71,22 @@ class VersionListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     cursor: Cursor | None = None
     limit: Limit = 50
+
+
+class ConnectedListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which part of the list of those who are connected."""
+
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class DisconnectionQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why. The reason is told to whoever is disconnected."""
+
+    reason: Reason | None = None
+
+    def __post_init__(self) -> None:
+        check_shown("reason", self.reason)
 
 
 class RootQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,6 +214,47 @@ class VersionBody(Struct, frozen=True, kw_only=True, gc=False):
     restored: VersionNumber | None
 
 
+class ConnectionBody(Struct, frozen=True, kw_only=True, gc=False):
+    """One socket that is in the document: by which protocol, since when, and which process serves it."""
+
+    protocol: ProtocolName
+    since: Moment
+    node: str
+
+
+class ConnectedBody(Struct, frozen=True, kw_only=True):
+    """A session that is connected to the document, and what it may do there."""
+
+    id: SessionIdText
+    user_id: str
+    access: Access | None
+    since: Moment
+    connections: list[ConnectionBody]
+
+
+class ConnectedPageBody(Struct, frozen=True, kw_only=True):
+    """
+    One part of the list of who is connected, in the order of the ids of sessions.
+
+    `silent_nodes` have not answered in time: who is connected there only is missing.
+    """
+
+    sessions: list[ConnectedBody]
+    next_cursor: str | None
+    silent_nodes: list[str]
+
+
+class DisconnectedBody(Struct, frozen=True, kw_only=True):
+    """
+    How many connections were ended or put out of the document. They may come back, until rights are taken.
+
+    `silent_nodes` have not answered in time: what they did is not known. Repeating the request does no harm.
+    """
+
+    disconnected: Annotated[int, Meta(ge=0)]
+    silent_nodes: list[str]
+
+
 class VersionPageBody(Struct, frozen=True):
     """One part of the list of versions, the newest first."""
 
@@ -238,6 +299,32 @@ def document_body(record: DocumentRecord) -> DocumentBody:
         updated_at=record.updated_at,
         bytes=record.snapshot_bytes + record.log_bytes,
     )
+
+
+def connected_page_body(present: Present) -> ConnectedPageBody:
+    """``present`` as outsiders see it."""
+    return ConnectedPageBody(
+        sessions=[_connected_body(each) for each in present.attendants],
+        next_cursor=present.next_after,
+        silent_nodes=list(present.silent),
+    )
+
+
+def _connected_body(attendant: Attendant) -> ConnectedBody:
+    return ConnectedBody(
+        id=attendant.id,
+        user_id=attendant.user_id,
+        access=attendant.access,
+        since=attendant.since,
+        connections=[
+            ConnectionBody(protocol=each.protocol, since=each.since, node=each.node) for each in attendant.connections
+        ],
+    )
+
+
+def disconnected_body(disconnected: Disconnected) -> DisconnectedBody:
+    """``disconnected`` as outsiders see it."""
+    return DisconnectedBody(disconnected=disconnected.connections, silent_nodes=list(disconnected.silent))
 
 
 def version_body(version: DocumentVersion) -> VersionBody:

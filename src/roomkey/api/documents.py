@@ -1,8 +1,8 @@
 """The operations on documents: they translate between HTTP and the commands, and decide nothing else."""
 
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -45,7 +45,7 @@ from roomkey.api.http_messages import (
     preferred,
 )
 from roomkey.api.inspection import inspect_identity, inspect_text
-from roomkey.api.operations import Answer, Request, operation
+from roomkey.api.operations import Answer, Request, following, operation
 from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render
 from roomkey.backends.document_keys import name_cursor, name_of
 from roomkey.documents.interface import Condition, DocumentRevision, Written, roots
@@ -107,12 +107,12 @@ async def list_documents(request: Request) -> Reply:
     """
     listing, patterns = cast("DocumentListing", request.query), seen_documents(request.caller)
     if patterns is None:
-        with _following(listing.cursor):
+        with following(listing.cursor):
             page = Page(cursor=listing.cursor, limit=listing.limit)
             found = await request.documents.list(listing.prefix, page)
         cursor = found.next_cursor
     else:
-        with _following(listing.cursor):
+        with following(listing.cursor):
             after = None if listing.cursor is None else name_of(listing.cursor)
         found = await visible_page(request.documents, patterns, listing.prefix, after=after, limit=listing.limit)
         cursor = None if found.next_cursor is None else name_cursor(found.next_cursor)
@@ -276,7 +276,7 @@ async def blame_document(request: Request) -> Reply:
 async def list_versions(request: Request) -> Reply:
     """States of the document that were kept: with a label when somebody asked for it, without automatically."""
     listing = cast("VersionListing", request.query)
-    with _following(listing.cursor):
+    with following(listing.cursor):
         page = await request.documents.versions(_name(request), Page(cursor=listing.cursor, limit=listing.limit))
     return json_reply(VersionPageBody([version_body(version) for version in page.versions], page.next_cursor))
 
@@ -405,17 +405,6 @@ def _number(request: Request) -> int:
 
 def _address(request: Request) -> str:
     return f"{request.root}/documents/{quote(_name(request), safe='')}"
-
-
-@contextmanager
-def _following(cursor: str | None) -> Generator[None]:
-    """Where a ``cursor`` that is none of ours is a page that does not exist."""
-    try:
-        yield
-    except InvalidInput:
-        if cursor is None:
-            raise
-        raise UnknownCursor("the cursor was not issued for this list") from None
 
 
 def _note(request: Request, event: str, **details: Any) -> None:

@@ -48,6 +48,7 @@ TAGS: Final = {
     "My session": "What the holder of a session can do with it.",
     "Users": "All sessions of one user.",
     "Documents": "What people edit together, read and written by programs. A change is that of one more collaborator.",
+    "Connections": "Who has a document open by a socket, and disconnecting them. No right is taken by that.",
     "Versions": "States of a document that are kept.",
     "Keys": "API keys, with which backends and operators say who they are.",
     "Audit log": "What happened, as files that outsiders can verify, and receipts for single entries.",

@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypedDict, TypeVar, cast
 
@@ -24,16 +25,19 @@ from roomkey.documents.interface import MAX_VALUE_DEPTH, DocumentService
 from roomkey.domain.session import SessionId
 from roomkey.errors import (
     Flaw,
+    InvalidInput,
     KeyRefused,
     MalformedRequest,
     MethodNotAllowed,
     OutcomeUnknown,
     RoomkeyError,
     SchemaViolation,
+    UnknownCursor,
 )
 from roomkey.health import Health
 from roomkey.issuers.exchange import TokenExchange
 from roomkey.keys import KeyRegistry
+from roomkey.realtime.roll_call import RollCall
 from roomkey.security.authorization import (
     RULES,
     SENSITIVE,
@@ -83,12 +87,13 @@ class Login(Struct, frozen=True, kw_only=True):
 
 class Services(Struct, frozen=True, kw_only=True):
     """
-    Everything that operations work with. Without ``documents``, ``threats`` or ``audit`` there are no operations on
-    them.
+    Everything that operations work with. Without ``documents``, ``connected``, ``threats`` or ``audit`` there are no
+    operations on them.
     """
 
     sessions: SessionManager
     documents: DocumentService | None
+    connected: Callable[[], RollCall] | None = None
     audit: AuditLog | None
     health: Health
     authenticator: Authenticator
@@ -148,6 +153,14 @@ class Request:
         if documents is None:
             raise LookupError("this interface was made without documents")
         return documents
+
+    @property
+    def connected(self) -> RollCall:
+        """Who is connected to documents."""
+        connected = self.services.connected
+        if connected is None:
+            raise LookupError("this interface was made without sockets")
+        return connected()
 
     @property
     def keys(self) -> KeyRegistry:
@@ -326,6 +339,17 @@ def operation(  # noqa: PLR0913  # a contract has as many parts
         return handler
 
     return declare
+
+
+@contextmanager
+def following(cursor: str | None) -> Generator[None]:
+    """Where a ``cursor`` that is none of ours is a page that does not exist."""
+    try:
+        yield
+    except InvalidInput:
+        if cursor is None:
+            raise
+        raise UnknownCursor("the cursor was not issued for this list") from None
 
 
 class Resource:

@@ -19,12 +19,14 @@ from roomkey.api.http_messages import (
 )
 from roomkey.api.inspection import inspect_sessions
 from roomkey.api.login import cookies, dropped
-from roomkey.api.operations import Answer, Request, operation
+from roomkey.api.operations import Answer, Request, following, operation
 from roomkey.api.schemas import (
     Batch,
     BatchBody,
     Cause,
     Extension,
+    HistoryBody,
+    HistoryListing,
     InvalidatedBody,
     IssuedBody,
     Listing,
@@ -37,6 +39,7 @@ from roomkey.api.schemas import (
     SessionBody,
     TicketBody,
     UserListing,
+    event_body,
     session_body,
 )
 from roomkey.domain.access import check_grants
@@ -51,7 +54,6 @@ from roomkey.domain.session import (
 from roomkey.errors import (
     CapReached,
     Conflict,
-    InvalidInput,
     InvalidState,
     NotFound,
     UnknownCursor,
@@ -185,12 +187,8 @@ async def list_sessions(request: Request) -> Reply:
 
 
 async def _page(request: Request, conditions: SessionFilter, listing: Listing | UserListing) -> Reply:
-    try:
+    with following(listing.cursor):
         page = await request.sessions.list_sessions(conditions, Page(cursor=listing.cursor, limit=listing.limit))
-    except InvalidInput:
-        if listing.cursor is None:
-            raise
-        raise UnknownCursor("the cursor was not issued for this list") from None
     return json_reply(PageBody([session_body(session) for session in page.sessions], page.next_cursor))
 
 
@@ -210,6 +208,28 @@ async def _page(request: Request, conditions: SessionFilter, listing: Listing | 
 async def get_session(request: Request) -> Reply:
     """The session, whatever its state. A session sees those of its own user."""
     return _session_reply(request, await _session(request))
+
+
+@operation(
+    "History of a session",
+    tag="Sessions",
+    action=Action.SEE_HISTORY,
+    query=HistoryListing,
+    answers={200: Answer("A part of what happened to the session, the oldest first.", HistoryBody)},
+    errors=(NotFound, UnknownCursor),
+)
+async def list_events(request: Request) -> Reply:
+    """
+    What happened to the session: when, who caused it, and the reason that they gave.
+
+    The event log keeps it for 90 days, unless it is configured otherwise (`janitor.event_retention`); what is older is
+    missing at the beginning. A session that was deleted still has its history. Follow `next_cursor` until it is null.
+    """
+    listing = cast("HistoryListing", request.query)
+    page = Page(cursor=listing.cursor, limit=listing.limit)
+    with following(listing.cursor):
+        found = await request.sessions.session_history(await _id(request), page)
+    return json_reply(HistoryBody([event_body(event) for event in found.events], found.next_cursor))
 
 
 _transition: Final = partial(

@@ -14,7 +14,11 @@ from roomkey.domain.access import MAX_GRANTS, MAX_PATTERN_BYTES, Access, Grant, 
 from roomkey.domain.names import HIDDEN, check_name
 from roomkey.domain.session import (
     Client,
+    Created,
+    Extended,
+    GrantsChanged,
     Session,
+    SessionEvent,
     SessionFilter,
     SessionState,
     check_new_user_id,
@@ -260,6 +264,13 @@ class Listing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
 
+class HistoryListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which part of a history."""
+
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
 class UserListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which of a user's sessions, and which part of the list."""
 
@@ -336,6 +347,33 @@ class PageBody(Struct, frozen=True):
     next_cursor: str | None
 
 
+class EventBody(Struct, frozen=True, kw_only=True, gc=False):
+    """
+    Something that happened to a session: what, when, who caused it, and the reason if one was given.
+
+    `version` is the session's after it. `expires_at` and `grants` come with the events that set them.
+    """
+
+    type: Annotated[str, Meta(examples=["suspended"])]
+    at: Moment
+    actor: Annotated[str, Meta(examples=["key:backend"])]
+    reason: str | None
+    version: Annotated[int, Meta(ge=1)]
+    expires_at: Moment | msgspec.UnsetType = msgspec.UNSET
+    grants: Grants | msgspec.UnsetType = msgspec.UNSET
+
+
+class HistoryBody(Struct, frozen=True):
+    """
+    One part of the history of a session, the oldest event first.
+
+    It may be shorter than asked for, even empty; it is at its end when `next_cursor` is null, and only then.
+    """
+
+    events: list[EventBody]
+    next_cursor: str | None
+
+
 class RevokedBody(Struct, frozen=True):
     """The user's new epoch, and how many live sessions were ended. Every session of an older epoch is dead."""
 
@@ -386,6 +424,19 @@ def session_body(session: Session) -> SessionBody:
         metadata=session.metadata or {},
         authenticated_at=session.authenticated_at,
         bound_to=session.bound_to,
+    )
+
+
+def event_body(event: SessionEvent) -> EventBody:
+    """``event`` as outsiders see it."""
+    return EventBody(
+        type=event.tag(),
+        at=event.at,
+        actor=event.actor,
+        reason=event.cause,
+        version=event.version,
+        expires_at=event.expires_at if isinstance(event, Created | Extended) else msgspec.UNSET,
+        grants=event.grants if isinstance(event, Created | GrantsChanged) else msgspec.UNSET,
     )
 
 

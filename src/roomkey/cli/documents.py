@@ -11,7 +11,7 @@ import msgspec
 from cyclopts import App
 
 from roomkey.cli.outcome import EXIT_CODES, Advance, Exit, Failed, print_bytes, print_json, print_table, progress
-from roomkey.cli.target import Target, Where
+from roomkey.cli.target import Target, Where, show_disconnected, tell_silent
 from roomkey.errors import explain
 
 BUNDLE: Final = "application/vnd.roomkey.document"
@@ -25,7 +25,10 @@ SHOWN_CHARS: Final = 200
 """Of each root in a table; ``--root`` and ``--json`` show all."""
 
 app = App(
-    "documents", help="Look at documents; take them elsewhere and back.", help_epilogue=EXIT_CODES, version_flags=()
+    "documents",
+    help="Look at documents and who is in them; take them elsewhere.",
+    help_epilogue=EXIT_CODES,
+    version_flags=(),
 )
 
 
@@ -143,12 +146,53 @@ def restore(name: str, number: int, *, where: Where = None) -> None:
     target.show(target.request("POST", _path(name, "versions", str(number), "restore"), timeout=PATIENCE_SECONDS))
 
 
+@app.command(name="sessions")
+def list_connected(name: str, *, limit: int = 50, cursor: str | None = None, where: Where = None) -> None:
+    """
+    Show who has a document open now: since when, by which protocol, and with which access.
+
+    Args:
+        name: Which document.
+        limit: How many at most, 1 to 500.
+        cursor: Where the page before this one ended.
+    """
+    target = _of_a_server(where)
+    page = _page(target, _path(name, "sessions"), limit=limit, cursor=cursor)
+    rows = [
+        {**session, "connections": ", ".join(each["protocol"] for each in session["connections"])}
+        for session in page["sessions"]
+    ]
+    _show_page(target, page, rows, ("id", "user_id", "access", "since", "connections"))
+    tell_silent(page)
+
+
+@app.command
+def disconnect(name: str, id: str | None = None, *, reason: str | None = None, where: Where = None) -> None:
+    """
+    Kick a session out of a document, or everybody; they may come back.
+
+    Args:
+        name: Which document.
+        id: Which session; left out, all that have the document open.
+        reason: What they are told.
+    """
+    target = _of_a_server(where)
+    path = _path(name, "sessions") if id is None else _path(name, "sessions", quote(id, safe=""))
+    show_disconnected(target, path, reason)
+
+
 @app.command
 def delete(name: str, *, where: Where = None) -> None:
     """Remove a document with its versions; whoever has it open has to leave."""
     target = where or Target()
     target.request("DELETE", _path(name))
     target.show({"deleted": name})
+
+
+def _of_a_server(where: Target | None) -> Target:
+    target = where or Target()
+    target.check_server("who is connected")
+    return target
 
 
 def _write(output: Path, content: bytes) -> None:

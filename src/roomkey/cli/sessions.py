@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, print_json, print_table
-from roomkey.cli.target import Target, Where
+from roomkey.cli.target import Target, Where, show_disconnected
 from roomkey.domain.session import SessionState
 from roomkey.settings import duration
 
@@ -86,6 +86,24 @@ def show(id: str, *, where: Where = None) -> None:
 
 
 @app.command
+def history(id: str, *, limit: int = 50, cursor: str | None = None, where: Where = None) -> None:
+    """
+    Show what happened to a session: when, who caused it, and for which reason.
+
+    Args:
+        id: Which session; one that was deleted has its history for as long as the event log is kept.
+        limit: How many events at most, 1 to 500.
+        cursor: Where the page before this one ended.
+    """
+    target = where or Target()
+    wanted = {"limit": limit, "cursor": cursor}
+    params = {name: value for name, value in wanted.items() if value}
+    page = target.request("GET", f"{_path(id)}/events", params=params)
+    columns = ("at", "type", "actor", "reason")
+    target.show_page(page, columns, [[str(event[name] or "") for name in columns] for event in page["events"]])
+
+
+@app.command
 def risk(id: str, *, where: Where = None) -> None:
     """Show how a session stands, and what counts against it."""
     target = where or Target()
@@ -143,6 +161,20 @@ def expire(id: str, *, where: Where = None) -> None:
 def invalidate(id: str, *, reason: str | None = None, where: Where = None) -> None:
     """End a session for good, its open sockets included."""
     _put(id, "invalidate", where, reason=reason)
+
+
+@app.command
+def disconnect(id: str, *, reason: str | None = None, where: Where = None) -> None:
+    """
+    Put a session out of every document and close its sockets; it is as good as before, and may come back.
+
+    Args:
+        id: Which session.
+        reason: What it is told.
+    """
+    target = where or Target()
+    target.check_server("who is connected")
+    show_disconnected(target, f"{_path(id)}/connections", reason)
 
 
 @app.command

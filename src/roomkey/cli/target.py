@@ -73,6 +73,16 @@ class Target:
         whole = f"{path}?{urlencode(params)}" if params else path
         return asyncio.run(self._fetch(Request(method, whole, given, content, timeout, advance=advance)))
 
+    def check_server(self, what: str) -> None:
+        """
+        Raise unless the command goes to a running server, which alone knows ``what``.
+
+        Raises:
+            Failed: If it goes to a storage.
+        """
+        if self.storage is not None:
+            raise Failed(f"--storage: only a running server knows {what}: name it with --url", Exit.USAGE)
+
     def show(self, answer: Mapping[str, Any]) -> None:
         """Print an answer as it is, field by field."""
         if self.json:
@@ -129,6 +139,27 @@ class Target:
 
 
 Where = Annotated[Target | None, Parameter(name="*")]
+
+
+def show_disconnected(target: Target, path: str, reason: str | None) -> None:
+    """Disconnect whoever is at ``path``, and say how many connections that were."""
+    answer = target.request("DELETE", path, params={} if reason is None else {"reason": reason})
+    if target.json:
+        print_json(answer)
+    else:
+        target.show({"disconnected": answer["disconnected"]})
+    tell_silent(answer)
+
+
+def tell_silent(answer: Mapping[str, Any]) -> None:
+    """
+    Say that nodes have not answered.
+
+    Raises:
+        Failed: If so: what was printed is not all.
+    """
+    if nodes := answer["silent_nodes"]:
+        raise Failed(f"no answer came from {', '.join(nodes)}: try again", Exit.AWAY)
 
 
 def _problem(status: int, content: bytes | bytearray) -> str:

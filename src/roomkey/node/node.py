@@ -182,6 +182,7 @@ class Node:
         return create_app(
             self.sessions,
             documents=DocumentService(self.documents),
+            sockets=lambda: self._sockets.roll_call,
             audit=self.audit.log,
             trail=self.audit.trail,
             public_tree=config.audit.public_tree,
@@ -368,6 +369,7 @@ class Node:
             limits=self.config.limits,
             is_audit_behind=lambda: self.audit.is_behind,
             inspector=self.security.inspector,
+            living=lambda: [node.id for node in self.membership.nodes],
         )
 
 

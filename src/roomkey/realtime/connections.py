@@ -17,6 +17,7 @@ from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
 from roomkey.ports import Clock
 from roomkey.problems import presentation_of
+from roomkey.realtime.attendance import Attendance
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.rooms.hub import Outbox
@@ -39,8 +40,11 @@ _log = structlog.get_logger("roomkey.realtime")
 class Connections:
     """The ``ClientHost`` of all clients of this node."""
 
-    def __init__(self, settings: RealtimeSettings, documents: DocumentSettings, clock: Clock, rooms: Rooms) -> None:
+    def __init__(
+        self, settings: RealtimeSettings, documents: DocumentSettings, clock: Clock, rooms: Rooms, *, node: str = ""
+    ) -> None:
         self.rooms = rooms
+        self.attendance = Attendance(node)
         self.hub = rooms.hub
         self.now = clock.now
         self.registry: Registry[RealtimeClient] = Registry()
@@ -192,12 +196,22 @@ class Connections:
         self.limits.release(session.id)
         self.deadlines.cancel(client)
 
+    def joined(self, client: RealtimeClient, document: str) -> None:
+        """The client follows a document now."""
+        self.attendance.enter(client, document, self.now())
+
+    def left(self, client: RealtimeClient, document: str) -> None:
+        """The client follows it no more."""
+        self.attendance.leave(client, document)
+
     def appeared(self, client: RealtimeClient, document: str) -> None:
         """The client edits a document now."""
+        self.attendance.enter(client, document, self.now())
         self.rooms.appear(client.who, document, self.now())
 
     def disappeared(self, client: RealtimeClient, document: str) -> None:
         """The client edits it no more."""
+        self.attendance.leave(client, document)
         self.rooms.disappear(client.who, document, self.now())
 
     # --- time -----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from math import ceil
@@ -27,6 +27,7 @@ from roomkey.realtime.document_endpoint import DocumentEndpoint
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
 from roomkey.realtime.protocol.message_types import compile_types
 from roomkey.realtime.refusals import Refusal, Refusals, refusal_of, too_many, unavailable
+from roomkey.realtime.roll_call import RollCall
 from roomkey.realtime.rooms.broker import LocalBroker
 from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.rooms.rooms import Rooms
@@ -111,6 +112,7 @@ class SessionWebSocketHandler:
         is_audit_behind: Callable[[], bool] = lambda: False,
         inspector: Inspector | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
+        living: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """
         Args:
@@ -126,6 +128,7 @@ class SessionWebSocketHandler:
             limits: How many sockets an address may have, and which are exempt from limits.
             is_audit_behind: Whether nobody is let in, because what is done cannot be recorded.
             inspector: Looks at what is sent on ``/ws``; without one nobody does.
+            living: Says which nodes on the broker live, who are asked who is connected there.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
 
         Raises:
@@ -140,7 +143,9 @@ class SessionWebSocketHandler:
         hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
         self._rooms = _new_rooms(settings, hub, broker, presence=presence, node=node, clock=clock)
         documents = DocumentSettings() if open_documents is None else open_documents.settings
-        self._connections = Connections(settings, documents, clock, self._rooms)
+        self._connections = Connections(settings, documents, clock, self._rooms, node=node or "")
+        self.roll_call = RollCall(self._connections, broker=broker, node=node or "", living=living)
+        """Who is connected to documents, on all nodes, and who disconnects them."""
         self._counts = None if presence is None or broker is None or not broker.shared else self._new_counts(presence)
         if isinstance(self._rooms, SharedRooms):
             self._connections.troubles.append(self._rooms.broker.degradations)
@@ -362,6 +367,7 @@ class SessionWebSocketHandler:
                 self._connections.work_in(group)
                 group.create_task(self._keep_ticking())
                 group.create_task(self._keep_touching())
+                group.create_task(self.roll_call.run())
                 if self._counts is not None:
                     group.create_task(self._counts.run())
                 if isinstance(self._rooms, SharedRooms):

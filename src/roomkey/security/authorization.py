@@ -165,6 +165,10 @@ class Action(Enum):
     WRITE_DOCUMENT = auto()
     DELETE_DOCUMENT = auto()
     IMPORT_DOCUMENT = auto()
+    SEE_CONNECTED = auto()
+    DISCONNECT_FROM_DOCUMENT = auto()
+    DISCONNECT_SESSION = auto()
+    SEE_HISTORY = auto()
     SEE_KEYS = auto()
     CHANGE_KEYS = auto()
     READ_AUDIT_TREE = auto()
@@ -246,6 +250,11 @@ RULES: Final[Mapping[Action, Rule]] = {
     Action.WRITE_DOCUMENT: Rule(KEYS | SESSIONS, access=Access.WRITE, scope=Scope.DOCUMENTS_WRITE),
     Action.DELETE_DOCUMENT: Rule(KEYS | SESSIONS, access=Access.ADMIN, scope=Scope.DOCUMENTS_ADMIN),
     Action.IMPORT_DOCUMENT: Rule(KEYS | SESSIONS, access=Access.ADMIN, scope=Scope.DOCUMENTS_ADMIN),
+    # Whoever may read a document is shown who is in it by its sockets, too.
+    Action.SEE_CONNECTED: Rule(EVERY_KEY | SESSIONS, access=Access.READ, scope=_READ),
+    Action.DISCONNECT_FROM_DOCUMENT: Rule(STOPPERS | SESSIONS, access=Access.ADMIN, scope=_WRITE),
+    Action.DISCONNECT_SESSION: Rule(STOPPERS | SESSIONS, Reach.ITS_USER, scope=_WRITE),
+    Action.SEE_HISTORY: Rule(EVERY_KEY, scope=_READ),  # not its user, as with what counts against it
     Action.SEE_KEYS: Rule(ADMINS, scope=Scope.KEYS_READ),
     Action.CHANGE_KEYS: Rule(ADMINS, scope=Scope.KEYS_WRITE),
     # The tree says how much happens and nothing else; ``audit.public_tree`` opens it to everybody.

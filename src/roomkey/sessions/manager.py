@@ -26,7 +26,6 @@ from roomkey.domain.session import (
     Resumed,
     Session,
     SessionEvent,
-    SessionFilter,
     SessionId,
     SessionState,
     Suspended,
@@ -35,7 +34,7 @@ from roomkey.domain.session import (
     check_user_id,
 )
 from roomkey.errors import Conflict, InvalidState, InvalidToken, NotFound, TokenReused
-from roomkey.ports import Clock, Page, Secret, SessionPage, SessionStorage, SystemClock
+from roomkey.ports import Clock, Secret, SessionStorage, SystemClock
 from roomkey.security import tokens
 from roomkey.security.attempts import Attempts
 from roomkey.security.possession import check_confirmation, check_holder
@@ -43,7 +42,7 @@ from roomkey.sessions.arguments import check_client, check_flag, check_held, che
 from roomkey.sessions.decisions import Decision, UserRevocation, check_version, fact, transition
 from roomkey.sessions.issuing import SessionRequest, check_lifetime, issue
 from roomkey.sessions.near_cache import NearCache
-from roomkey.sessions.queries import HealthStatus, SessionMetrics, SessionQueries
+from roomkey.sessions.queries import SessionQueries
 from roomkey.sessions.races import Races, starts_over
 from roomkey.sessions.recognition import Recognition
 from roomkey.sessions.rotation import Rotation, TokenStanding
@@ -57,7 +56,7 @@ _UNKNOWN = TokenStanding.UNKNOWN
 _log = structlog.get_logger("roomkey.sessions")
 
 
-class SessionManager:
+class SessionManager(SessionQueries):
     """
     Issues, checks, suspends and revokes sessions.
 
@@ -92,9 +91,8 @@ class SessionManager:
             raise TypeError(f"storage must be a SessionStorage, as open_storage() returns it, not {storage!r}")
         if not isinstance(cast("object", policy), SessionPolicy | None):
             raise TypeError(f"policy must be a SessionPolicy or None, not {policy!r}")
-        self.storage = storage
+        super().__init__(storage, clock or SystemClock(), degraded_from=degraded_from)
         self.policy = policy or SessionPolicy()
-        self.clock = clock or SystemClock()
         self.default_grants = default_grants
         self._now = self.clock.now
         self._rotation = Rotation(rotation_key or urandom(32), self.policy)
@@ -106,7 +104,6 @@ class SessionManager:
         self._listeners: list[EventListener] = [] if cache is None else [cache.forget]
         self.races = Races()
         self.recognition = Recognition(self._change)
-        self._queries = SessionQueries(storage, self.clock, degraded_from=degraded_from)
 
     @checked
     def on_events(self, listener: EventListener) -> Callable[[], None]:
@@ -572,28 +569,3 @@ class SessionManager:
     async def _revoke_stolen(self, id: SessionId) -> None:
         with suppress(NotFound, InvalidState):  # it has ended by other means
             await self._change(id, transition(Invalidated, "system", "token_reused"))
-
-    # --- ask ------------------------------------------------------------------------------------------
-
-    @checked
-    async def list_sessions(self, filter: SessionFilter | None = None, page: Page | None = None) -> SessionPage:
-        """
-        A page of sessions; follow ``next_cursor`` for the rest. States are as stored: overdue ones may be among them.
-
-        Raises:
-            InvalidInput: If the cursor is not ours or the limit is not within 1 to 500.
-        """
-        return await self._queries.list(filter or SessionFilter(), page or Page())
-
-    @checked
-    async def count_sessions(self, filter: SessionFilter | None = None) -> int:
-        """How many sessions match."""
-        return await self.storage.count(filter or SessionFilter())
-
-    async def metrics(self) -> SessionMetrics:
-        """The figures of this moment, in constant time. The manager carries no bytes: a node adds its sockets'."""
-        return await self._queries.metrics()
-
-    async def health_check(self) -> HealthStatus:
-        """How the sessions and what keeps them are doing. Does not raise."""
-        return await self._queries.health()

@@ -1,14 +1,16 @@
-"""The read side of sessions: lists, figures and health."""
+"""The read side of sessions: lists, histories, figures and health."""
 
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from msgspec import Struct
 
-from roomkey.domain.session import SessionFilter, SessionState
+from roomkey.domain.session import SessionFilter, SessionId, SessionState
 from roomkey.errors import InvalidInput, SessionError
 from roomkey.observability.process import memory_usage
 from roomkey.ports import Clock, Page, SessionPage, SessionStorage
+from roomkey.sessions.arguments import checked
+from roomkey.sessions.history import SessionHistory, history
 
 MAX_PAGE: Final = 500
 
@@ -47,23 +49,45 @@ class HealthStatus(Struct, frozen=True, kw_only=True):
 
 
 class SessionQueries:
-    """Answers that change nothing."""
+    """What ``SessionManager`` answers without changing anything."""
 
     def __init__(self, storage: SessionStorage, clock: Clock, *, degraded_from: int) -> None:
-        self._storage = storage
-        self._clock = clock
+        self.storage = storage
+        self.clock = clock
         self._degraded_from = degraded_from
 
-    async def list(self, filter: SessionFilter, page: Page) -> SessionPage:
-        """A page of the sessions that match. Raises ``InvalidInput`` for a limit beyond 1 to 500."""
-        if not 1 <= page.limit <= MAX_PAGE:
-            raise InvalidInput(f"a page has 1 to {MAX_PAGE} entries")
-        return await self._storage.list(filter, page)
+    @checked
+    async def list_sessions(self, filter: SessionFilter | None = None, page: Page | None = None) -> SessionPage:
+        """
+        A page of sessions; follow ``next_cursor`` for the rest. States are as stored: overdue ones may be among them.
+
+        Raises:
+            InvalidInput: If the cursor is not ours or the limit is not within 1 to 500.
+        """
+        return await self.storage.list(filter or SessionFilter(), _bounded(page))
+
+    @checked
+    async def count_sessions(self, filter: SessionFilter | None = None) -> int:
+        """How many sessions match."""
+        return await self.storage.count(filter or SessionFilter())
+
+    @checked
+    async def session_history(self, id: SessionId, page: Page | None = None) -> SessionHistory:
+        """
+        A part of what happened to a session, the oldest first; follow ``next_cursor`` for the rest.
+
+        A session that was deleted has its history for as long as the log is kept.
+
+        Raises:
+            NotFound: If there is neither a session nor anything about one in the log.
+            InvalidInput: As ``list_sessions``.
+        """
+        return await history(self.storage, id, await self.storage.get(id), _bounded(page))
 
     async def metrics(self) -> SessionMetrics:
-        """The figures of this moment."""
-        now = self._clock.now()
-        statistics = await self._storage.statistics(now)
+        """The figures of this moment, in constant time. The manager carries no bytes: a node adds its sockets'."""
+        now = self.clock.now()
+        statistics = await self.storage.statistics(now)
         return SessionMetrics(
             total_sessions=sum(statistics.states.values()),
             active_sessions=statistics.states[SessionState.ACTIVE],
@@ -74,15 +98,19 @@ class SessionQueries:
             calculated_at=now,
         )
 
-    async def health(self) -> HealthStatus:
-        """``unhealthy`` if storage is away, ``degraded`` from ``degraded_from`` sessions on."""
-        now = self._clock.now()
+    async def health_check(self) -> HealthStatus:
+        """
+        How the sessions and what keeps them are doing. Does not raise.
+
+        ``unhealthy`` if storage is away, ``degraded`` from ``degraded_from`` sessions on.
+        """
+        now = self.clock.now()
         checks: dict[str, str] = {}
         sessions = 0
         status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
         try:
-            await self._storage.ping()
-            sessions = await self._storage.count(SessionFilter())
+            await self.storage.ping()
+            sessions = await self.storage.count(SessionFilter())
             checks["storage"] = "ok"
         except SessionError as error:
             checks["storage"] = str(error)
@@ -93,3 +121,10 @@ class SessionQueries:
         return HealthStatus(
             status=status, sessions_count=sessions, memory_usage=memory_usage(), timestamp=now, checks=checks
         )
+
+
+def _bounded(page: Page | None) -> Page:
+    page = page or Page()
+    if not 1 <= page.limit <= MAX_PAGE:
+        raise InvalidInput(f"a page has 1 to {MAX_PAGE} entries")
+    return page

@@ -29,6 +29,12 @@ class CloseCode(IntEnum):
     TIMEOUT = 4408
     GONE = 4410
     """The document was deleted: a client that reconnected with its copy would bring it back."""
+    DISCONNECTED = 4420
+    """
+    Somebody wanted the client out, who took no right from it: it may come back when its user wants that.
+
+    Between 4400 and 4499, so that y-websocket does not come back by itself the moment after.
+    """
     SUSPENDED = 4423
     LIMITS_IGNORED = 4429
     ON_HOLD = 4503
@@ -85,6 +91,8 @@ class CloseReason(StrEnum):
     """1013. Storage has lost the document, and an operator has to decide: the client keeps its copy, and comes back."""
     DOCUMENT_DELETED = "document_deleted"
     """4410. The document was deleted, and may be another one by now."""
+    DISCONNECTED = "disconnected"
+    """4420. Somebody has disconnected the session; it is as good as before."""
 
 
 CLOSE_CODES: Final[dict[CloseReason, CloseCode]] = {
@@ -116,6 +124,7 @@ CLOSE_CODES: Final[dict[CloseReason, CloseCode]] = {
     CloseReason.LINEAGE_MISMATCH: CloseCode.RESET,
     CloseReason.STORAGE_LOST: CloseCode.OVERLOADED,
     CloseReason.DOCUMENT_DELETED: CloseCode.GONE,
+    CloseReason.DISCONNECTED: CloseCode.DISCONNECTED,
 }
 """Which code a reason stands with."""
 
@@ -138,7 +147,9 @@ MAX_REASON_BYTES: Final = 123
 """RFC 6455, 5.5: a control frame carries at most 125 bytes, two of them the code."""
 
 
-_ON_PURPOSE: Final = frozenset({CloseReason.SESSION_INVALIDATED, CloseReason.SESSION_SUSPENDED})
+_ON_PURPOSE: Final = frozenset(
+    {CloseReason.SESSION_INVALIDATED, CloseReason.SESSION_SUSPENDED, CloseReason.DISCONNECTED}
+)
 
 
 def close_text(reason: str, cause: str | None = None) -> str:

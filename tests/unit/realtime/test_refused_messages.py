@@ -29,9 +29,10 @@ def test_the_codes_are_those_of_the_contract() -> None:
         "NOT_SUBSCRIBED",
         "CONFLICT",
         "VIOLATION",
+        "DISCONNECTED",
         "SERVER_ERROR",
     }
-    codes = {1000, 1001, 1003, 1007, 1009, 1012, 1013, 4205, 4400, 4401, 4403, 4408, 4410, 4423, 4429, 4503}
+    codes = {1000, 1001, 1003, 1007, 1009, 1012, 1013, 4205, 4400, 4401, 4403, 4408, 4410, 4420, 4423, 4429, 4503}
     of_the_transport = {1002, 1005, 1006, 1008, 1011}
     assert {*CloseCode} == codes | of_the_transport
     assert all(reason == reason.lower() and len(reason) <= 123 for reason in CloseReason)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import structlog
 
@@ -20,6 +20,10 @@ from roomkey.wire.close import CLOSE_CODES, CloseCode, CloseReason
 from roomkey.wire.frame import Frame
 
 _log = structlog.get_logger("roomkey.realtime")
+
+
+ProtocolName = Literal["ws", "yjs", "hocuspocus"]
+"""What protocols are called, by the address of their sockets."""
 
 
 class ClientHost(Protocol):
@@ -73,6 +77,14 @@ class ClientHost(Protocol):
         """The client is no more. Called once."""
         ...
 
+    def joined(self, client: "RealtimeClient", document: str) -> None:
+        """The client follows a document now."""
+        ...
+
+    def left(self, client: "RealtimeClient", document: str) -> None:
+        """The client follows it no more."""
+        ...
+
     def appeared(self, client: "RealtimeClient", document: str) -> None:
         """The client edits a document now."""
         ...
@@ -84,6 +96,9 @@ class ClientHost(Protocol):
 
 class RealtimeClient(ABC):
     """The ``Conversation`` of one socket, as far as the session is concerned. ``guard`` decides, this carries out."""
+
+    protocol: ClassVar[ProtocolName]
+    """What the protocol is called."""
 
     codes: ClassVar[Mapping[CloseReason, CloseCode]] = CLOSE_CODES
     """The close codes of the protocol."""
@@ -168,6 +183,10 @@ class RealtimeClient(ABC):
         """The documents that it is in."""
 
     @abstractmethod
+    def put_out(self, document: str, reason: str | None) -> None:
+        """Have the client leave a document because somebody wants that, and tell it so. It may come back."""
+
+    @abstractmethod
     def warn(self, details: Mapping[str, Any], now: datetime) -> None:
         """Tell the client that violations of its session count, as far as the protocol can."""
 
@@ -215,6 +234,10 @@ class RealtimeClient(ABC):
     def end(self, end: Close) -> None:
         """Close, for a reason that is not a message of the client."""
         self.carry_out_safely(lambda _: self.guard.close(end))
+
+    def disconnect(self, reason: str | None) -> None:
+        """Have the client leave everything because somebody wants that, and tell it so. It may come back."""
+        self.end(closing(CloseReason.DISCONNECTED, cause=reason))
 
     def _safely(self, work: Callable[[], None]) -> None:
         socket = self.box.socket

@@ -6,7 +6,7 @@ one, and until a document is open, messages wait, within bounds: clients send ev
 of the same user is taken as a newer credential for the whole socket.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Protocol
@@ -28,7 +28,7 @@ from roomkey.realtime.session.effects import Authenticate, Close
 from roomkey.realtime.session.guard import SessionGuard
 from roomkey.security.inspection import check_document_name
 from roomkey.wire import lib0
-from roomkey.wire.close import CloseReason
+from roomkey.wire.close import CloseReason, close_text
 from roomkey.wire.frame import Frame
 
 FORBIDDEN: Final = "forbidden"
@@ -53,6 +53,8 @@ class DocumentOpener(Protocol):
 
 class HocuspocusClient(DocumentClient):
     """The ``Conversation`` of a Hocuspocus client whose session is known."""
+
+    protocol = "hocuspocus"
 
     __slots__ = ("_opener", "_opening", "_pending", "_settings", "_subscriptions")
 
@@ -194,6 +196,24 @@ class HocuspocusClient(DocumentClient):
     def _ask_for_token(self) -> None:
         for subscription in self._subscriptions.values():
             subscription.send(yjs.token_wanted())
+
+    def put_out(self, document: str, reason: str | None) -> None:
+        """Deny the document, which its provider hands on to its page; the socket stays open for the others."""
+        self._put_out(lambda name: name == document, reason)
+
+    def disconnect(self, reason: str | None) -> None:
+        """Deny every document. The socket stays open: providers whose socket is closed come back at once."""
+        self._put_out(lambda _: True, reason)
+
+    def _put_out(self, is_meant: Callable[[str], bool], reason: str | None) -> None:
+        text, now = close_text(CloseReason.DISCONNECTED, reason), self._host.now()
+
+        def deny() -> None:
+            for address in (*self._subscriptions, *self._opening):
+                if is_meant(address.partition("\0")[0]):
+                    self._deny(address, text, now)
+
+        self._safely(deny)
 
     def _review(self, now: datetime) -> None:
         for address, subscription in tuple(self._subscriptions.items()):

@@ -42,6 +42,8 @@ RETRY_AFTER_MS: Final = 2000
 class JsonClient(RealtimeClient):
     """The ``Conversation`` of one socket that speaks JSON."""
 
+    protocol = "ws"
+
     __slots__ = ("_rooms", "_rules", "_shared")
 
     def __init__(self, rules: JsonRules, host: ClientHost, device: Client, rooms: Rooms) -> None:
@@ -72,6 +74,11 @@ class JsonClient(RealtimeClient):
     def carry_out(self, effects: GuardEffects, now: datetime) -> None:
         """Do what the guard decided, in order."""
         self._perform(self._rules.translate(effects, now), now)
+
+    def put_out(self, document: str, reason: str | None) -> None:
+        """Unsubscribe the client, which is told why; its socket stays open."""
+        now = self._host.now()
+        self._safely(lambda: self._perform(self._rules.put_out(document, reason), now))
 
     def warn(self, details: Mapping[str, Any], now: datetime) -> None:
         """As an error that answers nothing."""
@@ -229,9 +236,14 @@ class JsonClient(RealtimeClient):
             await self._rooms.join(self.who, join.document, join.since, answer)
         except RoomkeyError as error:
             self._rules.left(join.document)
+            self._host.left(self, join.document)
             self._refuse(error, join.id, now)
+        else:
+            if join.document in (self.who.rooms or ()):  # it may have left meanwhile
+                self._host.joined(self, join.document)
 
     async def _unsubscribe(self, leave: Leave, now: datetime) -> None:
+        self._host.left(self, leave.document)
         with suppress(RoomkeyError):  # the client is out of the room, whatever the broker still sends
             await self._rooms.leave(self.who, leave.document, now)
         payload = Unsubscribed(leave.document, leave.why.payload() if leave.why else None)
@@ -253,6 +265,7 @@ class JsonClient(RealtimeClient):
 
     def _leave(self, now: datetime) -> None:
         for document in self.documents():
+            self._host.left(self, document)
             leaving = begin(self._rooms.leave(self.who, document, now))
             if leaving is not None:
                 self._host.spawn(_finish(leaving))

@@ -399,6 +399,15 @@ class JsonRules:
                 self._access[document] = access
         return effects
 
+    def put_out(self, document: str, reason: str | None) -> JsonEffects:
+        """Unsubscribe the client from a document because somebody wants that."""
+        if self.guard.is_over or document not in self._access:
+            return NOTHING
+        self.left(document)
+        text = "the session was disconnected from this document"
+        details = None if reason is None else {"reason": reason}
+        return [Leave(None, document, Fault(ErrorCode.DISCONNECTED, text, details=details))]
+
     def left(self, document: str) -> None:
         """The client is not in the document any more, or after all."""
         self._access.pop(document, None)

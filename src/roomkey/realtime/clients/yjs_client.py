@@ -186,6 +186,8 @@ class DocumentClient(RealtimeClient):
 class YjsClient(DocumentClient):
     """The ``Conversation`` of a y-websocket client: one socket, one document. It has no word for tokens."""
 
+    protocol = "yjs"
+
     __slots__ = ("_pin", "_subscription")
 
     def __init__(
@@ -210,6 +212,11 @@ class YjsClient(DocumentClient):
         self._pin.release()
         if not self.guard.is_over:
             self._host.appeared(self, self._subscription.document.name)
+
+    def put_out(self, document: str, reason: str | None) -> None:
+        """Close the socket: it has one document."""
+        del document
+        self.disconnect(reason)
 
     def _deliver(self, message: bytes, now: datetime) -> bool:
         return self._subscription.deliver(yjs.decode(message), message, now)

@@ -117,6 +117,8 @@ class ErrorCode(StrEnum):
     """The message id was used for something else before."""
     VIOLATION = "VIOLATION"
     """A warning: what the session did wrong counts, and ``details`` says how much and what will follow."""
+    DISCONNECTED = "DISCONNECTED"
+    """Why the client is not in a document any more: somebody wanted that; ``details.reason`` is what they gave."""
     SERVER_ERROR = "SERVER_ERROR"
 
 

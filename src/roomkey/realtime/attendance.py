@@ -1,0 +1,101 @@
+"""Who is in which document by way of this node: since when, how, and with which access."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from heapq import nsmallest
+
+from msgspec import Struct
+
+from roomkey.domain.access import Access, access_to
+from roomkey.domain.session import SessionId
+from roomkey.realtime.clients.client import ProtocolName, RealtimeClient
+
+
+class Attending(Struct, frozen=True, gc=False):
+    """One connection in a document, by the protocol of ``/ws``, ``/yjs`` or ``/hocuspocus``."""
+
+    protocol: ProtocolName
+    since: datetime
+    node: str
+
+
+class Attendant(Struct, frozen=True):
+    """
+    A session that is connected to a document: what it may do there, and by which connections it is there.
+
+    ``access`` is ``None`` for the moment in which a right that was taken has not ended the connection yet.
+    """
+
+    id: SessionId
+    user_id: str
+    access: Access | None
+    connections: Sequence[Attending]
+
+    @property
+    def since(self) -> datetime:
+        """Since when it is there without interruption."""
+        return min(each.since for each in self.connections)
+
+
+class Whom(Struct, frozen=True, gc=False):
+    """Which sessions are meant: ``session``, or all; of users whose ids begin with one of ``users``, or of all."""
+
+    session: SessionId | None = None
+    users: Sequence[str] | None = None
+
+    def includes(self, client: RealtimeClient) -> bool:
+        """Whether the session of ``client`` is one of them."""
+        session = client.guard.session
+        if self.session is not None and session.id != self.session:
+            return False
+        return self.users is None or session.user_id.startswith(tuple(self.users))
+
+
+class Attendance:
+    """The connections of this node by the documents that they are in."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._documents: dict[str, dict[RealtimeClient, datetime]] = {}
+
+    def enter(self, client: RealtimeClient, document: str, now: datetime) -> None:
+        """The client is in the document from now on, if it was not before."""
+        self._documents.setdefault(document, {}).setdefault(client, now)
+
+    def leave(self, client: RealtimeClient, document: str) -> None:
+        """The client is not in the document any more, or never was."""
+        clients = self._documents.get(document)
+        if clients is not None and clients.pop(client, None) is not None and not clients:
+            del self._documents[document]
+
+    def clients(self, document: str, whom: Whom) -> Sequence[RealtimeClient]:
+        """The clients of these sessions in the document, as they are now."""
+        return [client for client in self._documents.get(document, ()) if whom.includes(client)]
+
+    def attendants(self, document: str, whom: Whom, *, after: str, limit: int) -> list[Attendant]:
+        """At most ``limit`` of these sessions in the document, in the order of their ids, behind the id ``after``."""
+        found: dict[SessionId, list[RealtimeClient]] = {}
+        for client in self.clients(document, whom):
+            if (id := client.guard.session.id) > after:
+                found.setdefault(id, []).append(client)
+        return [self._attendant(document, found[id]) for id in nsmallest(limit, found)]
+
+    def _attendant(self, document: str, clients: Sequence[RealtimeClient]) -> Attendant:
+        session, since = clients[0].guard.session, self._documents[document]
+        return Attendant(
+            session.id,
+            session.user_id,
+            access_to(document, session.grants),
+            [Attending(client.protocol, since[client], self._node) for client in clients],
+        )
+
+
+def merged(attendants: Iterable[Attendant]) -> Sequence[Attendant]:
+    """One attendant for each session, in the order of their ids, with the connections that it has on any node."""
+    sessions: dict[SessionId, Attendant] = {}
+    for each in attendants:
+        known = sessions.get(each.id)
+        connections = [*(known.connections if known else ()), *each.connections]
+        connections.sort(key=lambda connection: (connection.since, connection.node))
+        sessions[each.id] = Attendant(each.id, each.user_id, each.access, connections)
+    return [sessions[id] for id in sorted(sessions)]
