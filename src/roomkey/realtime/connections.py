@@ -15,7 +15,7 @@ from roomkey import errors
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Clock
+from roomkey.ports import AccessDecisions, Clock
 from roomkey.problems import presentation_of
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.protocol.json_messages import ErrorCode, Fault
@@ -39,7 +39,15 @@ _log = structlog.get_logger("roomkey.realtime")
 class Connections:
     """The ``ClientHost`` of all clients of this node."""
 
-    def __init__(self, settings: RealtimeSettings, documents: DocumentSettings, clock: Clock, rooms: Rooms) -> None:
+    def __init__(
+        self,
+        settings: RealtimeSettings,
+        documents: DocumentSettings,
+        clock: Clock,
+        rooms: Rooms,
+        decisions: AccessDecisions,
+    ) -> None:
+        self.decisions = decisions
         self.rooms = rooms
         self.hub = rooms.hub
         self.now = clock.now
