@@ -17,15 +17,17 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from roomkey.access.settings import AccessSettings
+from roomkey.access.settings import problems as problems_of_access
 from roomkey.api.settings import ApiSettings
 from roomkey.audit.settings import AuditSettings
 from roomkey.backends import urls
 from roomkey.documents.settings import DocumentSettings
-from roomkey.domain.access import EVERYTHING_WRITABLE, Grant, Grants, check_grants
+from roomkey.domain.access import EVERYTHING_WRITABLE, Grants
 from roomkey.domain.policy import PRESETS, SessionPolicy
 from roomkey.encryption.settings import EncryptionSettings
 from roomkey.encryption.settings import problems as problems_of_encryption
-from roomkey.errors import ConfigurationError, RoomkeyError, explain
+from roomkey.errors import ConfigurationError, explain
 from roomkey.issuers.settings import Issuer, clashes_of
 from roomkey.observability.settings import LogSettings
 from roomkey.realtime.protocol.message_types import compile_types
@@ -68,11 +70,19 @@ _OF_KUBERNETES: Final = re.compile(
 )
 """What Kubernetes tells every container about services whose names begin with ours (also where links of Docker are)."""
 
-SECRETS: Final = frozenset({"security.master_key", "storage.password"})
+SECRETS: Final = frozenset({"access.secret", "security.master_key", "storage.password"})
 """Settings whose values are never shown."""
 
 URLS: Final = frozenset(
-    {"audit.url", "broker.url", "storage.url", "storage.documents", "storage.redis_url", "storage.database_url"}
+    {
+        "access.url",
+        "audit.url",
+        "broker.url",
+        "storage.url",
+        "storage.documents",
+        "storage.redis_url",
+        "storage.database_url",
+    }
 )
 """Settings that may be URLs with passwords in them, which are not shown."""
 
@@ -139,13 +149,6 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     def is_local(self) -> bool:
         """Whether nobody outside this machine can connect."""
         return is_loopback(self.host)
-
-
-class AccessSettings(Struct, frozen=True, kw_only=True):
-    """What sessions may do."""
-
-    default_grants: tuple[Grant, ...] = ()
-    """Grants of sessions that were created without any. ``--dev`` makes everything writable, unless this is set."""
 
 
 class HealthSettings(Struct, frozen=True, kw_only=True):
@@ -307,10 +310,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield f"security.api_keys: {error}"
     yield from _certificates_without_keys(config)
     yield from _issuers_not_to_trust(config)
-    try:
-        check_grants(config.access.default_grants)
-    except RoomkeyError as error:
-        yield f"access.default_grants: {error}"
+    yield from problems_of_access(config.access)
     try:
         compile_types(config.realtime.message_types)
     except ConfigurationError as error:

@@ -222,6 +222,13 @@ class IssuerAway(RoomkeyError):
     retry = True
 
 
+class AccessUnknown(RoomkeyError):
+    """The application does not say what a session may do, so nobody is let in whom it has not let in before."""
+
+    code = "access_unknown"
+    retry = True
+
+
 # --- documents ----------------------------------------------------------------------------------------
 
 

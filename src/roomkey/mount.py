@@ -9,25 +9,34 @@ from typing import Any
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from roomkey.access.service import AccessService
 from roomkey.config import SECTIONS, Config, load
 from roomkey.documents.loading import Seed
 from roomkey.errors import ConfigurationError
 from roomkey.health import Health
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
+from roomkey.ports import Authorize
 from roomkey.security.events import SecurityEvents
 from roomkey.sessions.manager import SessionManager
 from roomkey.settings import SourcedValue, nearest
 
 
 def asgi(
-    config: Config | Path | None = None, *, seed: Seed | None = None, **sections: Mapping[str, Any]
+    config: Config | Path | None = None,
+    *,
+    seed: Seed | None = None,
+    authorize: Authorize | None = None,
+    **sections: Mapping[str, Any],
 ) -> "RoomkeyApp":
     """
     Roomkey as an ASGI application, configured by ``config``, or by a file, the environment and ``sections``.
 
     ``seed`` is called with the name of a document that is made; what it returns is what the document begins
     with: its roots by name, texts as ``str``, arrays as ``list``, maps as ``dict``.
+
+    ``authorize(session, document)`` returns what the session may do in the document, ``"read"``, ``"write"``,
+    ``"admin"`` or ``None``, or is a coroutine function that does. Of that a session may do what its grants allow, too.
 
     >>> app.mount("/rooms", roomkey.asgi(storage={"url": "memory"}, sessions={"lifetime": "8h"}))
 
@@ -37,7 +46,7 @@ def asgi(
     if isinstance(config, Config):
         if sections:
             raise ConfigurationError("asgi() takes a whole configuration or sections of one, not both")
-        return RoomkeyApp(config, seed=seed)
+        return RoomkeyApp(config, seed=seed, authorize=authorize)
     for section in sections:
         if section not in SECTIONS:
             raise ConfigurationError(f"{section}: there is no such section{nearest(section, SECTIONS)} (asgi())")
@@ -46,7 +55,7 @@ def asgi(
         for section, values in sections.items()
         for name, value in values.items()
     }
-    return RoomkeyApp(load(config, given), seed=seed)
+    return RoomkeyApp(load(config, given), seed=seed, authorize=authorize)
 
 
 class RoomkeyApp:
@@ -58,11 +67,11 @@ class RoomkeyApp:
     event loop is closed, which cancels them. ``sessions`` may be handed out at once; it works while either holds.
     """
 
-    def __init__(self, config: Config, *, seed: Seed | None = None) -> None:
+    def __init__(self, config: Config, *, seed: Seed | None = None, authorize: Authorize | None = None) -> None:
         if not structlog.is_configured():
             # As it comes, structlog shows the variables of tracebacks, and tokens are in them.
             configure_events(config.log)
-        self._node = Node(config, seed=seed)
+        self._node = Node(config, seed=seed, authorize=authorize)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -71,6 +80,11 @@ class RoomkeyApp:
     def sessions(self) -> SessionManager:
         """The commands on sessions, for the application's own use and for ``SessionSecurityMiddleware``."""
         return self._node.sessions
+
+    @property
+    def access(self) -> AccessService:
+        """Who may do what in which document and why, and having the application asked again."""
+        return self._node.access.service
 
     @property
     def events(self) -> SecurityEvents:

@@ -182,6 +182,9 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
         503, "The audit log does not keep up", _SOON, close_reason=CloseReason.UNAVAILABLE
     ),
     errors.IssuerAway: Presentation(503, "The issuer of the token does not answer", _SOON, hides_detail=True),
+    errors.AccessUnknown: Presentation(
+        503, "The application does not say who may do what", _SOON, close_reason=CloseReason.UNAVAILABLE
+    ),
     errors.Draining: Presentation(503, "The server is about to stop", _SOON),
 }
 """The only place where an error becomes a status."""

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from roomkey.access.settings import check_secret
+from roomkey.access.settings import check_url as check_hook_url
 from roomkey.errors import ConfigurationError
 from roomkey.security import masterkey
 from roomkey.security.credentials import check_origin
@@ -27,6 +29,7 @@ MOST_WORKERS: Final = 256
 
 MAY_BE_ZERO: Final = frozenset(
     {
+        "access.stale_if_error",
         "server.drain",
         "sessions.rotation_grace",
         "sessions.max_metadata_bytes",
@@ -207,6 +210,8 @@ def _each(check: Callable[[str], object]) -> Callable[[Iterable[str]], None]:
 
 
 FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "access.url": check_hook_url,
+    "access.secret": check_secret,
     "server.host": _check_address,
     "server.port": _check_port,
     "server.workers": _check_workers,

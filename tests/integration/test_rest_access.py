@@ -31,6 +31,7 @@ TABLE: Final = {
     "PUT /sessions/{id}/invalidate": (401, 200, 200, 200, 200, 403, 404),
     "PUT /sessions/{id}/extend": (401, 200, 200, 403, 403, 403, 403),
     "PUT /sessions/{id}/grants": (401, 200, 200, 403, 403, 403, 403),
+    "PUT /sessions/{id}/recheck": (401, 200, 200, 403, 403, 403, 403),
     "PUT /sessions/{id}/rotate": (401, 200, 200, 200, 200, 403, 404),
     "PUT /sessions/{id}/reauthenticate": (401, 200, 200, 403, 403, 403, 403),
     "GET /users/{user_id:path}/sessions": (401, 200, 200, 200, 403, 200, 404),

@@ -9,7 +9,8 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from roomkey.api import audit_log, audit_trail, connected, documents, exchange, health, keys, openapi, rest
+from roomkey.access.service import AccessService
+from roomkey.api import audit_log, audit_trail, connected, documents, exchange, health, keys, openapi, rest, rights
 from roomkey.api import login as logging_in
 from roomkey.api import threats as risks
 from roomkey.api.audited import Auditing
@@ -65,6 +66,7 @@ ROUTES: Final[Routes] = {
     "/sessions/{id}/invalidate": {"PUT": rest.invalidate},
     "/sessions/{id}/extend": {"PUT": rest.extend},
     "/sessions/{id}/grants": {"PUT": rest.change_grants},
+    "/sessions/{id}/recheck": {"PUT": rights.recheck_session},
     "/sessions/{id}/rotate": {"PUT": rest.rotate},
     "/sessions/{id}/reauthenticate": {"PUT": logging_in.reauthenticate},
     "/users/{user_id:path}/sessions": {"GET": rest.list_user_sessions, "DELETE": rest.revoke_user},
@@ -94,6 +96,8 @@ DOCUMENT_ROUTES: Final[Routes] = {
     "/documents/{name}/versions/{number}": {"GET": documents.get_version},
     "/documents/{name}/versions/{number}/diff": {"GET": documents.get_difference},
     "/documents/{name}/versions/{number}/restore": {"POST": documents.restore_version},
+    "/documents/{name}/access": {"GET": rights.explain_access},
+    "/documents/{name}/recheck": {"PUT": rights.recheck_document},
     "/documents/{name}/blame": {"GET": documents.blame_document},
     "/documents/{name}/export": {"GET": documents.export_document},
     "/documents/{name}/import": {"POST": documents.import_document},
@@ -140,6 +144,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     *,
     documents: DocumentService | None = None,
     sockets: Callable[[], RollCall] | None = None,
+    access: AccessService | None = None,
     audit: AuditLog | None = None,
     public_tree: bool = False,
     health: Health | None = None,
@@ -159,6 +164,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     Args:
         documents: The commands on documents; without them there are no documents here.
         sockets: Knows who is connected by which socket, whenever it is called; without it nobody is asked for that.
+        access: Decides what sessions may do in documents; without it their grants alone do.
         audit: The audit log; without one there is none here.
         public_tree: Whether anybody may read the hashes and the head of the audit log.
         health: Speaks for everything that must work; without one only ``sessions`` are asked.
@@ -189,6 +195,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         sessions=sessions,
         documents=documents,
         connected=sockets,
+        access=access or AccessService(sessions),
         audit=audit,
         health=health or Health(sessions),
         authenticator=Authenticator(

@@ -5,7 +5,7 @@ What is listed, where pages end and what their cursors say depends on nothing bu
 of: otherwise whoever asks for one name at a time would learn which others there are.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from roomkey.backends.document_keys import name_cursor
@@ -17,28 +17,58 @@ from roomkey.ports import DocumentPage, DocumentRecord, Page
 STEP: Final = 500
 """Documents that are asked for at a time."""
 
+ASKED_AT_A_TIME: Final = 32
+"""Documents about which the application is asked at a time."""
+
+MAX_ASKED: Final = 1_000
+"""Documents about which it is asked for one page."""
+
 MAX_LOOKED_AT: Final = 10_000
 """Documents that are looked at for one page."""
 
 
-async def visible_page(
-    documents: DocumentService, patterns: Sequence[str], prefix: str, *, after: str | None, limit: int
+Seeing = Callable[[Sequence[str]], Awaitable[Sequence[bool]]]
+"""Which of the documents of these names the caller may see."""
+
+
+async def visible_page(  # each narrows the page
+    documents: DocumentService,
+    patterns: Sequence[str],
+    prefix: str,
+    *,
+    after: str | None,
+    limit: int,
+    seen: Seeing,
 ) -> DocumentPage:
     """
     The page of those documents that one of ``patterns`` matches and whose names begin with ``prefix``.
 
-    It begins behind the name ``after``: its cursor is the name at which it ends.
+    Of those, the ones that ``seen`` says the caller may see. The page begins behind the name ``after``: its cursor is
+    the name at which it ends.
 
     Raises:
         InvalidInput: If too many others would have to be looked at.
     """
-    seen = list[DocumentRecord]()
+    found, possible, left = list[DocumentRecord](), list[DocumentRecord](), MAX_ASKED
     async for record in _records(documents, _starts(patterns, prefix), after):
-        if _matches_any(patterns, record.name):
-            if len(seen) == limit:
-                return DocumentPage(seen, seen[-1].name)
-            seen.append(record)
-    return DocumentPage(seen, None)
+        if not _matches_any(patterns, record.name):
+            continue
+        possible.append(record)
+        if len(found) + len(possible) > limit or len(possible) == ASKED_AT_A_TIME:
+            found += await _among(possible, seen)
+            left -= len(possible)
+            possible.clear()
+            if len(found) > limit:
+                return DocumentPage(found[:limit], found[limit - 1].name)
+            if left <= 0:
+                raise InvalidInput("too many documents begin like this: ask with a longer prefix")
+    found += await _among(possible, seen)
+    return DocumentPage(found[:limit], found[limit - 1].name if len(found) > limit else None)
+
+
+async def _among(records: Sequence[DocumentRecord], seen: Seeing) -> list[DocumentRecord]:
+    may_see = await seen([record.name for record in records])
+    return [record for record, is_seen in zip(records, may_see, strict=True) if is_seen]
 
 
 def _matches_any(patterns: Sequence[str], name: str) -> bool:

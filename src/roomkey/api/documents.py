@@ -1,7 +1,7 @@
 """The operations on documents: they translate between HTTP and the commands, and decide nothing else."""
 
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
@@ -102,7 +102,7 @@ async def list_documents(request: Request) -> Reply:
     """
     The documents whose names begin with `prefix`, in the order of their names.
 
-    A session sees those that its grants cover, a key those that it is narrowed to. Follow `next_cursor` until it is
+    A session sees those that it may read, a key those that it is narrowed to. Follow `next_cursor` until it is
     null.
     """
     listing, patterns = cast("DocumentListing", request.query), seen_documents(request.caller)
@@ -114,9 +114,23 @@ async def list_documents(request: Request) -> Reply:
     else:
         with following(listing.cursor):
             after = None if listing.cursor is None else name_of(listing.cursor)
-        found = await visible_page(request.documents, patterns, listing.prefix, after=after, limit=listing.limit)
+        found = await visible_page(
+            request.documents,
+            patterns,
+            listing.prefix,
+            after=after,
+            limit=listing.limit,
+            seen=partial(_seen, request),
+        )
         cursor = None if found.next_cursor is None else name_cursor(found.next_cursor)
     return json_reply(DocumentPageBody([document_body(record) for record in found.documents], cursor))
+
+
+async def _seen(request: Request, names: Sequence[str]) -> Sequence[bool]:
+    session = request.caller.session
+    if session is None:
+        return [True] * len(names)  # a key sees what its patterns say
+    return [access is not None for access in await request.services.access.decide_many(session, names)]
 
 
 # --- one ----------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from msgspec import Struct
 from roomkey import errors, problems
 from roomkey.api import access, document_schemas, key_schemas, login, schemas
 from roomkey.api.operations import Answer, Operation, Publication
+from roomkey.domain.access import Access
 from roomkey.domain.policy import SessionPolicy
-from roomkey.security.authorization import ANYONE, EVERY_KEY, KEYS, SENSITIVE, SESSIONS_EVEN_PENDING, CallerKind
+from roomkey.security.authorization import ANYONE, EVERY_KEY, KEYS, SENSITIVE, SESSIONS_EVEN_PENDING, CallerKind, Rule
 from roomkey.security.credentials import COOKIE
 
 Json = dict[str, Any]
@@ -50,6 +51,7 @@ TAGS: Final = {
     "Documents": "What people edit together, read and written by programs. A change is that of one more collaborator.",
     "Connections": "Who has a document open by a socket, and disconnecting them. No right is taken by that.",
     "Versions": "States of a document that are kept.",
+    "Access": "Who may do what in which document, and why; and having the application asked again.",
     "Keys": "API keys, with which backends and operators say who they are.",
     "Audit log": "What happened, as files that outsiders can verify, and receipts for single entries.",
     "Service": "How the service is doing, and this document.",
@@ -67,6 +69,9 @@ PUBLIC_NAMES: Final = {
     "HealthBody": "HealthStatus",
     "ProbeBody": "Probe",
     "BatchBody": "BatchOutcome",
+    "RecheckedBody": "Recheck",
+    "AccessBody": "AccessOfUser",
+    "SessionAccessBody": "AccessOfSession",
     "DocumentBody": "Document",
     "DocumentPageBody": "DocumentPage",
     "VersionBody": "Version",
@@ -163,6 +168,13 @@ _STANDING: Final[Json] = {
         "description": "How many updates it was ever given.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+}
+
+_ACCESS: Final[Json] = {
+    "Roomkey-Access": {
+        "description": "What the caller may do in the document. Not for keys that read no documents.",
+        "schema": {"enum": [str(access) for access in Access]},
     },
 }
 
@@ -322,7 +334,7 @@ def _query_parameters(kind: type[Struct]) -> list[Json]:
 
 
 def _responses(operation: Operation) -> dict[int, Json]:
-    responses = {status: _answer(answer) for status, answer in operation.answers.items()}
+    responses = {status: _answer(answer, operation.rule) for status, answer in operation.answers.items()}
     grouped: dict[int, list[type[errors.RoomkeyError]]] = {}
     for error in _errors(operation):
         grouped.setdefault(problems.PRESENTATIONS[error].status, []).append(error)
@@ -336,9 +348,9 @@ def _responses(operation: Operation) -> dict[int, Json]:
     return responses
 
 
-def _answer(answer: Answer) -> Json:
+def _answer(answer: Answer, rule: Rule) -> Json:
     response: Json = {"description": answer.description}
-    headers: Json = {}
+    headers: Json = {} if rule.access is None else dict(_ACCESS)
     if answer.etag:
         headers["ETag"] = _ETAG
     if answer.revision:
@@ -386,7 +398,7 @@ def _errors(operation: Operation) -> Iterable[type[errors.RoomkeyError]]:
     if operation.body is not None or operation.contents:
         kinds += [errors.RequestTimeout, errors.BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidInput]
     if operation.rule.access is not None:
-        kinds += [errors.InvalidInput, errors.DocumentNotFound]
+        kinds += [errors.InvalidInput, errors.DocumentNotFound, errors.AccessUnknown]
     if operation.query is not None:
         kinds.append(errors.InvalidInput)
     if operation.idempotent:

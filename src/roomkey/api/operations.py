@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
+from roomkey.access.service import AccessService
 from roomkey.api.audited import Auditing
 from roomkey.api.authentication import Authenticator, address_of
 from roomkey.api.flaws import flaw_in_body
@@ -22,6 +23,7 @@ from roomkey.api.settings import ApiSettings
 from roomkey.audit.log import AuditLog
 from roomkey.audit.trail import AuditTrail
 from roomkey.documents.interface import MAX_VALUE_DEPTH, DocumentService
+from roomkey.domain.access import Access
 from roomkey.domain.session import SessionId
 from roomkey.errors import (
     Flaw,
@@ -47,10 +49,11 @@ from roomkey.security.authorization import (
     check,
     check_document,
     check_recent,
+    key_access,
 )
 from roomkey.security.events import SecurityEvents
 from roomkey.security.injection import Inspector
-from roomkey.security.inspection import is_deeper
+from roomkey.security.inspection import check_document_name, is_deeper
 from roomkey.security.limits import RequestLimits, Spent
 from roomkey.security.login import LoginSettings
 from roomkey.security.tickets import Tickets
@@ -61,6 +64,8 @@ from roomkey.transports import BODY_DEADLINE
 KEY_REFUSED: Final = "key_refused"
 """What events say of a key that opens nothing; to whoever presents it every wrong credential is the same."""
 
+ACCESS_HEADER: Final = b"roomkey-access"
+"""What the caller may do in the document that was asked for."""
 
 LINGERING_SECONDS: Final = 0.1
 """If a body takes longer, its sender's rights are looked at again: what was taken away meanwhile must not be used."""
@@ -93,6 +98,7 @@ class Services(Struct, frozen=True, kw_only=True):
 
     sessions: SessionManager
     documents: DocumentService | None
+    access: AccessService
     connected: Callable[[], RollCall] | None = None
     audit: AuditLog | None
     health: Health
@@ -129,7 +135,7 @@ class Request:
     ``media`` is the type of the body where the contract knows several.
     """
 
-    __slots__ = ("action", "body", "caller", "headers", "media", "query", "scope", "services")
+    __slots__ = ("access", "action", "body", "caller", "headers", "media", "query", "scope", "services")
 
     def __init__(self, action: Action, scope: Scope, services: Services, headers: Mapping[str, str]) -> None:
         self.action = action
@@ -137,6 +143,8 @@ class Request:
         self.services = services
         self.headers = headers
         self.caller = STRANGER
+        self.access: Access | None = None
+        """What the caller may do in the document that the request is about."""
         self.body: Any = None
         self.media = "application/json"
         self.query: Any = None
@@ -383,6 +391,8 @@ class Resource:
             if auditing is not None and isinstance(error, OutcomeUnknown):
                 auditing.unknown(request, chosen)
             raise
+        if request.access is not None:
+            reply = Reply(reply.status, reply.body, [*reply.headers, (ACCESS_HEADER, request.access.value.encode())])
         return reply if auditing is None else await auditing.performed(request, chosen, reply)
 
     async def _perform_for(self, request: Request, chosen: Operation, receive: Receive) -> Reply:
@@ -400,7 +410,7 @@ class Resource:
             raw = await self._read_json(chosen, chosen.body, request, receive)
         if raw and now() - begun > LINGERING_SECONDS and not chosen.rule.is_public:
             request.caller = await self._services.authenticator.again(request.caller, request.headers, request.scope)
-            self._check(request, chosen)
+            await self._authorize(request, chosen)
         return await self._once(chosen, request, raw)
 
     async def _admit(self, request: Request, chosen: Operation) -> None:
@@ -408,13 +418,25 @@ class Resource:
         if not chosen.rule.is_public:
             request.caller = await self._services.authenticator.caller(request.headers, request.scope)
             self._charge(request)
-        self._check(request, chosen)
+        await self._authorize(request, chosen)
 
     def _charge(self, request: Request) -> None:
         """Charge the request to its caller, unless somebody in front of us has."""
         already: Spent | None = request.scope.get(SPENT)
         if request.session_id is None or already is None or already.policy.name != "session":
             charge(request.scope, self._services.limits.of_caller(request.caller.actor, request.session_id))
+
+    async def _authorize(self, request: Request, chosen: Operation) -> None:
+        """Raise unless such a caller may do this, and to this document."""
+        self._check(request, chosen)
+        if chosen.rule.access is None:
+            return
+        session, name = request.caller.session, check_document_name(request.path("name"))
+        if session is None:
+            request.access = key_access(request.caller)
+        else:
+            request.access = await self._services.access.decisions.decide(session, name)
+        check_document(request.caller, chosen.action, name, request.access)
 
     def _check(self, request: Request, chosen: Operation) -> None:
         """Raise unless such a caller may do this."""
@@ -426,8 +448,6 @@ class Resource:
                 check_recent(request.caller, chosen.action, now, services.login.settings.reauthentication_age)
         if services.auditing is not None:
             services.auditing.check(request, chosen)
-        if rule.access is not None:
-            check_document(request.caller, chosen.action, request.path("name"))
 
     async def _read_json(self, chosen: Operation, body: type[Struct], request: Request, receive: Receive) -> bytes:
         headers, settings = request.headers, self._services.settings

@@ -1,7 +1,7 @@
 """Who may do what with which document: grants, and the one function that reads them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import cast
@@ -72,9 +72,26 @@ def access_to(document: str, grants: Sequence[Grant]) -> Access | None:
     return None
 
 
+def deciding_grant(document: str, grants: Sequence[Grant]) -> Grant | None:
+    """The first grant that matches, which gives the access."""
+    return next((grant for grant in grants if _matches(grant.documents, document)), None)
+
+
 def reaches(given: Access | None, wanted: Access) -> bool:
     """Whether ``given`` includes ``wanted``; ``None`` includes nothing."""
     return given is not None and _LEVEL[given] >= _LEVEL[wanted]
+
+
+def narrower(one: Access | None, other: Access | None) -> Access | None:
+    """What both of them allow."""
+    if one is None or other is None:
+        return None
+    return one if _LEVEL[one] <= _LEVEL[other] else other
+
+
+def widest(accesses: Iterable[Access | None]) -> Access | None:
+    """The most that one of them allows."""
+    return max((access for access in accesses if access is not None), key=_LEVEL.__getitem__, default=None)
 
 
 def allows(grants: Sequence[Grant], document: str, wanted: Access) -> bool:

@@ -30,10 +30,11 @@ from roomkey.health import Health
 from roomkey.leasing import LIFETIME, Chore
 from roomkey.membership import Membership
 from roomkey.neighbours import Neighbours, NeighbourSettings
+from roomkey.node.access import NodeAccess
 from roomkey.node.audit import NodeAudit
 from roomkey.node.background import BackgroundTasks, Work
 from roomkey.node.security import NodeSecurity
-from roomkey.ports import Clock, Cluster, NodeStatus, OneTimeLimits
+from roomkey.ports import Authorize, Clock, Cluster, NodeStatus, OneTimeLimits
 from roomkey.realtime.endpoint import SessionWebSocketHandler
 from roomkey.realtime.rooms.broker import LocalBroker
 from roomkey.realtime.transport import Accepted, Handshake, Refused
@@ -72,8 +73,12 @@ class Node:
         ConfigurationError: On construction, if the configuration asks for what cannot be.
     """
 
-    def __init__(self, config: Config, *, seed: Seed | None = None, address: str = "") -> None:
+    def __init__(
+        self, config: Config, *, seed: Seed | None = None, address: str = "", authorize: Authorize | None = None
+    ) -> None:
         """
+        ``authorize`` says what sessions may do in documents, of what their grants allow.
+
         ``seed`` says what new documents begin with; in ``--dev`` the one of the demo has something in it.
 
         ``address`` is where its server listens, for those who look for it.
@@ -152,6 +157,15 @@ class Node:
             cache=cache,
             watch=self.security.threats.hear,
         )
+        self.access = NodeAccess(
+            config.access,
+            authorize,
+            sessions=self.sessions,
+            sockets=lambda: self._sockets,
+            objects=self.objects,
+            shared=self.storage.shared,
+            node=self.id,
+        )
         self._sockets = self._new_sockets()
         self.membership.on_gone(self._nodes_gone)
         self.health = self._health()
@@ -169,6 +183,7 @@ class Node:
                 self.encryption,
                 audit.log,
                 self.security.issuers,
+                self.access,
                 *([] if audit.trail is None else [audit.trail]),
             ),
             observe=self._observe,
@@ -183,6 +198,7 @@ class Node:
             self.sessions,
             documents=DocumentService(self.documents),
             sockets=lambda: self._sockets.roll_call,
+            access=self.access.service,
             audit=self.audit.log,
             trail=self.audit.trail,
             public_tree=config.audit.public_tree,
@@ -240,7 +256,7 @@ class Node:
 
     def _observe(self) -> Mapping[str, str]:
         """What health says of the other nodes, if there may be any."""
-        observed = self.neighbours.observations()
+        observed = {**self.neighbours.observations(), **self.access.observations()}
         if not self.cluster.broker.shared:
             return observed
         living = self.membership.nodes
@@ -262,7 +278,12 @@ class Node:
             self.documents.store,
         ):
             await decide_what_keys_begin_with(self.encryption, self.storage, self.documents.store, self.objects)
-            async with self.security.keys.at_work(), self.audit.at_work(), self.documents.at_work():
+            async with (
+                self.security.keys.at_work(),
+                self.audit.at_work(),
+                self.access.at_work(),
+                self.documents.at_work(),
+            ):
                 yield
 
     @asynccontextmanager
@@ -305,6 +326,7 @@ class Node:
             "audit log": self.audit.log.run,
             "documents": Maintenance(self.documents).run,
             **self.security.works,
+            **self.access.works,
         }
         if self.audit.trail is not None:
             works |= self.audit.trail.works
@@ -370,6 +392,7 @@ class Node:
             is_audit_behind=lambda: self.audit.is_behind,
             inspector=self.security.inspector,
             living=lambda: [node.id for node in self.membership.nodes],
+            decisions=self.access.decisions,
         )
 
 

@@ -5,6 +5,7 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 ``roomkey.errors`` and nothing else.
 """
 
+from roomkey.ports.access import GRANTS_ALONE, AccessDecisions, Authorize
 from roomkey.ports.authentication import Authenticator, ClientWatch, Ruling
 from roomkey.ports.documents import (
     Append,
@@ -80,11 +81,14 @@ from roomkey.ports.stores import (
 
 __all__ = [
     "CHECKSUMMED_RECORDS",
+    "GRANTS_ALONE",
     "PLAIN_RECORDS",
+    "AccessDecisions",
     "Append",
     "AppendOutcome",
     "Authenticator",
     "Author",
+    "Authorize",
     "Broker",
     "CheckpointItem",
     "Checkpoints",

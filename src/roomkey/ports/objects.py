@@ -12,6 +12,7 @@ MAX_CHANGES: Final = 1_000
 """Objects that one commit may change, and ``get_many`` and ``list`` may return."""
 
 SPACES: Final = (
+    "access",
     "api-keys",
     "audit",
     "audit-index",

@@ -15,7 +15,7 @@ from roomkey import errors
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Clock
+from roomkey.ports import AccessDecisions, Clock
 from roomkey.problems import presentation_of
 from roomkey.realtime.attendance import Attendance
 from roomkey.realtime.clients.client import RealtimeClient
@@ -41,8 +41,16 @@ class Connections:
     """The ``ClientHost`` of all clients of this node."""
 
     def __init__(
-        self, settings: RealtimeSettings, documents: DocumentSettings, clock: Clock, rooms: Rooms, *, node: str = ""
+        self,
+        settings: RealtimeSettings,
+        documents: DocumentSettings,
+        clock: Clock,
+        rooms: Rooms,
+        decisions: AccessDecisions,
+        *,
+        node: str = "",
     ) -> None:
+        self.decisions = decisions
         self.rooms = rooms
         self.attendance = Attendance(node)
         self.hub = rooms.hub

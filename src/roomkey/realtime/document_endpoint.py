@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Final
 
 from roomkey.documents.open_documents import OpenDocuments
-from roomkey.domain.access import Access, access_to
+from roomkey.domain.access import Access
 from roomkey.domain.session import Client, Session
 from roomkey.errors import Forbidden, InvalidInput, RoomkeyError
 from roomkey.realtime.admission import Admission
@@ -88,9 +88,9 @@ class DocumentEndpoint:
     async def _accept_y_websocket(self, handshake: Handshake) -> Accepted:
         name = self._document_name(handshake)
         session = await self._admission.authenticate_handshake(handshake)
-        access = access_to(name, session.grants)
+        access = await self._connections.decisions.decide(session, name)
         if access is None:
-            raise refusal_of(Forbidden("No grant of the session covers this document."))
+            raise refusal_of(Forbidden("The session may not use this document."))
         async with self._open_documents.using(name, create=access is not Access.READ) as document:
             client = await self._admission.admit(
                 session,
@@ -176,13 +176,20 @@ class DocumentEndpoint:
         self._unauthenticated.pop(connection, None)
         self._held.pop(connection, None)
 
-    def open(self, client: HocuspocusClient, address: str, document: str, *, create: bool) -> None:
-        """Call ``client.opened_document`` with the document, pinned, or ``client.not_opened``, later."""
-        self._open_documents.spawn(self._open(client, address, document, create=create))
+    def open(self, client: HocuspocusClient, address: str, document: str) -> None:
+        """See ``DocumentOpener``."""
+        self._open_documents.spawn(self._open(client, address, document))
 
-    async def _open(self, client: HocuspocusClient, address: str, name: str, *, create: bool) -> None:
+    async def _open(self, client: HocuspocusClient, address: str, name: str) -> None:
         try:
-            async with self._open_documents.using(name, create=create) as document:
+            session, decisions = client.guard.session, self._connections.decisions
+            access = await decisions.decide(session, name)
+            if access is None:
+                client.not_allowed(address)
+                return
+            async with self._open_documents.using(name, create=access is not Access.READ) as document:
+                if client.guard.session.id != session.id:  # another token came meanwhile
+                    await decisions.decide(client.guard.session, name)
                 client.opened_document(address, document)
         except RoomkeyError:
             client.not_opened(address)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from math import ceil
@@ -16,7 +16,7 @@ from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, Session, SessionId, UserRevoked, partition_of_id
 from roomkey.errors import RoomkeyError
-from roomkey.ports import Authenticator, Broker, Clock, Counters, PresenceStore, Rate
+from roomkey.ports import GRANTS_ALONE, AccessDecisions, Authenticator, Broker, Clock, Counters, PresenceStore, Rate
 from roomkey.realtime.admission import Admission
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.clients.json_client import JsonClient
@@ -33,7 +33,7 @@ from roomkey.realtime.rooms.hub import Hub
 from roomkey.realtime.rooms.rooms import Rooms
 from roomkey.realtime.rooms.shared_rooms import SharedRooms
 from roomkey.realtime.session.closing import closing, draining
-from roomkey.realtime.session.effects import Question, Verify
+from roomkey.realtime.session.effects import Question, Review, Verify
 from roomkey.realtime.session.guard import GuardEffects, SessionGuard
 from roomkey.realtime.settings import RealtimeSettings
 from roomkey.realtime.transport import Accepted, Handshake, Refused
@@ -56,6 +56,8 @@ DRAIN_STEP_SECONDS: Final = 0.1
 VERIFIED_AT_A_TIME: Final = 20
 VERIFY_PAUSE_SECONDS: Final = 0.01
 """After a time in which nothing was known: at most 2,000 sessions per second are asked for."""
+
+_REVIEW: Final = (Review(),)
 
 _log = structlog.get_logger("roomkey.realtime")
 
@@ -113,6 +115,7 @@ class SessionWebSocketHandler:
         inspector: Inspector | None = None,
         schedule: Callable[[Callable[[], None]], object] | None = None,
         living: Callable[[], Collection[str]] = tuple,
+        decisions: AccessDecisions = GRANTS_ALONE,
     ) -> None:
         """
         Args:
@@ -129,6 +132,7 @@ class SessionWebSocketHandler:
             is_audit_behind: Whether nobody is let in, because what is done cannot be recorded.
             inspector: Looks at what is sent on ``/ws``; without one nobody does.
             living: Says which nodes on the broker live, who are asked who is connected there.
+            decisions: Say what sessions may do in documents; by default their grants alone do.
             schedule: Calls a function in the next turn of the loop; for tests that are that loop themselves.
 
         Raises:
@@ -143,7 +147,7 @@ class SessionWebSocketHandler:
         hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
         self._rooms = _new_rooms(settings, hub, broker, presence=presence, node=node, clock=clock)
         documents = DocumentSettings() if open_documents is None else open_documents.settings
-        self._connections = Connections(settings, documents, clock, self._rooms, node=node or "")
+        self._connections = Connections(settings, documents, clock, self._rooms, decisions, node=node or "")
         self.roll_call = RollCall(self._connections, broker=broker, node=node or "", living=living)
         """Who is connected to documents, on all nodes, and who disconnects them."""
         self._counts = None if presence is None or broker is None or not broker.shared else self._new_counts(presence)
@@ -247,6 +251,7 @@ class SessionWebSocketHandler:
                     types=self._types,
                     inspector=self._inspector,
                     node=self._node,
+                    decisions=self._connections.decisions,
                 ),
                 self._connections,
                 client_of(handshake.headers, handshake.client_ip),
@@ -333,6 +338,17 @@ class SessionWebSocketHandler:
     def sessions(self) -> Sequence[SessionId]:
         """The sessions that have a socket here."""
         return tuple({client.guard.session.id: None for client in self._connections.registry})
+
+    def in_use(self) -> Iterator[tuple[Session, Sequence[str]]]:
+        """The session of each open socket, and the documents that it is in."""
+        for client in tuple(self._connections.registry):
+            yield client.guard.session, client.documents()
+
+    def review(self, id: SessionId) -> None:
+        """Let the sockets of the session obey what it may do now, as far as that is known."""
+        for client in self._connections.registry.of_session(id):
+            if not client.guard.is_over:
+                client.carry_out_safely(lambda _: _REVIEW)
 
     def traffic(self, id: SessionId) -> tuple[Session, int, int] | None:
         """A session that has sockets here, what they have sent, and how many of its messages were refused."""
@@ -455,9 +471,13 @@ class SessionWebSocketHandler:
             attempt = self._admission.attempt(client.entrance, question.proof)
             session = await self._admission.authenticate_attempt(attempt, question.token, client.device)
         others = len(self._connections.registry.of_session(session.id))
-        if session.id != connection.session.id and others >= self._settings.max_connections_per_session:
-            fault = Fault(ErrorCode.RATE_LIMITED, "the session has as many connections as it may")
-            return connection.not_refreshed(fault, self._clock.now())
+        if session.id != connection.session.id:
+            if others >= self._settings.max_connections_per_session:
+                fault = Fault(ErrorCode.RATE_LIMITED, "the session has as many connections as it may")
+                return connection.not_refreshed(fault, self._clock.now())
+            # The client's documents are reviewed as soon as it belongs to this session, which does not wait.
+            for document in client.documents():
+                await self._connections.decisions.decide(session, document)
         return connection.refreshed(session, self._clock.now())
 
     def _no_answer(self, client: RealtimeClient, question: Question, error: RoomkeyError) -> GuardEffects:

@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from roomkey.domain.access import Access, Grants, Role, access_to, allows
+from roomkey.domain.access import Access, Grants, Role, reaches
 from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
 from roomkey.errors import (
     CapReached,
@@ -164,6 +164,9 @@ class Action(Enum):
     READ_DOCUMENT = auto()
     WRITE_DOCUMENT = auto()
     DELETE_DOCUMENT = auto()
+    RECHECK_SESSION = auto()
+    RECHECK_DOCUMENT = auto()
+    EXPLAIN_ACCESS = auto()
     IMPORT_DOCUMENT = auto()
     SEE_CONNECTED = auto()
     DISCONNECT_FROM_DOCUMENT = auto()
@@ -255,6 +258,10 @@ RULES: Final[Mapping[Action, Rule]] = {
     Action.DISCONNECT_FROM_DOCUMENT: Rule(STOPPERS | SESSIONS, access=Access.ADMIN, scope=_WRITE),
     Action.DISCONNECT_SESSION: Rule(STOPPERS | SESSIONS, Reach.ITS_USER, scope=_WRITE),
     Action.SEE_HISTORY: Rule(EVERY_KEY, scope=_READ),  # not its user, as with what counts against it
+    # Whatever the application says then, it would say anyway when its answers have aged.
+    Action.RECHECK_SESSION: Rule(KEYS, scope=_WRITE),
+    Action.RECHECK_DOCUMENT: Rule(KEYS, scope=_WRITE),
+    Action.EXPLAIN_ACCESS: Rule(EVERY_KEY, scope=_READ),
     Action.SEE_KEYS: Rule(ADMINS, scope=Scope.KEYS_READ),
     Action.CHANGE_KEYS: Rule(ADMINS, scope=Scope.KEYS_WRITE),
     # The tree says how much happens and nothing else; ``audit.public_tree`` opens it to everybody.
@@ -433,27 +440,34 @@ def seen_documents(caller: Caller) -> Sequence[str] | None:
     return caller.only.documents if own is None else [grant.documents for grant in own.grants]
 
 
-def sees_document(caller: Caller, document: str) -> bool:
-    """Whether the caller may know of the document: a session if a grant covers it."""
-    own = caller.session
-    return caller.only.sees_document(document) if own is None else access_to(document, own.grants) is not None
-
-
-def check_document(caller: Caller, action: Action, document: str) -> None:
+def check_document(caller: Caller, action: Action, document: str, access: Access | None) -> None:
     """
-    Raise unless the caller may do ``action`` to the document: a session by its grants.
+    Raise unless the caller may do ``action`` to the document: a session if that is among its ``access`` there.
 
     Raises:
         InvalidInput: If no document can have that name.
         DocumentNotFound: If the caller may not know of it, whether or not there is such a document.
-        Forbidden: If the grants do not reach so far.
+        Forbidden: If its access does not reach so far.
     """
     check_document_name(document)
-    wanted, session = RULES[action].access, caller.session
-    if not sees_document(caller, document):
+    wanted, is_session = RULES[action].access, caller.session is not None
+    is_seen = access is not None if is_session else caller.only.sees_document(document)
+    if not is_seen:
         raise DocumentNotFound("there is no such document")
-    if session is not None and wanted is not None and not allows(session.grants, document, wanted):
+    if is_session and wanted is not None and not reaches(access, wanted):
         raise Forbidden(f"the session may not {wanted} this document")
+
+
+def key_access(caller: Caller) -> Access | None:
+    """The most that a key may do in the documents that it sees."""
+    return next((access for access, action in _DONE_WITH if permits(caller, action)), None)
+
+
+_DONE_WITH: Final = (
+    (Access.ADMIN, Action.DELETE_DOCUMENT),
+    (Access.WRITE, Action.WRITE_DOCUMENT),
+    (Access.READ, Action.READ_DOCUMENT),
+)
 
 
 # --- keys ---------------------------------------------------------------------------------------------

@@ -203,23 +203,20 @@ READER = Caller.of_session(session("reader", "alice", Grant("notes/*", Access.RE
 
 def test_a_key_may_do_everything_with_every_document() -> None:
     for action in (Action.READ_DOCUMENT, Action.WRITE_DOCUMENT, Action.DELETE_DOCUMENT):
-        authorization.check_document(SERVICE, action, "notes/a")
+        authorization.check_document(SERVICE, action, "notes/a", None)
 
-    assert authorization.sees_document(SERVICE, "notes/a")
+    assert authorization.key_access(SERVICE) is Access.ADMIN
 
 
-def test_a_session_does_with_a_document_what_its_grants_say() -> None:
-    authorization.check_document(READER, Action.READ_DOCUMENT, "notes/a")
+def test_a_session_does_with_a_document_what_its_access_says() -> None:
+    authorization.check_document(READER, Action.READ_DOCUMENT, "notes/a", Access.READ)
 
     for action in (Action.WRITE_DOCUMENT, Action.DELETE_DOCUMENT, Action.IMPORT_DOCUMENT):
         with pytest.raises(Forbidden):
-            authorization.check_document(READER, action, "notes/a")
+            authorization.check_document(READER, action, "notes/a", Access.READ)
 
 
 @pytest.mark.parametrize("action", [Action.READ_DOCUMENT, Action.DELETE_DOCUMENT])
-def test_a_document_that_no_grant_covers_does_not_exist(action: Action) -> None:
+def test_a_document_that_a_session_may_not_read_does_not_exist(action: Action) -> None:
     with pytest.raises(DocumentNotFound):
-        authorization.check_document(READER, action, "secret")
-
-    assert not authorization.sees_document(READER, "secret")
-    assert authorization.sees_document(READER, "notes/a")
+        authorization.check_document(READER, action, "secret", None)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import structlog
 
 from roomkey.domain.session import Client, Session, SessionId
+from roomkey.ports import AccessDecisions
 from roomkey.realtime.rooms.hub import Backlog, Hub, Outbox
 from roomkey.realtime.rooms.rooms import Participant
 from roomkey.realtime.session.closing import OVERSIZED, closing
@@ -30,6 +31,8 @@ class ClientHost(Protocol):
     """What a client needs from the node: asynchronous work, and state that connections share."""
 
     hub: Hub
+    decisions: AccessDecisions
+    """What sessions may do in documents."""
     degraded: bool
     """Whether what clients say reaches others later than it should, because something that nodes share is away."""
 

@@ -46,8 +46,13 @@ DONE: Final = "provider_initiated"
 class DocumentOpener(Protocol):
     """Opens documents for a socket."""
 
-    def open(self, client: "HocuspocusClient", address: str, document: str, *, create: bool) -> None:
-        """Call ``client.opened_document`` with the document, pinned, or ``client.not_opened``, later."""
+    def open(self, client: "HocuspocusClient", address: str, document: str) -> None:
+        """
+        Decide whether the session may use the document, and open it.
+
+        Calls ``client.opened_document`` with the document, pinned, ``client.not_allowed``, or ``client.not_opened``,
+        later.
+        """
         ...
 
 
@@ -144,14 +149,14 @@ class HocuspocusClient(DocumentClient):
             subscription.told_access()
             return
         document = address.partition("\0")[0]
-        access = self.access(document)
-        if access is None:
+        session, decisions = self.guard.session, self._host.decisions
+        if decisions.is_fresh(session, document) and decisions.access(session, document) is None:
             self._deny(address, FORBIDDEN, now)
         elif len(self._subscriptions) + len(self._opening) >= self._settings.max_documents_per_socket:
             self._deny(address, TOO_MANY, now)
         elif address not in self._opening:
             self._opening.add(address)
-            self._opener.open(self, address, document, create=access is not Access.READ)
+            self._opener.open(self, address, document)
 
     def opened_document(self, address: str, document: Document) -> None:
         """The document that was asked for."""
@@ -175,6 +180,11 @@ class HocuspocusClient(DocumentClient):
         for frame in self._pending.take(address):
             if not self.guard.is_over:
                 self._understand(frame, now)
+
+    def not_allowed(self, address: str) -> None:
+        """The session may not use the document that was asked for."""
+        if address in self._opening:
+            self._deny(address, FORBIDDEN, self._host.now())
 
     def not_opened(self, address: str) -> None:
         """The document that was asked for cannot be had now."""

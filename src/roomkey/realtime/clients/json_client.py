@@ -5,6 +5,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, assert_never
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from roomkey.domain.session import Client
 from roomkey.errors import Conflict, RoomkeyError
 from roomkey.ports import Published
@@ -12,6 +15,7 @@ from roomkey.realtime.clients.client import ClientHost, RealtimeClient
 from roomkey.realtime.clients.eager import Waiting, begin
 from roomkey.realtime.clients.json_rules import (
     Announce,
+    Decide,
     Join,
     JsonEffect,
     JsonEffects,
@@ -119,10 +123,8 @@ class JsonClient(RealtimeClient):
         match effect:
             case Publish():
                 return self._publish(effect, now)
-            case Join():
-                return begin(self._join(effect, now))
-            case Leave():
-                return begin(self._unsubscribe(effect, now))
+            case Decide() | Join() | Leave():
+                return begin(self._come_or_go(effect, now))
             case Point(document, payload):
                 self._rooms.point(self.who, document, payload, now)
             case Send():
@@ -228,8 +230,29 @@ class JsonClient(RealtimeClient):
         if is_activity(publish.message_type, is_new=True) and (acted := self.guard.acted(now)):
             self.carry_out(acted, now)
 
+    async def _come_or_go(self, effect: Decide | Join | Leave, now: datetime) -> None:
+        match effect:
+            case Decide():
+                await self._decide(effect, now)
+            case Join():
+                await self._join(effect, now)
+            case Leave():
+                await self._unsubscribe(effect, now)
+
+    async def _decide(self, decide: Decide, now: datetime) -> None:
+        """Ask the application; what the client says meanwhile waits."""
+        try:
+            await self._host.decisions.decide(self.guard.session, decide.document)
+        except RoomkeyError as error:
+            self._refuse(error, decide.id, now)
+            return
+        for effect in self._rules.subscribe(decide, now):
+            if not self.guard.is_over and (waiting := self._perform_one(effect, now)) is not None:
+                await waiting
+
     async def _join(self, join: Join, now: datetime) -> None:
         def answer(payload: Subscribed) -> Frame:
+            payload = replace(payload, access=self._rules.access_in(join.document) or UNSET)
             return self._frame(Send(MessageType.SUBSCRIBED, payload, join.id), now)
 
         try:

@@ -13,9 +13,9 @@ from zlib import crc32
 
 from msgspec import UNSET, Struct
 
-from roomkey.domain.access import Access, access_to, reaches
+from roomkey.domain.access import Access, reaches
 from roomkey.domain.session import Session
-from roomkey.ports import Position
+from roomkey.ports import GRANTS_ALONE, AccessDecisions, Position
 from roomkey.realtime.protocol.json_messages import (
     ErrorCode,
     Fault,
@@ -70,7 +70,15 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class Join(Struct, frozen=True, gc=False):
-    """Subscribe the client to a document, and answer ``subscribed`` with what it missed."""
+    """Subscribe the client to a document, and answer ``subscribed`` with what it missed and what it may do."""
+
+    id: str | None
+    document: str
+    since: Position | None
+
+
+class Decide(Struct, frozen=True, gc=False):
+    """Find out what the session may do in the document, and then ask ``JsonRules.subscribe``."""
 
     id: str | None
     document: str
@@ -129,6 +137,7 @@ class Announce(Struct, frozen=True, gc=False):
 
 JsonEffect = (
     Send
+    | Decide
     | Join
     | Leave
     | Publish
@@ -162,6 +171,7 @@ class JsonRules:
     __slots__ = (
         "_access",
         "_cursors",
+        "_decisions",
         "_forbidden",
         "_inspector",
         "_malformed",
@@ -179,8 +189,10 @@ class JsonRules:
         types: Mapping[str, ApplicationType],
         inspector: Inspector | None = None,
         node: str | None = None,
+        decisions: AccessDecisions = GRANTS_ALONE,
     ) -> None:
-        """``inspector`` looks at what is sent, if there is one."""
+        """``inspector`` looks at what is sent, if there is one; ``decisions`` say what the session may do."""
+        self._decisions = decisions
         self.guard = guard
         self._inspector = inspector
         self._node = node
@@ -268,14 +280,28 @@ class JsonRules:
     def _subscribe(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002  # handlers are called alike
         document = document_of(incoming.payload)
         subscription = read(incoming.payload, Subscription)
-        access = access_to(document, self.guard.session.grants)
+        if not self._decisions.is_fresh(self.guard.session, document):
+            return [Decide(_id(incoming), document, subscription.since)]
+        return self._admit(_id(incoming), document, subscription.since)
+
+    def subscribe(self, decided: Decide, now: datetime) -> JsonEffects:
+        """It is known what the session may do in the document."""
+        if self.guard.is_over:
+            return NOTHING
+        try:
+            return self._admit(decided.id, decided.document, decided.since)
+        except Fault as fault:
+            return self.answer(fault, decided.id, now)
+
+    def _admit(self, id: str | None, document: str, since: Position | None) -> JsonEffects:
+        access = self._decisions.access(self.guard.session, document)
         if access is None:
-            raise Fault(ErrorCode.FORBIDDEN, "no grant of the session covers this document")
+            raise Fault(ErrorCode.FORBIDDEN, "the session may not use this document")
         limit = self._settings.max_subscriptions
         if len(self._access) >= limit and document not in self._access:
             raise Fault(ErrorCode.RATE_LIMITED, f"a connection follows at most {limit} documents")
         self._access[document] = access
-        return [Join(_id(incoming), document, subscription.since)]
+        return [Join(id, document, since)]
 
     def _unsubscribe(self, incoming: Incoming, now: datetime) -> JsonEffects:  # noqa: ARG002
         document = document_of(incoming.payload)
@@ -339,9 +365,9 @@ class JsonRules:
         given = self._access.get(document) if type(document) is str else None
         if given is wanted or reaches(given, wanted):
             return document  # its name was looked at when the client came in
-        if given is None and reaches(access_to(document_of(payload), self.guard.session.grants), wanted):
+        if given is None and reaches(self._decisions.access(self.guard.session, document_of(payload)), wanted):
             raise Fault(ErrorCode.NOT_SUBSCRIBED, "subscribe to the document first")
-        raise Fault(ErrorCode.FORBIDDEN, f"no grant of the session allows to {wanted} this document")
+        raise Fault(ErrorCode.FORBIDDEN, f"the session may not {wanted} this document")
 
     def answer(self, fault: Fault, id: str | None, now: datetime) -> JsonEffects:
         """The error message for the client, and the close if it has made too many."""
@@ -387,13 +413,13 @@ class JsonRules:
         return translated
 
     def _review(self) -> JsonEffects:
-        """Unsubscribe the client from documents that the grants do not cover any more."""
+        """Unsubscribe the client from documents that the session may not use any more."""
         effects: list[JsonEffect] = []
         for document in tuple(self._access):
-            access = access_to(document, self.guard.session.grants)
+            access = self._decisions.access(self.guard.session, document)
             if access is None:
                 self.left(document)
-                why = Fault(ErrorCode.FORBIDDEN, "the session's grants do not cover this document any more")
+                why = Fault(ErrorCode.FORBIDDEN, "the session may not use this document any more")
                 effects.append(Leave(None, document, why))
             else:
                 self._access[document] = access
@@ -407,6 +433,10 @@ class JsonRules:
         text = "the session was disconnected from this document"
         details = None if reason is None else {"reason": reason}
         return [Leave(None, document, Fault(ErrorCode.DISCONNECTED, text, details=details))]
+
+    def access_in(self, document: str) -> Access | None:
+        """What the client may do in a document that it is in."""
+        return self._access.get(document)
 
     def left(self, document: str) -> None:
         """The client is not in the document any more, or after all."""

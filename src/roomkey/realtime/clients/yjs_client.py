@@ -14,7 +14,7 @@ from typing import Any, Final, assert_never
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate
 from roomkey.documents.document import Document
 from roomkey.documents.writer import Settled
-from roomkey.domain.access import Access, access_to
+from roomkey.domain.access import Access
 from roomkey.domain.session import Client, Session
 from roomkey.realtime.clients.catch_up import MergedBacklog
 from roomkey.realtime.clients.client import ClientHost, RealtimeClient
@@ -132,8 +132,8 @@ class DocumentClient(RealtimeClient):
                     assert_never(effect)
 
     def access(self, document: str) -> Access | None:
-        """What the session may do in ``document``."""
-        return access_to(document, self.guard.session.grants)
+        """What the session may do in ``document``, as far as that is known."""
+        return self._host.decisions.access(self.guard.session, document)
 
     def documents(self) -> Sequence[str]:
         """The documents that it is in."""

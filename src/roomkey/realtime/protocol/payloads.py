@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from roomkey.domain.access import Access
 from roomkey.domain.session import SessionId
 from roomkey.ports import Position
 from roomkey.realtime.protocol.json_messages import (
@@ -145,6 +146,9 @@ class Subscribed(Struct, frozen=True):
             extra_json_schema={"items": {"$ref": "#/$defs/RelayedStatus"}},
         ),
     ]
+    access: Annotated[
+        Access | UnsetType, Meta(description="What the session may do in the document; it may change meanwhile.")
+    ] = UNSET
 
 
 class Unsubscribed(Struct, frozen=True):
