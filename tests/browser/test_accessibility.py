@@ -14,10 +14,21 @@ AXE = CLIENTS / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = [
     NEEDED,
     pytest.mark.skipif(not AXE.is_file(), reason="needs `npm ci` in tests/clients"),
-    pytest.mark.parametrize("scheme", get_args(Scheme)),
 ]
 
-sizes = pytest.mark.parametrize("size", [DESKTOP, PHONE, NARROWEST], ids=["desktop", "phone", "narrowest"])
+SIZES = {"desktop": DESKTOP, "phone": PHONE, "narrowest": NARROWEST}
+IN_GATE = {("desktop", "light"), ("phone", "dark"), ("narrowest", "light")}
+"""Colours depend on the scheme and the layout on the size, but neither on both."""
+
+schemes = pytest.mark.parametrize("scheme", get_args(Scheme))
+sizes_and_schemes = pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(size, scheme, id=f"{name}-{scheme}", marks=() if (name, scheme) in IN_GATE else pytest.mark.slow)
+        for name, size in SIZES.items()
+        for scheme in get_args(Scheme)
+    ],
+)
 Size = tuple[int, int]
 
 
@@ -32,7 +43,7 @@ async def violations(page: Page) -> list[str]:
     ]
 
 
-@sizes
+@sizes_and_schemes
 async def test_the_demo_has_no_barriers_in_any_of_its_states(
     size: Size, scheme: Scheme, browser: str, server: Server
 ) -> None:
@@ -68,6 +79,7 @@ async def test_the_demo_has_no_barriers_in_any_of_its_states(
         assert {state: wrong for state, wrong in found.items() if wrong} == {}
 
 
+@schemes
 async def test_the_demo_has_no_barriers_while_it_is_offline(scheme: Scheme, browser: str, server: Server) -> None:
     async with demo(browser, server) as (opened, _):
         ada = await opened.window("Ada", scheme=scheme)
@@ -77,7 +89,7 @@ async def test_the_demo_has_no_barriers_while_it_is_offline(scheme: Scheme, brow
         assert await violations(ada.page) == []
 
 
-@sizes
+@sizes_and_schemes
 async def test_the_page_of_the_interface_has_no_barriers(
     size: Size, scheme: Scheme, browser: str, server: Server
 ) -> None:

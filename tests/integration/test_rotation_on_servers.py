@@ -1,7 +1,7 @@
 """Data keys are rotated on every storage that nodes share: while they write, and after a rotation was killed."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
@@ -44,6 +44,13 @@ OPTIONS: Final = StoreOptions(migrate=True, timeout=timedelta(seconds=60))
 ROUNDS: Final = 20
 """Least number of rounds of a load."""
 
+STEPS_PER_ROUND: Final = 8
+"""
+Steps of the rotation after which a load goes on, once it has begun.
+
+It writes from the first step to the last, but not faster than the rotation seals: it would take ever longer.
+"""
+
 OF_SEVERAL_PARTS: Final = 120
 """So long is a log that is not written anew at once."""
 
@@ -77,6 +84,8 @@ class Deployment:
         self.clock = ManualClock(NOON)
         self.nodes: list[Node] = []
         self.late: list[Node] = []
+        self.loads: Sequence[Load] = ()
+        self._steps = count(1)
 
     @asynccontextmanager
     async def plain(self) -> AsyncGenerator[tuple[SessionStorage, DocumentStore]]:
@@ -101,6 +110,10 @@ class Deployment:
 
     async def sleep(self, seconds: float) -> None:
         """Time passes, in which nodes look for keys. Those that are late know a new one, and seal with the old one."""
+        if seconds >= 1:
+            self._go_on(ROUNDS // 2)  # some stores are sealed in few steps, and the next begin now
+        elif next(self._steps) % STEPS_PER_ROUND == 0:
+            self._go_on(1)
         late, self.late = self.late, []
         for node in late:
             await node.encryption.refresh(node.objects)
@@ -109,6 +122,11 @@ class Deployment:
             if node not in late:
                 async with node.turn:
                     await node.encryption.refresh(node.objects)
+
+    def _go_on(self, rounds: int) -> None:
+        for load in self.loads:
+            for _ in range(rounds):
+                load.may_go_on.release()
 
     async def rotate(self, node: Node, *, killed_after: int | None = None) -> Outcome:
         sessions: object = node.sessions if killed_after is None else Killed(node.sessions, killed_after)
@@ -145,10 +163,13 @@ class Load:
         self.sessions: list[Session] = []
         self.updates: list[DocumentUpdate] = []
         self.versions = 0
+        self.may_go_on = asyncio.Semaphore(0)
 
     async def work(self, ended: asyncio.Event) -> None:
         await make(self._node.documents, self.name)
         for round in count():
+            if round > ROUNDS:
+                await self.may_go_on.acquire()
             async with self._node.turn:
                 await self._sign_in(round)
                 await self._edit(round)
@@ -244,7 +265,7 @@ async def test_nothing_is_lost_and_all_is_under_the_new_key_when_nodes_write_whi
     deployment = Deployment(url)
     made = await fill(deployment)
     async with deployment.node() as one, deployment.node() as other, deployment.node() as rotating:
-        loads = Load(one, "one"), Load(other, "other")
+        deployment.loads = loads = Load(one, "one"), Load(other, "other")
         deployment.late = [other]
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as group:
@@ -252,6 +273,8 @@ async def test_nothing_is_lost_and_all_is_under_the_new_key_when_nodes_write_whi
                 group.create_task(load.work(ended))
             outcome = await deployment.rotate(rotating)
             ended.set()
+            for load in loads:
+                load.may_go_on.release()
 
     async with deployment.node() as node:
         assert outcome.is_complete
