@@ -137,7 +137,7 @@ Opening = Callable[[Path], AbstractAsyncContextManager[House]]
 KINDS = ("memory", "lmdb", "sqlite", "redis", "cluster")
 EACH = (
     *(("memory", "lmdb"), ("lmdb", "memory"), ("memory", "sqlite")),
-    *(("sqlite", "lmdb"), ("memory", "redis"), ("redis", "lmdb")),
+    *(("sqlite", "lmdb"), ("redis", "lmdb"), ("sqlite", "redis")),
 )
 """Each is a source and a target: what one side does does not depend on the other."""
 

@@ -253,7 +253,7 @@ class DatabaseDocumentStore:
             lambda connection, after=after: run(connection, self._moving.graves, after, GRAVES)
         ):
             after = rows[-1][0]
-            yield [GraveItem(digest, None) for (digest,) in rows]
+            yield [GraveItem(digest, None if name is None else name.decode()) for digest, name in rows]
 
     async def take_in(self, item: DocumentItem | VersionItem | GraveItem) -> None:
         async def work(connection: AsyncConnection) -> None:

@@ -138,9 +138,15 @@ class Changes:
         checked(found, lineage)
         if not await touched(self._connection, self._queries.delete, found.id):
             raise Again("the document was deleted meanwhile")
-        await run(self._connection, self._queries.bury, document_id(name, lineage_key(lineage)))
+        await self.bury(document_id(name, lineage_key(lineage)), name)
         await run(self._connection, self._queries.leave, found.id, 0, EVERYTHING)
         return True
+
+    async def bury(self, grave: bytes, name: bytes | None) -> None:
+        """Let no document of this digest be made again."""
+        await run(self._connection, self._queries.bury, grave)
+        if name is not None:
+            await run(self._connection, self._queries.name_grave, grave, name)
 
     # --- the log --------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class DocumentQueries(NamedTuple):
     any_backlog: Query
     is_buried: Query
     bury: Query
+    name_grave: Query
     create: Query
     delete: Query
     grow: Query

@@ -62,8 +62,8 @@ class TakingIn:
                 await self._take_in_document(item)
             case VersionItem():
                 await self._take_in_version(item)
-            case GraveItem(digest):
-                await run(self._connection, self._queries.bury, digest)
+            case GraveItem(digest, name):
+                await self._changes.bury(digest, None if name is None else name_key(name))
 
     async def _locked(self, found: Filed) -> Filed:
         """The document as it is from now on until the transaction ends."""

@@ -1,7 +1,9 @@
 -- Documents that are handed over or taken in. The columns of `locked` are those of `DocumentRow`.
 
 -- name: graves
-SELECT id FROM roomkey_document_graves WHERE id > ? ORDER BY id LIMIT ?;
+SELECT graves.id, names.name
+FROM roomkey_document_graves AS graves LEFT JOIN roomkey_document_grave_names AS names ON names.id = graves.id
+WHERE graves.id > ? ORDER BY graves.id LIMIT ?;
 
 -- name: locked (postgresql, mysql)
 SELECT id, name, lineage, sequence, upto, updated, log_bytes, content, snapshot_bytes, authorship_bytes, last_version,

@@ -38,6 +38,12 @@ INSERT INTO roomkey_document_graves (id) VALUES (?) ON CONFLICT DO NOTHING
 -- name: bury (mysql)
 INSERT INTO roomkey_document_graves (id) VALUES (?) ON DUPLICATE KEY UPDATE id = VALUES(id)
 
+-- name: name_grave (postgresql, sqlite)
+INSERT INTO roomkey_document_grave_names (id, name) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: name_grave (mysql)
+INSERT INTO roomkey_document_grave_names (id, name) VALUES (?, ?) ON DUPLICATE KEY UPDATE id = VALUES(id)
+
 -- name: create (postgresql, sqlite)
 INSERT INTO roomkey_documents (name, lineage, updated, record) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 
