@@ -149,9 +149,7 @@ async def laptop(server: Server, project: Path, kind: str) -> AsyncGenerator[Lap
         command = ("consumer.mjs", proxy.through(server.url), token, kind, f"beds/{id}")
         process = await create_subprocess_exec(str(NODE), *command, cwd=project, stdin=PIPE, stdout=PIPE)
         try:
-            sleeper = Laptop(process, proxy, caller, id)
-            await sleeper.in_state("active")
-            yield sleeper
+            yield Laptop(process, proxy, caller, id)
         finally:
             process.kill()
             await process.wait()
@@ -163,6 +161,7 @@ async def asleep(server: Server, project: Path) -> AsyncGenerator[list[Laptop]]:
     async with AsyncExitStack() as stack:
         sleepers = [await stack.enter_async_context(laptop(server, project, kind)) for kind in KINDS]
         for sleeper in sleepers:
+            await sleeper.in_state("active")
             sleeper.sleep()
         yield sleepers
 
@@ -194,7 +193,7 @@ async def test_who_was_removed_asleep_is_told_on_waking(server: Server, project:
             assert state["reason"] == "session_invalidated"
 
 
-@pytest.mark.parametrize(("command", "reason"), [("expire", "session_expired"), ("rotate", "token_rotated")])
+@pytest.mark.parametrize(("command", "reason"), [("expire", "session_expired"), ("reauthenticate", "token_rotated")])
 async def test_who_slept_over_the_end_of_a_token_gets_a_new_one(
     server: Server, project: Path, command: str, reason: str
 ) -> None:
