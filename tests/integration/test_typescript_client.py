@@ -44,8 +44,8 @@ async def test_its_own_tests_pass(server: Server) -> None:
 
 
 async def test_the_types_of_the_package_say_what_can_be_done_with_it(project: Path) -> None:
-    for name in ("types.ts", "tsconfig.json"):
-        (project / name).write_bytes((FOLDER / "tests" / "package" / name).read_bytes())
+    for path in ("tests/package/types.ts", "tests/package/tsconfig.json", "examples/react.tsx"):
+        (project / Path(path).name).write_bytes((FOLDER / path).read_bytes())
     (project / "package.json").write_text('{"type": "module"}')
 
     code, output = await run("tsc", "-p", "tsconfig.json", folder=project)

@@ -39,6 +39,12 @@ async def run(*command: str, folder: Path = FOLDER, url: str = "") -> tuple[int,
     return process.returncode, output.decode(errors="replace")
 
 
+def run_at_once(*command: str, folder: Path) -> None:
+    """Run a command that has to succeed, before there is a loop."""
+    environment = {**os.environ, "PATH": _path()}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+
+
 def _path() -> str:
     return os.pathsep.join([str(PACKAGES / ".bin"), os.environ.get("PATH", "")])
 
@@ -52,14 +58,7 @@ def pack(folder: Path) -> Path:
     sources, project = folder / "sources", folder / "project"
     shutil.copytree(FOLDER, sources, ignore=shutil.ignore_patterns("node_modules", "dist", "tests"))
     (sources / "node_modules").symlink_to(PACKAGES)
-    subprocess.run(
-        ["npm", "pack", "--silent", "--offline", f"--pack-destination={folder}"],  # as its makers do
-        cwd=sources,
-        env={**os.environ, "PATH": _path()},
-        check=True,
-        capture_output=True,
-        timeout=PATIENCE_SECONDS,
-    )
+    run_at_once("npm", "pack", "--silent", "--offline", f"--pack-destination={folder}", folder=sources)
     (archive,) = folder.glob("*.tgz")
     installed = project / "node_modules" / "@roomkey"
     installed.mkdir(parents=True)

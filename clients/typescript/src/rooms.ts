@@ -8,6 +8,7 @@ import type { Session } from "./session.ts";
 
 export class Rooms {
   readonly #session: Session;
+  readonly #socket: RoomSocket;
   readonly #rooms: Map<string, Room> = new Map();
   readonly #link: Link;
   readonly #stopWatching: (() => void)[];
@@ -15,7 +16,7 @@ export class Rooms {
   constructor(session: Session, options: { path?: string } = {}) {
     this.#session = session;
     const transport = new JsonTransport(session, options.path ?? "ws", {
-      admitted: () => this.#admitted(),
+      admitted: () => this.#link.admitted("write"),
       heard: () => this.#link.heard(),
       closed: (code, reason, afterMs) => this.#link.closed(code, reason, afterMs),
       message: (message) => this.#hear(message),
@@ -27,8 +28,6 @@ export class Rooms {
       session.facts.subscribe(() => this.#each((room) => room.granted())),
     ];
   }
-
-  readonly #socket: JsonTransport & RoomSocket;
 
   /** The room of a document: the same one, until everyone who opened it has left. */
   open(document: string): Room {
@@ -52,13 +51,6 @@ export class Rooms {
     }
     this.#each((room) => room.end());
     this.#link.stop();
-  }
-
-  #admitted(): void {
-    this.#link.admitted("write");
-    if (this.#session.facts.value === null) {
-      void this.#session.check();
-    }
   }
 
   #each(tell: (room: Room) => void): void {

@@ -14,7 +14,8 @@ export interface SessionOptions {
   token?: string | undefined;
   /**
    * Gets a new token from your backend: because the session expires or has expired, or the token was replaced. `null`
-   * means that there is none, and the user has to log in. If it throws, it is asked again later.
+   * means that there is none, and the user has to log in; a page with a cookie says `""` when there is a new one. If it
+   * throws, it is asked again later.
    */
   renew?: ((reason: string) => Promise<string | null>) | undefined;
   /** Replaces the token this often. */
@@ -147,9 +148,7 @@ export class Session {
   /** Ask the server how the session is. It never fails: what is wrong is in `status`. */
   async check(patienceMs: number = PATIENCE_MS): Promise<void> {
     try {
-      const answer = await this.request("GET", "sessions/me", { patienceMs });
-      this.#facts.set(factsOf((await answer.json()) as SessionBody));
-      this.#happen({ kind: "admitted", access: "write" });
+      await this.#look(patienceMs);
     } catch (error) {
       const { verdict } = asRefused(error);
       this.judge(verdict);
@@ -192,12 +191,15 @@ export class Session {
   async ticket(): Promise<string | null> {
     try {
       if (this.#token === null) {
-        await this.request("GET", "sessions/me");
+        await this.#look();
         return null;
       }
       const answer = await this.request("POST", "sessions/me/tickets");
       const { ticket } = (await answer.json()) as { ticket: string };
       this.#happen({ kind: "admitted", access: "write" });
+      if (this.#facts.value === null) {
+        void this.check();
+      }
       return ticket;
     } catch (error) {
       const refused = asRefused(error);
@@ -235,6 +237,12 @@ export class Session {
   async freshToken(reason: string): Promise<string | null> {
     await this.#renew(this.#generation, reason, 1).catch(() => false);
     return this.#token;
+  }
+
+  async #look(patienceMs: number = PATIENCE_MS): Promise<void> {
+    const answer = await this.request("GET", "sessions/me", { patienceMs });
+    this.#facts.set(factsOf((await answer.json()) as SessionBody));
+    this.#happen({ kind: "admitted", access: "write" });
   }
 
   // --- tokens ---------------------------------------------------------------------------------------------------
@@ -288,7 +296,11 @@ export class Session {
     if (token === null || token === before) {
       return false;
     }
-    this.use(token);
+    if (before === null) {
+      this.#generation += 1; // the cookie is another one
+    } else {
+      this.use(token);
+    }
     return true;
   }
 

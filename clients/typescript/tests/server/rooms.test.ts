@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
+import WebSocket from "ws";
 
 import { NotPublished, Rooms, type Room, type RoomMessage, type Session } from "../../src/index.ts";
-import { anotherToken, closing, issue, line, newDocument, NodeSocket, order, session, until, untilState } from "./server.ts";
+import { anotherToken, closing, issue, line, newDocument, NodeSocket, order, session, until, untilState, url } from "./server.ts";
 
 const READ = { grants: [{ documents: "notes/**", access: "read" }] };
 
@@ -320,4 +321,25 @@ test("a handshake without an origin is understood, too", async () => {
   await order("invalidate", issued);
 
   expect(await untilState(room.status, "removed")).toMatchObject({ reason: "session_invalidated" });
+});
+
+test("a page whose session is in a cookie needs no token", async () => {
+  const issued = await issue("ada");
+  // What a browser does with its cookies.
+  const headers = { cookie: `__Host-roomkey=${issued.token}` };
+  class CookieSocket extends WebSocket {
+    constructor(address: string | URL, protocols?: string | string[]) {
+      super(address, protocols ?? [], { origin: url, headers });
+    }
+  }
+  const own = session({ ...issued, token: undefined } as never, {
+    fetch: (address, init) => fetch(address, { ...init, headers: { ...(init?.headers as object), ...headers } }),
+    WebSocket: CookieSocket as unknown as typeof globalThis.WebSocket,
+  });
+  const room = await join(own, newDocument());
+
+  await order("suspend", issued);
+  await untilState(room.status, "suspended");
+
+  expect(own.id).toBe(issued.session.id);
 });
