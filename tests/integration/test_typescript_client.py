@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import signal
 import time
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
@@ -12,8 +13,10 @@ from typing import Any, Final
 
 import pytest
 
+from roomkey.wire.close import CLOSE_CODES, STOCK_CLOSE_CODES
 from tests.support.calls import Caller, calling
 from tests.support.cutting_proxy import CuttingProxy, cutting_proxy
+from tests.support.pages import ROOT, blocks
 from tests.support.providers import NODE, Provider
 from tests.support.server import Server, lasting_server
 from tests.support.typescript_client import FOLDER, NEEDED, files_of, pack, run
@@ -21,6 +24,7 @@ from tests.support.typescript_client import FOLDER, NEEDED, files_of, pack, run
 pytestmark = NEEDED
 
 MAX_BUNDLE_BYTES: Final = 8 * 1024
+PAGE: Final = ROOT / "docs" / "client.md"
 KINDS: Final = ("rooms", "y-websocket", "hocuspocus")
 WAKING_SECONDS: Final = 5.0
 AN_HOUR_MS: Final = 3_600_000
@@ -47,10 +51,24 @@ async def test_the_types_of_the_package_say_what_can_be_done_with_it(project: Pa
     for path in ("tests/package/types.ts", "tests/package/tsconfig.json", "examples/react.tsx"):
         (project / Path(path).name).write_bytes((FOLDER / path).read_bytes())
     (project / "package.json").write_text('{"type": "module"}')
+    written = [block for block in blocks(PAGE) if block.language == "ts"]
+    for block in written:
+        (project / f"written-{block.line}.ts").write_text(block.text)
 
     code, output = await run("tsc", "-p", "tsconfig.json", folder=project)
 
+    assert written
     assert code == 0, output
+
+
+def test_its_page_says_what_each_close_reason_means() -> None:
+    """Whether it is true, ``tests/unit/documented.test.ts`` of the client knows."""
+    rows = [row for line in PAGE.read_text().splitlines() if (row := re.match(r"\| ([\d, ]+) \|(.*?)\|", line))]
+
+    said = {(code, reason) for row in rows for code in row[1].split(", ") for reason in re.findall(r"`(\w+)`", row[2])}
+
+    given = {(str(int(code)), str(reason)) for reason, code in (*CLOSE_CODES.items(), *STOCK_CLOSE_CODES.items())}
+    assert said == given
 
 
 async def test_the_package_has_modules_and_types_and_nothing_else(project: Path) -> None:
