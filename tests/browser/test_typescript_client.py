@@ -1,7 +1,7 @@
 """A page with React and the packed client, in a browser: what its user is told, also after a sleep."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
@@ -48,12 +48,16 @@ class Shown(NamedTuple):
 
     async def freeze(self) -> None:
         """As a browser does it when a laptop is closed: nothing of the page runs."""
-        await self.devtools.send("Page.setWebLifecycleState", {"state": "frozen"})
+        await self._become("frozen")
 
     async def thaw(self) -> float:
         """Let it run again; returns when that was."""
-        await self.devtools.send("Page.setWebLifecycleState", {"state": "active"})
+        await self._become("active")
         return time.monotonic()
+
+    async def _become(self, state: str) -> None:
+        send: Callable[..., Awaitable[object]] = self.devtools.send  # pyright: ignore[reportUnknownMemberType]  # as it is typed
+        await send("Page.setWebLifecycleState", {"state": state})
 
     async def says(self, **texts: str) -> None:
         """Wait until these are the texts of the elements with these ids."""

@@ -66,6 +66,10 @@ export class DocumentLink<Provider> implements OpenDocument<Provider> {
   awareness!: Awareness;
   readonly link: Link;
   readonly #ledger = new Ledger();
+  readonly #destroy: () => void;
+  readonly #hear: (frame: Uint8Array) => void;
+  readonly #addressBytes: number;
+  readonly #asked: () => void;
   #access: Access = "write";
   #isConnected = false;
   #handshake: number | null = null;
@@ -75,13 +79,17 @@ export class DocumentLink<Provider> implements OpenDocument<Provider> {
     readonly session: Session,
     readonly name: string,
     readonly doc: Y.Doc,
-    private readonly transport: DocumentTransport,
-    private readonly hear: (frame: Uint8Array) => void,
+    transport: DocumentTransport,
+    hear: (frame: Uint8Array) => void,
     /** Where in a frame its type stands. */
-    private readonly addressBytes: number,
+    addressBytes: number,
     /** The server has asked for the changes of a reader. */
-    private readonly asked: () => void = () => {},
+    asked: () => void = () => {},
   ) {
+    this.#destroy = () => transport.destroy();
+    this.#hear = hear;
+    this.#addressBytes = addressBytes;
+    this.#asked = asked;
     if (doc.store.clients.size > 0) {
       this.#ledger.wrote(); // it may have come from anywhere
     }
@@ -132,7 +140,7 @@ export class DocumentLink<Provider> implements OpenDocument<Provider> {
     this.doc.off("update", this.#onUpdate);
     this.awareness.off("change", this.#onAwareness);
     this.link.stop();
-    this.transport.destroy();
+    this.#destroy();
   }
 
   // --- what the provider says -----------------------------------------------------------------------------------
@@ -170,16 +178,16 @@ export class DocumentLink<Provider> implements OpenDocument<Provider> {
 
   #received(frame: Uint8Array): void {
     this.link.heard();
-    this.hear(frame);
+    this.#hear(frame);
   }
 
   #sent(frame: Uint8Array): void {
-    const [type, at] = readVarUint(frame, this.addressBytes);
+    const [type, at] = readVarUint(frame, this.#addressBytes);
     const [step] = readVarUint(frame, at);
     if (type === SYNC && (step === STEP_2 || step === UPDATE)) {
       this.#ledger.sent(step === STEP_2);
       if (step === STEP_2 && this.#access === "read") {
-        this.asked();
+        this.#asked();
       }
     }
   }

@@ -65,7 +65,10 @@ export function openDocument(
       isOpening = false;
       return "";
     }
-    return (isRenewing ? session.token : await session.freshToken("session_expiring")) ?? "";
+    if (!isRenewing) {
+      await session.renewAhead(); // the server asks
+    }
+    return session.token ?? "";
   };
 
   const hear = (frame: Uint8Array): void => {

@@ -15,16 +15,19 @@ export class Peers {
   #name: string | null = null;
   #answered: ((token: string) => void) | null = null;
 
-  constructor(
-    private readonly place: string,
-    private readonly isShared: boolean,
-    private readonly events: Events,
-  ) {}
+  readonly #place: string;
+  readonly #events: Events;
+
+  /** Without a `place` it is alone. */
+  constructor(place: string | null, events: Events) {
+    this.#place = place ?? "";
+    this.#events = events;
+  }
 
   /** Listen to those that have the session. Its id is no secret, and those who listen are pages of this origin. */
   join(id: string | null): void {
-    const name = id === null ? null : `roomkey ${this.place} ${id}`;
-    if (!this.isShared || name === this.#name || typeof BroadcastChannel === "undefined") {
+    const name = id === null ? null : `roomkey ${this.#place} ${id}`;
+    if (this.#place === "" || name === this.#name || typeof BroadcastChannel === "undefined") {
       return;
     }
     this.leave();
@@ -53,7 +56,7 @@ export class Peers {
       };
       const timer = setTimeout(done, ANSWER_MS, null);
       this.#answered = done;
-      this.#say({ ask: this.events.token() });
+      this.#say({ ask: this.#events.token() });
     });
   }
 
@@ -64,7 +67,7 @@ export class Peers {
   }
 
   #hear(words: Words): void {
-    const token = this.events.token();
+    const token = this.#events.token();
     if (!("token" in words)) {
       if (token !== null && token !== words.ask) {
         this.#say({ token });
@@ -73,7 +76,7 @@ export class Peers {
       if (this.#answered !== null) {
         this.#answered(words.token);
       } else {
-        this.events.told(words.token);
+        this.#events.told(words.token);
       }
     }
   }

@@ -81,7 +81,7 @@ export class Rooms {
   #expiring({ expires_at, reason }: { expires_at: string; reason: string }): void {
     this.#session.expiring.emit({ at: new Date(expires_at), reason });
     if (reason === "lifetime") {
-      void this.#session.freshToken("session_expiring"); // a new one is sent by `renew`
+      void this.#session.renewAhead(); // a new one is sent by `renew`
     }
   }
 }
@@ -99,15 +99,19 @@ class JsonTransport implements Transport, RoomSocket {
   /** What the last message said, which a close reason has no room for. */
   #cause: string | null = null;
 
-  constructor(
-    private readonly session: Session,
-    private readonly path: string,
-    private readonly events: Events,
-  ) {}
+  readonly #session: Session;
+  readonly #path: string;
+  readonly #events: Events;
+
+  constructor(session: Session, path: string, events: Events) {
+    this.#session = session;
+    this.#path = path;
+    this.#events = events;
+  }
 
   open(ticket: string | null): void {
-    const { Socket } = this.session;
-    const url = this.session.socketUrl(this.path, ticket === null ? {} : { ticket });
+    const { Socket } = this.#session;
+    const url = this.#session.socketUrl(this.#path, ticket === null ? {} : { ticket });
     const socket = new Socket(url, ["roomkey.v1"]);
     this.#socket = socket;
     this.#reconnectAfterMs = 0;
@@ -118,7 +122,7 @@ class JsonTransport implements Transport, RoomSocket {
     socket.onclose = ({ code, reason }) => {
       this.#socket = null;
       const text = this.#cause === null ? reason : `${reason.split(": ")[0]}: ${this.#cause}`;
-      this.events.closed(refusedWith ?? code, text, this.#reconnectAfterMs);
+      this.#events.closed(refusedWith ?? code, text, this.#reconnectAfterMs);
     };
   }
 
@@ -150,10 +154,10 @@ class JsonTransport implements Transport, RoomSocket {
   }
 
   #hear(message: Message): void {
-    this.events.heard();
+    this.#events.heard();
     switch (message.message_type) {
       case "session_connected":
-        this.events.admitted();
+        this.#events.admitted();
         return;
       case "draining":
         this.#reconnectAfterMs = Number(message.payload["reconnect_after_ms"]) || 0;
@@ -164,7 +168,7 @@ class JsonTransport implements Transport, RoomSocket {
         this.#cause = (message.payload["cause"] as string | null) ?? null;
         return;
       default:
-        this.events.message(message);
+        this.#events.message(message);
     }
   }
 }

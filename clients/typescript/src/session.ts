@@ -58,7 +58,7 @@ const PATIENCE_MS = 10_000;
 /** After waking the user is told within 5 seconds. */
 const WAKING_PATIENCE_MS = 4000;
 const RENEWAL_PATIENCE_MS = 30_000;
-/** So long before its end a session is renewed. */
+/** So long before its end a session is renewed, or in the last quarter of its life. */
 const RENEW_BEFORE_MS = 60_000;
 /** Within this time an old token still gets its successor, if the answer was lost. */
 const ROTATION_GRACE_MS = 25_000;
@@ -82,7 +82,9 @@ export class Session {
   #generation = 0;
   #renewing: Promise<boolean> | null = null;
   #rotating: Promise<void> | null = null;
-  #renewedAhead = -1;
+  /** When the token is renewed before it has to be; for the same end of the session only once. */
+  #renewAt = Infinity;
+  #renewal: Promise<void> | undefined;
   #rotateAt = Infinity;
   #isClosed = false;
 
@@ -99,7 +101,7 @@ export class Session {
     this.#base = new URL(options.url);
     this.#base.pathname = this.#base.pathname.replace(/\/*$/, "/");
     this.#token = options.token ?? null;
-    this.#peers = new Peers(this.#base.href, options.share ?? true, {
+    this.#peers = new Peers(options.share === false ? null : this.#base.href, {
       token: () => this.#token,
       told: (token) => this.#take(token),
     });
@@ -219,7 +221,7 @@ export class Session {
   get Socket(): typeof globalThis.WebSocket {
     const found = this.#options.WebSocket ?? globalThis.WebSocket;
     if (found === undefined) {
-      throw new TypeError("there is no WebSocket here: give the session the class of the package ws");
+      throw new TypeError("there is no WebSocket here: give the session a class of sockets");
     }
     return found;
   }
@@ -233,15 +235,26 @@ export class Session {
     }
   }
 
-  /** Ask for a new token now, because the server does; the newest one, whoever got it. */
-  async freshToken(reason: string): Promise<string | null> {
-    await this.#renew(this.#generation, reason, 1).catch(() => false);
-    return this.#token;
+  /** Get a new token because the session ends soon, unless that was done; what is found is in `token`. */
+  async renewAhead(): Promise<void> {
+    if (this.#renewAt !== Infinity) {
+      this.#renewAt = Infinity;
+      this.#renewal = this.#renew(this.#generation, "session_expiring", 1).then(
+        () => this.check(),
+        () => {}, // it is asked again when the session is over
+      );
+    }
+    await this.#renewal;
   }
 
   async #look(patienceMs: number = PATIENCE_MS): Promise<void> {
     const answer = await this.request("GET", "sessions/me", { patienceMs });
-    this.#facts.set(factsOf((await answer.json()) as SessionBody));
+    const facts = factsOf((await answer.json()) as SessionBody);
+    const end = facts.expiresAt.getTime();
+    if (end !== this.#facts.value?.expiresAt.getTime()) {
+      this.#renewAt = end - Math.min(RENEW_BEFORE_MS, (end - Date.now()) / 4);
+    }
+    this.#facts.set(facts);
     this.#happen({ kind: "admitted", access: "write" });
   }
 
@@ -310,7 +323,7 @@ export class Session {
       const { id } = this;
       const generation = this.#generation;
       if (id === null) {
-        throw new TypeError("a session that is in a cookie is not rotated by its page");
+        throw new TypeError("a session in a cookie is not rotated by its page");
       }
       try {
         const answer = await this.request("PUT", `sessions/${id}/rotate`);
@@ -346,11 +359,8 @@ export class Session {
     if (now >= this.#rotateAt && this.#rotating === null && this.#status.value.state === "active") {
       this.rotate().catch(() => {}); // what is wrong with it is found out by the next request
     }
-    const facts = this.#facts.value;
-    const isNear = facts !== null && facts.expiresAt.getTime() - now < RENEW_BEFORE_MS;
-    if (isNear && this.#renewedAhead !== this.#generation && this.#status.value.state === "active") {
-      this.#renewedAhead = this.#generation;
-      void this.freshToken("session_expiring").then(() => this.check());
+    if (now >= this.#renewAt && this.#status.value.state === "active") {
+      void this.renewAhead();
     }
   }
 

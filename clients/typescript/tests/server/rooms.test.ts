@@ -216,6 +216,40 @@ test("a token that was replaced is known from another window, without asking the
   expect(room.status.value.state).toBe("active");
 });
 
+test("a window that slept over a rotation asks the others before the application", async () => {
+  const issued = await issue("ada");
+  const renew = async (): Promise<never> => expect.unreachable("the application was asked");
+  const awake = session(issued, { renew });
+  awake.use((await order("reauthenticate", issued)).token);
+
+  const slept = session(issued, { renew });
+  const room = await join(slept, newDocument());
+
+  expect(slept.token).toBe(awake.token);
+  expect(room.status.value.state).toBe("active");
+});
+
+test("a session that ends soon is renewed before it has ended, once, and nobody notices", async () => {
+  const issued = await issue("ada", { lifetime: 3 });
+  const asked: string[] = [];
+  const own = session(issued, {
+    renew: async (reason) => {
+      asked.push(reason);
+      return anotherToken(issued);
+    },
+  });
+  const room = await join(own, newDocument());
+  const states = new Set<string>();
+  room.status.subscribe(({ state }) => states.add(state));
+
+  await until(own.facts, (facts) => facts !== null && facts.id !== issued.session.id);
+  await order("expire", issued);
+  await room.publish({ text: "still here" });
+
+  expect(asked).toEqual(["session_expiring"]);
+  expect(states).toEqual(new Set(["active"]));
+});
+
 test("windows that rotate at once get the same token", async () => {
   const issued = await issue("ada");
   const [one, other] = [session(issued, { share: false }), session(issued, { share: false })];
