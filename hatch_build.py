@@ -18,6 +18,9 @@ from typing import Any, Final
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 WEB: Final = Path(__file__).parent / "src" / "roomkey" / "web"
+CLIENT: Final = Path(__file__).parent / "clients" / "typescript" / "src"
+"""The client library, which the pages use from its sources."""
+
 STAMP: Final = WEB / "dist" / ".sources"
 """The digest of the sources that ``dist`` was built from."""
 
@@ -82,10 +85,11 @@ def is_built() -> bool:
 def _digest() -> str:
     """One value for names and contents of all sources. Not their times, which a checkout sets as it likes."""
     digest = sha256()
-    for path in sorted([*WEB.glob("*.json"), *WEB.glob("*.ts"), *WEB.glob("demo/**/*")]):
+    for path in sorted([*WEB.glob("*.json"), *WEB.glob("*.ts"), *WEB.glob("demo/**/*"), *CLIENT.glob("*.ts")]):
         if path.is_file():
             content = path.read_bytes()
-            digest.update(f"{path.relative_to(WEB).as_posix()} {len(content)}\n".encode() + content)
+            name = path.relative_to(Path(__file__).parent).as_posix()
+            digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 

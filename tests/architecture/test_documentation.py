@@ -24,6 +24,7 @@ NOT_RUN: Final[Mapping[str, str]] = {
     ".venv/bin/pip install websockets": "tests fetch nothing, and have it",
     "mermaid": "tests/architecture/test_house.py compares it with the table of states",
     "text": "a drawing",
+    "ts": "tests/integration/test_typescript_client.py compiles it against the package",
     "yaml": "the configuration of a program of somebody else",
     "conf": "the configuration of a Redis; tests/integration/test_backups.py takes the rights from it",
     "shell": "what its reader has no server for; tests/integration: test_backups.py, and test_compose.py for the nodes",

@@ -246,7 +246,7 @@ async def test_a_browser_without_a_network_still_reaches_a_server_on_its_machine
     async with demo(browser, server) as (opened, _):
         ada = await opened.window("Ada")
 
-        async with ada.page.expect_response("**/health/live"):
+        async with ada.page.expect_response("**/sessions/me"):
             await ada.page.evaluate(
                 """Object.defineProperty(navigator, "onLine", { value: false }); dispatchEvent(new Event("offline"))"""
             )

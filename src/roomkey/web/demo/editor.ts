@@ -44,7 +44,7 @@ export class Editor {
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({ "aria-label": "The document", spellcheck: "true", tabindex: "0" }),
           markdown,
-          yCollab(room.text, room.provider.awareness, { undoManager: this.steps }),
+          yCollab(room.text, room.awareness, { undoManager: this.steps }),
           this.writable.of(permission(false)),
         ],
       }),

@@ -2,24 +2,22 @@
 
 import * as Y from "yjs";
 
-import { api, documentName, documentPath, pageFor, rawDocument } from "./address";
+import { api, documentName, pageFor, rawDocument } from "./address";
 import { Editor } from "./editor";
 import { byId, setCutText, setText } from "./elements";
 import { friendlyName } from "./names";
-import { Network } from "./network";
 import { People } from "./people";
-import { Refusal, request } from "./rest";
+import { Refusal } from "./rest";
 import { Room } from "./room";
 import { OwnSession } from "./session";
-import { Banner, drawFacts, drawSaved, isRefusal, mayWrite, obstacle } from "./status";
+import { Banner, drawFacts, drawSaved, mayWrite, obstacle } from "./status";
 import { Steps } from "./steps";
 import { Versions } from "./versions";
 
 const WATCH_EVERY_MS = 2000;
 
-/** With these codes the server says that our document is no more, or another one: what we have must not be merged. */
-const RESET = 4205;
-const GONE = 4410;
+/** With these reasons the server says that our document is no more, or another one: what we have must not be merged. */
+const GONE: ReadonlySet<string> = new Set(["document_deleted", "lineage_mismatch", "queue_full"]);
 
 class Page {
   private readonly people = new People((work) => this.attempt(work));
@@ -30,12 +28,11 @@ class Page {
     restored: (title, before) => this.steps.tell(title, before, this.own.session.id),
     left: () => this.editor.focus(),
   });
-  private readonly network = new Network(() => this.onNetwork());
   private readonly banner = new Banner();
   private room: Room;
+  /** How the document was when it last changed. */
+  private state = "";
   private editor: Editor;
-  /** With which code the server closed the last connection. */
-  private closed: number | null = null;
 
   constructor(private readonly own: OwnSession) {
     [this.room, this.editor] = this.open(new Y.Doc());
@@ -43,19 +40,16 @@ class Page {
     byId("another").addEventListener("pointerdown", () => this.nameAnother());
     byId("another").addEventListener("focus", () => this.nameAnother());
     this.nameAnother();
-    this.obeySession();
     this.draw();
     setInterval(() => this.draw(), 1000);
     void this.keepWatching();
   }
 
   private open(doc: Y.Doc): [Room, Editor] {
-    const { session, token } = this.own;
-    const room = new Room(
-      doc,
-      { id: session.id, user: session.user_id, token },
-      { changed: () => this.draw(), joined: () => void this.watch(), closed: (code) => this.onClosed(code) },
-    );
+    const room = new Room(doc, this.own.client, this.own.session, {
+      changed: () => this.onChanged(room),
+      joined: () => void this.watch(),
+    });
     return [room, new Editor(byId("editor"), room, () => this.steps.draw())];
   }
 
@@ -63,39 +57,34 @@ class Page {
   private reopen(doc: Y.Doc): void {
     this.editor.close();
     this.room.leave();
-    this.closed = null;
     [this.room, this.editor] = this.open(doc);
     this.steps.forget();
-    this.obeySession();
     this.draw();
   }
 
   /** What was written meanwhile goes along; the new session writes under a client id of its own. */
   private async startAnew(): Promise<void> {
     await this.own.startAnew();
-    const { doc, pending } = this.room;
+    const { doc } = this.room;
     const copy = new Y.Doc();
     Y.applyUpdate(copy, Y.encodeStateAsUpdate(doc));
     this.reopen(copy);
-    this.room.pending = pending;
   }
 
-  private onClosed(code: number): void {
-    this.closed = code;
-    if (code === RESET || code === GONE) {
-      // Not from within the provider that is just closing.
-      queueMicrotask(() => this.reopen(new Y.Doc()));
+  private onChanged(room: Room): void {
+    const { status } = room;
+    if (room !== this.room) {
+      return; // it was left
+    }
+    if (status.state === "removed" && GONE.has(status.reason)) {
+      this.reopen(new Y.Doc());
       this.versions.beginAnew();
       notify("The document was deleted. This is a new one.");
-    } else {
+    } else if (status.state !== this.state) {
       void this.watch();
     }
-  }
-
-  private onNetwork(): void {
-    this.obeySession();
+    this.state = status.state;
     this.draw();
-    void this.watch();
   }
 
   private async keepWatching(): Promise<never> {
@@ -107,15 +96,10 @@ class Page {
 
   /** Look at what changes without us: our session, the others, the versions. */
   private async watch(): Promise<void> {
-    if (this.network.away) {
-      return this.network.look();
-    }
     await this.own.refresh();
-    this.obeySession();
     try {
       await this.people.refresh();
       if (this.own.session.state === "active" && this.room.stored) {
-        await this.learnLineage();
         await this.versions.refresh();
       }
     } catch (error) {
@@ -126,28 +110,10 @@ class Page {
     this.draw();
   }
 
-  private async learnLineage(): Promise<void> {
-    const { room, own } = this;
-    if (room.lineage === null) {
-      const answer = await request("HEAD", documentPath(), { token: own.token });
-      room.lineage = answer.headers.get("roomkey-lineage");
-    }
-  }
-
-  /** Be connected exactly as long as the session is active, unless the server is out of reach or does not want us. */
-  private obeySession(): void {
-    if (this.own.session.state !== "active" || this.network.away) {
-      this.room.disconnect();
-    } else if (!this.room.wantsConnection && !isRefusal(this.closed)) {
-      this.closed = null;
-      this.room.connect();
-    }
-  }
-
   private draw(): void {
     const { own, room } = this;
     const now = new Date();
-    const hindrance = obstacle(own, room, this.closed, this.network.away);
+    const hindrance = obstacle(room);
     this.editor.setReadOnly(!mayWrite(hindrance));
     this.versions.setReadOnly(!room.stored || !mayWrite(hindrance));
     this.steps.draw();

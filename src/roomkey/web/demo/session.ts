@@ -1,5 +1,7 @@
 /** The session of this window: begun when the page is first opened, kept over reloads, watched until it ends. */
 
+import { Session as Client } from "@roomkey/client";
+
 import { root, wantedUser } from "./address";
 import { friendlyName } from "./names";
 import { json, Refusal } from "./rest";
@@ -24,10 +26,19 @@ interface Issued {
 const KEPT = `roomkey-demo:${root.pathname}`;
 
 export class OwnSession {
+  /** What keeps the document connected as this session. */
+  client: Client;
+
   private constructor(
     public session: Session,
-    public token: string,
-  ) {}
+    token: string,
+  ) {
+    this.client = new Client({ url: root, token });
+  }
+
+  get token(): string {
+    return this.client.token ?? "";
+  }
 
   /** The session that this tab had before, if it still lives and is whom the address asks for; else a new one. */
   static async open(): Promise<OwnSession> {
@@ -46,7 +57,10 @@ export class OwnSession {
 
   /** A new session of the same user in place of this one. */
   async startAnew(): Promise<void> {
-    [this.session, this.token] = await begin(this.session.user_id);
+    const [session, token] = await begin(this.session.user_id);
+    this.client.close();
+    this.session = session;
+    this.client = new Client({ url: root, token });
     this.keep();
   }
 

@@ -13,10 +13,14 @@ interface Obstacle {
   relief?: string;
 }
 
-const REFUSED: Readonly<Record<number, string>> = {
-  4400: "The server did not understand this editor and closed the connection.",
-  4403: "This session may not open this document.",
-  4429: "This window sent more than is allowed, and was disconnected.",
+const REMOVED: Readonly<Record<string, Obstacle>> = {
+  session_invalidated: { kind: "over", text: "This session was revoked." },
+  forbidden: { kind: "refused", text: "This session may not open this document." },
+};
+
+const NOT_UNDERSTOOD: Obstacle = {
+  kind: "refused",
+  text: "The server did not understand this editor and closed the connection.",
 };
 
 const CONNECTED_AGAIN = "Connected again.";
@@ -24,39 +28,39 @@ const CONNECTED_AGAIN = "Connected again.";
 /** How long it is said that the connection is back. */
 const RELIEF_MS = 4000;
 
-/** Whether the server closed the connection for a reason that trying again does not remove. */
-export function isRefusal(code: number | null): boolean {
-  return code !== null && code in REFUSED;
-}
-
 /** Why the text cannot be changed now, or why changes stay in this window; `null` when all is well. */
-export function obstacle(own: OwnSession, room: Room, closed: number | null, away: boolean): Obstacle | null {
-  switch (own.session.state) {
+export function obstacle({ status, arrived, delayed }: Room): Obstacle | null {
+  switch (status.state) {
     case "suspended":
       return { kind: "refused", text: "This session is suspended. The text can be read, and written again when it is resumed." };
     case "expired":
       return { kind: "over", text: "The time of this session is over." };
-    case "invalidated":
-      return { kind: "over", text: "This session was revoked." };
+    case "removed":
+      return REMOVED[status.reason] ?? NOT_UNDERSTOOD;
+    case "readonly":
+      return { kind: "refused", text: "Read only: this session may read this document, but not write to it." };
+    case "offline":
+      return navigator.onLine ? APART : OFFLINE;
+    case "connecting":
+      return arrived ? APART : null;
+    case "active":
+      return delayed ? LATER : null;
   }
-  const refused = closed === null ? undefined : REFUSED[closed];
-  if (refused !== undefined) {
-    return { kind: "refused", text: refused };
-  }
-  if (room.denied !== null) {
-    return { kind: "refused", text: "Read only: this session may read this document, but not write to it." };
-  }
-  if (away) {
-    return { kind: "waiting", text: "You are offline. You can go on writing; it is sent when you are online again." };
-  }
-  if (room.connection !== "connected" && room.arrived) {
-    return { kind: "waiting", text: "Not connected. You can go on writing; it is sent when the connection is back." };
-  }
-  if (room.delayed) {
-    return { kind: "waiting", text: "Changes reach others later. You can go on writing.", relief: "Changes reach everyone again." };
-  }
-  return null;
 }
+
+const APART: Obstacle = {
+  kind: "waiting",
+  text: "Not connected. You can go on writing; it is sent when the connection is back.",
+};
+const OFFLINE: Obstacle = {
+  kind: "waiting",
+  text: "You are offline. You can go on writing; it is sent when you are online again.",
+};
+const LATER: Obstacle = {
+  kind: "waiting",
+  text: "Changes reach others later. You can go on writing.",
+  relief: "Changes reach everyone again.",
+};
 
 export function mayWrite(hindrance: Obstacle | null): boolean {
   return hindrance === null || hindrance.kind === "waiting";
@@ -99,15 +103,22 @@ export function drawSaved(room: Room): void {
   setText(saved, text);
 }
 
-function saving({ connection, arrived, pending, denied }: Room): [kind: string, text: string] {
-  const connected = connection === "connected";
-  if (pending) {
-    return connected && denied === null ? ["saving", "Saving…"] : ["unsaved", "Not saved yet"];
+function saving({ status, saved }: Room): [kind: string, text: string] {
+  const { state } = status;
+  if (saved.state === "saving") {
+    return state === "active" ? ["saving", "Saving…"] : ["unsaved", "Not saved yet"];
   }
-  if (connected && arrived) {
-    return denied === null ? ["saved", "All saved"] : ["reading", "Read only"];
+  switch (state) {
+    case "active":
+      return ["saved", "All saved"];
+    case "readonly":
+      return ["reading", "Read only"];
+    case "connecting":
+    case "offline":
+      return ["saving", "Connecting…"];
+    default:
+      return ["apart", "Not connected"];
   }
-  return connection === "disconnected" ? ["apart", "Not connected"] : ["saving", "Connecting…"];
 }
 
 export function drawFacts(own: OwnSession, room: Room, now: Date): void {
@@ -116,12 +127,20 @@ export function drawFacts(own: OwnSession, room: Room, now: Date): void {
   fact("Session", session.id, "code");
   fact("State", session.state, `state ${session.state}`);
   fact("Ends in", own.lives ? remaining(own.deadline, now) : "—", "figures");
-  fact("Connection", room.connection, `state ${room.connection}`);
+  const connection = CONNECTIONS[room.status.state] ?? "disconnected";
+  fact("Connection", connection, `state ${connection}`);
   fact("Access", session.state === "active" ? access(room) : "none");
 }
 
-function access({ arrived, denied }: Room): string {
-  if (denied !== null) {
+const CONNECTIONS: Readonly<Record<string, string>> = {
+  active: "connected",
+  readonly: "connected",
+  connecting: "connecting",
+  offline: "connecting",
+};
+
+function access({ status, arrived }: Room): string {
+  if (status.state === "readonly") {
     return "read only";
   }
   return arrived ? "read and write" : "—";
