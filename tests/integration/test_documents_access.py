@@ -26,6 +26,8 @@ TABLE: Final = {
     "GET /documents/{name}/versions/{number}": (401, 200, 200, 200, 200, 200, 404, 403),
     "GET /documents/{name}/versions/{number}/diff": (401, 200, 200, 200, 200, 200, 404, 403),
     "POST /documents/{name}/versions/{number}/restore": (401, 200, 200, 403, 200, 200, 404, 403),
+    "GET /documents/{name}/access": (401, 200, 200, 403, 403, 403, 403, 403),
+    "PUT /documents/{name}/recheck": (401, 200, 200, 403, 403, 403, 403, 403),
     "GET /documents/{name}/blame": (401, 200, 200, 200, 200, 200, 404, 403),
     "GET /documents/{name}/export": (401, 200, 200, 200, 200, 200, 404, 403),
     "POST /documents/{name}/import": (401, 409, 409, 403, 403, 409, 404, 403),
@@ -64,7 +66,11 @@ async def furnished(rest: Rest) -> bytes:
 async def asked(rest: Rest, operation: str, token: str | None, exported: bytes, name: str = "secret") -> Answer:
     method, _, path = operation.partition(" ")
     path = path.replace("{name}", name).replace("{number}", "1")
-    kind, body = KINDS.get(method, "application/json"), b'{"content":"loud"}' if method in KINDS else b""
+    path += "?user_id=alice" if path.endswith("/access") else ""
+    kind, body = (
+        KINDS.get(method, "application/json"),
+        b'{"content":"loud"}' if method in KINDS and not path.endswith("/recheck") else b"",
+    )
     if path.endswith("/import"):
         kind, body = "application/vnd.roomkey.document", exported
     return await rest.call(method, path, token=token, body=body, headers={"content-type": kind} if body else {})

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "sessions create": "sessions create alice --storage lmdb://{data}",
     "documents list": "documents list --storage lmdb://{data}",
     "documents import": "documents import notes empty.roomkey --storage lmdb://{data}",
+    "access show": "access show notes --user alice --storage lmdb://{data}",
     "audit tail": "audit tail --storage lmdb://{data}",
     "keys generate": "keys generate",
     "openapi": "openapi",
@@ -43,7 +44,7 @@ COMMANDS: Final = {
 """One of each kind; the other commands on sessions and documents take the same way."""
 
 STORING: Final = {
-    *("serve", "doctor", "sessions list", "sessions create", "documents list", "documents import", "audit tail"),
+    *("serve", "doctor", "sessions list", "sessions create", "documents list", "documents import", "access show", "audit tail"),
 }
 CONFIGURED: Final = STORING | {"config", "nodes"}
 

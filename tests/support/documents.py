@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from roomkey.config import load
 from roomkey.errors import Storage
 from roomkey.node import Node
-from roomkey.ports import Append, AppendOutcome, DocumentStore, DocumentUpdate, StoredDocument
+from roomkey.ports import Append, AppendOutcome, Authorize, DocumentStore, DocumentUpdate, StoredDocument
 from roomkey.realtime.protocol import yjs_messages as yjs
 from roomkey.settings import SourcedValue
 from roomkey.wire import lib0
@@ -78,18 +78,19 @@ async def a_site(
     *,
     storage: str = "memory",
     store: Callable[[DocumentStore], Any] | None = None,
+    authorize: Authorize | None = None,
     **sections: Mapping[str, Any],
 ) -> AsyncGenerator[Site]:
     """
     A node in this process, in development mode, with further settings by section.
 
-    ``store`` may put something in front of its documents.
+    ``store`` may put something in front of its documents; ``authorize`` is the application's part.
     """
     given = {"server": {"dev": True}, "storage": {"url": storage}, **sections}
     settings = {
         f"{section}.{name}": SourcedValue(value, "test") for section in given for name, value in given[section].items()
     }
-    node = Node(load(None, settings, environment={}))
+    node = Node(load(None, settings, environment={}), authorize=authorize)
     if store is not None:
         node.documents.store = store(node.documents.store)
     async with (

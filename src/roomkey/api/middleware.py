@@ -19,6 +19,7 @@ from roomkey.api.socket_guard import SocketGuard, SocketGuards, usable
 from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.session import Session, SessionState
 from roomkey.errors import (
+    AccessUnknown,
     CredentialsMissing,
     Draining,
     Expired,
@@ -96,7 +97,7 @@ class ProblemMiddleware:
 def _log_failure(error: Exception, instance: str, method: str) -> None:
     if isinstance(error, Draining | Overloaded):
         return  # it was told so, and every probe of a load balancer would say it again; who overloads it is an event
-    if isinstance(error, Serialization | Storage):
+    if isinstance(error, AccessUnknown | Serialization | Storage):
         # Storage has named the record, or said that it is away, once; where requests stumble over it says nothing new.
         _log.error("request_failed", instance=instance, method=method, reason=str(error))
     else:

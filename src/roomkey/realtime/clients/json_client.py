@@ -1,12 +1,9 @@
 """The clients of ``/ws``: they carry out in rooms and on the wire what the rules decide about messages."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, assert_never
-
-from msgspec import UNSET
-from msgspec.structs import replace
 
 from roomkey.domain.session import Client
 from roomkey.errors import Conflict, RoomkeyError
@@ -124,7 +121,7 @@ class JsonClient(RealtimeClient):
             case Publish():
                 return self._publish(effect, now)
             case Decide() | Join() | Leave():
-                return begin(self._come_or_go(effect, now))
+                return self._come_or_go(effect, now)
             case Point(document, payload):
                 self._rooms.point(self.who, document, payload, now)
             case Send():
@@ -230,14 +227,14 @@ class JsonClient(RealtimeClient):
         if is_activity(publish.message_type, is_new=True) and (acted := self.guard.acted(now)):
             self.carry_out(acted, now)
 
-    async def _come_or_go(self, effect: Decide | Join | Leave, now: datetime) -> None:
+    def _come_or_go(self, effect: Decide | Join | Leave, now: datetime) -> Awaitable[None] | None:
         match effect:
             case Decide():
-                await self._decide(effect, now)
+                return self._decide(effect, now)  # always in a task: an application may need one
             case Join():
-                await self._join(effect, now)
+                return begin(self._join(effect, now))
             case Leave():
-                await self._unsubscribe(effect, now)
+                return begin(self._unsubscribe(effect, now))
 
     async def _decide(self, decide: Decide, now: datetime) -> None:
         """Ask the application; what the client says meanwhile waits."""
@@ -251,8 +248,8 @@ class JsonClient(RealtimeClient):
                 await waiting
 
     async def _join(self, join: Join, now: datetime) -> None:
-        def answer(payload: Subscribed) -> Frame:
-            payload = replace(payload, access=self._rules.access_in(join.document) or UNSET)
+        def answer(subscribed: Callable[..., Subscribed]) -> Frame:
+            payload = subscribed(access=self._rules.access_in(join.document))
             return self._frame(Send(MessageType.SUBSCRIBED, payload, join.id), now)
 
         try:

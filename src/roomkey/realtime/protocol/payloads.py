@@ -146,9 +146,7 @@ class Subscribed(Struct, frozen=True):
             extra_json_schema={"items": {"$ref": "#/$defs/RelayedStatus"}},
         ),
     ]
-    access: Annotated[
-        Access | UnsetType, Meta(description="What the session may do in the document; it may change meanwhile.")
-    ] = UNSET
+    access: Annotated[Access, Meta(description="What the session may do in the document, until that changes.")]
 
 
 class Unsubscribed(Struct, frozen=True):

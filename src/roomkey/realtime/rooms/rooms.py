@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -212,10 +213,12 @@ class Rooms:
     # --- in and out -----------------------------------------------------------------------------------
 
     async def join(
-        self, who: Participant, name: str, since: Position | None, answer: Callable[[Subscribed], Frame]
+        self, who: Participant, name: str, since: Position | None, answer: Callable[[Callable[..., Subscribed]], Frame]
     ) -> None:
         """
         Let the connection join the room: it is sent ``answer`` of the payload of ``subscribed``, then what is new.
+
+        The payload lacks what the connection may do, which is none of the room's business.
 
         Raises:
             Storage: If the broker is away; the connection is not in the room then, even if it was before.
@@ -246,11 +249,12 @@ class Rooms:
     def _recover(self, room: Room, since: Position | None) -> Coroutine[Any, Any, Recovered]:
         return self.broker.since(room.name, since)
 
-    def _subscribed(self, room: Room, recovered: Recovered) -> Subscribed:
+    def _subscribed(self, room: Room, recovered: Recovered) -> Callable[..., Subscribed]:
         missed = recovered.publications
         if missed is not None and sum(len(each.message) for each in missed) > self._settings.max_recovery_bytes:
             missed = None
-        return Subscribed(
+        return partial(
+            Subscribed,
             document=room.name,
             position=recovered.position,
             recovered=missed is not None,

@@ -1,0 +1,168 @@
+"""What the application decides holds at every door, and for sockets that are open when it decides anew."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.support.access import SECRET, Application, ByUser, a_hook
+from tests.support.documents import (
+    APPLIED,
+    DENIED,
+    NOT_APPLIED,
+    REFUSED,
+    SCOPE,
+    STEP1,
+    Site,
+    a_site,
+    edit,
+    hocuspocus_client,
+    reason_of,
+    token_message,
+    y_client,
+)
+from tests.support.editor import JsonEditor, editing
+
+
+@asynccontextmanager
+async def a_json_editor(site: Site, token: str) -> AsyncGenerator[JsonEditor]:
+    async with editing(site.address("/ws"), token) as editor:
+        yield editor
+
+
+async def recheck(site: Site, path: str) -> dict[str, Any]:
+    answer = await site.caller.http.put(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_every_door_asks_the_application() -> None:
+    application = Application({"plan": "read"})
+    async with a_site(authorize=application) as site:
+        id, token = await site.session("alice")
+        http, as_alice = site.caller.http, {"authorization": f"Bearer {token}"}
+        await http.put("/documents/plan", json={"content": "x"})
+        await http.put("/documents/secret", json={"content": "y"})
+        read = await http.get("/documents/plan", headers=as_alice)
+        written = await http.put("/documents/plan", json={"content": "z"}, headers=as_alice)
+        secret = await http.get("/documents/secret", headers=as_alice)
+        listed = (await http.get("/documents", headers=as_alice)).json()
+        async with a_json_editor(site, token) as json, hocuspocus_client(site) as many:
+            subscribed = await json.subscribe("plan")
+            refused = await json.subscribe("secret")
+            scope = await many.show("plan", token)
+            await many.say("secret", token_message(token))
+            denied = reason_of(await many.hear("secret", REFUSED))
+        why = (await http.get("/documents/plan/access", params={"user_id": "alice"})).json()
+
+        assert (read.status_code, read.headers["roomkey-access"]) == (200, "read")
+        assert (written.status_code, secret.status_code) == (403, 404)
+        assert [document["name"] for document in listed["documents"]] == ["plan"]
+        assert subscribed["access"] == "read"
+        assert refused["code"] == "FORBIDDEN"
+        assert (scope, denied) == ("readonly", "forbidden")
+        assert (why["access"], why["sessions"][0]["session_id"]) == ("read", id)
+        assert why["why"] == (
+            "the first grant that matches, **, allows write, and the application allows read: both must allow it"
+        )
+
+
+async def test_a_right_that_is_withdrawn_in_mid_word_ends_on_every_socket_before_the_answer() -> None:
+    application = Application(ByUser(alice="write", bob="write"))
+    async with a_site(authorize=application) as site:
+        _, token = await site.session("alice")
+        _, bobs = await site.session("bob")
+        async with (
+            a_json_editor(site, token) as json,
+            a_json_editor(site, bobs) as bob,
+            y_client(site, token) as yjs_client,
+            hocuspocus_client(site) as many,
+        ):
+            await json.subscribe("plan")
+            await bob.subscribe("plan")
+            await many.show("plan", token)
+            await yjs_client.next(STEP1)
+            before = await json.edit("plan", text="before")
+            await many.say("plan", edit("before"))
+            await many.hear("plan", APPLIED)
+            for number in range(20):
+                await json.send("realtime_edit", {"document": "plan", "text": str(number)})
+
+            application.says = ByUser(alice="read", bob="write")
+            done = await recheck(site, "/documents/plan/recheck")
+            mark = await bob.edit("plan", text="mark")
+            refused = [await json.edit("plan", text="late") for _ in range(3)]
+            after = await bob.edit("plan", text="mark")
+            await yjs_client.send(edit("late"))
+            await yjs_client.next(DENIED)
+            await many.say("plan", edit("late"))
+            await many.hear("plan", NOT_APPLIED)
+            text = (await site.caller.http.get("/documents/plan")).json()
+
+        assert done == {"checked": 2, "changed": 1}
+        assert [answer["code"] for answer in refused] == ["FORBIDDEN"] * 3
+        assert after["position"]["offset"] == mark["position"]["offset"] + 1 > before["position"]["offset"]
+        assert text["content"] == "before"
+
+
+async def test_a_session_that_may_nothing_any_more_is_put_out_of_what_it_has_open() -> None:
+    application = Application("write")
+    async with a_site(authorize=application) as site:
+        id, token = await site.session("alice")
+        async with (
+            a_json_editor(site, token) as json,
+            y_client(site, token) as yjs_client,
+            hocuspocus_client(site) as many,
+        ):
+            await json.subscribe("plan")
+            await many.show("plan", token)
+            await yjs_client.next(STEP1)
+
+            application.says = None
+            await recheck(site, f"/sessions/{id}/recheck")
+            out = await json.next("unsubscribed")
+            code, reason = await yjs_client.end()
+            denied = reason_of(await many.hear("plan", REFUSED))
+
+        assert out["error"]["code"] == "FORBIDDEN"
+        assert (code, reason) == (4403, "forbidden")
+        assert denied == "forbidden"
+
+
+async def test_what_was_withdrawn_is_given_back_without_a_new_socket() -> None:
+    application = Application("read")
+    async with a_site(authorize=application) as site:
+        _, token = await site.session("alice")
+        async with a_json_editor(site, token) as json, hocuspocus_client(site) as many:
+            await json.subscribe("plan")
+            await many.show("plan", token)
+
+            application.says = "write"
+            await recheck(site, "/documents/plan/recheck")
+
+            assert "position" in await json.edit("plan", text="back")
+            assert reason_of(await many.hear("plan", SCOPE)) == "read-write"
+
+
+async def test_without_an_answer_nobody_new_gets_in_those_inside_go_on_and_health_says_so() -> None:
+    async with a_hook((200, b'{"access": "write"}')) as hook:
+        access = {"url": hook.url, "secret": SECRET, "timeout": "1s"}
+        async with a_site(access=access) as site:
+            _, token = await site.session("alice")
+            _, bobs = await site.session("bob")
+            async with a_json_editor(site, token) as alice, a_json_editor(site, bobs) as bob:
+                await alice.subscribe("plan")
+                hook.answers = [(500, b"")]
+
+                refused = await bob.subscribe("plan")
+                door = await site.caller.http.get("/documents/plan", headers={"authorization": f"Bearer {bobs}"})
+                rechecked = await site.caller.http.put("/documents/plan/recheck")
+                edited = await alice.edit("plan", text="goes on")
+                health = (await site.caller.http.get("/health")).json()
+
+            assert (refused["code"], refused["retry"]) == ("SERVER_ERROR", True)
+            assert (door.status_code, door.json()["code"]) == (503, "access_unknown")
+            assert (rechecked.status_code, rechecked.json()["code"]) == (503, "access_unknown")
+            assert "position" in edited
+            assert health["status"] == "degraded"
+            assert "the hook answered 500" in health["checks"]["access"]
+            assert SECRET not in str(health)
