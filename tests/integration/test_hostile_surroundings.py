@@ -44,7 +44,16 @@ COMMANDS: Final = {
 """One of each kind; the other commands on sessions and documents take the same way."""
 
 STORING: Final = {
-    *("serve", "doctor", "sessions list", "sessions create", "documents list", "documents import", "access show", "audit tail"),
+    *(
+        "serve",
+        "doctor",
+        "sessions list",
+        "sessions create",
+        "documents list",
+        "documents import",
+        "access show",
+        "audit tail",
+    ),
 }
 CONFIGURED: Final = STORING | {"config", "nodes"}
 

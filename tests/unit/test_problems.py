@@ -245,6 +245,7 @@ def test_sockets_are_closed_as_unauthenticated_unless_the_error_has_a_code_of_it
         errors.StorageLost: 1013,
         errors.WritesRefused: 1013,
         errors.AuditBehind: 1013,
+        errors.AccessUnknown: 1013,
     }
 
 

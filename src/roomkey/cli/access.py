@@ -9,7 +9,10 @@ from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, print_json, print_tabl
 from roomkey.cli.target import Target, Where
 
 app = App(
-    "access", help="Say who may do what, and why; ask the application again.", help_epilogue=EXIT_CODES, version_flags=()
+    "access",
+    help="Say who may do what, and why; ask the application again.",
+    help_epilogue=EXIT_CODES,
+    version_flags=(),
 )
 
 

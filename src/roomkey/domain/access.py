@@ -13,7 +13,8 @@ from roomkey.errors import InvalidInput
 MAX_PATTERN_BYTES = 1024
 """Maximum length of a document's name."""
 
-MAX_GRANTS = 64
+MAX_GRANTS = 256
+"""Grants of one session. Every backend keeps so many of the longest patterns: `roomkey.testing.storage` tries it."""
 
 
 class Access(StrEnum):

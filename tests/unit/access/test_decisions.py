@@ -166,12 +166,14 @@ async def test_an_answer_that_was_overtaken_is_not_remembered() -> None:
     desk.application.may_answer, desk.application.says = asyncio.Event(), "read"
     desk.application.may_answer.set()
     desk.decisions.doubt(session=ALICE.id)
+    told = list[Access | None]()
+    desk.decisions.on_change = lambda _: told.append(desk.decisions.access(ALICE, "plan"))
     await desk.decisions.decide(ALICE, "plan")
 
     slow.set()
 
     assert await first is Access.READ
-    assert desk.decisions.access(ALICE, "plan") is Access.READ
+    assert told == [Access.READ]
 
 
 @pytest.mark.parametrize(

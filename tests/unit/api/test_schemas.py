@@ -78,7 +78,7 @@ def test_what_is_left_out_is_left_to_the_policy() -> None:
         ({"user_id": "a", "grants": [{"documents": "", "access": "read"}]}, "documents"),
         ({"user_id": "a", "grants": [{"documents": "x\x00", "access": "read"}]}, "documents"),
         ({"user_id": "a", "grants": [{"documents": "x", "access": "read", "more": 1}]}, "more"),
-        ({"user_id": "a", "grants": [{"documents": "x", "access": "read"}] * 65}, "grants"),
+        ({"user_id": "a", "grants": [{"documents": "x", "access": "read"}] * 257}, "grants"),
         ({"user_id": "a", "client": {"ip": "1.2.3"}}, "ip"),
         ({"user_id": "a", "client": {"ip": "fe80::1%eth0"}}, "ip"),
         ({"user_id": "a", "client": {"device": "a\x1b[31m"}}, "device"),

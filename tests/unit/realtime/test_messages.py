@@ -50,7 +50,7 @@ async def test_a_subscriber_learns_where_the_document_stands() -> None:
     answer = caller.answer_to(id)
     assert answer["message_type"] == "subscribed"
     position = answer["payload"].pop("position")
-    stands = {"document": "d", "recovered": False, "publications": [], "presence": [], "access": "write"}
+    stands: Any = {"document": "d", "recovered": False, "publications": [], "presence": [], "access": "write"}
     assert answer["payload"] == stands
     assert position["offset"] == 0
     assert len(position["epoch"]) == 8

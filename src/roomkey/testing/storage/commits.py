@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from roomkey.domain.access import Access, Grant
+from roomkey.domain.access import MAX_GRANTS, Access, Grant
 from roomkey.domain.lifecycle import apply
 from roomkey.domain.session import (
     MAX_USER_ID_BYTES,
@@ -106,7 +106,7 @@ class CommitConformance(StorageSuite):
             assert await disagreements(storage) == []
 
     async def test_many_grants_and_large_metadata_are_kept(self) -> None:
-        grants = tuple(Grant(f"{'d' * 1000}/{number}", Access.WRITE) for number in range(64))
+        grants = tuple(Grant(f"{'d' * 1000}/{number}", Access.WRITE) for number in range(MAX_GRANTS))
         new = issue(grants=grants, metadata={f"key {number}": "\N{ROCKET}" * 200 for number in range(100)})
 
         async with self.open() as storage:
