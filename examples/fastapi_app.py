@@ -11,16 +11,19 @@ only, and nobody can choose a worker behind one port. An application that uses `
 several processes with a port each, behind a proxy that sends all clients of a document to the same one.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI
 from pydantic import BaseModel
 
 import roomkey
-from roomkey import Access, Grant, SecurityConfig, Session, SessionSecurityMiddleware
+from roomkey import Access, Grant, SecurityConfig, Session, SessionSecurityMiddleware, current_session
 
 # Everything else comes from roomkey.toml and the environment.
 rooms = roomkey.asgi(sessions={"lifetime": "8h"})
+
+CurrentSession = Annotated[Session, Depends(current_session)]
+"""The session of whoever is calling. Without a live one nobody comes as far as this."""
 
 public = APIRouter()
 private = APIRouter()
@@ -35,22 +38,26 @@ class SignIn(BaseModel):
 @public.post("/login")
 async def login(form: SignIn) -> dict[str, Any]:
     """Issue a session to somebody whose password was right."""
-    issued = await rooms.sessions.create_session(form.name, grants=[Grant("notes/**", Access.WRITE)])
-    await rooms.sessions.activate_session(issued.id)
+    issued = await rooms.sessions.create_session(form.name, grants=[Grant("notes/**", Access.WRITE)], activate=True)
     return {"token": issued.token}
 
 
 @private.get("/profile")
-async def profile(request: Request) -> dict[str, str]:
-    """Say who is calling. Without a live session nobody comes as far as this."""
-    session: Session = request.scope["session"]
+async def profile(session: CurrentSession) -> dict[str, str]:
+    """Say who is calling."""
     return {"user": session.user_id, "session": session.id}
 
 
+@private.post("/notes/{name}")
+async def note(name: str, text: str, session: CurrentSession) -> dict[str, int]:
+    """Write a note as whoever is calling, with the rights of the session; editors that have it open see it at once."""
+    written = await rooms.documents.write(f"notes/{name}", {"content": text}, session=session)
+    return {"version": written.revision.version}
+
+
 @private.post("/logout")
-async def logout(request: Request) -> dict[str, bool]:
+async def logout(session: CurrentSession) -> dict[str, bool]:
     """End the session, and with it every socket that it has open in a room."""
-    session: Session = request.scope["session"]
     await rooms.sessions.invalidate_session(session.id, reason="logout", actor=f"user:{session.user_id}")
     return {"goodbye": True}
 

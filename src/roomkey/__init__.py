@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from roomkey import errors as errors
+    from roomkey.api.current_session import current_session as current_session
+    from roomkey.api.current_session import provide_current_session as provide_current_session
+    from roomkey.api.document_schemas import TextEdit as TextEdit
+    from roomkey.api.in_process import DocumentContent as DocumentContent
+    from roomkey.api.in_process import RoomDocuments as RoomDocuments
     from roomkey.api.middleware import SecurityConfig as SecurityConfig
     from roomkey.api.middleware import SessionSecurityMiddleware as SessionSecurityMiddleware
     from roomkey.backends import open_documents as open_documents
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from roomkey.domain.session import SessionFilter as SessionFilter
     from roomkey.domain.session import SessionId as SessionId
     from roomkey.domain.session import SessionState as SessionState
+    from roomkey.mount import RoomkeyApp as RoomkeyApp
     from roomkey.mount import asgi as asgi
     from roomkey.ports import DocumentStore as DocumentStore
     from roomkey.ports import Page as Page
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "roomkey.api.current_session": ("current_session", "provide_current_session"),
+    "roomkey.api.document_schemas": ("TextEdit",),
+    "roomkey.api.in_process": ("DocumentContent", "RoomDocuments"),
     "roomkey.api.middleware": ("SecurityConfig", "SessionSecurityMiddleware"),
     "roomkey.backends": ("open_documents", "open_storage"),
     "roomkey.backends.lmdb": ("FileSystemSessionStorage",),
@@ -49,7 +58,7 @@ _HOMES = {
     "roomkey.domain.access": ("Access", "Grant"),
     "roomkey.domain.policy": ("SessionPolicy",),
     "roomkey.domain.session": ("Client", "IssuedSession", "Session", "SessionFilter", "SessionId", "SessionState"),
-    "roomkey.mount": ("asgi",),
+    "roomkey.mount": ("RoomkeyApp", "asgi"),
     "roomkey.ports": ("DocumentStore", "Page", "SessionPage", "SessionStorage"),
     "roomkey.realtime.protocol.json_messages": ("WebSocketMessage",),
     "roomkey.realtime.endpoint": ("SessionWebSocketHandler",),
@@ -61,6 +70,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loaded when it is asked for
     "Access",
     "Client",
+    "DocumentContent",
     "DocumentStore",
     "FileSystemDocumentStore",
     "FileSystemSessionStorage",
@@ -70,6 +80,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loade
     "MemoryDocumentStore",
     "MemorySessionStorage",
     "Page",
+    "RoomDocuments",
+    "RoomkeyApp",
     "SecurityConfig",
     "Session",
     "SessionFilter",
@@ -82,12 +94,15 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loade
     "SessionState",
     "SessionStorage",
     "SessionWebSocketHandler",
+    "TextEdit",
     "WebSocketMessage",
     "__version__",
     "asgi",
+    "current_session",
     "errors",
     "open_documents",
     "open_storage",
+    "provide_current_session",
 ]
 
 

@@ -10,13 +10,16 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from roomkey.access.service import AccessService
+from roomkey.api.in_process import RoomDocuments
 from roomkey.config import SECTIONS, Config, load
 from roomkey.documents.loading import Seed
+from roomkey.domain.session import IssuedSession, Session, SessionId
 from roomkey.errors import ConfigurationError
 from roomkey.health import Health
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
-from roomkey.ports import Authorize
+from roomkey.ports import Authorize, Page
+from roomkey.realtime.roll_call import ConnectedPage, Disconnected
 from roomkey.security.events import SecurityEvents
 from roomkey.sessions.manager import SessionManager
 from roomkey.settings import SourcedValue, nearest
@@ -85,6 +88,43 @@ class RoomkeyApp:
     def access(self) -> AccessService:
         """Who may do what in which document and why, and having the application asked again."""
         return self._node.access.service
+
+    @property
+    def documents(self) -> RoomDocuments:
+        """Reading and writing documents, with the rights and the errors of REST."""
+        return self._node.room_documents
+
+    async def presence(
+        self, document: str, page: Page | None = None, *, session: Session | IssuedSession | None = None
+    ) -> ConnectedPage:
+        """
+        Who has the document open by a socket, on all nodes: ``GET /documents/{name}/sessions``.
+
+        With ``session``, as its holder may see it. Follow ``next_cursor`` for the rest.
+
+        Raises:
+            Storage: If other nodes cannot be asked. Otherwise as ``documents.read``.
+        """
+        return await self._node.connected.presence(document, page, session)
+
+    async def disconnect(
+        self,
+        id: SessionId | None = None,
+        *,
+        document: str | None = None,
+        reason: str | None = None,
+        session: Session | IssuedSession | None = None,
+    ) -> Disconnected:
+        """
+        Put a session out of a document, or of all; or everybody out of a document. They may come back.
+
+        The reason is told to whoever is disconnected. With ``session``, as far as its holder may do that. To log a
+        session out, invalidate it.
+
+        Raises:
+            InvalidInput: If neither a session nor a document is named. Otherwise as ``presence``.
+        """
+        return await self._node.connected.disconnect(id, document, reason, session)
 
     @property
     def events(self) -> SecurityEvents:

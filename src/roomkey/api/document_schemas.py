@@ -9,9 +9,9 @@ from roomkey.api.schemas import Cursor, Limit, Moment, Reason, SessionIdText, ch
 from roomkey.documents.interface import MAX_EDITS, MAX_OPERATIONS, BlameRange
 from roomkey.domain.access import Access
 from roomkey.ports import Author, DocumentRecord, DocumentVersion
-from roomkey.realtime.attendance import Attendant
+from roomkey.realtime.attendance import ConnectedSession
 from roomkey.realtime.clients.client import ProtocolName
-from roomkey.realtime.roll_call import Disconnected, Present
+from roomkey.realtime.roll_call import ConnectedPage, Disconnected
 from roomkey.security.inspection import MAX_DOCUMENT_NAME_BYTES
 
 MAX_ROOT_CHARS: Final = 256
@@ -301,30 +301,30 @@ def document_body(record: DocumentRecord) -> DocumentBody:
     )
 
 
-def connected_page_body(present: Present) -> ConnectedPageBody:
-    """``present`` as outsiders see it."""
+def connected_page_body(page: ConnectedPage) -> ConnectedPageBody:
+    """``page`` as outsiders see it."""
     return ConnectedPageBody(
-        sessions=[_connected_body(each) for each in present.attendants],
-        next_cursor=present.next_after,
-        silent_nodes=list(present.silent),
+        sessions=[_connected_body(each) for each in page.sessions],
+        next_cursor=page.next_cursor,
+        silent_nodes=list(page.silent_nodes),
     )
 
 
-def _connected_body(attendant: Attendant) -> ConnectedBody:
+def _connected_body(connected: ConnectedSession) -> ConnectedBody:
     return ConnectedBody(
-        id=attendant.id,
-        user_id=attendant.user_id,
-        access=attendant.access,
-        since=attendant.since,
+        id=connected.id,
+        user_id=connected.user_id,
+        access=connected.access,
+        since=connected.since,
         connections=[
-            ConnectionBody(protocol=each.protocol, since=each.since, node=each.node) for each in attendant.connections
+            ConnectionBody(protocol=each.protocol, since=each.since, node=each.node) for each in connected.connections
         ],
     )
 
 
 def disconnected_body(disconnected: Disconnected) -> DisconnectedBody:
     """``disconnected`` as outsiders see it."""
-    return DisconnectedBody(disconnected=disconnected.connections, silent_nodes=list(disconnected.silent))
+    return DisconnectedBody(disconnected=disconnected.disconnected, silent_nodes=list(disconnected.silent_nodes))
 
 
 def version_body(version: DocumentVersion) -> VersionBody:

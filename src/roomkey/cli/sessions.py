@@ -134,9 +134,9 @@ def risk(id: str, *, where: Where = None) -> None:
 
 
 @app.command
-def activate(id: str, *, where: Where = None) -> None:
+def activate(id: str, *, reason: str | None = None, where: Where = None) -> None:
     """Let a pending session use rooms."""
-    _put(id, "activate", where)
+    _put(id, "activate", where, reason=reason)
 
 
 @app.command
@@ -146,15 +146,15 @@ def suspend(id: str, *, reason: str | None = None, where: Where = None) -> None:
 
 
 @app.command
-def resume(id: str, *, where: Where = None) -> None:
+def resume(id: str, *, reason: str | None = None, where: Where = None) -> None:
     """Let a suspended session go on."""
-    _put(id, "resume", where)
+    _put(id, "resume", where, reason=reason)
 
 
 @app.command
-def expire(id: str, *, where: Where = None) -> None:
+def expire(id: str, *, reason: str | None = None, where: Where = None) -> None:
     """End a session as if its time were over."""
-    _put(id, "expire", where)
+    _put(id, "expire", where, reason=reason)
 
 
 @app.command

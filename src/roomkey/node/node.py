@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from roomkey.api.app import create_app
+from roomkey.api.in_process import Callers, Connected, RoomDocuments
 from roomkey.api.middleware import NODE_HEADER
 from roomkey.backends import ClusterSettings, SharedSettings, Stores, urls
 from roomkey.backends.memory.cluster import MemoryNodeRegistry, MemoryPresence, MemoryPresenceStore
@@ -167,6 +168,9 @@ class Node:
             node=self.id,
         )
         self._sockets = self._new_sockets()
+        callers = Callers(self.sessions)
+        self.room_documents = RoomDocuments(DocumentService(self.documents), callers)
+        self.connected = Connected(lambda: self._sockets.roll_call, self.sessions, callers)
         self.membership.on_gone(self._nodes_gone)
         self.health = self._health()
         self.app = self._interface()

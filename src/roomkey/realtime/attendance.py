@@ -11,7 +11,7 @@ from roomkey.domain.session import SessionId
 from roomkey.realtime.clients.client import ProtocolName, RealtimeClient
 
 
-class Attending(Struct, frozen=True, gc=False):
+class Connection(Struct, frozen=True, gc=False):
     """One connection in a document, by the protocol of ``/ws``, ``/yjs`` or ``/hocuspocus``."""
 
     protocol: ProtocolName
@@ -19,7 +19,7 @@ class Attending(Struct, frozen=True, gc=False):
     node: str
 
 
-class Attendant(Struct, frozen=True):
+class ConnectedSession(Struct, frozen=True):
     """
     A session that is connected to a document: what it may do there, and by which connections it is there.
 
@@ -29,7 +29,7 @@ class Attendant(Struct, frozen=True):
     id: SessionId
     user_id: str
     access: Access | None
-    connections: Sequence[Attending]
+    connections: Sequence[Connection]
 
     @property
     def since(self) -> datetime:
@@ -72,30 +72,30 @@ class Attendance:
         """The clients of these sessions in the document, as they are now."""
         return [client for client in self._documents.get(document, ()) if whom.includes(client)]
 
-    def attendants(self, document: str, whom: Whom, *, after: str, limit: int) -> list[Attendant]:
+    def sessions(self, document: str, whom: Whom, *, after: str, limit: int) -> list[ConnectedSession]:
         """At most ``limit`` of these sessions in the document, in the order of their ids, behind the id ``after``."""
         found: dict[SessionId, list[RealtimeClient]] = {}
         for client in self.clients(document, whom):
             if (id := client.guard.session.id) > after:
                 found.setdefault(id, []).append(client)
-        return [self._attendant(document, found[id]) for id in nsmallest(limit, found)]
+        return [self._connected(document, found[id]) for id in nsmallest(limit, found)]
 
-    def _attendant(self, document: str, clients: Sequence[RealtimeClient]) -> Attendant:
+    def _connected(self, document: str, clients: Sequence[RealtimeClient]) -> ConnectedSession:
         session, since = clients[0].guard.session, self._documents[document]
-        return Attendant(
+        return ConnectedSession(
             session.id,
             session.user_id,
             access_to(document, session.grants),
-            [Attending(client.protocol, since[client], self._node) for client in clients],
+            [Connection(client.protocol, since[client], self._node) for client in clients],
         )
 
 
-def merged(attendants: Iterable[Attendant]) -> Sequence[Attendant]:
-    """One attendant for each session, in the order of their ids, with the connections that it has on any node."""
-    sessions: dict[SessionId, Attendant] = {}
-    for each in attendants:
+def merged(found: Iterable[ConnectedSession]) -> Sequence[ConnectedSession]:
+    """Each session once, in the order of their ids, with the connections that it has on any node."""
+    sessions: dict[SessionId, ConnectedSession] = {}
+    for each in found:
         known = sessions.get(each.id)
         connections = [*(known.connections if known else ()), *each.connections]
         connections.sort(key=lambda connection: (connection.since, connection.node))
-        sessions[each.id] = Attendant(each.id, each.user_id, each.access, connections)
+        sessions[each.id] = ConnectedSession(each.id, each.user_id, each.access, connections)
     return [sessions[id] for id in sorted(sessions)]

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from roomkey.domain.session import SessionId
 from roomkey.errors import Overloaded, RoomkeyError
 from roomkey.ports import Broker, Publication
-from roomkey.realtime.attendance import Attendant, Whom, merged
+from roomkey.realtime.attendance import ConnectedSession, Whom, merged
 from roomkey.realtime.connections import Connections
 from roomkey.wire.node_format import NodeFormat
 
@@ -63,26 +63,26 @@ class Answer(Struct, frozen=True, tag="answer"):
     """What one node answers to question ``number``: who is there, or how many connections it has ended."""
 
     number: int
-    attendants: Sequence[Attendant] = ()
+    sessions: Sequence[ConnectedSession] = ()
     disconnected: int = 0
 
 
 Question = WhoIsIn | Disconnect
 
 
-class Present(Struct, frozen=True):
-    """One page of who is in a document: behind ``next_after`` there are more. ``silent`` nodes have not answered."""
+class ConnectedPage(Struct, frozen=True):
+    """One page of who is in a document: behind ``next_cursor`` there are more. ``silent_nodes`` have not answered."""
 
-    attendants: Sequence[Attendant]
-    next_after: SessionId | None
-    silent: Sequence[str]
+    sessions: Sequence[ConnectedSession]
+    next_cursor: SessionId | None
+    silent_nodes: Sequence[str]
 
 
 class Disconnected(Struct, frozen=True):
-    """How many connections were ended, or put out of a document. What ``silent`` nodes did is not known."""
+    """How many connections were ended, or put out of a document. What ``silent_nodes`` did is not known."""
 
-    connections: int
-    silent: Sequence[str]
+    disconnected: int
+    silent_nodes: Sequence[str]
 
 
 class _Waiting:
@@ -122,7 +122,7 @@ class RollCall:
 
     # --- what is asked --------------------------------------------------------------------------------
 
-    async def present(self, document: str, whom: Whom | None = None, *, after: str = "", limit: int) -> Present:
+    async def present(self, document: str, whom: Whom | None = None, *, after: str = "", limit: int) -> ConnectedPage:
         """
         Who is in the document by a socket, in the order of the ids of sessions, behind the id ``after``.
 
@@ -132,9 +132,9 @@ class RollCall:
         """
         question = WhoIsIn(document, whom or Whom(), after, limit + 1)
         answers, silent = await self._ask(question)
-        found = merged(chain.from_iterable(answer.attendants for answer in answers))
+        found = merged(chain.from_iterable(answer.sessions for answer in answers))
         page = found[:limit]
-        return Present(page, page[-1].id if len(found) > limit else None, silent)
+        return ConnectedPage(page, page[-1].id if len(found) > limit else None, silent)
 
     async def disconnect(
         self, document: str | None, whom: Whom | None = None, *, reason: str | None = None
@@ -154,7 +154,7 @@ class RollCall:
         own = self._answer(question, number)
         others = {node for node in self._living() if node != self._node}
         if self._broker is None or not others:
-            return [own], ()
+            return [own], []
         waiting = self._waiting[number] = _Waiting(others)
         try:
             message = self._questions.encode(replace(question, number=number))
@@ -171,8 +171,8 @@ class RollCall:
     def _answer(self, question: Question, number: int) -> Answer:
         match question:
             case WhoIsIn(document, whom, after, limit):
-                attendants = self._connections.attendance.attendants(document, whom, after=after, limit=limit)
-                return Answer(number, attendants=attendants)
+                sessions = self._connections.attendance.sessions(document, whom, after=after, limit=limit)
+                return Answer(number, sessions=sessions)
             case Disconnect(document, whom, reason):
                 return Answer(number, disconnected=self._disconnect(document, whom, reason))
 

@@ -7,7 +7,7 @@ import pytest
 from roomkey.errors import Overloaded, Storage
 from roomkey.ports import Publication
 from roomkey.realtime.attendance import Whom
-from roomkey.realtime.roll_call import CHANNEL, MAX_QUESTIONS, Present, RollCall
+from roomkey.realtime.roll_call import CHANNEL, MAX_QUESTIONS, ConnectedPage, RollCall
 from roomkey.wire.close import CloseCode
 from tests.support.loops import in_no_time
 from tests.support.shared_nodes import TURNS, Cluster
@@ -17,8 +17,8 @@ def roll_call(cluster: Cluster, node: str = "n1") -> RollCall:
     return cluster.nodes[node].handler.roll_call
 
 
-def nodes_of(present: Present) -> dict[str, list[str]]:
-    return {each.user_id: [one.node for one in each.connections] for each in present.attendants}
+def nodes_of(present: ConnectedPage) -> dict[str, list[str]]:
+    return {each.user_id: [one.node for one in each.connections] for each in present.sessions}
 
 
 @in_no_time
@@ -34,7 +34,7 @@ async def test_everybody_is_found_by_whichever_node_they_are_connected() -> None
         present = await roll_call(cluster, "n2").present("d", limit=10)
 
         assert nodes_of(present) == {"ada": ["n1", "n3"], "bob": ["n2"]}
-        assert (present.silent, present.next_after) == ((), None) or present.silent == []
+        assert (present.silent_nodes, present.next_cursor) == ([], None)
 
 
 @in_no_time
@@ -46,8 +46,8 @@ async def test_pages_have_everybody_once_wherever_they_are() -> None:
         seen, after = list[str](), ""
         for _ in range(3):
             page = await roll_call(cluster).present("d", after=after, limit=4)
-            seen += [each.id for each in page.attendants]
-            after = page.next_after or ""
+            seen += [each.id for each in page.sessions]
+            after = page.next_cursor or ""
 
         assert seen == sorted(reader.session for reader in readers)
         assert after == ""
@@ -69,9 +69,9 @@ async def test_a_session_is_put_out_on_every_node() -> None:
         left = await roll_call(cluster, "n2").present("d", limit=10)
         everything = await roll_call(cluster, "n2").disconnect(None, Whom(session=ada.caller.session.id))
 
-        assert (done.connections, list(done.silent)) == (2, [])
+        assert (done.disconnected, done.silent_nodes) == (2, [])
         assert nodes_of(left) == {"bob": ["n2"]}
-        assert everything.connections == 2
+        assert everything.disconnected == 2
         assert ada.caller.closed_with == again.caller.closed_with == (CloseCode.DISCONNECTED, "disconnected")
         assert bob.caller.closed_with is None
 
@@ -87,8 +87,8 @@ async def test_a_node_that_does_not_answer_is_named_and_the_others_count() -> No
         present = await roll_call(cluster).present("d", limit=10)
         done = await roll_call(cluster).disconnect("d")
 
-        assert (nodes_of(present), present.silent) == ({"n1": ["n1"], "n2": ["n2"]}, ["n3"])
-        assert (done.connections, done.silent) == (2, ["n3"])
+        assert (nodes_of(present), present.silent_nodes) == ({"n1": ["n1"], "n2": ["n2"]}, ["n3"])
+        assert (done.disconnected, done.silent_nodes) == (2, ["n3"])
 
 
 @in_no_time
@@ -117,7 +117,7 @@ async def test_questions_that_wait_are_bounded() -> None:
         with pytest.raises(Overloaded):
             await roll_call(cluster).present("d", limit=1)
 
-        assert all(present.silent == ["n3"] for present in await asyncio.gather(*waiting))
+        assert all(present.silent_nodes == ["n3"] for present in await asyncio.gather(*waiting))
 
 
 @in_no_time
@@ -130,5 +130,5 @@ async def test_what_is_no_question_or_no_answer_of_ours_is_ignored() -> None:
             roll_call(cluster).answered(Publication(message, "n2", None))
         present = await roll_call(cluster).present("d", limit=1)
 
-        assert list(present.silent) == []
+        assert present.silent_nodes == []
         assert CHANNEL in cluster.broker("n1").receivers
