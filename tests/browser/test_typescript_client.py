@@ -56,7 +56,7 @@ class Shown(NamedTuple):
         return time.monotonic()
 
     async def _become(self, state: str) -> None:
-        send: Callable[..., Awaitable[object]] = self.devtools.send  # pyright: ignore[reportUnknownMemberType]  # as it is typed
+        send: Callable[..., Awaitable[object]] = self.devtools.send  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         await send("Page.setWebLifecycleState", {"state": state})
 
     async def says(self, **texts: str) -> None:

@@ -19,7 +19,7 @@ from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.names import check_name
 from roomkey.domain.session import IssuedSession, Session, SessionId
 from roomkey.errors import DocumentNotFound, InvalidInput, NotFound, VersionMismatch
-from roomkey.ports import Page, VersionPage
+from roomkey.ports import AccessDecisions, Page, VersionPage
 from roomkey.realtime.attendance import Whom
 from roomkey.realtime.roll_call import ConnectedPage, Disconnected, RollCall
 from roomkey.security.authorization import Action, Caller, CallerKind, check, check_document, check_session
@@ -44,8 +44,9 @@ class DocumentContent(Struct, frozen=True, kw_only=True):
 class Callers:
     """Who acts: the holder of a session, with what it may do now, or the application."""
 
-    def __init__(self, sessions: SessionManager) -> None:
+    def __init__(self, sessions: SessionManager, decisions: AccessDecisions) -> None:
         self._sessions = sessions
+        self._decisions = decisions
 
     async def caller(self, action: Action, session: Holder | None, actor: str) -> Caller:
         """
@@ -73,11 +74,12 @@ class Callers:
         Whoever acts, who may do ``action`` to ``document``. Raises as ``caller``.
 
         Raises:
-            InvalidInput, DocumentNotFound, Forbidden: As REST does.
+            InvalidInput, DocumentNotFound, Forbidden, AccessUnknown: As REST does.
         """
         check_text("name", document)
         caller = await self.caller(action, session, actor)
-        check_document(caller, action, document)
+        access = None if caller.session is None else await self._decisions.decide(caller.session, document)
+        check_document(caller, action, document, access)
         return caller
 
 

@@ -168,7 +168,7 @@ class Node:
             node=self.id,
         )
         self._sockets = self._new_sockets()
-        callers = Callers(self.sessions)
+        callers = Callers(self.sessions, self.access.decisions)
         self.room_documents = RoomDocuments(DocumentService(self.documents), callers)
         self.connected = Connected(lambda: self._sockets.roll_call, self.sessions, callers)
         self.membership.on_gone(self._nodes_gone)
