@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from roomkey.domain.session import Session
 from tests.support.access import SECRET, Application, ByUser, a_hook
 from tests.support.documents import (
     APPLIED,
@@ -166,3 +167,26 @@ async def test_without_an_answer_nobody_new_gets_in_those_inside_go_on_and_healt
             assert health["status"] == "degraded"
             assert "the hook answered 500" in health["checks"]["access"]
             assert SECRET not in str(health)
+
+
+async def test_a_socket_that_another_session_takes_over_may_what_that_one_may() -> None:
+    allowed = dict[str, str]()
+
+    async def authorize(session: Session, document: str) -> str | None:
+        del document
+        return allowed.get(session.id)
+
+    async with a_site(authorize=authorize) as site:
+        (writer, token), (reader, another), (_, nobody) = [await site.session("alice") for _ in range(3)]
+        allowed.update({writer: "write", reader: "read"})
+        async with a_json_editor(site, token) as json:
+            await json.subscribe("plan")
+            await json.edit("plan", text="x")
+
+            await json.ask("session_refresh", {"token": another})
+            refused = await json.edit("plan", text="y")
+            await json.ask("session_refresh", {"token": nobody})
+            out = await json.next("unsubscribed")
+
+        assert refused["code"] == "FORBIDDEN"
+        assert out["error"]["code"] == "FORBIDDEN"
