@@ -226,7 +226,7 @@ export class Session {
   get Socket(): typeof globalThis.WebSocket {
     const found = this.#options.WebSocket ?? globalThis.WebSocket;
     if (found === undefined) {
-      throw new TypeError("there is no WebSocket here: give the session a class of sockets");
+      throw new TypeError("there is no WebSocket: give the session one");
     }
     return found;
   }
@@ -309,7 +309,7 @@ export class Session {
     try {
       token = await within(RENEWAL_PATIENCE_MS, renew(reason));
     } catch {
-      throw new Refused(UNREACHABLE, "the application has no new token now");
+      throw new Refused(UNREACHABLE, "there is no new token now");
     }
     if (token === null || token === before) {
       return false;
@@ -448,7 +448,7 @@ function asRefused(error: unknown): Refused {
 async function within<T>(milliseconds: number, work: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const over = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("it takes too long")), milliseconds);
+    timer = setTimeout(() => reject(new Error("late")), milliseconds);
   });
   return Promise.race([work, over]).finally(() => clearTimeout(timer));
 }
