@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import pytest
 from playwright.async_api import CDPSession, Page, async_playwright, expect
@@ -56,7 +56,8 @@ class Shown(NamedTuple):
         return time.monotonic()
 
     async def _become(self, state: str) -> None:
-        send: Callable[..., Awaitable[object]] = self.devtools.send  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        # Playwright says less of the type than there is.
+        send = cast("Callable[..., Awaitable[object]]", self.devtools.send)  # pyright: ignore[reportUnknownMemberType]
         await send("Page.setWebLifecycleState", {"state": state})
 
     async def says(self, **texts: str) -> None:

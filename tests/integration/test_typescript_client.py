@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 import signal
-import time
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -123,7 +122,6 @@ class Laptop:
         self.id = id
         self._process = process
         self._caller = caller
-        self._awake_since = 0.0
 
     async def order(self, command: str, reason: str | None = None) -> None:
         """Do something with its session."""
@@ -149,14 +147,8 @@ class Laptop:
 
     def wake(self) -> None:
         self.program.state = {}
-        self.program.do("sleep", AN_HOUR_MS)
+        self.program.do("wake", AN_HOUR_MS)
         self._process.send_signal(signal.SIGCONT)
-        self._awake_since = time.monotonic()
-
-    @property
-    def awake_for(self) -> float:
-        """Seconds since it woke."""
-        return time.monotonic() - self._awake_since
 
 
 @asynccontextmanager
@@ -192,7 +184,7 @@ async def test_who_was_suspended_asleep_is_told_on_waking_and_goes_on_later(serv
 
         for sleeper in laptops:
             state = await sleeper.in_state("suspended")
-            assert sleeper.awake_for < WAKING_SECONDS
+            assert state["awake"] < WAKING_SECONDS
             assert state["session"] == "suspended"
             await sleeper.order("resume")
         for sleeper in laptops:
@@ -207,7 +199,7 @@ async def test_who_was_removed_asleep_is_told_on_waking(server: Server, project:
 
         for sleeper in laptops:
             state = await sleeper.in_state("removed")
-            assert sleeper.awake_for < WAKING_SECONDS
+            assert state["awake"] < WAKING_SECONDS
             assert state["reason"] == "session_invalidated"
 
 
@@ -222,7 +214,7 @@ async def test_who_slept_over_the_end_of_a_token_gets_a_new_one(
 
         for sleeper in laptops:
             renewal = await sleeper.program.event("renewal")
-            assert sleeper.awake_for < WAKING_SECONDS
+            assert renewal["awake"] < WAKING_SECONDS
             assert renewal["reason"] == reason
             sleeper.program.do("token", await sleeper.another_token())
         for sleeper in laptops:
@@ -238,8 +230,8 @@ async def test_who_wakes_without_a_network_is_told_that_and_goes_on_when_there_i
             sleeper.wake()
 
         for sleeper in laptops:
-            state = await sleeper.in_state("offline")
-            assert sleeper.awake_for < WAKING_SECONDS
+            state = await sleeper.program.until(lambda state: state["state"] == state["session"] == "offline")
+            assert state["awake"] < WAKING_SECONDS
             assert state["unsaved"] == 0
         for sleeper in laptops:
             sleeper.proxy.cut_all()

@@ -22,8 +22,8 @@ export interface Transport {
 const OPENING_MS = 10_000;
 /** The server says something at least every 25 seconds, or is asked to. */
 const SILENCE_MS = 25_000;
-/** Time for an answer, after which there is none: before the user has been awake for 5 seconds. */
-const ANSWER_MS = 3000;
+/** Time for an answer, after which there is none: the user is told within 5 seconds, a new attempt included. */
+const ANSWER_MS = 2000;
 
 export class Link {
   readonly #session: Session;

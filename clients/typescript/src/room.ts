@@ -115,11 +115,13 @@ export class Room {
    */
   publish(payload: Readonly<Record<string, unknown>>, type = "realtime_edit"): Promise<Position | null> {
     if (this.#pending.size >= MAX_PENDING) {
-      return Promise.reject(new NotPublished("TOO_MANY", `${MAX_PENDING} messages wait to be taken`));
+      return Promise.reject(new NotPublished("TOO_MANY", "too many messages wait"));
     }
     const id = newId();
     // As text, because what is repeated must be the same to the letter.
-    const text = JSON.stringify({ id, message_type: type, payload: { ...payload, document: this.document } });
+    // An edit says its id in what is relayed, too: if its acknowledgement is lost, it comes back as something missed.
+    const own = type === "realtime_edit" ? { message_id: id } : {};
+    const text = JSON.stringify({ id, message_type: type, payload: { ...payload, ...own, document: this.document } });
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { text, resolve, reject });
       this.#counted();
@@ -180,7 +182,7 @@ export class Room {
       this.#subscribe();
     }
     if (status.state === "removed") {
-      this.#giveUp(status.reason, "the session or the connection is over");
+      this.#giveUp(status.reason, "it is over");
     }
     this.#showStatus();
   }
@@ -213,7 +215,7 @@ export class Room {
         this.#shows(payload as unknown as RelayedStatus);
         return;
       default:
-        this.#published(id, type, payload as unknown as RelayedEdit);
+        this.#published(type, payload as unknown as RelayedEdit);
     }
   }
 
@@ -277,8 +279,8 @@ export class Room {
       this.#position = position;
       this.reload.emit(position);
     }
-    for (const { id, message_type, payload } of recovered ? publications : []) {
-      this.#publishedInOrder(id, message_type, payload);
+    for (const { message_type, payload } of recovered ? publications : []) {
+      this.#publishedInOrder(message_type, payload);
     }
     this.#position = position;
     this.#showStatus();
@@ -332,20 +334,20 @@ export class Room {
 
   // --- positions ------------------------------------------------------------------------------------------------
 
-  #published(id: string, type: string, payload: RelayedEdit): void {
+  #published(type: string, payload: RelayedEdit): void {
     const { position } = payload;
     if (position === undefined) {
       this.messages.emit({ type, payload }); // of a kind that is not kept
     } else if (this.#follows(position)) {
-      this.#publishedInOrder(id, type, payload);
+      this.#publishedInOrder(type, payload);
     } else if (!this.#isKnown(position) && this.#isIn) {
       this.#subscribe(); // something is missing before it
     }
   }
 
-  #publishedInOrder(id: string, type: string, payload: RelayedEdit): void {
+  #publishedInOrder(type: string, payload: RelayedEdit): void {
     this.#position = payload.position;
-    if (!this.#pending.has(id)) {
+    if (!this.#pending.has(String(payload["message_id"]))) {
       this.messages.emit({ type, payload });
     }
   }

@@ -9,6 +9,8 @@ const say = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 
 // What a process sees that slept: it did not run, and the clock has moved.
 let slept = 0;
+let wokeAt = 0;
+const awake = () => (performance.now() - wokeAt) / 1000;
 const now = Date.now;
 Date.now = () => now() + slept;
 
@@ -24,7 +26,7 @@ const session = new Session({
   token,
   WebSocket: PageSocket,
   renew: (reason) => {
-    say({ event: "renewal", reason });
+    say({ event: "renewal", reason, awake: awake() });
     return new Promise((resolve) => (answer = resolve));
   },
 });
@@ -37,13 +39,16 @@ if (kind === "rooms") {
   const { openDocument } = await import(`@roomkey/client/${kind}`);
   place = openDocument(session, name);
 }
-const changed = () => say({ ...place.status.value, saved: place.saved.value, session: session.status.value.state });
+const changed = () => say({ ...place.status.value, saved: place.saved.value, session: session.status.value.state, awake: awake() });
 place.status.subscribe(changed);
 place.saved.subscribe(changed);
 session.status.subscribe(changed);
 
 const commands = {
-  sleep: (milliseconds) => (slept += milliseconds),
+  wake: (milliseconds) => {
+    slept += milliseconds;
+    wokeAt = performance.now();
+  },
   token: (next) => answer(next),
   write: (words) =>
     kind === "rooms" ? void place.publish({ text: words }).catch(() => {}) : place.doc.getText("content").insert(0, words),

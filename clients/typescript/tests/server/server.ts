@@ -90,9 +90,19 @@ export function until<T>(cell: Watchable<T>, isRight: (value: T) => boolean): Pr
 export const untilState = <T extends { state: string }>(cell: Watchable<T>, ...states: string[]): Promise<T> =>
   until(cell, ({ state }) => states.includes(state));
 
+interface Line {
+  url: string;
+  /** Nothing that the server says comes through, on the connections that there are. */
+  deafen: () => void;
+  cut: () => void;
+  mend: () => void;
+  close: () => void;
+}
+
 /** A line to the server that can be cut and mended. */
-export async function line(): Promise<{ url: string; cut: () => void; mend: () => void; close: () => void }> {
+export async function line(): Promise<Line> {
   const ends = new Set<Socket>();
+  const answers = new Set<Socket>();
   let isCut = false;
   const proxy = createServer((near) => {
     if (isCut) {
@@ -100,6 +110,8 @@ export async function line(): Promise<{ url: string; cut: () => void; mend: () =
       return;
     }
     const far = connect(Number(new URL(url).port), new URL(url).hostname);
+    answers.add(far);
+    far.on("close", () => answers.delete(far));
     for (const [end, other] of [[near, far], [far, near]] as const) {
       ends.add(end);
       end.on("error", () => {});
@@ -116,6 +128,7 @@ export async function line(): Promise<{ url: string; cut: () => void; mend: () =
   const drop = (): void => ends.forEach((end) => end.destroy());
   return closing({
     url: `http://127.0.0.1:${port}`,
+    deafen: () => answers.forEach((far) => far.unpipe()),
     cut() {
       isCut = true;
       drop();
