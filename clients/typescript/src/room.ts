@@ -301,7 +301,7 @@ export class Room {
   #unsubscribed(failure: Failure | null): void {
     this.#isIn = false;
     if (failure !== null) {
-      this.#refused = { state: "removed", reason: failure.code.toLowerCase(), cause: null };
+      this.#refused = { state: "removed", reason: failure.code.toLowerCase(), cause: (failure.details?.["reason"] as string) ?? null };
       this.#presence.set([]);
       this.#giveUp(failure.code, failure.message);
       this.#showStatus();

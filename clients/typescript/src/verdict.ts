@@ -34,6 +34,7 @@ const REASONS: Readonly<Record<string, Then>> = {
   // A Hocuspocus socket stays open when a document is refused, so these have no code there.
   forbidden: "stop",
   document_deleted: "stop",
+  disconnected: "stop",
   invalid_document_name: "stop",
 };
 
@@ -50,6 +51,7 @@ const CODES: Readonly<Record<number, Then>> = {
   4401: "renew",
   4403: "stop",
   4410: "stop",
+  4420: "stop",
   4423: "knock",
   4503: "knock",
 };

@@ -62,12 +62,14 @@ _FINAL: Final = frozenset(
         CloseReason.FORGED,
         CloseReason.DOCUMENT_DELETED,
         CloseReason.LINEAGE_MISMATCH,
+        CloseReason.DISCONNECTED,
     }
 )
 _OF_CODES: Final[Mapping[int, State]] = {
     CloseCode.UNAUTHENTICATED: State.REMOVED,
     CloseCode.FORBIDDEN: State.REMOVED,
     CloseCode.GONE: State.REMOVED,
+    CloseCode.DISCONNECTED: State.REMOVED,
     CloseCode.MALFORMED: State.REMOVED,
     CloseCode.RESET: State.REMOVED,
     CloseCode.SUSPENDED: State.SUSPENDED,

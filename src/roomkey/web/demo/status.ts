@@ -16,6 +16,7 @@ interface Obstacle {
 const REMOVED: Readonly<Record<string, Obstacle>> = {
   session_invalidated: { kind: "over", text: "This session was revoked." },
   forbidden: { kind: "refused", text: "This session may not open this document." },
+  disconnected: { kind: "over", text: "You were removed from this document. Load the page again to come back." },
 };
 
 const NOT_UNDERSTOOD: Obstacle = {
