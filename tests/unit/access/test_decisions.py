@@ -73,7 +73,7 @@ def test_an_application_may_answer_without_waiting() -> None:
     assert asyncio.run(decisions.decide(ALICE, "plan")) is Access.READ
 
 
-NONSENSE = ["", "WRITE", "owner", True, 1, ["write"], object(), b"write"]
+NONSENSE = ["", "WRITE", "owner", True, 1, ["write"], object, b"write"]
 
 
 @pytest.mark.parametrize("says", [*NONSENSE, RuntimeError("broken"), TimeoutError()], ids=repr)
