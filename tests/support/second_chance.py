@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-FAILURES_VARIABLE: Final = "ROOMKEY_FAILURES"
+FAILURES_VARIABLE: Final = "TEST_FAILURES"
 """The file to which tracebacks and names are appended, so that a script can show them at its end."""
 
 MAX_AGAIN: Final = 8
