@@ -60,14 +60,16 @@ async def disconnect_everybody(request: Request) -> Reply:
     return await _disconnect(request, request.path("name"), _whom(request))
 
 
-@_disconnecting("Disconnect a session from a document", action=Action.DISCONNECT_FROM_DOCUMENT, errors=(Overloaded,))
+@_disconnecting(
+    "Disconnect a session from a document", action=Action.DISCONNECT_FROM_DOCUMENT, errors=(NotFound, Overloaded)
+)
 async def disconnect_from_document(request: Request) -> Reply:
     """
     Kick a session: put it out of the document, with all its connections, on all nodes; it is told the `reason`.
 
     It may come back when its user wants that. To keep it out, change its grants before, or end it.
     """
-    return await _disconnect(request, request.path("name"), _whom(request, SessionId(request.path("id"))))
+    return await _disconnect(request, request.path("name"), _whom(request, _id(request)))
 
 
 @_disconnecting("Disconnect a session", action=Action.DISCONNECT_SESSION, errors=(NotFound, Overloaded))
@@ -78,7 +80,7 @@ async def disconnect_session(request: Request) -> Reply:
     The session is as good as before, and may come back. To log it out, invalidate it. A session may do that to those
     of its own user.
     """
-    id = SessionId(request.path("id"))
+    id = _id(request)
     if not authorization.is_open(request.caller, id):
         authorization.check_session(request.caller, request.action, await request.sessions.get_session(id))
     return await _disconnect(request, None, Whom(session=id))
@@ -87,6 +89,14 @@ async def disconnect_session(request: Request) -> Reply:
 async def _disconnect(request: Request, document: str | None, whom: Whom) -> Reply:
     reason = cast("DisconnectionQuery", request.query).reason
     return json_reply(disconnected_body(await request.connected.disconnect(document, whom, reason=reason)))
+
+
+def _id(request: Request) -> SessionId:
+    """The id that the path names. One that nobody could have is of no session; any other may be connected somewhere."""
+    id = request.path("id")
+    if not tokens.is_session_id(id):
+        raise NotFound("there is no such session")
+    return SessionId(id)
 
 
 def _whom(request: Request, session: SessionId | None = None) -> Whom:

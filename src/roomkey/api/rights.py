@@ -10,7 +10,7 @@ from roomkey.api.http_messages import Reply, json_reply
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.schemas import SessionIdText, UserId
 from roomkey.domain.access import Access, Grant
-from roomkey.domain.session import SessionId
+from roomkey.domain.session import SessionId, check_user_id
 from roomkey.errors import AccessUnknown, Conflict, DocumentNotFound, InvalidInput, NotFound
 from roomkey.security import authorization
 from roomkey.security.authorization import Action
@@ -103,7 +103,7 @@ async def explain_access(request: Request) -> Reply:
 
     At most 100 sessions are looked at. There need not be such a document.
     """
-    name, user = request.path("name"), cast("AccessQuery", request.query).user_id
+    name, user = request.path("name"), check_user_id(cast("AccessQuery", request.query).user_id)
     authorization.check_document(request.caller, request.action, name, None)
     authorization.check_user(request.caller, user)
     return json_reply(_access_body(await request.services.access.explain(user, name)))

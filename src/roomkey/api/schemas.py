@@ -454,8 +454,6 @@ def parse_query(text: bytes, kind: type[Q]) -> Q:
     Raises:
         SchemaViolation: If one is unknown, stands twice, or is not what it should be.
     """
-    if not text:
-        return kind()
     try:
         pairs = parse_qsl(
             text.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
