@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from roomkey.api.operations import ApiSettings
-from roomkey.domain.access import Access, Grant
+from roomkey.domain.access import MAX_GRANTS, Access, Grant
 from roomkey.domain.policy import SessionPolicy
 from roomkey.security.tokens import mint, mint_id
 from tests.support.rest import Answer, Rest, call
@@ -392,7 +392,7 @@ async def test_no_session_gives_itself_or_its_sibling_other_grants(*, active: bo
 @pytest.mark.parametrize(
     "body",
     [
-        {"grants": [{"documents": "a", "access": "read"}] * 65},
+        {"grants": [{"documents": "a", "access": "read"}] * (MAX_GRANTS + 1)},
         {"grants": [{"documents": "a" * 1025, "access": "read"}]},
         {"grants": [{"documents": "é" * 513, "access": "read"}]},
         {"grants": [{"documents": "", "access": "read"}]},
