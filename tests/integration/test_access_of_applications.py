@@ -53,12 +53,13 @@ async def test_every_door_asks_the_application() -> None:
             scope = await many.show("plan", token)
             await many.say("secret", token_message(token))
             denied = reason_of(await many.hear("secret", REFUSED))
+            (inside,) = (await http.get("/documents/plan/sessions")).json()["sessions"]
         why = (await http.get("/documents/plan/access", params={"user_id": "alice"})).json()
 
         assert (read.status_code, read.headers["roomkey-access"]) == (200, "read")
         assert (written.status_code, secret.status_code) == (403, 404)
         assert [document["name"] for document in listed["documents"]] == ["plan"]
-        assert subscribed["access"] == "read"
+        assert subscribed["access"] == inside["access"] == "read"
         assert refused["code"] == "FORBIDDEN"
         assert (scope, denied) == ("readonly", "forbidden")
         assert (why["access"], why["sessions"][0]["session_id"]) == ("read", id)

@@ -43,6 +43,28 @@ def grant(documents: str, access: str) -> dict[str, str]:
     return {"documents": documents, "access": access}
 
 
+async def test_an_application_that_decides_is_asked_as_at_every_door_and_never_about_what_is_no_name() -> None:
+    asked: list[str] = []
+
+    def authorize(_session: Session, document: str) -> str | None:
+        asked.append(document)
+        return "read" if document == "plan" else None
+
+    rooms = roomkey.asgi(authorize=authorize, storage={"url": "memory"}, server={"dev": True})
+    async with rooms.lifespan():
+        await rooms.documents.write("plan", {"content": "Plan"})
+        ada = await rooms.sessions.create_session("ada", activate=True)
+
+        assert (await rooms.documents.read("plan", session=ada)).content == {"content": "Plan"}
+        with pytest.raises(errors.Forbidden):
+            await rooms.documents.write("plan", {"content": ""}, session=ada)
+        with pytest.raises(errors.DocumentNotFound):
+            await rooms.documents.read("secret", session=ada)
+        with pytest.raises(errors.InvalidInput):
+            await rooms.documents.read("../secret", session=ada)
+        assert {*asked} == {"plan", "secret"}
+
+
 # --- documents ------------------------------------------------------------------------------------------
 
 

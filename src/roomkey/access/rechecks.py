@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from roomkey.access.watch import Subject
 from roomkey.domain.session import SessionId
-from roomkey.errors import Conflict, RoomkeyError, Serialization
+from roomkey.errors import Conflict, RoomkeyError
 from roomkey.ports import ObjectStore
 from roomkey.ports.objects import ABSENT
 
@@ -118,7 +118,9 @@ class Rechecks:
 
 
 def _entries(value: bytes) -> list[_Entry]:
+    """The list; one that cannot be read begins anew, and whoever has seen more rechecks everything."""
     try:
         return _decode(value)
-    except msgspec.MsgspecError:
-        raise Serialization("the list of rechecks cannot be read") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        _log.error("rechecks_damaged")
+        return []

@@ -23,6 +23,7 @@ from roomkey.ports import AccessDecisions, Page, VersionPage
 from roomkey.realtime.attendance import Whom
 from roomkey.realtime.roll_call import ConnectedPage, Disconnected, RollCall
 from roomkey.security.authorization import Action, Caller, CallerKind, check, check_document, check_session
+from roomkey.security.inspection import check_document_name
 from roomkey.sessions.arguments import check_text
 from roomkey.sessions.manager import SessionManager
 
@@ -77,6 +78,7 @@ class Callers:
             InvalidInput, DocumentNotFound, Forbidden, AccessUnknown: As REST does.
         """
         check_text("name", document)
+        check_document_name(document)  # before anybody is asked about it
         caller = await self.caller(action, session, actor)
         access = None if caller.session is None else await self._decisions.decide(caller.session, document)
         check_document(caller, action, document, access)

@@ -6,8 +6,9 @@ from heapq import nsmallest
 
 from msgspec import Struct
 
-from roomkey.domain.access import Access, access_to
+from roomkey.domain.access import Access
 from roomkey.domain.session import SessionId
+from roomkey.ports import AccessDecisions
 from roomkey.realtime.clients.client import ProtocolName, RealtimeClient
 
 
@@ -54,8 +55,9 @@ class Whom(Struct, frozen=True, gc=False):
 class Attendance:
     """The connections of this node by the documents that they are in."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, decisions: AccessDecisions) -> None:
         self._node = node
+        self._decisions = decisions
         self._documents: dict[str, dict[RealtimeClient, datetime]] = {}
 
     def enter(self, client: RealtimeClient, document: str, now: datetime) -> None:
@@ -85,7 +87,7 @@ class Attendance:
         return ConnectedSession(
             session.id,
             session.user_id,
-            access_to(document, session.grants),
+            self._decisions.access(session, document),
             [Connection(client.protocol, since[client], self._node) for client in clients],
         )
 

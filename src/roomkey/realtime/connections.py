@@ -52,7 +52,7 @@ class Connections:
     ) -> None:
         self.decisions = decisions
         self.rooms = rooms
-        self.attendance = Attendance(node)
+        self.attendance = Attendance(node, decisions)
         self.hub = rooms.hub
         self.now = clock.now
         self.registry: Registry[RealtimeClient] = Registry()

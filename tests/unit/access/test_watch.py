@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from roomkey.access.decisions import ApplicationDecisions, NoAnswer
-from roomkey.access.rechecks import MAX_LISTED, Rechecks
+from roomkey.access.rechecks import MAX_LISTED, NAME, SPACE, Rechecks
 from roomkey.access.settings import AccessSettings
 from roomkey.access.watch import AccessWatch, Subject
 from roomkey.backends.memory.objects import MemoryObjectStore
@@ -151,6 +151,20 @@ async def test_a_node_that_has_missed_some_rechecks_everything() -> None:
     await second.rechecks.read()
 
     assert second.heard == [Subject()]
+
+
+async def test_a_list_that_cannot_be_read_is_begun_anew_and_everything_is_rechecked() -> None:
+    objects = MemoryObjectStore()
+    first, second = Node(objects, "a"), Node(objects, "b")
+    await first.rechecks.announce(Subject(document="old"))
+    await second.rechecks.read()
+    await objects.commit(SPACE, {NAME: b"\xc1 damaged"})
+
+    await second.rechecks.read()
+    await first.rechecks.announce(Subject(document="plan"))
+    await second.rechecks.read()
+
+    assert second.heard == [Subject(), Subject(document="plan")]
 
 
 async def test_a_node_that_starts_has_nobody_to_recheck() -> None:
