@@ -48,7 +48,7 @@ from roomkey.api.inspection import inspect_identity, inspect_text
 from roomkey.api.operations import Answer, Request, following, operation
 from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render
 from roomkey.backends.document_keys import name_cursor, name_of
-from roomkey.documents.interface import Condition, DocumentRevision, Written, roots
+from roomkey.documents.interface import Condition, DocumentRevision, Written, existing, roots
 from roomkey.errors import (
     Conflict,
     DocumentNotFound,
@@ -231,7 +231,7 @@ async def patch_document(request: Request) -> Reply:
     change = _CHANGES[request.media]
     steps = to_builtins(request.body.edits if request.media == TEXT_EDITS else request.body)
     inspect_text(request, steps)
-    written = await _edit(request, lambda doc: change(doc, steps), _existing(_condition(request)))
+    written = await _edit(request, lambda doc: change(doc, steps), existing(_condition(request)))
     return await _written(request, written)
 
 
@@ -483,18 +483,6 @@ def _condition(request: Request) -> Condition | None:
             raise VersionMismatch(f"the document is at {tag.decode()}")
         if matches_etag(unwanted, tag):
             raise VersionMismatch("there is such a document")
-
-    return check
-
-
-def _existing(condition: Condition | None) -> Condition:
-    """``condition``, and that there is a document."""
-
-    def check(revision: DocumentRevision | None) -> None:
-        if revision is None:
-            raise DocumentNotFound("there is no such document")
-        if condition is not None:
-            condition(revision)
 
     return check
 

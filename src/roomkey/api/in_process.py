@@ -14,11 +14,11 @@ from pycrdt import Doc
 
 from roomkey.api.document_schemas import TextEdit
 from roomkey.api.representations import JSON, render
-from roomkey.documents.interface import Condition, DocumentRevision, DocumentService, Written, roots
+from roomkey.documents.interface import Condition, DocumentRevision, DocumentService, Written, existing, roots
 from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.names import check_name
 from roomkey.domain.session import IssuedSession, Session, SessionId
-from roomkey.errors import DocumentNotFound, InvalidInput, NotFound, VersionMismatch
+from roomkey.errors import InvalidInput, NotFound, VersionMismatch
 from roomkey.ports import AccessDecisions, Page, VersionPage
 from roomkey.realtime.attendance import Whom
 from roomkey.realtime.roll_call import ConnectedPage, Disconnected, RollCall
@@ -172,7 +172,7 @@ class RoomDocuments:
         if isinstance(edits, str | bytes | Mapping) or not isinstance(cast("object", edits), Sequence):
             raise InvalidInput(f"edits must be a list of edits, not {type(edits).__name__}")
         steps = [dict(edit) if isinstance(edit, Mapping) else to_builtins(edit) for edit in edits]
-        return await self._change(name, lambda doc: roots.edit_text(doc, steps), caller, _existing(_at(if_version)))
+        return await self._change(name, lambda doc: roots.edit_text(doc, steps), caller, existing(_at(if_version)))
 
     async def versions(
         self, name: str, page: Page | None = None, *, session: Holder | None = None, actor: str = "system"
@@ -229,15 +229,5 @@ def _at(version: int | None) -> Condition | None:
         current = 0 if revision is None else revision.version
         if current != version:
             raise VersionMismatch("there is no such document" if not current else f"the document is at {current}")
-
-    return check
-
-
-def _existing(condition: Condition | None) -> Condition:
-    def check(revision: DocumentRevision | None) -> None:
-        if revision is None:
-            raise DocumentNotFound("there is no such document")
-        if condition is not None:
-            condition(revision)
 
     return check

@@ -6,7 +6,7 @@ from roomkey.documents.content.roots import MAX_EDITS
 from roomkey.documents.content.roots import Kind as RootKind
 from roomkey.documents.crdt.authorship import BlameRange
 from roomkey.documents.crdt.updates import MAX_VALUE_DEPTH, MalformedUpdate, read_update
-from roomkey.documents.service import Condition, DocumentRevision, DocumentService, Written
+from roomkey.documents.service import Condition, DocumentRevision, DocumentService, Written, existing
 
 __all__ = [
     "MAX_EDITS",
@@ -19,6 +19,7 @@ __all__ = [
     "MalformedUpdate",
     "RootKind",
     "Written",
+    "existing",
     "read_update",
     "roots",
 ]

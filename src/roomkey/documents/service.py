@@ -341,6 +341,18 @@ class DocumentService:
         return replace(written, created=True)
 
 
+def existing(condition: Condition | None) -> Condition:
+    """``condition``, and that there is a document."""
+
+    def check(revision: DocumentRevision | None) -> None:
+        if revision is None:
+            raise DocumentNotFound("there is no such document")
+        if condition is not None:
+            condition(revision)
+
+    return check
+
+
 def read_bundle(exported: bytes) -> Bundle:
     """
     What ``DocumentService.export`` returned; its content and its authors are not looked at yet.
