@@ -26,6 +26,15 @@ PASSING = {
 }
 """After which a client comes back by itself."""
 
+OF_TOKENS = {
+    CloseReason.SESSION_EXPIRED,
+    CloseReason.TOKEN_ROTATED,
+    CloseReason.TOKEN_REUSED,
+    CloseReason.INVALID_TOKEN,
+    CloseReason.CREDENTIALS_MISSING,
+}
+"""After which another token is asked for."""
+
 OF_HOCUSPOCUS = {CloseReason.BAD_TOKENS, CloseReason.QUEUE_FULL}
 
 
@@ -35,8 +44,8 @@ def test_every_reason_that_a_server_has_means_one_thing_whatever_the_code(reason
 
     (ending,) = endings
     assert (ending.state is State.OFFLINE) == (reason in PASSING)
-    assert ending.renews == (reason in {CloseReason.SESSION_EXPIRED, CloseReason.TOKEN_ROTATED})
-    assert ending.reason == reason
+    assert ending.renews == (reason in OF_TOKENS)
+    assert ending.code == reason
 
 
 def test_what_an_operator_wrote_is_told_apart() -> None:
@@ -48,7 +57,7 @@ def test_what_an_operator_wrote_is_told_apart() -> None:
 @pytest.mark.parametrize(
     ("code", "state"),
     [
-        (4401, State.REMOVED),
+        (4401, State.EXPIRED),
         (4403, State.REMOVED),
         (4503, State.SUSPENDED),
         (1006, State.OFFLINE),

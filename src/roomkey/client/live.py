@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -36,6 +37,12 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 READ_ONLY: Final = "read-only"
 """What the server answers to changes of somebody who may not write."""
 
+_log: Final = logging.getLogger("roomkey.client")
+
+_UNREACHABLE: Final = Ending(State.OFFLINE, "unreachable")
+_LEFT: Final = Ending(State.REMOVED, "left")
+_BROKEN: Final = Ending(State.REMOVED, "internal_error")
+
 _HEARD: Final = frozenset({MessageKind.SYNC, MessageKind.AWARENESS, MessageKind.QUERY_AWARENESS})
 
 
@@ -43,7 +50,7 @@ class Removed(InvalidToken):
     """The document is not open any more, and will not be: ``ending`` says why."""
 
     def __init__(self, ending: Ending) -> None:
-        super().__init__(f"{ending.state}: {ending.reason}" + (f" ({ending.cause})" if ending.cause else ""))
+        super().__init__(f"{ending.state}: {ending.code}" + (f" ({ending.reason})" if ending.reason else ""))
         self.ending = ending
 
 
@@ -91,6 +98,8 @@ class LiveDocument:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if not self._ending.is_final:
+            await self._enter(_LEFT)  # whoever still waits for it
 
     # --- how it stands --------------------------------------------------------------------------------
 
@@ -100,14 +109,14 @@ class LiveDocument:
         return self._ending.state
 
     @property
-    def reason(self) -> str:
-        """The stable code of why it is not open, or empty."""
-        return self._ending.reason
+    def code(self) -> str:
+        """The stable word for why it is not open, or empty."""
+        return self._ending.code
 
     @property
-    def cause(self) -> str:
+    def reason(self) -> str:
         """What an operator wrote about that, or empty."""
-        return self._ending.cause
+        return self._ending.reason
 
     @property
     def unsaved(self) -> int:
@@ -115,7 +124,7 @@ class LiveDocument:
         return self._unsaved
 
     def on_state(self, watcher: Callable[[State], object]) -> None:
-        """Call ``watcher`` with each new state."""
+        """Call ``watcher`` with each new state. If it raises, that is logged."""
         self._watchers.append(watcher)
 
     async def synced(self) -> None:
@@ -123,7 +132,7 @@ class LiveDocument:
         Return when ``doc`` has everything that the server has.
 
         Raises:
-            Removed: If it will not be open any more.
+            Removed: If it will not be open any more, or was left.
         """
         await self._until(lambda: self._is_synced)
 
@@ -143,6 +152,13 @@ class LiveDocument:
     # --- the connection -------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        try:
+            await self._stay_connected()
+        except Exception:  # noqa: BLE001  # a mistake in here, of which nobody would hear
+            _log.exception("%s is not open any more", self.name)
+            await self._enter(_BROKEN)
+
+    async def _stay_connected(self) -> None:
         attempt, renewed = 0, False
         while True:
             ending, was_open = await self._connect()
@@ -162,7 +178,7 @@ class LiveDocument:
     async def _connect(self) -> tuple[Ending, bool]:
         """One connection from its beginning to its end, which is returned, and whether it was open."""
         from websockets.asyncio.client import connect  # noqa: PLC0415  # of an extra
-        from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus  # noqa: PLC0415
+        from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException  # noqa: PLC0415
 
         was_open = False
         try:
@@ -180,14 +196,16 @@ class LiveDocument:
                     self._part()
         except ConnectionClosed as closed:
             said = closed.rcvd
-            return (Ending(State.OFFLINE) if said is None else ending_of(said.code, said.reason)), was_open
+            return (_UNREACHABLE if said is None else ending_of(said.code, said.reason)), was_open
         except InvalidStatus as refused:
             return ending_of(0, code_of(bytes(refused.response.body or b""))), was_open
-        except (InvalidHandshake, lib0.Malformed, OSError, TimeoutError, EOFError) as error:
-            return Ending(State.OFFLINE, "", str(error)), was_open
+        except (WebSocketException, OSError, TimeoutError, EOFError) as error:
+            _log.info("no connection to %s: %s", self.name, type(error).__name__)
+        except (lib0.Malformed, ValueError) as error:  # of lib0, JSON or Yjs
+            _log.warning("what the server said of %s was not understood: %s", self.name, type(error).__name__)
         except RoomkeyError as error:
-            return Ending(State.OFFLINE, error.code, str(error)), was_open
-        return Ending(State.OFFLINE), was_open
+            return Ending(State.OFFLINE, error.code), was_open
+        return _UNREACHABLE, was_open
 
     async def _current_token(self) -> str:
         if isinstance(self._token, str):
@@ -310,7 +328,8 @@ class LiveDocument:
                 self.present[entry.client] = json.loads(entry.state)
 
     def _say_what_is_shown(self) -> None:
-        if self._outbox is not None:
+        # Who has never shown anything has nothing to take back.
+        if self._outbox is not None and (self._clock or self._shown != GONE):
             self._clock += 1
             self._send(yjs.awareness([AwarenessEntry(self.doc.client_id, self._clock, self._shown)]))
 
@@ -325,9 +344,15 @@ class LiveDocument:
             is_news = ending.state is not self._ending.state
             self._ending = ending
             if is_news:
-                for watcher in self._watchers:
-                    watcher(ending.state)
+                self._tell(ending.state)
         await self._notify()
+
+    def _tell(self, state: State) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher(state)
+            except Exception:  # noqa: BLE001  # of the application
+                _log.exception("a function that was to be told of %s failed", self.name)
 
     async def _notify(self) -> None:
         async with self._changed:

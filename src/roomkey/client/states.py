@@ -25,7 +25,7 @@ class State(StrEnum):
     OFFLINE = "offline"
     """The server cannot be reached. Changes are kept, and sent when it can be."""
     EXPIRED = "expired"
-    """The session is over, or its token was replaced, and there was no newer token to go on with."""
+    """The session's time is over, or its token is good no more, and there was no other token to go on with."""
     REMOVED = "removed"
     """The session was ended on purpose, has no right to the document, or the document is gone."""
 
@@ -34,12 +34,12 @@ class Ending(Struct, frozen=True):
     """
     What the end of a connection, or a refused one, means.
 
-    ``reason`` is the stable code, ``cause`` what an operator wrote. ``renews``: with a newer token it may go on.
+    ``code`` is the stable word for why, ``reason`` what an operator wrote. ``renews``: with another token it may go on.
     """
 
     state: State
+    code: str = ""
     reason: str = ""
-    cause: str = ""
     renews: bool = False
 
     @property
@@ -49,13 +49,20 @@ class Ending(Struct, frozen=True):
 
 
 _SUSPENDED: Final = frozenset({CloseReason.SESSION_SUSPENDED, CloseReason.SESSION_PENDING})
-_RENEWABLE: Final = frozenset({CloseReason.SESSION_EXPIRED, CloseReason.TOKEN_ROTATED})
-_FINAL: Final = frozenset(
+_RENEWABLE: Final = frozenset(
     {
-        CloseReason.SESSION_INVALIDATED,
+        CloseReason.SESSION_EXPIRED,
+        CloseReason.TOKEN_ROTATED,
         CloseReason.TOKEN_REUSED,
         CloseReason.INVALID_TOKEN,
         CloseReason.CREDENTIALS_MISSING,
+    }
+)
+"""Whoever has another token, of this session or of a new one, goes on. What was ended on purpose is not among them."""
+
+_FINAL: Final = frozenset(
+    {
+        CloseReason.SESSION_INVALIDATED,
         CloseReason.FORBIDDEN,
         CloseReason.INVALID_DOCUMENT_NAME,
         CloseReason.MALFORMED,
@@ -65,8 +72,8 @@ _FINAL: Final = frozenset(
         CloseReason.DISCONNECTED,
     }
 )
-_OF_CODES: Final[Mapping[int, State]] = {
-    CloseCode.UNAUTHENTICATED: State.REMOVED,
+_OF_CLOSE_CODES: Final[Mapping[int, State]] = {
+    CloseCode.UNAUTHENTICATED: State.EXPIRED,
     CloseCode.FORBIDDEN: State.REMOVED,
     CloseCode.GONE: State.REMOVED,
     CloseCode.DISCONNECTED: State.REMOVED,
@@ -75,20 +82,22 @@ _OF_CODES: Final[Mapping[int, State]] = {
     CloseCode.SUSPENDED: State.SUSPENDED,
     CloseCode.ON_HOLD: State.SUSPENDED,
 }
-"""For reasons that a newer server may have."""
+"""For words that a newer server may have."""
 
 
-def ending_of(code: int, text: str) -> Ending:
+def ending_of(close_code: int, text: str) -> Ending:
     """
     What a close frame means, or a refused handshake, whose problem's ``code`` is the ``text`` then.
 
-    A ``text`` is the stable code and behind ``": "`` what an operator wrote. A code that nobody knows means: try again.
+    A ``text`` is the stable word and behind ``": "`` what an operator wrote. What nobody knows means: try again.
     """
-    reason, _, cause = text.partition(": ")
-    if reason in _SUSPENDED:
-        return Ending(State.SUSPENDED, reason, cause)
-    if reason in _RENEWABLE:
-        return Ending(State.EXPIRED, reason, cause, renews=True)
-    if reason in _FINAL:
-        return Ending(State.REMOVED, reason, cause)
-    return Ending(_OF_CODES.get(code, State.OFFLINE), reason, cause)
+    code, _, reason = text.partition(": ")
+    if code in _SUSPENDED:
+        state = State.SUSPENDED
+    elif code in _RENEWABLE:
+        state = State.EXPIRED
+    elif code in _FINAL:
+        state = State.REMOVED
+    else:
+        state = _OF_CLOSE_CODES.get(close_code, State.OFFLINE)
+    return Ending(state, code, reason, renews=state is State.EXPIRED)
