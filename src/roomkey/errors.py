@@ -83,11 +83,11 @@ class CapReached(SessionError):
 
 
 class SessionStopped(SessionError):
-    """The session is not usable, now or ever again; ``cause`` says why, in a word that may be shown to its user."""
+    """The session is not usable, now or ever again; ``reason`` says why, in a word that may be shown to its user."""
 
-    def __init__(self, message: str = "", *, cause: str | None = None) -> None:
+    def __init__(self, message: str = "", *, reason: str | None = None) -> None:
         super().__init__(message)
-        self.cause = cause
+        self.reason = reason
 
 
 class Expired(SessionStopped):

@@ -84,7 +84,7 @@ async def revoke_user(storage: SessionStorage, user: str) -> Write:
     session = await store(storage, user)
 
     async def act() -> tuple[int, int]:
-        done = await storage.revoke_user(user, NOON, actor="system", cause=None, except_session=None)
+        done = await storage.revoke_user(user, NOON, actor="system", reason=None, except_session=None)
         return done.epoch, len(done.events)
 
     async def times_done() -> int:

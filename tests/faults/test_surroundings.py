@@ -62,7 +62,7 @@ async def test_a_pool_of_one_serves_a_hundred_callers(database: OnDatabase) -> N
             session = await store(storage, f"user-{number}", active=True)
             await storage.get(session.id)
             if number % 2:
-                await storage.revoke_user(session.user_id, NOON, actor="system", cause=None, except_session=None)
+                await storage.revoke_user(session.user_id, NOON, actor="system", reason=None, except_session=None)
 
         await asyncio.gather(*(live(number) for number in range(CALLERS)))
 

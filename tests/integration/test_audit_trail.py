@@ -87,11 +87,11 @@ async def test_who_did_what_to_whom_when_from_where_and_how_it_ended(tmp_path: P
         refused = await here.found("security.session_auth")
         created = await here.found("session.created", user_id="alice")
 
-    assert (suspended["actor"], suspended["user_id"], suspended["cause"]) == ("key:ops", "alice", "asked for")
+    assert (suspended["actor"], suspended["user_id"], suspended["reason"]) == ("key:ops", "alice", "asked for")
     assert suspended["event"][0] == int(id[:2], 16)
     assert (command["actor"], command["address"], command["request"]) == ("key:ops", "192.0.2.7", "r1")
     assert (command["outcome"], command["user_id"], command["node"]) == ("done", "alice", here.node.id)
-    assert (refused["outcome"], refused["cause"], refused["address"]) == ("refused", "session_suspended", "192.0.2.7")
+    assert (refused["outcome"], refused["reason"], refused["address"]) == ("refused", "session_suspended", "192.0.2.7")
     assert (created["actor"], created["client"], created["personal"]) == (
         "key:backend",
         {"ip": "198.51.100.9"},

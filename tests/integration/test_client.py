@@ -78,9 +78,11 @@ async def test_the_life_of_a_session(server: Server) -> None:
             assert (await ada.sessions.me()).metadata == {"name": "Ada"}
             assert (await ada.sessions.ticket()).expires_in > 0
             newer = await ada.sessions.rotate(id)
+        await admin.sessions.create("ada")
         async with client(server, newer) as ada:
             assert (await ada.sessions.me()).id == id
-        assert (await admin.sessions.revoke_user("ada")).revoked == 1
+            assert (await ada.sessions.revoke_user("ada", keep_current=True)).revoked == 1
+        assert (await admin.sessions.revoke_user("ada", reason="has left")).revoked == 1
         assert (await admin.sessions.get(id)).state is SessionState.INVALIDATED
         await admin.sessions.delete(id)
         with pytest.raises(NotFound):

@@ -90,7 +90,7 @@ class Violations:
         site.node.sessions.on_events(self._note)
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
-        self.counted += [(event.session, event.cause) for event in events if isinstance(event, ViolationRecorded)]
+        self.counted += [(event.session, event.reason) for event in events if isinstance(event, ViolationRecorded)]
 
     async def are(self, *expected: tuple[str, str]) -> None:
         await until(lambda: len(self.counted) >= len(expected))

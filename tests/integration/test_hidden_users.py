@@ -66,7 +66,7 @@ async def test_users_are_found_counted_capped_and_ended_by_names_that_say_nothin
                 each.id for each in stored
             }
 
-            done = await one.revoke_user(user, NOON + SECOND, actor="system", cause=None, except_session=None)
+            done = await one.revoke_user(user, NOON + SECOND, actor="system", reason=None, except_session=None)
 
             assert {event.user for event in done.events} == {user}
             assert isinstance(done.events[0], UserRevoked)
@@ -82,7 +82,7 @@ async def test_users_are_found_counted_capped_and_ended_by_names_that_say_nothin
 async def test_nothing_in_redis_says_who_has_a_session(redis_url: str) -> None:
     async with node(redis_url) as sessions:
         await store(sessions, ADA)
-        await sessions.revoke_user(ADA, NOON + SECOND, actor="system", cause=None, except_session=None)
+        await sessions.revoke_user(ADA, NOON + SECOND, actor="system", reason=None, except_session=None)
     async with open_storage(redis_url) as plain:
         await store(plain, "grace-hopper")
 

@@ -200,7 +200,7 @@ async def test_who_was_removed_asleep_is_told_on_waking(server: Server, project:
         for sleeper in laptops:
             state = await sleeper.in_state("removed")
             assert state["awake"] < WAKING_SECONDS
-            assert state["reason"] == "session_invalidated"
+            assert state["code"] == "session_invalidated"
 
 
 @pytest.mark.parametrize(("command", "reason"), [("expire", "session_expired"), ("reauthenticate", "token_rotated")])
@@ -215,7 +215,7 @@ async def test_who_slept_over_the_end_of_a_token_gets_a_new_one(
         for sleeper in laptops:
             renewal = await sleeper.program.event("renewal")
             assert renewal["awake"] < WAKING_SECONDS
-            assert renewal["reason"] == reason
+            assert renewal["code"] == reason
             sleeper.program.do("token", await sleeper.another_token())
         for sleeper in laptops:
             await sleeper.writes_and_saves()

@@ -53,7 +53,7 @@ async def furnish(path: Path, codec: RecordCodec) -> dict[SessionId, Session]:
             await store(storage, user)
             await change(storage, await store(storage, user, active=True), Suspended, NOON)
             await change(storage, await store(storage, user, active=True), Invalidated, NOON)
-        await storage.revoke_user("bob", NOON, actor="x", cause=None, except_session=None)
+        await storage.revoke_user("bob", NOON, actor="x", reason=None, except_session=None)
         for user in USERS:
             await store(storage, user, NOON + MINUTE, active=True)
         await storage.purge_events(NOON, fence=3)
@@ -124,7 +124,7 @@ def everything_there_is(
         storage.damaged,
     ]
     for user in USERS:
-        calls.append(lambda user=user: storage.revoke_user(user, later, actor="x", cause=None, except_session=kept))
+        calls.append(lambda user=user: storage.revoke_user(user, later, actor="x", reason=None, except_session=kept))
     return calls
 
 

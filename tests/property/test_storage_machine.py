@@ -170,7 +170,7 @@ class StorageMachine(RuleBasedStateMachine):
         kept_id = kept.id if kept is not None and kept.user_id == user else None
         closing = {session.id for session in self.live(user)} - {kept_id}
 
-        done = self.run(self.storage.revoke_user(user, self.now, actor="test", cause=None, except_session=keep))
+        done = self.run(self.storage.revoke_user(user, self.now, actor="test", reason=None, except_session=keep))
 
         self.epochs[user] = self.epochs.get(user, 0) + 1
         assert done.epoch == self.epochs[user]

@@ -220,7 +220,7 @@ async def test_the_session_that_the_browser_had_is_ended_by_the_next_log_in(rest
 
     ended = await rest.sessions.get_session(former.id)
     assert ended is not None
-    assert (ended.state, ended.cause) == (SessionState.INVALIDATED, "login")
+    assert (ended.state, ended.reason) == (SessionState.INVALIDATED, "login")
     assert (await browser.call("GET", "/sessions/me")).json["user_id"] == "bob"
 
 
@@ -314,7 +314,7 @@ async def test_logging_out_ends_the_session_and_drops_every_cookie(rest: Rest, b
     assert not browser.jar
     ended = await rest.sessions.get_session(issued.id)
     assert ended is not None
-    assert (ended.state, ended.cause) == (SessionState.INVALIDATED, "logout")
+    assert (ended.state, ended.reason) == (SessionState.INVALIDATED, "logout")
 
 
 @pytest.mark.parametrize("end", ["suspended", "expired", "deleted"])

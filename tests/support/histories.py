@@ -57,7 +57,7 @@ async def live_sessions(storage: SessionStorage, steps: Sequence[Step], begin: i
                 await storage.create([issue(user, at, policy=policy) for _ in range(choice % 4 + 1)], policy, at)
             case "revoke":
                 kept = session.id if session is not None and choice % 2 else None
-                await storage.revoke_user(user, at, actor="key:test", cause=None, except_session=kept)
+                await storage.revoke_user(user, at, actor="key:test", reason=None, except_session=kept)
             case "purge":
                 await storage.purge_events(at - timedelta(hours=choice))
             case _ if session is not None:

@@ -111,7 +111,7 @@ class SessionLedger:
                     life.session, life.is_certain = None, True
             case 1:
                 revoke = self._storage.revoke_user(
-                    life.session.user_id, NOON, actor="system", cause=None, except_session=None
+                    life.session.user_id, NOON, actor="system", reason=None, except_session=None
                 )
                 life.is_certain = False
                 life.is_certain = life.is_revoked = await self._succeeds(revoke)

@@ -28,7 +28,7 @@ async def obey(storage: FileSystemSessionStorage, command: list[str]) -> str:
             session = await storage.get(SessionId(id))
             return "none" if session is None else str(session.state)
         case ["revoke", user]:
-            done = await storage.revoke_user(user, NOON, actor="system", cause=None, except_session=None)
+            done = await storage.revoke_user(user, NOON, actor="system", reason=None, except_session=None)
             return str(done.epoch)
         case _:
             return "what?"

@@ -57,7 +57,7 @@ def test_what_somebody_typed_breaks_no_line_of_an_export() -> None:
         "at": "2026-01-02T12:00:00Z",
         "outcome": "refused",
         "actor": "anonymous",
-        "cause": "a=b\\c\nCEF:0|forged",
+        "reason": "a=b\\c\nCEF:0|forged",
         "details": {"x": "=\n"},
     }
 

@@ -9,11 +9,11 @@ import { createRoot } from "react-dom/client";
 export function describe(status: Status): string {
   switch (status.state) {
     case "suspended":
-      return status.cause === null ? "Access is suspended." : `Access is suspended: ${status.cause}`;
+      return status.reason === null ? "Access is suspended." : `Access is suspended: ${status.reason}`;
     case "expired":
       return "Log in again.";
     case "removed":
-      return status.cause === null ? `You were removed: ${status.reason}` : `You were removed: ${status.cause}`;
+      return status.reason === null ? `You were removed: ${status.code}` : `You were removed: ${status.reason}`;
     case "offline":
       return `Offline. ${status.unsaved} changes are only here.`;
     default:

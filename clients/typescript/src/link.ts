@@ -92,13 +92,13 @@ export class Link {
   }
 
   /** The socket was closed, or refused. */
-  closed(code: number, reason: string, afterMs = 0): void {
-    this.end(verdictOf(code, reason, afterMs));
+  closed(code: number, text: string, afterMs = 0): void {
+    this.end(verdictOf(code, text, afterMs));
   }
 
   end(verdict: Verdict): void {
     if (this.#phase !== "closed") {
-      if (verdict.then === "knock" || verdict.reason === "session_invalidated") {
+      if (verdict.then === "knock" || verdict.code === "session_invalidated") {
         this.#session.judge(verdict);
       }
       this.#ended(verdict);
@@ -132,7 +132,7 @@ export class Link {
     const { verdict } = error;
     if (verdict.then === "renew") {
       this.#disconnect("waiting"); // for `session.use`
-      this.#happen({ kind: "not-renewed", reason: verdict.reason });
+      this.#happen({ kind: "not-renewed", code: verdict.code });
     } else {
       this.#ended(verdict);
     }
@@ -162,7 +162,7 @@ export class Link {
     const { status } = this.#situation;
     if (this.#phase === "open") {
       this.#transport.renew?.(token);
-    } else if (this.#phase === "waiting" && (status.state === "expired" || (status.state === "removed" && status.reason === "session_invalidated"))) {
+    } else if (this.#phase === "waiting" && (status.state === "expired" || (status.state === "removed" && status.code === "session_invalidated"))) {
       this.#happen({ kind: "renewing" });
       void this.#try();
     }

@@ -182,7 +182,7 @@ export class Room {
       this.#subscribe();
     }
     if (status.state === "removed") {
-      this.#giveUp(status.reason, "it is over");
+      this.#giveUp(status.code, "it is over");
     }
     this.#showStatus();
   }
@@ -301,7 +301,7 @@ export class Room {
   #unsubscribed(failure: Failure | null): void {
     this.#isIn = false;
     if (failure !== null) {
-      this.#refused = { state: "removed", reason: failure.code.toLowerCase(), cause: (failure.details?.["reason"] as string) ?? null };
+      this.#refused = { state: "removed", code: failure.code.toLowerCase(), reason: (failure.details?.["reason"] as string) ?? null };
       this.#presence.set([]);
       this.#giveUp(failure.code, failure.message);
       this.#showStatus();

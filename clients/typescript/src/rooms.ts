@@ -97,7 +97,7 @@ class JsonTransport implements Transport, RoomSocket {
   #socket: WebSocket | null = null;
   #reconnectAfterMs = 0;
   /** What the last message said, which a close reason has no room for. */
-  #cause: string | null = null;
+  #reason: string | null = null;
 
   readonly #session: Session;
   readonly #path: string;
@@ -115,13 +115,13 @@ class JsonTransport implements Transport, RoomSocket {
     const socket = new Socket(url, ["roomkey.v1"]);
     this.#socket = socket;
     this.#reconnectAfterMs = 0;
-    this.#cause = null;
+    this.#reason = null;
     let refusedWith: number | null = null;
     socket.onmessage = ({ data }) => this.#hear(JSON.parse(String(data)) as Message);
     socket.onerror = (event) => (refusedWith = handshakeStatus(event)); // `close` follows
     socket.onclose = ({ code, reason }) => {
       this.#socket = null;
-      const text = this.#cause === null ? reason : `${reason.split(": ")[0]}: ${this.#cause}`;
+      const text = this.#reason === null ? reason : `${reason.split(": ")[0]}: ${this.#reason}`;
       this.#events.closed(refusedWith ?? code, text, this.#reconnectAfterMs);
     };
   }
@@ -165,7 +165,7 @@ class JsonTransport implements Transport, RoomSocket {
       case "session_suspended":
       case "session_invalidated":
       case "session_disconnected":
-        this.#cause = (message.payload["cause"] as string | null) ?? null;
+        this.#reason = (message.payload["reason"] as string | null) ?? null;
         return;
       default:
         this.#events.message(message);

@@ -17,7 +17,7 @@ export interface SessionOptions {
    * means that there is none, and the user has to log in; a page with a cookie says `""` when there is a new one. If it
    * throws, it is asked again later.
    */
-  renew?: ((reason: string) => Promise<string | null>) | undefined;
+  renew?: ((code: string) => Promise<string | null>) | undefined;
   /** Replaces the token this often. */
   rotateEveryMs?: number | undefined;
   /** Whether windows of this origin tell one another the newest token of the session; on by default. */
@@ -46,7 +46,7 @@ export class Refused extends Error {
 
   constructor(
     readonly verdict: Verdict,
-    message: string = verdict.reason,
+    message: string = verdict.code,
     status = 0,
   ) {
     super(message);
@@ -170,7 +170,7 @@ export class Session {
     this.#isClosed = true;
     this.#stopWatching();
     this.#peers.leave();
-    this.judged.emit({ ...UNREACHABLE, then: "stop", reason: "closed" });
+    this.judged.emit({ ...UNREACHABLE, then: "stop", code: "closed" });
   }
 
   /**
@@ -186,7 +186,7 @@ export class Session {
         return answer;
       }
       const refused = await refusedWith(answer);
-      if (refused.verdict.then !== "renew" || !(await this.#renew(generation, refused.verdict.reason, attempt))) {
+      if (refused.verdict.then !== "renew" || !(await this.#renew(generation, refused.verdict.code, attempt))) {
         throw refused;
       }
     }
@@ -234,8 +234,8 @@ export class Session {
   /** A socket was closed, or a request refused, for this reason. */
   judge(verdict: Verdict): void {
     if (verdict.then === "renew") {
-      this.#happen({ kind: "not-renewed", reason: verdict.reason });
-    } else if (verdict.then !== "stop" || verdict.reason.startsWith("session_")) {
+      this.#happen({ kind: "not-renewed", code: verdict.code });
+    } else if (verdict.then !== "stop" || verdict.code.startsWith("session_")) {
       this.#happen({ kind: "ended", verdict });
     }
   }
@@ -280,21 +280,21 @@ export class Session {
   }
 
   /** Whether there is another token than that of `generation`. Other windows are asked first, then the application. */
-  async #renew(generation: number, reason: string, attempt: number): Promise<boolean> {
+  async #renew(generation: number, code: string, attempt: number): Promise<boolean> {
     if (generation !== this.#generation) {
       return attempt < MAX_RENEWALS;
     }
     if (attempt >= MAX_RENEWALS || this.#isClosed) {
       return false;
     }
-    this.#renewing ??= this.#askForToken(reason, attempt).finally(() => {
+    this.#renewing ??= this.#askForToken(code, attempt).finally(() => {
       this.#renewing = null;
     });
     return this.#renewing;
   }
 
-  async #askForToken(reason: string, attempt: number): Promise<boolean> {
-    const asksPeers = attempt === 0 && reason === "token_rotated";
+  async #askForToken(code: string, attempt: number): Promise<boolean> {
+    const asksPeers = attempt === 0 && code === "token_rotated";
     const known = asksPeers ? await this.#peers.ask() : null;
     if (known !== null) {
       this.#take(known);
@@ -307,7 +307,7 @@ export class Session {
     const before = this.#token;
     let token: string | null;
     try {
-      token = await within(RENEWAL_PATIENCE_MS, renew(reason));
+      token = await within(RENEWAL_PATIENCE_MS, renew(code));
     } catch {
       throw new Refused(UNREACHABLE, "there is no new token now");
     }

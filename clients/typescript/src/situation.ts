@@ -12,7 +12,7 @@ export type Happening =
   | { readonly kind: "ended"; readonly verdict: Verdict }
   /** A new token is asked for; or there was none. */
   | { readonly kind: "renewing" }
-  | { readonly kind: "not-renewed"; readonly reason: string }
+  | { readonly kind: "not-renewed"; readonly code: string }
   /** There are so many changes that are only here. */
   | { readonly kind: "unsaved"; readonly unsaved: number };
 
@@ -41,7 +41,7 @@ export function next(situation: Situation, happening: Happening): Situation {
     case "renewing":
       return { ...situation, status: { state: "connecting" } };
     case "not-renewed":
-      return { ...situation, status: { state: "expired", reason: happening.reason } };
+      return { ...situation, status: { state: "expired", code: happening.code } };
     case "unsaved":
       return { ...situation, unsaved: happening.unsaved, status: withUnsaved(situation.status, happening.unsaved) };
     case "ended":
@@ -57,19 +57,19 @@ function withUnsaved(status: Status, unsaved: number): Status {
   return status.state === "offline" ? { state: "offline", unsaved } : status;
 }
 
-function endedWith(situation: Situation, { then, reason, cause }: Verdict): Status {
+function endedWith(situation: Situation, { then, code, reason }: Verdict): Status {
   const { status } = situation;
   switch (then) {
     case "knock":
       // A socket says why it was closed. Who asks later is told only that it is so.
-      return { state: "suspended", cause: cause ?? (status.state === "suspended" ? status.cause : null) };
+      return { state: "suspended", reason: reason ?? (status.state === "suspended" ? status.reason : null) };
     case "stop":
-      return { state: "removed", reason, cause };
+      return { state: "removed", code, reason };
     case "renew":
       return { state: "connecting" };
     case "retry":
       // A connection that broke is made anew at once. Who cannot is offline.
-      return isIn(situation) && reason !== "unreachable"
+      return isIn(situation) && code !== "unreachable"
         ? { state: "connecting" }
         : { state: "offline", unsaved: situation.unsaved };
   }

@@ -3,12 +3,12 @@
 /** How a session, a room or a document is for its user. */
 export type Status =
   | { readonly state: "connecting" | "active" | "readonly" }
-  /** Waits until it is let in again, and asks by itself. `cause` is what an operator said. */
-  | { readonly state: "suspended"; readonly cause: string | null }
+  /** Waits until it is let in again, and asks by itself. `reason` is what an operator said. */
+  | { readonly state: "suspended"; readonly reason: string | null }
   /** Needs a new token: `session.use(token)` goes on. */
-  | { readonly state: "expired"; readonly reason: string }
-  /** It is over. `reason` is a stable code, `cause` is what an operator said. */
-  | { readonly state: "removed"; readonly reason: string; readonly cause: string | null }
+  | { readonly state: "expired"; readonly code: string }
+  /** It is over. `code` is the stable word for why, `reason` what an operator said. */
+  | { readonly state: "removed"; readonly code: string; readonly reason: string | null }
   /** Out of reach, and tries again by itself; `unsaved` changes are only here. */
   | { readonly state: "offline"; readonly unsaved: number };
 
@@ -19,14 +19,14 @@ export type Then = "retry" | "renew" | "knock" | "stop";
 
 export interface Verdict {
   readonly then: Then;
-  readonly reason: string;
-  readonly cause: string | null;
+  readonly code: string;
+  readonly reason: string | null;
   /** Milliseconds that have to pass before the next attempt. */
   readonly afterMs: number;
 }
 
 /** Where the code alone says something else, or stands for several things. */
-const REASONS: Readonly<Record<string, Then>> = {
+const WORDS: Readonly<Record<string, Then>> = {
   session_suspended: "knock",
   session_pending: "knock",
   session_expired: "renew",
@@ -60,12 +60,12 @@ const CODES: Readonly<Record<number, Then>> = {
 const SLOWLY: ReadonlySet<number> = new Set([1013, 4429]);
 const SLOWLY_MS = 1000;
 
-/** The meaning of a close code of a socket, or a status of HTTP, with its stable reason: `word` or `word: cause`. */
-export function verdictOf(code: number, text = "", afterMs = 0): Verdict {
+/** The meaning of a close code of a socket, or a status of HTTP, with its text: the stable `code`, or `code: reason`. */
+export function verdictOf(closeCode: number, text = "", afterMs = 0): Verdict {
   const [word = "", ...rest] = text.split(": ");
-  const reason = word || String(code);
-  const then = REASONS[reason] ?? CODES[code] ?? "retry";
-  return { then, reason, cause: rest.join(": ") || null, afterMs: Math.max(afterMs, SLOWLY.has(code) ? SLOWLY_MS : 0) };
+  const code = word || String(closeCode);
+  const then = WORDS[code] ?? CODES[closeCode] ?? "retry";
+  return { then, code, reason: rest.join(": ") || null, afterMs: Math.max(afterMs, SLOWLY.has(closeCode) ? SLOWLY_MS : 0) };
 }
 
 /** No answer came, or the other side fell silent. */

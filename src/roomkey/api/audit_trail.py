@@ -76,7 +76,7 @@ class AuditEntryBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     address: str | None = None
     agent: str | None = None
     object: str | None = None
-    cause: str | None = None
+    reason: str | None = None
     request: str | None = None
     node: str | None = None
     count: int = 1
@@ -204,7 +204,7 @@ def _body(entry: Entry) -> AuditEntryBody:
         address=personal.get("address"),
         agent=personal.get("agent"),
         object=personal.get("object", line.object),
-        cause=personal.get("cause", line.cause),
+        reason=personal.get("cause", line.cause),
         request=line.request,
         node=line.node,
         count=line.count,

@@ -101,7 +101,7 @@ EXAMPLES: Final[Mapping[type[Struct], Any]] = {
     },
     schemas.Batch: {"create": [{"user_id": "alice"}, {"user_id": "bob", "lifetime": 3600}]},
     login.Credentials: {"token": "a7kq3v5zt2mjc4nxw6ye3rf5hbgd.Yt0b6nGyVJ2sQK1xLr8uWmC4eDpFaHoZiX9vTqN7k3M"},
-    schemas.Cause: {"reason": "signed in elsewhere"},
+    schemas.ReasonBody: {"reason": "signed in elsewhere"},
     schemas.Extension: {"lifetime": 3600},
     schemas.Rights: {"grants": [{"documents": "notes/**", "access": "read"}]},
     key_schemas.NewKey: {"name": "indexer", "role": "service", "only": {"scopes": ["documents:read"]}},

@@ -23,7 +23,6 @@ from roomkey.api.operations import Answer, Request, following, operation
 from roomkey.api.schemas import (
     Batch,
     BatchBody,
-    Cause,
     Extension,
     HistoryBody,
     HistoryListing,
@@ -32,6 +31,7 @@ from roomkey.api.schemas import (
     Listing,
     NewSession,
     PageBody,
+    ReasonBody,
     RevocationQuery,
     RevokedBody,
     Rights,
@@ -235,7 +235,7 @@ async def list_events(request: Request) -> Reply:
 _transition: Final = partial(
     operation,
     tag="Transitions",
-    body=Cause,
+    body=ReasonBody,
     body_required=False,
     answers=ONE_SESSION,
     errors=CHANGE,
@@ -445,12 +445,14 @@ async def revoke_user(request: Request) -> Reply:
     """
     End every session of the user, whether or not any index lists it, and every socket that they have open.
 
-    With `except=current` the session whose token is presented survives: "log out everywhere else".
+    With `except=current` the session whose token is presented survives: "log out everywhere else". The `reason` is
+    told to whoever is connected.
     """
     user_id = _user(request)
-    spares = cast("RevocationQuery", request.query).spare is not None
-    kept = authorization.own_session(request.caller).id if spares else None
-    done = await request.sessions.revoke_user(user_id, except_session=kept, actor=request.caller.actor)
+    query = cast("RevocationQuery", request.query)
+    kept = None if query.spare is None else authorization.own_session(request.caller).id
+    actor = request.caller.actor
+    done = await request.sessions.revoke_user(user_id, except_session=kept, actor=actor, reason=query.reason)
     return json_reply(RevokedBody(done.epoch, done.revoked))
 
 
@@ -500,7 +502,7 @@ def _session_reply(request: Request, session: Session) -> Reply:
 
 
 async def _change(request: Request, id: SessionId, command: Callable[..., Awaitable[Session]]) -> Reply:
-    reason = cast("Cause", request.body).reason
+    reason = cast("ReasonBody", request.body).reason
     expected = await _expected(request, id)
     session = await command(id, reason=reason, actor=request.caller.actor, if_version=expected)
     return json_reply(session_body(session), 200, etag(session.version))

@@ -208,7 +208,7 @@ class Batch(Struct, frozen=True, forbid_unknown_fields=True):
         check_shown("reason", self.reason)
 
 
-class Cause(Struct, frozen=True, forbid_unknown_fields=True):
+class ReasonBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Why the state of a session is changed. The reason is kept in its history and may be shown to its user."""
 
     reason: Reason | None = None
@@ -280,9 +280,13 @@ class UserListing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class RevocationQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"spare": "except"}):
-    """Which session survives: the one whose token is presented."""
+    """Which session survives, the one whose token is presented; and why the others end, which their users are told."""
 
     spare: Literal["current"] | None = None
+    reason: Reason | None = None
+
+    def __post_init__(self) -> None:
+        check_shown("reason", self.reason)
 
 
 # --- out ----------------------------------------------------------------------------------------------
@@ -433,7 +437,7 @@ def event_body(event: SessionEvent) -> EventBody:
         type=event.tag(),
         at=event.at,
         actor=event.actor,
-        reason=event.cause,
+        reason=event.reason,
         version=event.version,
         expires_at=event.expires_at if isinstance(event, Created | Extended) else msgspec.UNSET,
         grants=event.grants if isinstance(event, Created | GrantsChanged) else msgspec.UNSET,

@@ -114,7 +114,7 @@ class SessionLimits:
             return
         with suppress(NotFound, InvalidState):
             await self._sessions.invalidate_session(session.id, reason="too_many_violations")
-        raise Invalidated("the session has violated too many rules", cause="too_many_violations")
+        raise Invalidated("the session has violated too many rules", reason="too_many_violations")
 
 
 class BodyGuard:

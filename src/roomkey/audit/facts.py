@@ -30,7 +30,7 @@ def of_event(partition: int, logged: LoggedEvent) -> AuditRecord:
         user=event.user,
         session=event.session,
         client=event.client if isinstance(event, Created) else None,
-        cause=event.cause,
+        cause=event.reason,
         event=(partition, logged.sequence),
         details=_details(to_builtins(event)),
     )

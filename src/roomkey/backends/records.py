@@ -59,7 +59,7 @@ class _SessionRecord(Struct, frozen=True, array_like=True, gc=False):
     previous_secret: bytes | None
     rotated_at: datetime | None
     uses: tuple[TokenUse, ...] = ()
-    cause: str | None = None
+    reason: str | None = None
     bound_to: str | None = None
     reauthenticated_at: datetime | None = None
     exclusive_since: datetime | None = None
@@ -110,7 +110,7 @@ def encode_session(session: Session, secret: Secret) -> bytes:
         secret.previous,
         secret.rotated_at,
         secret.uses,
-        session.cause,
+        session.reason,
         session.bound_to,
         session.reauthenticated_at,
         session.exclusive_since,
@@ -211,7 +211,7 @@ def _session(record: _SessionRecord) -> Session:
         grants=tuple([Grant(*grant) for grant in record.grants]) if record.grants else (),
         metadata=record.metadata,
         violations=record.violations,
-        cause=record.cause,
+        reason=record.reason,
         bound_to=record.bound_to,
         reauthenticated_at=record.reauthenticated_at,
         exclusive_since=record.exclusive_since,

@@ -30,7 +30,7 @@ class Held(NamedTuple):
     def as_read(self, epoch: int) -> Session:
         """How it is shown while its user is at ``epoch``."""
         return (
-            replace(self.session, state=SessionState.INVALIDATED, cause=None) if self.is_dead(epoch) else self.session
+            replace(self.session, state=SessionState.INVALIDATED, reason=None) if self.is_dead(epoch) else self.session
         )
 
 
@@ -84,25 +84,25 @@ def revoking(
     epoch: int,
     now: datetime,
     actor: str,
-    cause: str | None,
+    reason: str | None,
 ) -> UserRevocation:
     """Revoke a user who is at ``epoch``, but for the session that is ``kept``; one that is not the user's is not."""
     if kept is not None and (kept.session.user_id != user_id or kept.is_dead(epoch)):
         kept = None
     kept_id = None if kept is None else kept.session.id
-    root = UserRevoked(user=user_id, epoch=epoch + 1, at=now, actor=actor, cause=cause, session=kept_id)
+    root = UserRevoked(user=user_id, epoch=epoch + 1, at=now, actor=actor, reason=reason, session=kept_id)
     changes = [
-        Change.by(held, _invalidated(held.session, now, actor, cause)) for held in live if held.session.id != kept_id
+        Change.by(held, _invalidated(held.session, now, actor, reason)) for held in live if held.session.id != kept_id
     ]
     return UserRevocation(epoch + 1, root, changes)
 
 
-def _invalidated(session: Session, now: datetime, actor: str, cause: str | None) -> Invalidated:
+def _invalidated(session: Session, now: datetime, actor: str, reason: str | None) -> Invalidated:
     return Invalidated(
         session=session.id,
         user=session.user_id,
         version=session.version + 1,
         at=now,
         actor=actor,
-        cause=cause or "revoked",
+        reason=reason or "revoked",
     )

@@ -13,7 +13,7 @@ from roomkey.cli.outcome import Exit, Failed, print_table
 from roomkey.cli.target import Target, Where
 from roomkey.settings import duration
 
-COLUMNS: Final = ("index", "at", "type", "outcome", "actor", "user", "session", "object", "cause", "from", "count")
+COLUMNS: Final = ("index", "at", "type", "outcome", "actor", "user", "session", "object", "reason", "from", "count")
 
 PAGE: Final = 500
 FOLLOW_SECONDS: Final = 1.0
@@ -151,7 +151,7 @@ def _row(entry: Mapping[str, Any]) -> list[str]:
         entry.get("user_id", erased),
         entry.get("session"),
         entry.get("object"),
-        entry.get("cause"),
+        entry.get("reason"),
         entry.get("address"),
         entry.get("count", 1),
     )
@@ -166,7 +166,7 @@ _EXTENSIONS: Final[Mapping[str, str]] = {
     "src": "address",
     "requestClientApplication": "agent",
     "outcome": "outcome",
-    "reason": "cause",
+    "reason": "reason",
     "fname": "object",
     "dvchost": "node",
     "cnt": "count",

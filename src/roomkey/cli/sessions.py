@@ -216,10 +216,17 @@ def delete(id: str, *, where: Where = None) -> None:
 
 
 @app.command
-def revoke_user(user_id: str, *, where: Where = None) -> None:
-    """End every session of a user, listed anywhere or not."""
+def revoke_user(user_id: str, *, reason: str | None = None, where: Where = None) -> None:
+    """
+    Log a user out everywhere: end all their sessions, listed anywhere or not.
+
+    Args:
+        user_id: Whose sessions.
+        reason: Why; kept in the history, and told to whoever is connected.
+    """
     target = where or Target()
-    target.show(target.request("DELETE", f"/users/{quote(user_id, safe='')}/sessions"))
+    params = {} if reason is None else {"reason": reason}
+    target.show(target.request("DELETE", f"/users/{quote(user_id, safe='')}/sessions", params=params))
 
 
 def _put(id: str, command: str, where: Target | None, **details: Any) -> None:

@@ -101,10 +101,10 @@ class Sessions:
         """Forget the session; one that is live is ended."""
         await self._calls.send("DELETE", f"/sessions/{segment(id)}")
 
-    async def revoke_user(self, user_id: str, *, keep: str | None = None) -> RevokedBody:
-        """End all sessions of a user, but the one with the id ``keep``."""
-        path = f"/users/{segment(user_id)}/sessions"
-        return await self._calls.ask(RevokedBody, "DELETE", path, query={"except": keep})
+    async def revoke_user(self, user_id: str, *, keep_current: bool = False, reason: str | None = None) -> RevokedBody:
+        """End all sessions of a user; with ``keep_current`` but the one whose token the client has."""
+        query = {"except": "current" if keep_current else None, "reason": reason}
+        return await self._calls.ask(RevokedBody, "DELETE", f"/users/{segment(user_id)}/sessions", query=query)
 
     async def ticket(self) -> TicketBody:
         """What opens one socket of the session whose token the client has, and may stand in a URL."""

@@ -126,7 +126,7 @@ def apply(session: Session, event: SessionEvent) -> Session:  # noqa: PLR0911  #
     if kind is Activated or kind is Resumed:
         # Idle time starts anew: while pending or suspended the session could not be used.
         seen = max(session.last_seen_at, event.at)
-        return replace(session, state=state, version=version, last_seen_at=seen, cause=event.cause)
+        return replace(session, state=state, version=version, last_seen_at=seen, reason=event.reason)
     if isinstance(event, Extended):
         return replace(session, version=version, expires_at=event.expires_at)
     if isinstance(event, GrantsChanged):
@@ -137,7 +137,7 @@ def apply(session: Session, event: SessionEvent) -> Session:  # noqa: PLR0911  #
         return replace(session, version=version, violations=session.violations + 1)
     if state is session.state:
         return replace(session, version=version)
-    return replace(session, state=state, version=version, cause=event.cause)
+    return replace(session, state=state, version=version, reason=event.reason)
 
 
 def _after_rotation(session: Session, event: TokenRotated, version: int) -> Session:
@@ -203,7 +203,7 @@ def overdue(session: Session, now: datetime, on_idle: OnIdle = OnIdle.EXPIRE) ->
         user=session.user_id,
         version=session.version + 1,
         at=now,
-        cause=_lateness(session, now),
+        reason=_lateness(session, now),
     )
 
 
@@ -223,15 +223,15 @@ def check_usable(session: Session, *, even_pending: bool = False) -> None:
             if not even_pending:
                 raise errors.SessionPending("activate the session first")
         case SessionState.SUSPENDED:
-            raise errors.Suspended(_with("the session is suspended", session.cause), cause=session.cause)
+            raise errors.Suspended(_with("the session is suspended", session.reason), reason=session.reason)
         case SessionState.EXPIRED:
-            raise errors.Expired("the session's time is over", cause=session.cause)
+            raise errors.Expired("the session's time is over", reason=session.reason)
         case SessionState.INVALIDATED:
-            raise errors.Invalidated(_with("the session was ended", session.cause), cause=session.cause)
+            raise errors.Invalidated(_with("the session was ended", session.reason), reason=session.reason)
 
 
-def _with(fact: str, cause: str | None) -> str:
-    return fact if cause is None else f"{fact}: {cause}"
+def _with(fact: str, reason: str | None) -> str:
+    return fact if reason is None else f"{fact}: {reason}"
 
 
 def diagram() -> str:

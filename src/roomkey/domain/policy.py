@@ -82,6 +82,6 @@ def evictions(live: Iterable[Session], newcomers: int, policy: SessionPolicy, no
     oldest_first = sorted(counting, key=lambda session: (session.created_at, session.id))
     surplus = len(counting) + newcomers - policy.cap
     return [
-        Evicted(session=session.id, user=session.user_id, version=session.version + 1, at=now, cause="cap")
+        Evicted(session=session.id, user=session.user_id, version=session.version + 1, at=now, reason="cap")
         for session in oldest_first[:surplus]
     ]

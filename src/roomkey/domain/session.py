@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, NewType
 from zlib import crc32
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from roomkey.domain.access import Grants
 from roomkey.domain.names import check_name, check_text
@@ -82,7 +82,7 @@ class Session(Struct, frozen=True, kw_only=True, gc=False):
     The right of one user on one device to be in certain rooms, until it ends.
 
     Times are aware and in UTC. ``expires_at`` is the absolute deadline; the idle deadline is
-    ``last_seen_at + idle_timeout``. ``version`` is the number of events in the session's history. ``cause`` is that of
+    ``last_seen_at + idle_timeout``. ``version`` is the number of events in the session's history. ``reason`` is that of
     the event that brought it into its state, if one was given. ``bound_to`` is the key that whoever presents the token
     has to prove to have: ``jkt:`` and its thumbprint (RFC 9449), or ``x5t#S256:`` and that of a certificate (RFC 8705).
     Whatever was given out before ``exclusive_since`` is void: sockets, tickets, tokens.
@@ -104,7 +104,7 @@ class Session(Struct, frozen=True, kw_only=True, gc=False):
     grants: Grants = ()
     metadata: Mapping[str, Any] | None = None
     violations: int = 0
-    cause: str | None = None
+    reason: str | None = None
     bound_to: str | None = None
     reauthenticated_at: datetime | None = None
     exclusive_since: datetime | None = None
@@ -177,7 +177,7 @@ class Event(Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     A fact about one session.
 
     ``version`` is the session's version after the event: its first event has 1, and there are no holes.
-    ``actor`` is who caused it (``system``, ``user:…``, ``key:…``), ``cause`` why, in a word that may be shown.
+    ``actor`` is who caused it (``system``, ``user:…``, ``key:…``), ``reason`` why, in a word that may be shown.
     """
 
     session: SessionId
@@ -185,7 +185,7 @@ class Event(Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     version: int
     at: datetime
     actor: str = "system"
-    cause: str | None = None
+    reason: str | None = field(default=None, name="cause")  # as it is stored
 
     @classmethod
     def tag(cls) -> str:
@@ -261,7 +261,7 @@ class Evicted(Event, frozen=True, kw_only=True, gc=False, tag="evicted"):
 
 
 class ViolationRecorded(Event, frozen=True, kw_only=True, gc=False, tag="violation_recorded"):
-    """The session's holder did what an honest client does not do; ``cause`` says what."""
+    """The session's holder did what an honest client does not do; ``reason`` says what."""
 
 
 class UserRevoked(Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="user_revoked"):
@@ -275,7 +275,7 @@ class UserRevoked(Struct, frozen=True, kw_only=True, gc=False, tag_field="type",
     epoch: int
     at: datetime
     actor: str = "system"
-    cause: str | None = None
+    reason: str | None = field(default=None, name="cause")  # as it is stored
     session: SessionId | None = None
 
     @classmethod

@@ -105,11 +105,11 @@ class HiddenUsers:
         return await self._storage.delete(self._hidden_event(event))
 
     async def revoke_user(
-        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+        self, user_id: str, now: datetime, *, actor: str, reason: str | None, except_session: SessionId | None
     ) -> Revocation:
         self._ids.check(user_id)
         done = await self._storage.revoke_user(
-            self._ids.hide(user_id), now, actor=actor, cause=cause, except_session=except_session
+            self._ids.hide(user_id), now, actor=actor, reason=reason, except_session=except_session
         )
         return Revocation(done.epoch, [self._shown_event(event) for event in done.events])
 

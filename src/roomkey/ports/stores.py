@@ -365,7 +365,7 @@ class SessionStorage(EventLog, Protocol):
         ...
 
     async def revoke_user(
-        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+        self, user_id: str, now: datetime, *, actor: str, reason: str | None, except_session: SessionId | None
     ) -> Revocation:
         """
         Raise the user's epoch, and invalidate the live sessions that the index lists, in one commit.

@@ -372,9 +372,9 @@ def fault_of(error: RoomkeyError) -> Fault:
     code = ErrorCode(presentation_of(error).refresh_fault)
     if code is ErrorCode.SERVER_ERROR:
         return Fault(code, "this cannot be checked now", retry=True)
-    details: dict[str, Any] = {"reason": error.code}
+    details: dict[str, Any] = {"code": error.code}
     if isinstance(error, errors.RateLimited):
         details["retry_after_ms"] = ceil(error.wait * 1000)
-    if isinstance(error, errors.SessionStopped) and error.cause is not None:
-        details["cause"] = error.cause
+    if isinstance(error, errors.SessionStopped) and error.reason is not None:
+        details["reason"] = error.reason
     return Fault(code, str(error), details=details)

@@ -65,7 +65,7 @@ class Refusal(Exception):
 def refusal_of(error: RoomkeyError) -> Refusal:
     """The refusal that ``error`` amounts to."""
     problem, headers, reason = problems.at_handshake(error)
-    cause = error.cause if isinstance(error, errors.SessionStopped) else None
+    cause = error.reason if isinstance(error, errors.SessionStopped) else None
     return Refusal(HTTPStatus(problem.status), problem.code, problem.detail, *headers, reason=reason, cause=cause)
 
 

@@ -14,7 +14,7 @@ Fact = TypeVar("Fact", bound=SessionEvent)
 Decision = Callable[[Session, datetime], SessionEvent | None]
 
 
-def fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: str | None, **details: Any) -> Fact:
+def fact(kind: type[Fact], session: Session, now: datetime, actor: str, reason: str | None, **details: Any) -> Fact:
     """The next event in the history of ``session``."""
     return kind(
         session=session.id,
@@ -22,16 +22,16 @@ def fact(kind: type[Fact], session: Session, now: datetime, actor: str, cause: s
         version=session.version + 1,
         at=now,
         actor=actor,
-        cause=cause,
+        reason=reason,
         **details,
     )
 
 
-def transition(kind: type[SessionEvent], actor: str, cause: str | None) -> Decision:
+def transition(kind: type[SessionEvent], actor: str, reason: str | None) -> Decision:
     """Decide on an event of ``kind``, unless the session is where it leads already."""
 
     def decide(session: Session, now: datetime) -> SessionEvent | None:
-        return None if holds(session, kind) else fact(kind, session, now, actor, cause)
+        return None if holds(session, kind) else fact(kind, session, now, actor, reason)
 
     return decide
 

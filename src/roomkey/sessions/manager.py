@@ -422,7 +422,7 @@ class SessionManager(SessionQueries):
         """
         check_user_id(user_id)
         done = await self.storage.revoke_user(
-            user_id, self._now(), actor=actor, cause=reason, except_session=except_session
+            user_id, self._now(), actor=actor, reason=reason, except_session=except_session
         )
         self._announce(done.events)
         return UserRevocation(done.epoch, len(done.events) - 1)

@@ -232,7 +232,7 @@ class ThreatWatch:
 
     def _strike(self, event: ViolationRecorded) -> None:
         self._heard.set(event.session, event.version)
-        cause = event.cause or ""
+        cause = event.reason or ""
         strike = Strike(event.at, event.version, weight_of(cause, self._settings.weights), cause)
         if strike.weight > 0:
             self._tell(event.user, event.session, News(until=event.at, strikes=(strike,)))

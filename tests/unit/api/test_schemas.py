@@ -9,10 +9,10 @@ import pytest
 from roomkey.api.schemas import (
     MAX_METADATA_DEPTH,
     Batch,
-    Cause,
     Extension,
     Listing,
     NewSession,
+    ReasonBody,
     RevocationQuery,
     is_address,
     parse_query,
@@ -131,7 +131,7 @@ def test_a_batch_may_be_empty_and_has_bounds() -> None:
 
 def test_a_reason_cannot_forge_lines() -> None:
     with pytest.raises(msgspec.ValidationError, match="reason"):
-        read(Cause, reason="bye\u2028admin: hello")
+        read(ReasonBody, reason="bye\u2028admin: hello")
 
 
 def test_a_query_is_read_like_a_schema() -> None:

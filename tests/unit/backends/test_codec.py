@@ -56,7 +56,7 @@ class TestASealedFile:
         )
         async with FileSystemSessionStorage(path, QUICK, codec=codec) as storage:
             await storage.create([new], ROOMY, NOON)
-            await change(storage, new.session, Invalidated, NOON, cause="marked cause")
+            await change(storage, new.session, Invalidated, NOON, reason="marked cause")
         return new.secret.current
 
     async def test_nothing_of_a_document_but_its_name_can_be_read_in_it(self, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ class TestDamagedEntries:
         self, tmp_path: Path
     ) -> None:
         async with FileSystemSessionStorage(tmp_path, QUICK) as storage:
-            await storage.revoke_user("alice", NOON, actor="x", cause=None, except_session=None)
+            await storage.revoke_user("alice", NOON, actor="x", reason=None, except_session=None)
             before = await store(storage)
             write(storage._file, "epochs", b"alice", b"damaged")
 
@@ -216,7 +216,7 @@ class TestDamagedEntries:
             assert seen.state is SessionState.INVALIDATED
             assert await storage.get(after.id) == after
             assert (await storage.get(before.id)) == seen
-            done = await storage.revoke_user("alice", NOON, actor="x", cause=None, except_session=None)
+            done = await storage.revoke_user("alice", NOON, actor="x", reason=None, except_session=None)
             assert done.epoch == 3
 
     async def test_an_entry_that_calls_an_ended_session_live_stops_nobody(self, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ class TestDamagedEntries:
             write(storage._file, "users", entry.key(user_prefix(b"alice"), LIVE), b"")
 
             created = await store(storage, policy=SessionPolicy(cap=1))
-            done = await storage.revoke_user("alice", NOON, actor="x", cause=None, except_session=None)
+            done = await storage.revoke_user("alice", NOON, actor="x", reason=None, except_session=None)
 
             assert [event.session for event in done.events[1:]] == [created.id]
 

@@ -387,7 +387,7 @@ class TestChores:
         async with FileSystemSessionStorage(tmp_path, QUICK) as storage:
             session = await store(storage, active=True)
             forget_sessions_of_users(storage)
-            await storage.revoke_user("alice", NOON + MINUTE, actor="system", cause=None, except_session=None)
+            await storage.revoke_user("alice", NOON + MINUTE, actor="system", reason=None, except_session=None)
 
             await storage.overdue(session.expires_at, 10)
             await until(lambda: stored_now(storage, session).session.state is SessionState.INVALIDATED)

@@ -304,7 +304,7 @@ async def test_a_second_run_writes_nothing(here: Opening, there: Opening, tmp_pa
 async def test_who_was_revoked_stays_revoked(here: Opening, there: Opening, tmp_path: Path) -> None:
     async with two_houses(here, there, tmp_path) as (source, target):
         session = await store(source.sessions, "alice", active=True)
-        await source.sessions.revoke_user("alice", NOON, actor="system", cause=None, except_session=None)
+        await source.sessions.revoke_user("alice", NOON, actor="system", reason=None, except_session=None)
         await copied(source, target)
 
         # The record as it was before, which some backup brings back: its user's epoch has passed it.
@@ -315,7 +315,7 @@ async def test_who_was_revoked_stays_revoked(here: Opening, there: Opening, tmp_
         await target.sessions.take_in(partition, [Gone(session.id), revived])
 
         assert (await found(target.sessions, session.id)).state == "invalidated"
-        revocation = await target.sessions.revoke_user("alice", NOON, actor="s", cause=None, except_session=None)
+        revocation = await target.sessions.revoke_user("alice", NOON, actor="s", reason=None, except_session=None)
         assert revocation.epoch == 2
 
 
@@ -324,7 +324,7 @@ async def test_who_was_kept_in_a_revocation_is_kept(here: Opening, there: Openin
     async with two_houses(here, there, tmp_path) as (source, target):
         kept = await store(source.sessions, "alice", active=True)
         await copied(source, target)
-        await source.sessions.revoke_user("alice", NOON, actor="s", cause=None, except_session=kept.id)
+        await source.sessions.revoke_user("alice", NOON, actor="s", reason=None, except_session=kept.id)
 
         await copied(source, target)
 
@@ -526,7 +526,7 @@ async def test_a_target_that_went_on_by_itself_is_refused(here: Opening, there: 
             await copy(source, target, unseen)
 
         # Nor if the source has gone on as well, another way.
-        await source.sessions.revoke_user("alice", NOON, actor="system", cause=None, except_session=None)
+        await source.sessions.revoke_user("alice", NOON, actor="system", reason=None, except_session=None)
         with pytest.raises(Foreign):
             await copy(source, target, unseen)
 

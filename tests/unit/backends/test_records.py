@@ -72,7 +72,7 @@ sessions = st.builds(
     grants=grants,
     metadata=metadata,
     violations=st.integers(0, 2**40),
-    cause=names,
+    reason=names,
 )
 secrets = st.builds(
     Secret,
@@ -90,7 +90,7 @@ common: dict[str, Any] = {
     "version": st.integers(1, 2**40),
     "at": moments,
     "actor": texts,
-    "cause": names,
+    "reason": names,
 }
 events = st.one_of(
     st.builds(
@@ -125,7 +125,7 @@ events = st.one_of(
         epoch=st.integers(1, 2**40),
         at=moments,
         actor=texts,
-        cause=names,
+        reason=names,
         session=st.none() | ids,
     ),
 )
@@ -226,7 +226,7 @@ def test_an_old_event_is_upgraded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     event = decode_event(old)
 
     assert isinstance(event, Extended)
-    assert event.cause == "upgraded"
+    assert event.reason == "upgraded"
     assert event.expires_at == EVENT.expires_at
 
 

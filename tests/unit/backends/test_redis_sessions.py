@@ -101,7 +101,7 @@ async def delete(storage: RedisSessionStorage, session: Session) -> object:
 
 
 async def revoke(storage: RedisSessionStorage, session: Session) -> object:
-    done = await storage.revoke_user(session.user_id, NOON, actor="test", cause=None, except_session=None)
+    done = await storage.revoke_user(session.user_id, NOON, actor="test", reason=None, except_session=None)
     assert done.epoch == 1
     assert len(done.events) == 3
     return done
@@ -231,7 +231,7 @@ async def test_a_session_that_is_revoked_after_it_was_read_is_not_changed(redis_
         read = await storage._writes._found(session.id)
         assert read is not None
         await forget_index(storage)
-        await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=None)
+        await storage.revoke_user("alice", NOON, actor="test", reason=None, except_session=None)
 
         outcome = await storage._writes.change(read, Change.by(read.held, fact(session, Suspended, NOON)))
 
@@ -256,7 +256,7 @@ async def test_the_dead_are_not_seen_any_more(redis_url: str) -> None:
     async with RedisSessionStorage(redis_url) as storage:
         session = await store(storage, active=True)
         await forget_index(storage)
-        await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=None)
+        await storage.revoke_user("alice", NOON, actor="test", reason=None, except_session=None)
 
         await storage.touch(session.id, NOON + MINUTE)
 
@@ -289,7 +289,7 @@ async def test_a_user_with_thousands_of_sessions_is_revoked_in_steps(redis_url: 
         await storage.create(new, ROOMY, NOON)
         kept = new[500].session
 
-        done = await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=kept.id)
+        done = await storage.revoke_user("alice", NOON, actor="test", reason=None, except_session=kept.id)
 
         assert len(done.events) == 1000
         assert await storage.count(SessionFilter(user_id="alice", state=SessionState.PENDING)) == 1
@@ -303,7 +303,7 @@ async def test_a_revocation_waits_for_replicas_if_it_is_told_to(redis_url: str) 
         session = await store(storage, active=True)
 
         with pytest.raises(OutcomeUnknown):
-            await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=None)
+            await storage.revoke_user("alice", NOON, actor="test", reason=None, except_session=None)
 
         assert (await found(storage, session.id)).state is SessionState.INVALIDATED
 
@@ -312,7 +312,7 @@ async def test_a_revocation_returns_when_a_replica_has_it(sentinel_url: str) -> 
     async with RedisSessionStorage(sentinel_url, RedisSettings(wait_replicas=1, wait_seconds=5)) as storage:
         await store(storage, active=True)
 
-        done = await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=None)
+        done = await storage.revoke_user("alice", NOON, actor="test", reason=None, except_session=None)
 
         assert len(done.events) == 2
 
@@ -332,7 +332,7 @@ async def test_when_memory_is_full_nothing_is_half_done_and_deleting_goes_on(
             with pytest.raises(Storage, match="full"):
                 await change(storage, session, Suspended, NOON)
             with pytest.raises(Storage, match="full"):
-                await storage.revoke_user("alice", NOON, actor="test", cause=None, except_session=None)
+                await storage.revoke_user("alice", NOON, actor="test", reason=None, except_session=None)
             assert await storage.delete(fact(session, Deleted, NOON))
         finally:
             redis_server.ask("CONFIG", "SET", "maxmemory", 0)

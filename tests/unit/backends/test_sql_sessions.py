@@ -95,7 +95,7 @@ async def test_a_row_that_comes_back_from_before_a_revocation_is_dead(
         session = await store(storage, active=True)
         columns = "state, version, epoch, deadline, ended, record"
         ((*row,),) = await ask(database, f"SELECT {columns} FROM roomkey_sessions")
-        await storage.revoke_user("alice", NOON, actor="system", cause=None, except_session=None)
+        await storage.revoke_user("alice", NOON, actor="system", reason=None, except_session=None)
         await ask(
             database,
             "UPDATE roomkey_sessions SET state = ?, version = ?, epoch = ?, deadline = ?, ended = ?, record = ?",

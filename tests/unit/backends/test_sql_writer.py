@@ -50,7 +50,7 @@ async def test_a_change_whose_answer_is_lost_is_made_once(
         proxy.cut(where, containing=b"COMMIT")
         after = await change(storage, session, ViolationRecorded, NOON)
         proxy.cut(where, containing=b"COMMIT")
-        revoked = await storage.revoke_user("bob", NOON, actor="system", cause=None, except_session=None)
+        revoked = await storage.revoke_user("bob", NOON, actor="system", reason=None, except_session=None)
         proxy.cut(where, containing=b"COMMIT")
         new = issue("carol")
         await storage.create([new], ROOMY, NOON)

@@ -163,7 +163,7 @@ def test_a_pending_session_must_be_activated_in_time() -> None:
     late = overdue(session, NOON + timedelta(minutes=10))
 
     assert isinstance(late, Expired)
-    assert late.cause == "not_activated"
+    assert late.reason == "not_activated"
 
 
 def test_an_active_session_ends_by_idleness_or_by_age_whichever_is_first() -> None:
@@ -177,7 +177,7 @@ def test_an_active_session_ends_by_idleness_or_by_age_whichever_is_first() -> No
     assert overdue(busy, NOON + timedelta(hours=24) - timedelta(microseconds=1)) is None
     assert idle is not None
     assert old is not None
-    assert (idle.cause, old.cause) == ("idle", "lifetime")
+    assert (idle.reason, old.reason) == ("idle", "lifetime")
 
 
 def test_a_suspended_session_does_not_idle_but_ages() -> None:
@@ -238,8 +238,8 @@ def test_the_reason_for_the_state_of_a_session_stays_with_it_as_long_as_the_stat
     causes: list[str | None] = []
 
     for kind, cause in ((Suspended, "review"), (TokenRotated, "other"), (Resumed, None), (Invalidated, "spam")):
-        session = apply(session, replace(fact(kind, session), cause=cause))
-        causes.append(session.cause)
+        session = apply(session, replace(fact(kind, session), reason=cause))
+        causes.append(session.reason)
 
     assert causes == ["review", "review", None, "spam"]
 
@@ -251,9 +251,9 @@ def test_who_cannot_use_a_session_is_told_the_reason(
     state: SessionState, kind: type[errors.Suspended | errors.Invalidated]
 ) -> None:
     with pytest.raises(kind, match=r": spam$") as refused:
-        check_usable(replace(in_state(state), cause="spam"))
+        check_usable(replace(in_state(state), reason="spam"))
 
-    assert refused.value.cause == "spam"
+    assert refused.value.reason == "spam"
 
 
 def test_changed_grants_take_the_place_of_the_former_ones_and_touch_nothing_else() -> None:

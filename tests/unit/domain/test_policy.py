@@ -54,7 +54,7 @@ def test_an_eviction_is_the_next_event_of_its_session() -> None:
 
     (event,) = evictions([session], 1, SessionPolicy(cap=1), NOON)
 
-    assert event == Evicted(session=session.id, user="alice", version=2, at=NOON, cause="cap")
+    assert event == Evicted(session=session.id, user="alice", version=2, at=NOON, reason="cap")
     assert not apply(session, event).state.is_live
 
 

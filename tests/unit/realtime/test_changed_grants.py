@@ -118,7 +118,7 @@ async def test_while_events_are_missing_nothing_passes_and_then_the_latest_grant
     node = Node()
     caller, other = await node.member(), await node.member(user_id="bob")
     change(node, caller, READ_ONLY, tell=False)
-    node.sessions.change(caller.session.id, ViolationRecorded, cause="flood")
+    node.sessions.change(caller.session.id, ViolationRecorded, reason="flood")
 
     held = caller.edit("x")
     waiting = caller.news()

@@ -143,7 +143,7 @@ async def test_a_token_that_opens_nothing_is_unauthorized(failure: Exception | N
     answer = await refresh(caller, "no-such-token")
 
     assert answer["payload"]["code"] == "UNAUTHORIZED"
-    assert answer["payload"]["details"]["reason"] == reason
+    assert answer["payload"]["details"]["code"] == reason
     assert "no-such-token" not in str(answer)
     assert caller.closed_with is None
 

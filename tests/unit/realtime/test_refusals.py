@@ -67,7 +67,7 @@ ENDED: dict[type[SessionEvent], str] = {
 async def test_a_page_whose_session_has_ended_is_told_so_at_once(kind: type[SessionEvent], path: str) -> None:
     door = Door()
     session, token = door.house.sessions.issue()
-    door.house.sessions.change(session.id, kind, cause="spam")
+    door.house.sessions.change(session.id, kind, reason="spam")
 
     socket = await door.visit(path, token)
 
@@ -119,7 +119,7 @@ def unusable(door: Door, state: str) -> str:
         state=SessionState.PENDING if state == "pending" else SessionState.ACTIVE
     )
     if state == "suspended":
-        door.house.sessions.change(session.id, Suspended, cause="later")
+        door.house.sessions.change(session.id, Suspended, reason="later")
     return token
 
 
@@ -334,7 +334,7 @@ async def test_open_yjs_sockets_of_a_suspended_session_may_come_back_and_those_o
         for kind in (Suspended, Invalidated):
             session, token = door.house.sessions.issue()
             socket = await door.visit(path, token)
-            door.house.sessions.change(session.id, kind, cause="spam")
+            door.house.sessions.change(session.id, kind, reason="spam")
             closed.append(socket.closed_with)
             if kind is Suspended:
                 door.house.sessions.change(session.id, Resumed)
@@ -354,7 +354,7 @@ async def test_hocuspocus_is_told_of_the_end_in_every_document() -> None:
             answer.conversation.binary(yjs.address(document) + token_message(""))
             await door.house.settle()
 
-        door.house.sessions.change(session.id, Invalidated, cause="spam")
+        door.house.sessions.change(session.id, Invalidated, reason="spam")
 
         denied = yjs.permission_denied("session_invalidated: spam")
         assert [frame.payload for frame in socket.frames[-2:]] == [yjs.address("d") + denied, yjs.address("e") + denied]

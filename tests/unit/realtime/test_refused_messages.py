@@ -188,7 +188,7 @@ async def test_malformed_messages_again_and_again_end_the_connection() -> None:
 
     assert patient is None
     assert caller.closed_with == (4400, "malformed")
-    assert caller.news()[-1]["payload"]["code"] == 4400
+    assert caller.news()[-1]["payload"]["close_code"] == 4400
     assert other.closed_with is None
 
 

@@ -37,13 +37,13 @@ async def test_every_socket_of_an_ended_session_is_told_why_and_closed(kind: typ
     session, token = node.sessions.issue()
     first, second, other = await node.enter(token), await node.enter(token), await node.client()
 
-    node.sessions.change(session.id, kind, cause="because")
+    node.sessions.change(session.id, kind, reason="because")
 
     message_type, code, reason = ENDINGS[kind]
     for caller in (first, second):
         (farewell,) = caller.news()
         assert farewell["message_type"] == message_type
-        assert farewell["payload"]["cause"] == "because"
+        assert farewell["payload"]["reason"] == "because"
         assert caller.closed_with == (code, reason)
     assert other.closed_with is None
     assert node.handler.statistics().connections == 1

@@ -27,7 +27,7 @@ class Ears:
 
 
 def invalidated(number: int = 0, cause: str | None = None) -> Invalidated:
-    return Invalidated(session=SessionId(f"3a{number:026d}"), user="alice", version=2, at=NOON, cause=cause)
+    return Invalidated(session=SessionId(f"3a{number:026d}"), user="alice", version=2, at=NOON, reason=cause)
 
 
 class Pair:
@@ -115,7 +115,7 @@ async def test_a_broker_that_is_away_loses_hints_and_nothing_else() -> None:
 async def test_what_a_newer_node_says_is_passed_over_and_counted() -> None:
     def decode(record: bytes) -> AnyEvent:
         event = CODEC.decode(record)
-        if event.cause == "of a later version":
+        if event.reason == "of a later version":
             raise Serialization("newer")
         return event
 

@@ -32,7 +32,7 @@ def a_manager() -> tuple[SessionManager, ManualClock, Counting]:
 
 
 def told(found: SessionHistory) -> list[tuple[str, str, str | None]]:
-    return [(event.tag(), event.actor, event.cause) for event in found.events]
+    return [(event.tag(), event.actor, event.reason) for event in found.events]
 
 
 async def test_it_says_what_happened_by_whom_and_why_in_order() -> None:

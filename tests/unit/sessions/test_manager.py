@@ -352,7 +352,7 @@ async def test_a_command_says_who_and_why_in_the_log() -> None:
     await desk.sessions.suspend_session(session.id, actor="key:backend", reason="payment")
 
     last = (await desk.history(session))[-1]
-    assert (last.actor, last.cause, last.at) == ("key:backend", "payment", NOON)
+    assert (last.actor, last.reason, last.at) == ("key:backend", "payment", NOON)
 
 
 async def test_a_command_for_a_version_that_has_passed_is_refused() -> None:
@@ -469,7 +469,7 @@ async def test_a_violation_is_counted_with_its_cause() -> None:
     after = await desk.sessions.record_violation(session.id, "flood")
 
     assert after.violations == 1
-    assert (await desk.history(session))[-1].cause == "flood"
+    assert (await desk.history(session))[-1].reason == "flood"
 
 
 async def test_many_sessions_are_invalidated_at_once() -> None:

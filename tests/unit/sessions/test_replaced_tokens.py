@@ -174,7 +174,7 @@ async def test_a_thief_with_a_replaced_token_gets_nothing_and_ends_the_session()
     assert told == "token_reused"
     assert await crime.use(1, AT_HOME) == "session_invalidated"
     history = await crime.desk.history((await crime.desk.sessions.list_sessions())[0])
-    assert (history[-1].tag(), history[-1].cause) == ("invalidated", "token_reused")
+    assert (history[-1].tag(), history[-1].reason) == ("invalidated", "token_reused")
 
 
 async def test_a_victim_whose_token_a_thief_has_rotated_ends_the_session() -> None:

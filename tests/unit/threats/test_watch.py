@@ -40,8 +40,8 @@ async def test_violations_warn_then_suspend_then_end_a_session() -> None:
 
     assert quiet == []
     assert warned == [(session.id, 3.0)]
-    assert (suspended.state, suspended.cause) == (SessionState.SUSPENDED, "violations")
-    assert (ended.state, ended.cause, ended.violations) == (SessionState.INVALIDATED, "violations", 10)
+    assert (suspended.state, suspended.reason) == (SessionState.SUSPENDED, "violations")
+    assert (ended.state, ended.reason, ended.violations) == (SessionState.INVALIDATED, "violations", 10)
 
 
 async def test_a_session_that_misbehaves_seldom_goes_on_for_ever() -> None:
@@ -196,7 +196,7 @@ async def test_a_challenge_lets_nobody_in_until_the_user_signed_in_again(client:
     with pytest.raises(SessionSuspended):
         await node.sessions.authenticate(token, client=client)
 
-    assert (refusal.value.cause or "").startswith("challenge_")
+    assert (refusal.value.reason or "").startswith("challenge_")
     assert at_home.state is SessionState.ACTIVE
 
 
@@ -266,7 +266,7 @@ async def test_a_token_without_the_key_that_its_session_is_bound_to_is_a_signal(
     await node.watch.settle()
 
     now = await node.now(issued.session)
-    assert (now.state, now.cause) == (state, cause)
+    assert (now.state, now.reason) == (state, cause)
     signals = {each.signal for each in (await node.risk(now)).signals}
     assert signals == (set() if policy is SignalPolicy.IGNORE else {Signal.KEY})
     with pytest.raises(InvalidToken):  # who has no genuine token says nothing about the session
@@ -280,7 +280,7 @@ async def test_a_policy_that_revokes_ends_the_session_at_once() -> None:
     with pytest.raises(Invalidated):
         await node.sessions.authenticate(token, client=STRANGER)
 
-    assert (await node.now(session)).cause == "invalidate_network"
+    assert (await node.now(session)).reason == "invalidate_network"
 
 
 async def test_what_opens_a_ticket_is_watched_like_what_presents_a_token() -> None:
@@ -325,7 +325,7 @@ async def test_a_score_may_challenge_where_the_settings_say_so() -> None:
     await node.sessions.authenticate(token, client=STRANGER)
     await node.watch.settle()
 
-    assert (await node.now(session)).cause == "challenge_program"
+    assert (await node.now(session)).reason == "challenge_program"
 
 
 # --- traffic ------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ const session = new Session({
   url,
   token,
   WebSocket: PageSocket,
-  renew: (reason) => {
-    say({ event: "renewal", reason, awake: awake() });
+  renew: (code) => {
+    say({ event: "renewal", code, awake: awake() });
     return new Promise((resolve) => (answer = resolve));
   },
 });

@@ -22,11 +22,11 @@ export function show(status: Status): string {
     case "readonly":
       return status.state;
     case "suspended":
-      return status.cause ?? "";
+      return status.reason ?? "";
     case "expired":
-      return status.reason;
+      return status.code;
     case "removed":
-      return `${status.reason} ${status.cause ?? ""}`;
+      return `${status.code} ${status.reason ?? ""}`;
     case "offline":
       return String(status.unsaved);
   }

@@ -100,7 +100,7 @@ describe.each(Object.entries(PROVIDERS))("a document over %s", (_kind, open) => 
     const grace = await join(session(await issue("grace")), name);
 
     await order("suspend", issued, { reason: "lunch" });
-    expect(await untilState(ada.status, "suspended")).toEqual({ state: "suspended", cause: "lunch" });
+    expect(await untilState(ada.status, "suspended")).toEqual({ state: "suspended", reason: "lunch" });
     write(ada, "later");
     await order("resume", issued);
 
@@ -115,7 +115,7 @@ describe.each(Object.entries(PROVIDERS))("a document over %s", (_kind, open) => 
 
     await order("invalidate", issued, { reason: "spam" });
 
-    expect(await untilState(ada.status, "removed")).toEqual({ state: "removed", reason: "session_invalidated", cause: "spam" });
+    expect(await untilState(ada.status, "removed")).toEqual({ state: "removed", code: "session_invalidated", reason: "spam" });
   });
 
   test("an expired session gets a new token from the application, and goes on", async () => {
@@ -138,7 +138,7 @@ describe.each(Object.entries(PROVIDERS))("a document over %s", (_kind, open) => 
     const ada = await join(own, newDocument());
 
     await order("expire", issued);
-    expect(await untilState(ada.status, "expired")).toEqual({ state: "expired", reason: "session_expired" });
+    expect(await untilState(ada.status, "expired")).toEqual({ state: "expired", code: "session_expired" });
     own.use(await anotherToken(issued));
 
     await untilState(ada.status, "active");
@@ -180,7 +180,7 @@ describe.each(Object.entries(PROVIDERS))("a document over %s", (_kind, open) => 
   test("a document that may not be opened is refused for good", async () => {
     const opened = closing(open(session(await issue("ada", { grants: READ })), "secret"));
 
-    expect(await untilState(opened.status, "removed")).toEqual({ state: "removed", reason: "forbidden", cause: null });
+    expect(await untilState(opened.status, "removed")).toEqual({ state: "removed", code: "forbidden", reason: null });
   });
 
   test("a program without an origin is told of that, too", async () => {
@@ -198,7 +198,7 @@ describe.each(Object.entries(PROVIDERS))("a document over %s", (_kind, open) => 
 
     await command("DELETE", `documents/${encodeURIComponent(name)}`);
 
-    expect(await untilState(ada.status, "removed")).toMatchObject({ reason: "document_deleted" });
+    expect(await untilState(ada.status, "removed")).toMatchObject({ code: "document_deleted" });
   });
 
   test("a copy from elsewhere is not called saved before the server has it", async () => {
@@ -236,5 +236,5 @@ test("a copy of another history is not merged: y-websocket states which one it h
   await command("PUT", `documents/${encodeURIComponent(name)}`, { content: "new" });
   wire.mend();
 
-  expect(await untilState(ada.status, "removed")).toMatchObject({ reason: "lineage_mismatch" });
+  expect(await untilState(ada.status, "removed")).toMatchObject({ code: "lineage_mismatch" });
 });

@@ -133,7 +133,7 @@ test("a suspended session waits, says why, and goes on when it is resumed", asyn
   const room = await join(own, newDocument());
 
   await order("suspend", issued, { reason: "lunch" });
-  expect(await untilState(room.status, "suspended")).toEqual({ state: "suspended", cause: "lunch" });
+  expect(await untilState(room.status, "suspended")).toEqual({ state: "suspended", reason: "lunch" });
   expect(own.status.value.state).toBe("suspended");
   const published = room.publish({ text: "later" });
   await order("resume", issued);
@@ -152,7 +152,7 @@ test("a session that was ended says so and does not come back", async () => {
 
   await order("invalidate", issued, { reason: "spam" });
 
-  expect(await untilState(room.status, "removed")).toEqual({ state: "removed", reason: "session_invalidated", cause: null });
+  expect(await untilState(room.status, "removed")).toEqual({ state: "removed", code: "session_invalidated", reason: null });
   await expect(published).rejects.toBeInstanceOf(NotPublished);
 });
 
@@ -162,7 +162,7 @@ test("the reason of an end reaches the page, and the user may log in again", asy
   const room = await join(own, newDocument());
 
   await order("invalidate", issued, { reason: "spam" });
-  expect(await untilState(room.status, "removed")).toEqual({ state: "removed", reason: "session_invalidated", cause: "spam" });
+  expect(await untilState(room.status, "removed")).toEqual({ state: "removed", code: "session_invalidated", reason: "spam" });
   own.use(await anotherToken(issued));
 
   await untilState(room.status, "active");
@@ -173,8 +173,8 @@ test("an expired session gets a new token from the application", async () => {
   const issued = await issue("ada");
   const asked: string[] = [];
   const own = session(issued, {
-    renew: async (reason) => {
-      asked.push(reason);
+    renew: async (code) => {
+      asked.push(code);
       return await anotherToken(issued);
     },
   });
@@ -194,7 +194,7 @@ test("without a new token an expired session says so, until it is given one", as
   const room = await join(own, newDocument());
 
   await order("expire", issued);
-  expect(await untilState(room.status, "expired")).toEqual({ state: "expired", reason: "session_expired" });
+  expect(await untilState(room.status, "expired")).toEqual({ state: "expired", code: "session_expired" });
   expect(own.status.value.state).toBe("expired");
   own.use(await anotherToken(issued));
 
@@ -235,8 +235,8 @@ test("a session that ends soon is renewed before it has ended, once, and nobody 
   const issued = await issue("ada", { lifetime: 3 });
   const asked: string[] = [];
   const own = session(issued, {
-    renew: async (reason) => {
-      asked.push(reason);
+    renew: async (code) => {
+      asked.push(code);
       return anotherToken(issued);
     },
   });
@@ -291,7 +291,7 @@ test("a document that may not be opened is refused, and others are not", async (
   const rooms = closing(new Rooms(session(await issue("ada", READ))));
   const [closed, open] = [rooms.open("secret"), rooms.open(newDocument())];
 
-  expect(await untilState(closed.status, "removed")).toEqual({ state: "removed", reason: "forbidden", cause: null });
+  expect(await untilState(closed.status, "removed")).toEqual({ state: "removed", code: "forbidden", reason: null });
   await untilState(open.status, "readonly");
 });
 
@@ -301,7 +301,7 @@ test("grants that are taken away close a room at once", async () => {
 
   await order("grants", issued, { grants: [] });
 
-  expect(await untilState(room.status, "removed")).toMatchObject({ reason: "forbidden" });
+  expect(await untilState(room.status, "removed")).toMatchObject({ code: "forbidden" });
 });
 
 test("a made-up token opens nothing, and the application is asked twice at most", async () => {
@@ -313,7 +313,7 @@ test("a made-up token opens nothing, and the application is asked twice at most"
 
   const room = closing(new Rooms(own)).open(newDocument());
 
-  expect(await untilState(room.status, "expired")).toEqual({ state: "expired", reason: "invalid_token" });
+  expect(await untilState(room.status, "expired")).toEqual({ state: "expired", code: "invalid_token" });
   expect(asked).toBeLessThanOrEqual(2);
 });
 
@@ -356,7 +356,7 @@ test("a handshake without an origin is understood, too", async () => {
 
   await order("invalidate", issued);
 
-  expect(await untilState(room.status, "removed")).toMatchObject({ reason: "session_invalidated" });
+  expect(await untilState(room.status, "removed")).toMatchObject({ code: "session_invalidated" });
 });
 
 test("a page whose session is in a cookie needs no token", async () => {

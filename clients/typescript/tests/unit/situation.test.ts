@@ -16,17 +16,17 @@ describe("how it ends", () => {
     [4429, "limits_ignored", { state: "connecting" }],
     [4401, "session_expired", { state: "connecting" }],
     [4401, "token_rotated", { state: "connecting" }],
-    [4401, "session_invalidated: spam", { state: "removed", reason: "session_invalidated", cause: "spam" }],
-    [4401, "session_invalidated: a: b", { state: "removed", reason: "session_invalidated", cause: "a: b" }],
-    [4403, "forbidden", { state: "removed", reason: "forbidden", cause: null }],
-    [4400, "forged", { state: "removed", reason: "forged", cause: null }],
-    [4410, "document_deleted", { state: "removed", reason: "document_deleted", cause: null }],
-    [4205, "lineage_mismatch", { state: "removed", reason: "lineage_mismatch", cause: null }],
-    [1009, "", { state: "removed", reason: "1009", cause: null }],
-    [4423, "session_suspended: lunch", { state: "suspended", cause: "lunch" }],
-    [4503, "session_pending", { state: "suspended", cause: null }],
-    [401, "session_suspended", { state: "suspended", cause: null }],
-    [403, "session_pending", { state: "suspended", cause: null }],
+    [4401, "session_invalidated: spam", { state: "removed", code: "session_invalidated", reason: "spam" }],
+    [4401, "session_invalidated: a: b", { state: "removed", code: "session_invalidated", reason: "a: b" }],
+    [4403, "forbidden", { state: "removed", code: "forbidden", reason: null }],
+    [4400, "forged", { state: "removed", code: "forged", reason: null }],
+    [4410, "document_deleted", { state: "removed", code: "document_deleted", reason: null }],
+    [4205, "lineage_mismatch", { state: "removed", code: "lineage_mismatch", reason: null }],
+    [1009, "", { state: "removed", code: "1009", reason: null }],
+    [4423, "session_suspended: lunch", { state: "suspended", reason: "lunch" }],
+    [4503, "session_pending", { state: "suspended", reason: null }],
+    [401, "session_suspended", { state: "suspended", reason: null }],
+    [403, "session_pending", { state: "suspended", reason: null }],
     [410, "session_expired", { state: "connecting" }],
     [503, "storage", { state: "connecting" }],
   ])("with %i %s, for one who was in, is %o", (code, reason, status) => {
@@ -61,16 +61,16 @@ test("what may be done changes while it is in, and only then", () => {
 test("why it is suspended is remembered while it knocks", () => {
   expect(after(admitted, ended(4423, "session_suspended: lunch"), ended(401, "session_suspended")).status).toEqual({
     state: "suspended",
-    cause: "lunch",
+    reason: "lunch",
   });
 });
 
 test("without a new token it has expired, and with one it connects", () => {
-  expect(after(admitted, { kind: "not-renewed", reason: "session_expired" }).status).toEqual({
+  expect(after(admitted, { kind: "not-renewed", code: "session_expired" }).status).toEqual({
     state: "expired",
-    reason: "session_expired",
+    code: "session_expired",
   });
-  expect(after({ kind: "not-renewed", reason: "x" }, { kind: "renewing" }).status.state).toBe("connecting");
+  expect(after({ kind: "not-renewed", code: "x" }, { kind: "renewing" }).status.state).toBe("connecting");
 });
 
 describe("pauses", () => {

@@ -116,10 +116,10 @@ class FileSystemSessionStorage:
         return await self._write(partial(commit.delete, event=event))
 
     async def revoke_user(
-        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+        self, user_id: str, now: datetime, *, actor: str, reason: str | None, except_session: SessionId | None
     ) -> Revocation:
         return await self._write(
-            partial(commit.revoke_user, user_id=user_id, now=now, actor=actor, cause=cause, kept_id=except_session)
+            partial(commit.revoke_user, user_id=user_id, now=now, actor=actor, reason=reason, kept_id=except_session)
         )
 
     async def purge_events(self, before: datetime, limit: int = 10_000, *, fence: int | None = None) -> int:

@@ -415,7 +415,7 @@ def delete(commit: Commit, event: Deleted) -> bool:
 
 
 def revoke_user(
-    commit: Commit, user_id: str, now: datetime, actor: str, cause: str | None, kept_id: SessionId | None
+    commit: Commit, user_id: str, now: datetime, actor: str, reason: str | None, kept_id: SessionId | None
 ) -> Revocation:
     """``SessionStorage.revoke_user``."""
     kept = None if kept_id is None else commit.load_readable(session_key(kept_id))
@@ -426,17 +426,17 @@ def revoke_user(
     if kept is not None:
         commit.carry_over(kept, epoch)
     root = UserRevoked(
-        user=user_id, epoch=epoch, at=now, actor=actor, cause=cause, session=kept.session.id if kept else None
+        user=user_id, epoch=epoch, at=now, actor=actor, reason=reason, session=kept.session.id if kept else None
     )
     commit.append(root)
     events: list[UserRevoked | Invalidated] = [root]
     for id, found in commit.live(user_prefix(user_id.encode())).items():
         if id != root.session:
-            events.append(_invalidate(commit, found, now, actor, cause))
+            events.append(_invalidate(commit, found, now, actor, reason))
     return Revocation(epoch, events)
 
 
-def _invalidate(commit: Commit, found: Stored, now: datetime, actor: str, cause: str | None) -> Invalidated:
+def _invalidate(commit: Commit, found: Stored, now: datetime, actor: str, reason: str | None) -> Invalidated:
     session = found.session
     event = Invalidated(
         session=session.id,
@@ -444,7 +444,7 @@ def _invalidate(commit: Commit, found: Stored, now: datetime, actor: str, cause:
         version=session.version + 1,
         at=now,
         actor=actor,
-        cause=cause or "revoked",
+        reason=reason or "revoked",
     )
     commit.change(found, apply(session, event), event)
     return event

@@ -157,7 +157,7 @@ class Snapshot(ReadTransaction[Tables]):
         key = user_key(session.user_id)
         epoch = None if key is None else self._get(key, None, self._file.tables.epochs)
         if epoch is not None and self._is_over(key, epoch, value):
-            return replace(session, state=INVALIDATED, cause=None)
+            return replace(session, state=INVALIDATED, reason=None)
         seen = self._touched.get(session.id) if self._touched else None
         if seen is not None and seen > session.last_seen_at:
             return replace(session, last_seen_at=seen)

@@ -259,7 +259,7 @@ class MemorySessionStorage:
         return True
 
     async def revoke_user(
-        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+        self, user_id: str, now: datetime, *, actor: str, reason: str | None, except_session: SessionId | None
     ) -> Revocation:
         epoch = self._epochs.get(user_id, 0) + 1
         kept = self._records.get(except_session) if except_session is not None else None
@@ -268,7 +268,7 @@ class MemorySessionStorage:
         else:
             except_session = None
         self._epochs[user_id] = epoch
-        root = UserRevoked(user=user_id, epoch=epoch, at=now, actor=actor, cause=cause, session=except_session)
+        root = UserRevoked(user=user_id, epoch=epoch, at=now, actor=actor, reason=reason, session=except_session)
         self._logs[partition_of(user_id)].append(root)
         events: list[UserRevoked | Invalidated] = [root]
         for id in list(self._live.get(user_id, ())):
@@ -276,7 +276,7 @@ class MemorySessionStorage:
                 continue
             session = self._records[id].session
             event = Invalidated(
-                session=id, user=user_id, version=session.version + 1, at=now, actor=actor, cause=cause or "revoked"
+                session=id, user=user_id, version=session.version + 1, at=now, actor=actor, reason=reason or "revoked"
             )
             self._put(apply(session, event), event)
             events.append(event)
@@ -513,7 +513,7 @@ def _discard(index: dict[str, list[SessionId]], user: str, id: SessionId) -> Non
 def _ended(session: Session) -> Session:
     """How a session is read whose user's epoch has passed it."""
     if session.state in LIVE_STATES:
-        return replace(session, state=SessionState.INVALIDATED, cause=None)
+        return replace(session, state=SessionState.INVALIDATED, reason=None)
     return session
 
 

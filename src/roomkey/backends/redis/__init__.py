@@ -117,9 +117,9 @@ class RedisSessionStorage:
         return await self._writes.delete(event)
 
     async def revoke_user(
-        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+        self, user_id: str, now: datetime, *, actor: str, reason: str | None, except_session: SessionId | None
     ) -> Revocation:
-        return await self._writes.revoke_user(user_id, now, actor=actor, cause=cause, except_session=except_session)
+        return await self._writes.revoke_user(user_id, now, actor=actor, reason=reason, except_session=except_session)
 
     async def touch(self, id: SessionId, at: datetime) -> None:
         await self._writes.touch(id, at)

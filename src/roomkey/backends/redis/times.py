@@ -158,7 +158,7 @@ class Times:
         """
         session = found.held.session
         event = Invalidated(
-            session=session.id, user=session.user_id, version=session.version + 1, at=now, cause="revoked"
+            session=session.id, user=session.user_id, version=session.version + 1, at=now, reason="revoked"
         )
         await self._writes.change(found, Change.by(found.held, event), even_dead=True)
 

@@ -247,14 +247,14 @@ class Writes:
     # --- revoke ---------------------------------------------------------------------------------------
 
     async def revoke_user(
-        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+        self, user_id: str, now: datetime, *, actor: str, reason: str | None, except_session: SessionId | None
     ) -> Revocation:
         """``SessionStorage.revoke_user``: the epoch first, with which all of them are dead; then their events."""
         for number in range(MAX_ROUNDS):
             epoch, kept, live = await self._user(user_id, except_session)
             held = [each.held for each in live if not each.held.is_dead(epoch)]
             decided = revoking(
-                user_id, held, None if kept is None else kept.held, epoch=epoch, now=now, actor=actor, cause=cause
+                user_id, held, None if kept is None else kept.held, epoch=epoch, now=now, actor=actor, reason=reason
             )
             await _give_way(number)
             outcome = await self._revoke(user_id, epoch, decided.root, live, decided.changes)
@@ -282,7 +282,7 @@ class Writes:
                 epoch=decided.epoch - 1,
                 now=root.at,
                 actor=root.actor,
-                cause=root.cause,
+                reason=root.reason,
             )
             if not dead:
                 break

@@ -185,7 +185,7 @@ class DatabaseSessionStorage:
         return await self._writer.submit(Write(partition_of_id(event.session), deleting, ids=[event.session.encode()]))
 
     async def revoke_user(
-        self, user_id: str, now: datetime, *, actor: str, cause: str | None, except_session: SessionId | None
+        self, user_id: str, now: datetime, *, actor: str, reason: str | None, except_session: SessionId | None
     ) -> Revocation:
         self._check_open()
         kept = key_of(except_session) if except_session is not None else None
@@ -196,7 +196,7 @@ class DatabaseSessionStorage:
             user_id=user_id,
             now=now,
             actor=actor,
-            cause=cause,
+            reason=reason,
             kept_id=kept,
         )
         ids = [] if kept is None else [kept]

@@ -382,7 +382,7 @@ def delete(commit: Commit, event: Deleted) -> bool:
 
 
 def revoke_user(
-    commit: Commit, user_id: str, now: datetime, actor: str, cause: str | None, kept_id: bytes | None
+    commit: Commit, user_id: str, now: datetime, actor: str, reason: str | None, kept_id: bytes | None
 ) -> Revocation:
     """``SessionStorage.revoke_user``."""
     kept = commit.find_readable(kept_id)
@@ -395,7 +395,7 @@ def revoke_user(
         epoch=commit.epoch_of(user_id),
         now=now,
         actor=actor,
-        cause=cause,
+        reason=reason,
     )
     commit.append(root, partition_of(user_id))
     commit.raise_epoch(user_id, epoch)
@@ -431,7 +431,7 @@ def tend(commit: Commit, id: bytes, now: datetime) -> None:
     session = held.session
     if commit.is_dead(held):
         event = Invalidated(
-            session=session.id, user=session.user_id, version=session.version + 1, at=now, cause="revoked"
+            session=session.id, user=session.user_id, version=session.version + 1, at=now, reason="revoked"
         )
         commit.change(Change.by(held, event))
     else:

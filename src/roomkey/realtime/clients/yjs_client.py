@@ -124,7 +124,7 @@ class DocumentClient(RealtimeClient):
                     self._renewed(question.id or "", now)
                 case NotRenewed(question, why):
                     details = why.details or {}
-                    reason = close_text(str(details.get("reason", why.code)).lower(), details.get("cause"))
+                    reason = close_text(str(details.get("code", why.code)).lower(), details.get("reason"))
                     self._not_renewed(question.id or "", reason, now)
                 case ExpiringSoon():
                     self._ask_for_token()

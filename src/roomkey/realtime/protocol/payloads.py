@@ -187,11 +187,11 @@ class SessionExpiring(Struct, frozen=True):
 
 
 class SessionDisconnected(Struct, frozen=True):
-    """The last message before the socket is closed with `code`."""
+    """The last message before the socket is closed with `close_code`."""
 
-    code: int
-    reason: CloseReason
-    cause: str | None
+    close_code: int
+    code: Annotated[CloseReason, Meta(description="The stable word for why.")]
+    reason: Annotated[str | None, Meta(description="What somebody gave as the reason.")]
     refresh: Annotated[bool, Meta(description="Whether a new token helps.")]
     retry: Annotated[bool, Meta(description="Whether the client may simply come back later.")]
 
@@ -199,14 +199,14 @@ class SessionDisconnected(Struct, frozen=True):
 class SessionSuspended(Struct, frozen=True):
     """The last message before the socket is closed with 4423: the client may come back when it is resumed."""
 
-    cause: str | None
+    reason: Annotated[str | None, Meta(description="What somebody gave as the reason.")]
 
 
 class SessionInvalidated(Struct, frozen=True):
     """The last message before the socket is closed with 4401: the session was ended on purpose."""
 
     how: Annotated[str, Meta(description="What happened, `invalidated` for example.")]
-    cause: str | None
+    reason: Annotated[str | None, Meta(description="What somebody gave as the reason.")]
 
 
 class Draining(Struct, frozen=True):

@@ -36,9 +36,9 @@ def closing(
     """
     if farewell is None:
         payload = SessionDisconnected(
-            code=CLOSE_CODES[reason],
-            reason=reason,
-            cause=cause,
+            close_code=CLOSE_CODES[reason],
+            code=reason,
+            reason=cause,
             refresh=reason is CloseReason.SESSION_EXPIRED,
             retry=reason in _COME_BACK,
         )

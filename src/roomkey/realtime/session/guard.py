@@ -225,7 +225,7 @@ class SessionGuard:
         if session is None:
             return self.close(invalidated("deleted"))
         if session.state is not SessionState.ACTIVE:
-            return self.close(stopped(session.state, session.cause))
+            return self.close(stopped(session.state, session.reason))
         if lifecycle.overdue(session, now) is not None:
             return self.close(stopped(SessionState.EXPIRED))
         effects = [*self.learn(session), *self._notify(now)]
@@ -298,11 +298,11 @@ class SessionGuard:
             return NOTHING
         match event:
             case Suspended():
-                return self.close(stopped(SessionState.SUSPENDED, event.cause))
+                return self.close(stopped(SessionState.SUSPENDED, event.reason))
             case Expired():
-                return self.close(stopped(SessionState.EXPIRED, event.cause))
+                return self.close(stopped(SessionState.EXPIRED, event.reason))
             case Invalidated() | Evicted() | Deleted():
-                return self.close(invalidated(event.tag(), event.cause))
+                return self.close(invalidated(event.tag(), event.reason))
             case _:
                 return self._change(event, now)
 
@@ -319,7 +319,7 @@ class SessionGuard:
         if self.is_over or event.user != self.session.user_id or event.session == self.session.id:
             return NOTHING
         if self.session.created_at <= event.at:
-            return self.close(invalidated(event.tag(), event.cause))
+            return self.close(invalidated(event.tag(), event.reason))
         return self.doubt()  # it looks newer, and clocks differ
 
     # --- time -----------------------------------------------------------------------------------------

@@ -168,11 +168,11 @@ class CommitConformance(StorageSuite):
         async with self.open() as storage:
             session = await store(storage)
 
-            after = await change(storage, session, Activated, NOON + SECOND, actor="user:alice", cause="login")
+            after = await change(storage, session, Activated, NOON + SECOND, actor="user:alice", reason="login")
 
             assert await storage.get(session.id) == after
             assert (await history(storage, session.id))[1] == fact(
-                session, Activated, NOON + SECOND, actor="user:alice", cause="login"
+                session, Activated, NOON + SECOND, actor="user:alice", reason="login"
             )
             assert await disagreements(storage) == []
 
@@ -466,7 +466,7 @@ class CommitConformance(StorageSuite):
         async with self.open() as storage:
             session = await store(storage, active=True)
             await storage.touch(session.id, NOON + MINUTE)
-            revocation = await storage.revoke_user("bob", NOON, actor="system", cause=None, except_session=None)
+            revocation = await storage.revoke_user("bob", NOON, actor="system", reason=None, except_session=None)
             before = await storage.get_with_secret(session.id), await whole_log(storage), await storage.heads()
             statistics = await storage.statistics(NOON)
 
@@ -477,6 +477,6 @@ class CommitConformance(StorageSuite):
                 await storage.heads(),
             ) == before
             assert await storage.statistics(NOON) == statistics
-            again = await storage.revoke_user("bob", NOON, actor="system", cause=None, except_session=None)
+            again = await storage.revoke_user("bob", NOON, actor="system", reason=None, except_session=None)
             assert again.epoch == revocation.epoch + 1
             assert await disagreements(storage) == []

@@ -120,7 +120,7 @@ class DamageConformance(StorageSuite):
             await self._damaged(storage)
             other = await store(storage, "alice", active=True)
 
-            done = await storage.revoke_user("alice", NOON, actor="system", cause=None, except_session=None)
+            done = await storage.revoke_user("alice", NOON, actor="system", reason=None, except_session=None)
 
             assert done.epoch == 1
             assert (await found(storage, other.id)).state is SessionState.INVALIDATED

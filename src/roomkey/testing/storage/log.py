@@ -138,7 +138,7 @@ class LogConformance(StorageSuite):
         async with self.open() as storage:
             session = await change(storage, await store(storage), Activated, NOON)
             session = await change(storage, session, GrantsChanged, NOON, grants=grants)
-            session = await change(storage, session, ViolationRecorded, NOON, cause="flood")
+            session = await change(storage, session, ViolationRecorded, NOON, reason="flood")
             session = await change(storage, session, Suspended, NOON, actor="key:\N{ROCKET}")
             await change(storage, session, Evicted, NOON)
 

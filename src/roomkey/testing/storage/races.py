@@ -93,7 +93,7 @@ class RaceConformance(StorageSuite):
                 if number % 4 == 0:
                     await storage.touch(id, at)
                 elif number % 25 == 24:
-                    await storage.revoke_user("alice", at, actor="system", cause=None, except_session=id)
+                    await storage.revoke_user("alice", at, actor="system", reason=None, except_session=id)
                 else:
                     await change(storage, session, kind, at, **details(kind, at))
 
@@ -203,7 +203,7 @@ class RaceConformance(StorageSuite):
                 await store(storage, at=NOON + number * SECOND, active=True)
 
             async def revoke() -> None:
-                await storage.revoke_user("alice", NOON, actor="system", cause=None, except_session=None)
+                await storage.revoke_user("alice", NOON, actor="system", reason=None, except_session=None)
 
             await at_once(
                 *(lambda number=number: sign_in(number) for number in range(TASKS)),

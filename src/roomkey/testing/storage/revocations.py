@@ -37,10 +37,10 @@ LATER = NOON + MINUTE
 
 
 async def revoke(
-    storage: SessionStorage, user_id: str = "alice", *, keep: SessionId | None = None, cause: str | None = "theft"
+    storage: SessionStorage, user_id: str = "alice", *, keep: SessionId | None = None, reason: str | None = "theft"
 ) -> Revocation:
     """Revoke a user a minute after noon."""
-    return await storage.revoke_user(user_id, LATER, actor="key:backend", cause=cause, except_session=keep)
+    return await storage.revoke_user(user_id, LATER, actor="key:backend", reason=reason, except_session=keep)
 
 
 class RevocationConformance(StorageSuite):
@@ -82,9 +82,9 @@ class RevocationConformance(StorageSuite):
 
             assert (await partition_log(storage, partition_of("alice")))[len(before) :] == done.events
             root, ended = done.events
-            assert root == UserRevoked(user="alice", epoch=1, at=LATER, actor="key:backend", cause="theft")
+            assert root == UserRevoked(user="alice", epoch=1, at=LATER, actor="key:backend", reason="theft")
             assert ended == Invalidated(
-                session=session.id, user="alice", version=3, at=LATER, actor="key:backend", cause="theft"
+                session=session.id, user="alice", version=3, at=LATER, actor="key:backend", reason="theft"
             )
 
     async def test_the_epoch_rises_each_time_even_without_sessions(self) -> None:

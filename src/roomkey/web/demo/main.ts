@@ -76,7 +76,7 @@ class Page {
     if (room !== this.room) {
       return; // it was left
     }
-    if (status.state === "removed" && GONE.has(status.reason)) {
+    if (status.state === "removed" && GONE.has(status.code)) {
       this.reopen(new Y.Doc());
       this.versions.beginAnew();
       notify("The document was deleted. This is a new one.");

@@ -37,7 +37,7 @@ export function obstacle({ status, arrived, delayed }: Room): Obstacle | null {
     case "expired":
       return { kind: "over", text: "The time of this session is over." };
     case "removed":
-      return REMOVED[status.reason] ?? NOT_UNDERSTOOD;
+      return REMOVED[status.code] ?? NOT_UNDERSTOOD;
     case "readonly":
       return { kind: "refused", text: "Read only: this session may read this document, but not write to it." };
     case "offline":

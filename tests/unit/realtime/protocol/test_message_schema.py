@@ -86,7 +86,7 @@ async def everything_said() -> list[Caller]:
     node.pass_time(seconds=1)
     troubles.clear()
     node.pass_time(seconds=5)
-    node.sessions.change(bob.session.id, Suspended, cause="lunch")
+    node.sessions.change(bob.session.id, Suspended, reason="lunch")
     node.sessions.change(carol.session.id, Invalidated)
     node.pass_time(seconds=30)
     await node.answer()
