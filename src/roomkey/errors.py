@@ -304,6 +304,19 @@ class TooManyKeys(Conflict):
     retry = False
 
 
+class GroupNotFound(NotFound):
+    """There is no group of this name."""
+
+    code = "group_not_found"
+
+
+class TooManyGroups(Conflict):
+    """There are as many groups as there can be."""
+
+    code = "too_many_groups"
+    retry = False
+
+
 # --- the audit log ------------------------------------------------------------------------------------
 
 

@@ -136,6 +136,7 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.NotRetained: Presentation(404, "Not shown any more"),
     errors.UnknownCursor: Presentation(404, "There is no such page"),
     errors.KeyNotFound: Presentation(404, "There is no such API key"),
+    errors.GroupNotFound: Presentation(404, "There is no such group"),
     errors.MethodNotAllowed: Presentation(405, "Method not allowed"),
     errors.NotAcceptable: Presentation(406, "Not in such a form"),
     errors.RequestTimeout: Presentation(408, "The request took too long", _LAST),
@@ -146,6 +147,7 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.KeyExists: Presentation(409, "There is such an API key"),
     errors.KeyConfigured: Presentation(409, "The API key stands in the configuration"),
     errors.TooManyKeys: Presentation(409, "There are too many API keys"),
+    errors.TooManyGroups: Presentation(409, "There are too many groups"),
     errors.RequestInProgress: Presentation(409, "The first request is still being answered", _SOON),
     errors.Expired: Presentation(
         410, "The session's time is over", close_reason=CloseReason.SESSION_EXPIRED, refresh_fault="INVALID_SESSION"

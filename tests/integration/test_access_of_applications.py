@@ -16,6 +16,7 @@ from tests.support.documents import (
     Site,
     a_site,
     edit,
+    grant,
     hocuspocus_client,
     reason_of,
     token_message,
@@ -191,3 +192,83 @@ async def test_a_socket_that_another_session_takes_over_may_what_that_one_may() 
 
         assert refused["code"] == "FORBIDDEN"
         assert out["error"]["code"] == "FORBIDDEN"
+
+
+async def in_team(site: Site, user: str) -> str:
+    """The token of a session that has what the group has."""
+    _, token = await site.caller.session(user, grants=[{"group": "team-7"}])
+    return token
+
+
+async def set_team(site: Site, *grants: dict[str, str]) -> None:
+    answer = await site.caller.http.put("/groups/team-7", json={"grants": grants})
+    assert answer.status_code in (200, 201), answer.text
+
+
+async def test_a_right_that_is_given_to_a_team_holds_on_every_socket_and_is_withdrawn_from_all_at_once() -> None:
+    async with a_site() as site:
+        await set_team(site, grant("**", "write"))
+        token, bobs = await in_team(site, "alice"), await in_team(site, "bob")
+        async with (
+            a_json_editor(site, token) as json,
+            y_client(site, bobs) as yjs_client,
+            hocuspocus_client(site) as many,
+        ):
+            subscribed = await json.subscribe("plan")
+            scope = await many.show("plan", token)
+            await yjs_client.next(STEP1)
+            await many.say("plan", edit("before"))
+            await many.hear("plan", APPLIED)
+
+            await set_team(site, grant("**", "read"))
+            refused = await json.edit("plan", text="late")
+            await yjs_client.send(edit("late"))
+            await yjs_client.next(DENIED)
+            await many.say("plan", edit("late"))
+            await many.hear("plan", NOT_APPLIED)
+            as_bob = {"authorization": f"Bearer {bobs}"}
+            read = await site.caller.http.get("/documents/plan", headers=as_bob)
+            listed = (await site.caller.http.get("/documents", headers=as_bob)).json()
+            why = (await site.caller.http.get("/documents/plan/access", params={"user_id": "bob"})).json()
+
+            gone = await site.caller.http.delete("/groups/team-7")
+            out = await json.next("unsubscribed")
+            end = await yjs_client.end()
+            denied = reason_of(await many.hear("plan", REFUSED))
+            unseen = await site.caller.http.get("/documents/plan", headers=as_bob)
+
+        assert (subscribed["access"], scope) == ("write", "read-write")
+        assert (refused["code"], read.json()["content"], read.headers["roomkey-access"]) == (
+            "FORBIDDEN",
+            "before",
+            "read",
+        )
+        assert [document["name"] for document in listed["documents"]] == ["plan"]
+        assert why["why"] == "the first grant that matches, ** of the group team-7, allows read"
+        assert why["sessions"][0]["grant"] == {"documents": "**", "access": "read", "group": "team-7"}
+        assert (gone.status_code, out["error"]["code"], end, denied) == (
+            *(204, "FORBIDDEN"),
+            *((4403, "forbidden"), "forbidden"),
+        )
+        assert unseen.status_code == 404
+
+
+async def test_group_and_application_must_both_allow_it() -> None:
+    async with a_site(authorize=Application("read")) as site:
+        await set_team(site, grant("**", "write"))
+        token = await in_team(site, "alice")
+        async with a_json_editor(site, token) as json:
+            assert (await json.subscribe("plan"))["access"] == "read"
+
+
+async def test_a_key_that_is_narrowed_neither_changes_groups_nor_gives_what_they_have() -> None:
+    async with a_site() as site:
+        only = {"documents": ["team/**"]}
+        minted = await site.caller.http.post("/keys", json={"name": "narrow", "role": "service", "only": only})
+        as_key = {"authorization": f"Bearer {minted.json()['secret']}"}
+        changed = await site.caller.http.put("/groups/team-7", json={"grants": []}, headers=as_key)
+        given = await site.caller.http.post(
+            "/sessions", json={"user_id": "alice", "grants": [{"group": "team-7"}]}, headers=as_key
+        )
+
+        assert (changed.status_code, given.status_code) == (403, 403)

@@ -36,6 +36,10 @@ TABLE: Final = {
     "PUT /sessions/{id}/reauthenticate": (401, 200, 200, 403, 403, 403, 403),
     "GET /users/{user_id:path}/sessions": (401, 200, 200, 200, 403, 200, 404),
     "DELETE /users/{user_id:path}/sessions": (401, 200, 200, 200, 403, 200, 404),
+    "GET /groups": (401, 200, 200, 403, 403, 403, 403),
+    "GET /groups/{group}": (401, 404, 404, 403, 403, 403, 403),
+    "PUT /groups/{group}": (401, 201, 201, 403, 403, 403, 403),
+    "DELETE /groups/{group}": (401, 404, 404, 403, 403, 403, 403),
     "GET /keys": (401, 403, 200, 403, 403, 403, 403),
     "POST /keys": (401, 403, 201, 403, 403, 403, 403),
     "GET /keys/{key_name}": (401, 403, 404, 403, 403, 403, 403),
@@ -52,7 +56,13 @@ BODIES: Final = {
     "POST /sessions": {"user_id": "carol"},
     "POST /sessions/batch": {"create": [{"user_id": "carol"}]},
     "POST /keys": {"name": "worker", "role": "service"},
+    "PUT /groups/{group}": {"grants": []},
     "PUT /sessions/{id}/grants": {"grants": [{"documents": "**", "access": "admin"}]},
+}
+
+REFUSALS: Final = {
+    *("credentials_missing", "forbidden", "session_pending"),
+    *("not_found", "key_not_found", "group_not_found"),
 }
 
 CELLS: Final = [
@@ -83,13 +93,13 @@ async def test_everyone_may_do_what_the_table_says(operation: str, who: str, sta
         "stranger": stranger.token,
     }
     method, _, path = operation.partition(" ")
-    path = path.replace("{id}", about.id).replace("{user_id:path}", "alice")
+    path = path.replace("{id}", about.id).replace("{user_id:path}", "alice").replace("{group}", "team-7")
 
     answer = await rest.call(method, path, token=tokens[who], json=BODIES.get(operation))
 
     assert answer.status == status
     if status >= 400:
-        assert answer.code in {"credentials_missing", "forbidden", "session_pending", "not_found", "key_not_found"}
+        assert answer.code in REFUSALS
         assert ("www-authenticate" in dict(answer.headers)) == (status == 401)
 
 
@@ -108,7 +118,7 @@ async def test_who_may_not_changes_nothing(operation: str, who: str, status: int
     }
     about = sessions["pending" if who == "pending" else "own"]
     method, _, path = operation.partition(" ")
-    path = path.replace("{id}", about.id).replace("{user_id:path}", "alice")
+    path = path.replace("{id}", about.id).replace("{user_id:path}", "alice").replace("{group}", "team-7")
     before = await rest.sessions.get_sessions([issued.id for issued in sessions.values()])
 
     answer = await rest.call(method, path, token=tokens.get(who), json=BODIES.get(operation))

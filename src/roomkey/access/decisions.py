@@ -20,10 +20,10 @@ import structlog
 from msgspec import Struct
 
 from roomkey.access.settings import AccessSettings
-from roomkey.domain.access import Access, access_to, narrower
+from roomkey.domain.access import Access, access_to, groups_of, narrower
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import AccessUnknown
-from roomkey.ports import Authorize, Clock
+from roomkey.ports import NO_GROUPS, Authorize, Clock, KnownGroups, granting
 
 MAX_ASKED: Final = 1_000
 """Questions that may wait for the application at a time; further ones are not asked."""
@@ -87,8 +87,11 @@ class _Question:
 class ApplicationDecisions:
     """The ``AccessDecisions`` where the application has a say. All on one event loop."""
 
-    def __init__(self, authorize: Authorize, settings: AccessSettings, clock: Clock) -> None:
+    def __init__(
+        self, authorize: Authorize, settings: AccessSettings, clock: Clock, groups: KnownGroups = NO_GROUPS
+    ) -> None:
         self._authorize = authorize
+        self._groups = groups
         self._settings = settings
         self.max_age = settings.max_age
         self._usable_for = settings.max_age + settings.stale_if_error
@@ -114,11 +117,16 @@ class ApplicationDecisions:
         answer = self._answers.get((session.id, document))
         if answer is None or self._now() - answer.asked_at >= self._usable_for:
             return None
-        return narrower(access_to(document, session.grants), answer.access)
+        return narrower(self._granted(session, document), answer.access)
+
+    def _granted(self, session: Session, document: str) -> Access | None:
+        return access_to(document, session.grants, self._groups.of)
 
     def is_fresh(self, session: Session, document: str) -> bool:
         """See ``AccessDecisions``. What no grant covers is not asked for."""
-        if access_to(document, session.grants) is None:
+        if not self._groups.is_known and groups_of(session.grants):
+            return False
+        if self._granted(session, document) is None:
             return True
         return self._fresh(session.id, document) is not None
 
@@ -165,7 +173,8 @@ class ApplicationDecisions:
 
     async def decide(self, session: Session, document: str) -> Access | None:
         """See ``AccessDecisions``."""
-        granted = access_to(document, session.grants)
+        await granting(self._groups, session)
+        granted = self._granted(session, document)
         if granted is None:
             return None
         answer = self._fresh(session.id, document)
@@ -190,7 +199,7 @@ class ApplicationDecisions:
             answer = await self._ask(session, document)
         except NoAnswer as failure:
             raise AccessUnknown(f"the application does not say what the session may do: {failure}") from None
-        return narrower(access_to(document, session.grants), answer.access)
+        return narrower(self._granted(session, document), answer.access)
 
     async def _ask(self, session: Session, document: str) -> _Answer:
         """The answer to a question of this turn: one question at a time for each, whoever wants to know."""

@@ -12,7 +12,7 @@ from roomkey.access.watch import Subject
 from roomkey.domain.session import SessionId
 from roomkey.errors import Conflict, RoomkeyError
 from roomkey.ports import ObjectStore
-from roomkey.ports.objects import ABSENT
+from roomkey.ports.objects import ABSENT, Changes
 
 SPACE: Final = "access"
 NAME: Final = "rechecks"
@@ -27,6 +27,8 @@ ATTEMPTS: Final = 16
 
 EVERYTHING: Final = Subject()
 
+NOTHING_CHANGED: Final[Changes] = {}
+
 _log = structlog.get_logger("roomkey.access")
 
 
@@ -35,10 +37,11 @@ class _Entry(Struct, frozen=True, array_like=True):
     node: str
     session: str | None
     document: str | None
+    group: str | None = None
 
     @property
     def subject(self) -> Subject:
-        return Subject(None if self.session is None else SessionId(self.session), self.document)
+        return Subject(None if self.session is None else SessionId(self.session), self.document, self.group)
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -59,9 +62,9 @@ class Rechecks:
         self._seen: int | None = None
         self._is_away = False
 
-    async def announce(self, subject: Subject) -> None:
+    async def announce(self, subject: Subject, changes: Changes = NOTHING_CHANGED) -> None:
         """
-        Have every other node recheck this.
+        Have every other node recheck this; what they then read, ``changes`` to the same space, is written with it.
 
         Raises:
             Storage, Conflict: If they were not told, or perhaps were.
@@ -70,11 +73,11 @@ class Rechecks:
             stored = await self._objects.get(SPACE, NAME)
             entries = [] if stored is None else _entries(stored.value)
             number = entries[-1].number + 1 if entries else 1
-            entry = _Entry(number, self._node, subject.session, subject.document)
+            entry = _Entry(number, self._node, subject.session, subject.document, subject.group)
             try:
                 await self._objects.commit(
                     SPACE,
-                    {NAME: _encode([*entries[1 - MAX_LISTED :], entry])},
+                    {**changes, NAME: _encode([*entries[1 - MAX_LISTED :], entry])},
                     expected={NAME: ABSENT if stored is None else stored.revision},
                 )
             except Conflict:
@@ -90,7 +93,7 @@ class Rechecks:
             await asyncio.sleep(READ_INTERVAL_SECONDS)
 
     async def read(self) -> None:
-        """Recheck what others have since the last time. The first time there is nobody inside to recheck."""
+        """Recheck what others have since the last time; the first time everything: who knows what it has missed."""
         try:
             stored = await self._objects.get(SPACE, NAME)
         except RoomkeyError as error:
@@ -110,9 +113,8 @@ class Rechecks:
     def _news(self, entries: Sequence[_Entry]) -> Sequence[Subject]:
         seen, last = self._seen, entries[-1].number if entries else 0
         self._seen = last
-        if seen is None:
-            return ()
-        if last < seen or (entries and entries[0].number > seen + 1):  # the list was put back, or has gone on too far
+        # Or the list was put back, or has gone on too far.
+        if seen is None or last < seen or (entries and entries[0].number > seen + 1):
             return (EVERYTHING,)
         return [entry.subject for entry in entries if entry.number > seen and entry.node != self._node]
 

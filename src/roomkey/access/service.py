@@ -7,13 +7,14 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from roomkey.access.decisions import ApplicationDecisions
+from roomkey.access.groups import Groups
 from roomkey.access.rechecks import Rechecks
 from roomkey.access.watch import AccessWatch, Rechecked, Subject
-from roomkey.domain.access import Access, Grant, deciding_grant, widest
+from roomkey.domain.access import Access, Grant, deciding_grant, patterns_of, widest
 from roomkey.domain.lifecycle import overdue
 from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
 from roomkey.errors import AccessUnknown
-from roomkey.ports import GRANTS_ALONE, AccessDecisions, Clock, Page, SessionPage
+from roomkey.ports import AccessDecisions, Clock, GrantsAlone, Page, SessionPage, granting
 from roomkey.security.inspection import check_document_name
 
 MAX_EXPLAINED: Final = 100
@@ -61,16 +62,18 @@ class AccessService:
     def __init__(
         self,
         sessions: Sessions,
+        groups: Groups,
         application: ApplicationDecisions | None = None,
         watch: AccessWatch | None = None,
         rechecks: Rechecks | None = None,
     ) -> None:
         """Without ``application`` grants alone say what sessions may do; ``rechecks`` tell other nodes, if any."""
+        self.groups = groups
         self._sessions = sessions
         self._application = application
         self._watch = watch
         self._rechecks = rechecks
-        self.decisions: AccessDecisions = GRANTS_ALONE if application is None else application
+        self.decisions: AccessDecisions = GrantsAlone(groups) if application is None else application
 
     async def decide_many(self, session: Session, documents: Sequence[str]) -> Sequence[Access | None]:
         """
@@ -90,6 +93,11 @@ class AccessService:
 
     async def _decide(self, session: Session, document: str) -> None:
         await self.decisions.decide(session, document)
+
+    async def patterns(self, session: Session) -> Sequence[str]:
+        """The patterns of the documents that the session's grants are about. Raises ``AccessUnknown``."""
+        await granting(self.groups, session)
+        return patterns_of(session.grants, self.groups.of)
 
     async def recheck_document(self, name: str) -> Rechecked:
         """
@@ -147,7 +155,8 @@ class AccessService:
 
     async def explain_session(self, session: Session, document: str) -> SessionAccess:
         """What the session may do in the document, and why. Raises as ``explain``."""
-        grant, access = deciding_grant(document, session.grants), await self.decisions.decide(session, document)
+        access = await self.decisions.decide(session, document)
+        grant = deciding_grant(document, session.grants, self.groups.of)
         allowed = None
         if self._application is not None and grant is not None:
             allowed = self._application.remembered(session.id, document)
@@ -163,7 +172,8 @@ class AccessService:
 def _why(grant: Grant | None, application: Access | None, *, asks: bool) -> str:
     if grant is None:
         return "no grant of the session matches the document"
-    says = f"the first grant that matches, {grant.documents}, allows {grant.access}"
+    whose = "" if grant.group is None else f" of the group {grant.group}"
+    says = f"the first grant that matches, {grant.documents}{whose}, allows {grant.access}"
     if not asks:
         return says
     if application is None:

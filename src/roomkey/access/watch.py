@@ -33,10 +33,11 @@ class Sockets(Protocol):
 
 
 class Subject(Struct, frozen=True):
-    """What is rechecked: a session in all documents, all sessions in a document, or everything."""
+    """What is rechecked: a session in all documents, all sessions in a document, a group, or everything."""
 
     session: SessionId | None = None
     document: str | None = None
+    group: str | None = None
 
     def covers(self, session: SessionId, document: str) -> bool:
         """Whether it is about this session in this document."""

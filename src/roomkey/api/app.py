@@ -9,8 +9,22 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from roomkey.access.groups import Groups
+from roomkey.access.rechecks import Rechecks
 from roomkey.access.service import AccessService
-from roomkey.api import audit_log, audit_trail, connected, documents, exchange, health, keys, openapi, rest, rights
+from roomkey.api import (
+    audit_log,
+    audit_trail,
+    connected,
+    documents,
+    exchange,
+    groups,
+    health,
+    keys,
+    openapi,
+    rest,
+    rights,
+)
 from roomkey.api import login as logging_in
 from roomkey.api import threats as risks
 from roomkey.api.audited import Auditing
@@ -70,6 +84,8 @@ ROUTES: Final[Routes] = {
     "/sessions/{id}/rotate": {"PUT": rest.rotate},
     "/sessions/{id}/reauthenticate": {"PUT": logging_in.reauthenticate},
     "/users/{user_id:path}/sessions": {"GET": rest.list_user_sessions, "DELETE": rest.revoke_user},
+    "/groups": {"GET": groups.list_groups},
+    "/groups/{group}": {"GET": groups.get_group, "PUT": groups.put_group, "DELETE": groups.delete_group},
     "/keys": {"GET": keys.list_keys, "POST": keys.create_key},
     "/keys/{key_name}": {"GET": keys.get_key, "DELETE": keys.revoke_key},
     "/keys/{key_name}/rotate": {"POST": keys.rotate_key},
@@ -139,6 +155,15 @@ EVERY_ROUTE: Final[Routes] = {
 }
 
 
+def _grants_alone(sessions: SessionManager) -> AccessService:
+    """Access by grants, with the groups of this process."""
+
+    async def nobody(_: object) -> None: ...
+
+    objects = MemoryObjectStore()
+    return AccessService(sessions, Groups(objects, Rechecks(objects, nobody, node=""), sessions.clock))
+
+
 def create_app(  # noqa: PLR0913  # each is a part that may be left out
     sessions: SessionManager,
     *,
@@ -195,7 +220,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         sessions=sessions,
         documents=documents,
         connected=sockets,
-        access=access or AccessService(sessions),
+        access=access or _grants_alone(sessions),
         audit=audit,
         health=health or Health(sessions),
         authenticator=Authenticator(

@@ -63,7 +63,7 @@ from roomkey.errors import (
     WritesRefused,
 )
 from roomkey.ports import Page
-from roomkey.security.authorization import Action, seen_documents
+from roomkey.security.authorization import Action
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -105,7 +105,7 @@ async def list_documents(request: Request) -> Reply:
     A session sees those that it may read, a key those that it is narrowed to. Follow `next_cursor` until it is
     null.
     """
-    listing, patterns = cast("DocumentListing", request.query), seen_documents(request.caller)
+    listing, patterns = cast("DocumentListing", request.query), await _seen_patterns(request)
     if patterns is None:
         with following(listing.cursor):
             page = Page(cursor=listing.cursor, limit=listing.limit)
@@ -124,6 +124,12 @@ async def list_documents(request: Request) -> Reply:
         )
         cursor = None if found.next_cursor is None else name_cursor(found.next_cursor)
     return json_reply(DocumentPageBody([document_body(record) for record in found.documents], cursor))
+
+
+async def _seen_patterns(request: Request) -> Sequence[str] | None:
+    """The patterns of the documents that the caller may know of; ``None`` if it may know of all."""
+    session = request.caller.session
+    return request.caller.only.documents if session is None else await request.services.access.patterns(session)
 
 
 async def _seen(request: Request, names: Sequence[str]) -> Sequence[bool]:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from roomkey import errors, problems
-from roomkey.api import access, document_schemas, key_schemas, login, schemas
+from roomkey.api import access, document_schemas, groups, key_schemas, login, schemas
 from roomkey.api.operations import Answer, Operation, Publication
 from roomkey.domain.access import Access
 from roomkey.domain.policy import SessionPolicy
@@ -82,6 +82,10 @@ PUBLIC_NAMES: Final = {
     "RangeBody": "BlameRange",
     "AuditKeysBody": "AuditKeys",
     "GrantInput": "NewGrant",
+    "GroupBody": "Group",
+    "GroupPageBody": "GroupPage",
+    "GroupGrantInput": "GroupGrant",
+    "GroupInput": "NewGroup",
     "ClientInput": "NewClient",
     "KeyBody": "Key",
     "KeysBody": "KeyList",
@@ -103,6 +107,7 @@ EXAMPLES: Final[Mapping[type[Struct], Any]] = {
     login.Credentials: {"token": "a7kq3v5zt2mjc4nxw6ye3rf5hbgd.Yt0b6nGyVJ2sQK1xLr8uWmC4eDpFaHoZiX9vTqN7k3M"},
     schemas.ReasonBody: {"reason": "signed in elsewhere"},
     schemas.Extension: {"lifetime": 3600},
+    groups.GroupInput: {"grants": [{"documents": "team-7/**", "access": "write"}]},
     schemas.Rights: {"grants": [{"documents": "notes/**", "access": "read"}]},
     key_schemas.NewKey: {"name": "indexer", "role": "service", "only": {"scopes": ["documents:read"]}},
     key_schemas.KeyRotation: {"overlap": 3600},
@@ -295,6 +300,7 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
         "name": document_schemas.DocumentName,
         "number": document_schemas.VersionNumber,
         "key_name": key_schemas.KeyName,
+        "group": schemas.GroupName,
         "index": schemas.EntryIndex,
         "file": schemas.LogFile,
     }

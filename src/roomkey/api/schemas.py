@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from roomkey.api.flaws import flaw_in_query
-from roomkey.domain.access import MAX_GRANTS, MAX_PATTERN_BYTES, Access, Grant, Grants, check_grants
+from roomkey.domain.access import GROUP_PATTERN, MAX_GRANTS, MAX_PATTERN_BYTES, Access, Grant, Grants, check_grants
 from roomkey.domain.names import HIDDEN, check_name
 from roomkey.domain.session import (
     Client,
@@ -88,6 +88,7 @@ EntryIndex = Annotated[str, Meta(pattern="^(0|[1-9][0-9]{0,17})$", examples=["0"
 LogFile = Annotated[
     str, Meta(pattern=r"^([0-9]{1,2}/)?(x[0-9]{3}/)*[0-9]{3}(\.p/[1-9][0-9]{0,2})?$", examples=["000.p/1"])
 ]
+GroupName = Annotated[str, Meta(pattern=GROUP_PATTERN, examples=["team-7"])]
 SessionIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{2}[a-z2-7]{26}$", examples=["a7kq3v5zt2mjc4nxw6ye3rf5hbgd"])]
 # 3600 and 3600.0 are the same integer in JSON (JSON Schema 2020-12, 4.2.3), and to msgspec only as floats.
 Lifetime = Annotated[float, Meta(ge=1, le=MAX_LIFETIME_SECONDS, description="Whole seconds.", examples=[3600])]
@@ -108,16 +109,37 @@ Limit = Annotated[int, Meta(ge=1, le=500, description="At most so many.")]
 
 
 class GrantInput(Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a session's rights. In `documents` `*` stays inside a segment and `**` does not."""
+    """
+    One line of a session's rights: `access` to `documents`, or what a `group` has.
 
-    documents: Pattern
-    access: Access
+    In `documents` `*` stays inside a segment and `**` does not.
+    """
+
+    documents: Pattern | UnsetType = UNSET
+    access: Access | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         try:
-            check_grants((Grant(self.documents, self.access),))
+            check_grants((to_builtins(self),))
         except InvalidInput as error:
-            raise ValueError(f"documents: {error}") from None
+            said = str(error).replace("grants[0]", "a grant")
+            raise ValueError(said if self.documents is UNSET else f"documents: {said}") from None
+
+    def granted(self) -> Grant:
+        """The same in the words of the domain."""
+        (grant,) = check_grants((to_builtins(self),))
+        return grant
+
+
+_EITHER_FORM: Final[dict[str, Any]] = {
+    "minProperties": 1,
+    "maxProperties": 2,
+    "dependentRequired": {"documents": ["access"], "access": ["documents"]},
+}
+"""A grant has documents and access, or a group."""
+
+GrantInputs = Annotated[list[Annotated[GrantInput, Meta(extra_json_schema=_EITHER_FORM)]], Meta(max_length=MAX_GRANTS)]
 
 
 class ClientInput(Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,7 +176,7 @@ class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
 
     user_id: UserId
     client: ClientInput | None = None
-    grants: Annotated[list[GrantInput], Meta(max_length=MAX_GRANTS)] | None = None
+    grants: GrantInputs | None = None
     lifetime: Lifetime | None = None
     metadata: (
         Annotated[
@@ -233,7 +255,7 @@ class Rights(Struct, frozen=True, forbid_unknown_fields=True):
     The first grant that matches a document wins; what none mentions is closed, and with none everything is.
     """
 
-    grants: Annotated[list[GrantInput], Meta(max_length=MAX_GRANTS)]
+    grants: GrantInputs
 
     def granted(self) -> Grants:
         """The same in the words of the domain."""
@@ -521,7 +543,7 @@ def _client(client: ClientInput) -> Client:
 
 
 def _grants(grants: Sequence[GrantInput]) -> Grants:
-    return tuple(Grant(grant.documents, grant.access) for grant in grants)
+    return check_grants(tuple(grant.granted() for grant in grants))
 
 
 def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class _SessionRecord(Struct, frozen=True, array_like=True, gc=False):
     last_seen_at: datetime
     version: int
     client: tuple[str | None, str | None, str | None] | None
-    grants: tuple[tuple[str, Access], ...]
+    grants: tuple[tuple[str, Access | None], ...]
+    # Without an access it is the name of a group.
     metadata: Mapping[str, Any] | None
     violations: int
     secret: bytes
@@ -102,7 +103,7 @@ def encode_session(session: Session, secret: Secret) -> bytes:
         session.last_seen_at,
         session.version,
         None if client is None else (client.ip, client.user_agent, client.device),
-        tuple([(grant.documents, grant.access) for grant in grants]) if grants else (),
+        tuple([(grant.group or grant.documents, grant.access) for grant in grants]) if grants else (),
         session.metadata,
         session.violations,
         secret.current,
@@ -208,7 +209,7 @@ def _session(record: _SessionRecord) -> Session:
         last_seen_at=record.last_seen_at,
         version=record.version,
         client=None if client is None else Client(*client),
-        grants=tuple([Grant(*grant) for grant in record.grants]) if record.grants else (),
+        grants=tuple([_grant(*grant) for grant in record.grants]) if record.grants else (),
         metadata=record.metadata,
         violations=record.violations,
         reason=record.reason,
@@ -216,6 +217,10 @@ def _session(record: _SessionRecord) -> Session:
         reauthenticated_at=record.reauthenticated_at,
         exclusive_since=record.exclusive_since,
     )
+
+
+def _grant(documents: str, access: Access | None) -> Grant:
+    return Grant(group=documents) if access is None else Grant(documents, access)
 
 
 def _secret(record: _SessionRecord) -> Secret:

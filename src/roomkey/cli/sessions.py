@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 from cyclopts import App, Parameter
 
+from roomkey.cli.grants import written
 from roomkey.cli.outcome import EXIT_CODES, Exit, Failed, print_json, print_table
 from roomkey.cli.target import Target, Where, show_disconnected
 from roomkey.domain.session import SessionState
@@ -32,7 +33,7 @@ def create(
     Args:
         user_id: Whose session it is.
         lifetime: At most the policy's, as in 8h.
-        grant: As in 'notes/**:write'; may be repeated.
+        grant: As in 'notes/**:write', or 'group=team-7'; may be repeated.
         metadata: A JSON object.
         device: How the user would name the device.
         activate: Do not wait for the client to activate it.
@@ -43,7 +44,7 @@ def create(
     if lifetime is not None:
         body["lifetime"] = _seconds(lifetime)
     if grant:
-        body["grants"] = [_grant(text) for text in grant]
+        body["grants"] = [written(text) for text in grant]
     if metadata is not None:
         body["metadata"] = _json_object(metadata)
     if device is not None:
@@ -196,9 +197,10 @@ def grants(id: str, *, grant: Annotated[list[str], Parameter(negative="--no-gran
 
     Args:
         id: Which session.
-        grant: As in 'notes/**:read'; may be repeated. The first that matches a document wins. --no-grants: nothing.
+        grant: As in 'notes/**:read', or 'group=team-7'; may be repeated. The first that matches a document wins.
+            --no-grants: nothing.
     """
-    _put(id, "grants", where, grants=[_grant(text) for text in grant])
+    _put(id, "grants", where, grants=[written(text) for text in grant])
 
 
 @app.command
@@ -256,13 +258,6 @@ def _seconds(text: str) -> int:
         return int(duration(text).total_seconds())
     except ValueError as error:
         raise Failed(f"--lifetime: {error}", Exit.USAGE) from None
-
-
-def _grant(text: str) -> dict[str, str]:
-    documents, colon, access = text.rpartition(":")
-    if not colon:
-        raise Failed(f"--grant: {text!r} is not a pattern and an access, as in 'notes/**:write'", Exit.USAGE)
-    return {"documents": documents, "access": access}
 
 
 def _json_object(text: str) -> dict[str, Any]:

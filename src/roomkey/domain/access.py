@@ -1,12 +1,13 @@
 """Who may do what with which document: grants, and the one function that reads them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from roomkey.errors import InvalidInput
 
@@ -25,24 +26,37 @@ class Access(StrEnum):
     ADMIN = "admin"
 
 
+GROUP_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
+"""What groups may be called: it stands in paths, logs and grants."""
+
+MAX_GROUPS_OF_A_SESSION = 16
+"""Groups that the grants of one session name: with 256 grants each, what a frame may cost has an end."""
+
 _PIECE = re.compile(r"\*+|.", re.DOTALL)
 
 _LEVEL = {access: level for level, access in enumerate(Access)}
 
 
-class Grant(Struct, frozen=True, gc=False):
+class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     """
     One line of a session's rights: ``access`` to the documents that match ``documents``.
 
     In the pattern ``*`` matches within one segment (no ``/``), ``**`` matches anything. Every other
     character stands for itself; case counts.
+
+    Or a ``group``: in the place of this line stand the grants that the group has whenever somebody asks. Whoever does
+    not know of groups finds that it matches no document.
     """
 
-    documents: str
-    access: Access
+    documents: str = ""
+    access: Access | None = None
+    group: str | None = None
 
 
 Grants = tuple[Grant, ...]
+
+GrantsOfGroup = Callable[[str], Grants]
+"""The grants of the group of this name now: none if there is no such group. They name no groups themselves."""
 
 GrantLike = Grant | Mapping[str, str]
 """A grant, or its fields under their names, as in JSON."""
@@ -65,17 +79,44 @@ class Role(StrEnum):
     SUPPORT = "support"
 
 
-def access_to(document: str, grants: Sequence[Grant]) -> Access | None:
+def no_groups(name: str) -> Grants:  # noqa: ARG001
+    """Where there are no groups."""
+    return ()
+
+
+def access_to(document: str, grants: Sequence[Grant], groups: GrantsOfGroup = no_groups) -> Access | None:
     """The access that the first matching grant gives; ``None`` if no grant matches."""
     for grant in grants:
-        if _matches(grant.documents, document):
+        if grant.group is not None:
+            access = access_to(document, groups(grant.group))
+            if access is not None:
+                return access
+        elif _matches(grant.documents, document):
             return grant.access
     return None
 
 
-def deciding_grant(document: str, grants: Sequence[Grant]) -> Grant | None:
-    """The first grant that matches, which gives the access."""
-    return next((grant for grant in grants if _matches(grant.documents, document)), None)
+def deciding_grant(document: str, grants: Sequence[Grant], groups: GrantsOfGroup = no_groups) -> Grant | None:
+    """The first grant that matches, which gives the access; if it is of a group, it says of which."""
+    for grant in grants:
+        if grant.group is not None:
+            found = deciding_grant(document, groups(grant.group))
+            if found is not None:
+                return replace(found, group=grant.group)
+        elif _matches(grant.documents, document):
+            return grant
+    return None
+
+
+def patterns_of(grants: Sequence[Grant], groups: GrantsOfGroup = no_groups) -> list[str]:
+    """The patterns of everything that the grants are about."""
+    own = [grant.documents for grant in grants if grant.group is None]
+    return own + [each.documents for grant in grants if grant.group is not None for each in groups(grant.group)]
+
+
+def groups_of(grants: Sequence[Grant]) -> set[str]:
+    """The groups that the grants name."""
+    return {grant.group for grant in grants if grant.group is not None}
 
 
 def reaches(given: Access | None, wanted: Access) -> bool:
@@ -114,23 +155,55 @@ def check_grants(grants: Sequence[GrantLike]) -> Grants:
         raise InvalidInput(f"a session has at most {MAX_GRANTS} grants")
     granted = tuple([_grant(index, grant) for index, grant in enumerate(grants)])
     for grant in granted:
-        pattern = grant.documents
-        if not pattern or len(pattern.encode("utf-8", "surrogatepass")) > MAX_PATTERN_BYTES:
-            raise InvalidInput(f"a grant's pattern has 1 to {MAX_PATTERN_BYTES} bytes")
-        if not pattern.isprintable():
-            raise InvalidInput("a grant's pattern must not contain control characters")
+        if grant.group is None:
+            _check_pattern(grant.documents)
+    if len(groups_of(granted)) > MAX_GROUPS_OF_A_SESSION:
+        raise InvalidInput(f"the grants of a session name at most {MAX_GROUPS_OF_A_SESSION} groups")
     return granted
+
+
+def check_group_grants(grants: Sequence[GrantLike]) -> Grants:
+    """Return ``grants`` as those of a group are stored. Raises as ``check_grants``, and if one names a group."""
+    granted = check_grants(grants)
+    if groups_of(granted):
+        raise InvalidInput("the grants of a group must not name a group")
+    return granted
+
+
+def check_group(name: str) -> str:
+    """
+    Return ``name`` if a group may have it.
+
+    Raises:
+        InvalidInput: If not.
+    """
+    if not re.fullmatch(GROUP_PATTERN, name):
+        raise InvalidInput("the name of a group has 1 to 128 letters, digits and . _ : @ -")
+    return name
+
+
+def _check_pattern(pattern: str) -> None:
+    if not pattern or len(pattern.encode("utf-8", "surrogatepass")) > MAX_PATTERN_BYTES:
+        raise InvalidInput(f"a grant's pattern has 1 to {MAX_PATTERN_BYTES} bytes")
+    if not pattern.isprintable():
+        raise InvalidInput("a grant's pattern must not contain control characters")
 
 
 def _grant(index: int, grant: object) -> Grant:
     """The grant that ``grant`` says, whoever wrote it."""
     if isinstance(grant, Mapping):
         fields = dict(cast("Mapping[object, object]", grant))
+        if fields.keys() == {"group"}:
+            return Grant(group=_group(index, fields["group"]))
         if fields.keys() != {"documents", "access"}:
-            raise InvalidInput(f"grants[{index}] must have documents and access, and nothing else")
+            raise InvalidInput(f"grants[{index}] must have documents and access, or a group, and nothing else")
         documents, access = fields["documents"], fields["access"]
     elif isinstance(grant, Grant):
         documents, access = grant.documents, grant.access
+        if grant.group is not None:
+            if documents or access is not None:
+                raise InvalidInput(f"grants[{index}] must have documents and access, or a group, not both")
+            return Grant(group=_group(index, grant.group))
     else:
         raise InvalidInput(f"grants[{index}] must be a Grant or a mapping, not {type(grant).__name__}")
     if not isinstance(documents, str):
@@ -140,6 +213,12 @@ def _grant(index: int, grant: object) -> Grant:
     if not isinstance(access, str) or access not in _LEVEL:
         raise InvalidInput(f"grants[{index}].access must be one of {', '.join(Access)}")
     return Grant(documents, Access(access))
+
+
+def _group(index: int, name: object) -> str:
+    if not isinstance(name, str):
+        raise InvalidInput(f"grants[{index}].group must be text, not {type(name).__name__}")
+    return check_group(name)
 
 
 def covers(pattern: str, other: str) -> bool:

@@ -5,7 +5,7 @@ A port states its guarantees once; whoever implements it does not repeat them. B
 ``roomkey.errors`` and nothing else.
 """
 
-from roomkey.ports.access import GRANTS_ALONE, AccessDecisions, Authorize
+from roomkey.ports.access import GRANTS_ALONE, NO_GROUPS, AccessDecisions, Authorize, GrantsAlone, KnownGroups, granting
 from roomkey.ports.authentication import Authenticator, ClientWatch, Ruling
 from roomkey.ports.documents import (
     Append,
@@ -82,6 +82,7 @@ from roomkey.ports.stores import (
 __all__ = [
     "CHECKSUMMED_RECORDS",
     "GRANTS_ALONE",
+    "NO_GROUPS",
     "PLAIN_RECORDS",
     "AccessDecisions",
     "Append",
@@ -111,8 +112,10 @@ __all__ = [
     "EventItem",
     "EventLog",
     "Gone",
+    "GrantsAlone",
     "GraveItem",
     "KeyRing",
+    "KnownGroups",
     "Leases",
     "LogStart",
     "LoggedEvent",
@@ -160,4 +163,5 @@ __all__ = [
     "VersionItem",
     "VersionPage",
     "WrappedKey",
+    "granting",
 ]

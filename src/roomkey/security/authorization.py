@@ -7,7 +7,7 @@ like what does not exist.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
 from typing import Final
@@ -167,6 +167,8 @@ class Action(Enum):
     RECHECK_SESSION = auto()
     RECHECK_DOCUMENT = auto()
     EXPLAIN_ACCESS = auto()
+    SEE_GROUPS = auto()
+    CHANGE_GROUPS = auto()
     IMPORT_DOCUMENT = auto()
     SEE_CONNECTED = auto()
     DISCONNECT_FROM_DOCUMENT = auto()
@@ -262,6 +264,8 @@ RULES: Final[Mapping[Action, Rule]] = {
     Action.RECHECK_SESSION: Rule(KEYS, scope=_WRITE),
     Action.RECHECK_DOCUMENT: Rule(KEYS, scope=_WRITE),
     Action.EXPLAIN_ACCESS: Rule(EVERY_KEY, scope=_READ),
+    Action.SEE_GROUPS: Rule(EVERY_KEY, scope=_READ),
+    Action.CHANGE_GROUPS: Rule(KEYS, scope=_ISSUE),
     Action.SEE_KEYS: Rule(ADMINS, scope=Scope.KEYS_READ),
     Action.CHANGE_KEYS: Rule(ADMINS, scope=Scope.KEYS_WRITE),
     # The tree says how much happens and nothing else; ``audit.public_tree`` opens it to everybody.
@@ -434,12 +438,6 @@ def check_batch(user_ids: Iterable[str], cap: int) -> None:
 # --- documents ----------------------------------------------------------------------------------------
 
 
-def seen_documents(caller: Caller) -> Sequence[str] | None:
-    """The patterns of the documents that the caller may know of; ``None`` if it may know of all."""
-    own = caller.session
-    return caller.only.documents if own is None else [grant.documents for grant in own.grants]
-
-
 def check_document(caller: Caller, action: Action, document: str, access: Access | None) -> None:
     """
     Raise unless the caller may do ``action`` to the document: a session if that is among its ``access`` there.
@@ -468,6 +466,17 @@ _DONE_WITH: Final = (
     (Access.WRITE, Action.WRITE_DOCUMENT),
     (Access.READ, Action.READ_DOCUMENT),
 )
+
+
+def check_groups(caller: Caller) -> None:
+    """
+    Raise unless the key may change groups: what it did would reach sessions that it may not know of.
+
+    Raises:
+        Forbidden: If it is narrowed to users or documents.
+    """
+    if caller.only.narrows_sessions:
+        raise Forbidden("an API key that is narrowed to users or documents may not change groups")
 
 
 # --- keys ---------------------------------------------------------------------------------------------

@@ -69,8 +69,8 @@ class Narrowing(Struct, frozen=True, kw_only=True):
         return self.users is None or id.startswith(self.users)
 
     def gives(self, grants: Grants) -> bool:
-        """Whether all that ``grants`` cover is among what it leaves."""
-        return self.documents is None or all(self._covers(grant.documents) for grant in grants)
+        """Whether all that ``grants`` cover is among what it leaves. What a group may have tomorrow, nobody knows."""
+        return self.documents is None or all(grant.group is None and self._covers(grant.documents) for grant in grants)
 
     def includes(self, other: "Narrowing") -> bool:
         """Whether it leaves everything that ``other`` does."""
