@@ -1,6 +1,7 @@
 """Who may do what: every operation, asked by everyone."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import pytest
 
@@ -52,7 +53,7 @@ TABLE: Final = {
     "GET /docs": (200, 200, 200, 200, 200, 200, 200),
 }
 
-BODIES: Final = {
+BODIES: Final[Mapping[str, Any]] = {
     "POST /sessions": {"user_id": "carol"},
     "POST /sessions/batch": {"create": [{"user_id": "carol"}]},
     "POST /keys": {"name": "worker", "role": "service"},

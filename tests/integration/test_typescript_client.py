@@ -37,7 +37,9 @@ def server() -> Generator[Server]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pack(tmp_path_factory.mktemp("package"))
+    folder = pack(tmp_path_factory.mktemp("package"))
+    (folder / "consumer.mjs").write_bytes((FOLDER / "tests" / "package" / "consumer.mjs").read_bytes())
+    return folder
 
 
 async def test_its_own_tests_pass(server: Server) -> None:
@@ -155,7 +157,6 @@ class Laptop:
 async def laptop(server: Server, project: Path, kind: str) -> AsyncGenerator[Laptop]:
     async with cutting_proxy(server.port) as proxy, calling(server) as caller:
         id, token = await caller.session(f"sleeper with {kind}")
-        (project / "consumer.mjs").write_bytes((FOLDER / "tests" / "package" / "consumer.mjs").read_bytes())
         command = ("consumer.mjs", proxy.through(server.url), token, kind, f"beds/{id}")
         process = await create_subprocess_exec(str(NODE), *command, cwd=project, stdin=PIPE, stdout=PIPE)
         try:

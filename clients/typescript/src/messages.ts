@@ -29,6 +29,7 @@ export interface Subscribed {
   readonly recovered: boolean;
   readonly publications: readonly { id: string; message_type: string; payload: RelayedEdit }[];
   readonly presence: readonly RelayedStatus[];
+  readonly access: string;
 }
 
 export interface Failure {

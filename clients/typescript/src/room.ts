@@ -1,10 +1,8 @@
 /** One document on `/ws`: what others say in it, who is there, and what of ours has been taken. */
 
-import { accessTo } from "./access.ts";
 import { Cell, isAlike, Signal, type Watchable } from "./cell.ts";
 import { type Failure, newId, type Position, type Relayed, type RelayedEdit, type RelayedStatus, type Subscribed } from "./messages.ts";
 import type { Session } from "./session.ts";
-import type { Access } from "./situation.ts";
 import type { Status } from "./verdict.ts";
 
 /** Whether everything is where it survives; if not, `unsaved` changes are only here or under way. */
@@ -66,7 +64,7 @@ export class Room {
   #position: Position | null = null;
   #subscription: string | null = null;
   #isIn = false;
-  #access: Access | null = null;
+  #access = "";
   #refused: Status | null = null;
   #shown: object | null = null;
   #held = 0;
@@ -187,14 +185,6 @@ export class Room {
     this.#showStatus();
   }
 
-  /** The server has said what the session may do. */
-  granted(): void {
-    const facts = this.#session.facts.value;
-    if (facts !== null) {
-      this.#mayDo(accessTo(this.document, facts.grants));
-    }
-  }
-
   hear(id: string, type: string, payload: Subscribed & Readonly<Record<string, unknown>>): void {
     switch (type) {
       case "subscribed":
@@ -204,6 +194,9 @@ export class Room {
         return;
       case "unsubscribed":
         this.#unsubscribed((payload["error"] as Failure | null) ?? null);
+        return;
+      case "access_changed":
+        this.#mayDo(payload.access);
         return;
       case "position":
         this.#stands(payload.position, payload["recovered"] === false);
@@ -237,7 +230,6 @@ export class Room {
       if (position !== null) {
         this.#moveTo(position);
       }
-      this.#mayDo("write");
       pending.resolve(position);
     } else {
       this.#refusedMessage(id, pending, payload as unknown as Failure);
@@ -250,9 +242,6 @@ export class Room {
     } else if (failure.retry) {
       this.#resendAfter(Number(failure.details?.["retry_after_ms"]) || 1000);
     } else {
-      if (failure.code === "FORBIDDEN") {
-        this.#mayDo("read");
-      }
       this.#pending.delete(id);
       this.#counted();
       pending.reject(new NotPublished(failure.code, failure.message));
@@ -268,11 +257,11 @@ export class Room {
     this.#socket.sendText(JSON.stringify({ id: this.#subscription, message_type: "subscribe", payload }));
   }
 
-  #subscribed({ position, recovered, publications, presence }: Subscribed): void {
+  #subscribed({ position, recovered, publications, presence, access }: Subscribed): void {
     const isReturn = this.#position !== null;
     this.#subscription = null;
     this.#isIn = true;
-    this.granted();
+    this.#mayDo(access);
     const own = this.#session.id;
     this.#presence.set(presence.filter(({ session_info }) => session_info.session_id !== own));
     if (isReturn && !recovered) {
@@ -387,7 +376,7 @@ export class Room {
     this.#presence.set(isShown ? [...others, presence] : others);
   }
 
-  #mayDo(access: Access | null): void {
+  #mayDo(access: string): void {
     this.#access = access;
     this.#showStatus();
   }

@@ -11,7 +11,7 @@ export class Rooms {
   readonly #socket: RoomSocket;
   readonly #rooms: Map<string, Room> = new Map();
   readonly #link: Link;
-  readonly #stopWatching: (() => void)[];
+  readonly #stopWatching: () => void;
 
   constructor(session: Session, options: { path?: string } = {}) {
     this.#session = session;
@@ -23,10 +23,7 @@ export class Rooms {
     });
     this.#socket = transport;
     this.#link = new Link(session, transport);
-    this.#stopWatching = [
-      this.#link.status.subscribe(() => this.#each((room) => room.linked(this.#link.status.value))),
-      session.facts.subscribe(() => this.#each((room) => room.granted())),
-    ];
+    this.#stopWatching = this.#link.status.subscribe(() => this.#each((room) => room.linked(this.#link.status.value)));
   }
 
   /** The room of a document: the same one, until everyone who opened it has left. */
@@ -46,9 +43,7 @@ export class Rooms {
 
   /** Leave all rooms and close the socket. */
   close(): void {
-    for (const stop of this.#stopWatching) {
-      stop();
-    }
+    this.#stopWatching();
     this.#each((room) => room.end());
     this.#link.stop();
   }

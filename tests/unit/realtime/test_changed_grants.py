@@ -28,7 +28,7 @@ async def test_a_writer_who_may_only_read_now_is_refused_the_next_edit_and_still
 
     assert code_of(caller, refused) == "FORBIDDEN"
     assert [message["message_type"] for message in other.news()] == ["ack"]
-    assert [message["message_type"] for message in caller.news()] == ["error", "realtime_edit"]
+    assert [message["message_type"] for message in caller.news()] == ["access_changed", "error", "realtime_edit"]
 
 
 async def test_a_reader_who_may_write_now_need_not_subscribe_again() -> None:
@@ -38,7 +38,9 @@ async def test_a_reader_who_may_write_now_need_not_subscribe_again() -> None:
     change(node, caller, WRITABLE)
     caller.edit("x")
 
-    assert caller.payload_of("ack")["position"]["offset"] == 1
+    told, acknowledged = caller.news()
+    assert (told["message_type"], told["payload"]) == ("access_changed", {"document": "d", "access": "write"})
+    assert acknowledged["payload"]["position"]["offset"] == 1
     assert other.payload_of("realtime_edit")["text"] == "x"
 
 

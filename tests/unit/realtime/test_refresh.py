@@ -98,7 +98,7 @@ async def test_more_grants_count_at_once() -> None:
     caller.edit("judged by the new grants")
     await node.answer()
 
-    assert [message["message_type"] for message in caller.news()] == ["session_refreshed", "ack"]
+    assert [message["message_type"] for message in caller.news()] == ["access_changed", "session_refreshed", "ack"]
 
 
 async def test_the_session_of_somebody_else_changes_nothing() -> None:

@@ -287,6 +287,19 @@ test("who may only read is told so at once, and not taken seriously", async () =
   expect(room.saved.value.state).toBe("saved");
 });
 
+test("who may do less, or more again, is told so while the room is open", async () => {
+  const issued = await issue("ada");
+  const room = await join(session(issued), newDocument());
+  await room.publish({ text: "mine" });
+
+  await order("grants", issued, READ);
+  await untilState(room.status, "readonly");
+  await order("grants", issued, { grants: [{ documents: "**", access: "write" }] });
+  await untilState(room.status, "active");
+
+  await room.publish({ text: "mine again" });
+});
+
 test("a document that may not be opened is refused, and others are not", async () => {
   const rooms = closing(new Rooms(session(await issue("ada", READ))));
   const [closed, open] = [rooms.open("secret"), rooms.open(newDocument())];

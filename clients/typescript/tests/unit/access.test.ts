@@ -25,4 +25,6 @@ test("the first grant that matches decides", () => {
   expect(accessTo("notes/secret", grants)).toBe("read");
   expect(accessTo("notes/open", grants)).toBe("write");
   expect(accessTo("other", grants)).toBeNull();
+  expect(accessTo("other", [...grants, { group: "team-7" }])).toBe("write");
+  expect(accessTo("notes/secret", [...grants, { group: "team-7" }])).toBe("read");
 });

@@ -33,6 +33,7 @@ from roomkey.realtime.protocol.json_messages import (
 )
 from roomkey.realtime.protocol.message_types import ApplicationType
 from roomkey.realtime.protocol.payloads import (
+    AccessChanged,
     Acknowledged,
     ConnectionLimits,
     HeartbeatAnswer,
@@ -413,7 +414,7 @@ class JsonRules:
         return translated
 
     def _review(self) -> JsonEffects:
-        """Unsubscribe the client from documents that the session may not use any more."""
+        """Tell the client what it may do now, and unsubscribe it from documents that it may not use any more."""
         effects: list[JsonEffect] = []
         for document in tuple(self._access):
             access = self._decisions.access(self.guard.session, document)
@@ -421,8 +422,9 @@ class JsonRules:
                 self.left(document)
                 why = Fault(ErrorCode.FORBIDDEN, "the session may not use this document any more")
                 effects.append(Leave(None, document, why))
-            else:
+            elif access is not self._access[document]:
                 self._access[document] = access
+                effects.append(Send(MessageType.ACCESS_CHANGED, AccessChanged(document, access)))
         return effects
 
     def put_out(self, document: str, reason: str | None) -> JsonEffects:

@@ -81,6 +81,7 @@ class MessageType(StrEnum):
     SUBSCRIBED = "subscribed"
     UNSUBSCRIBE = "unsubscribe"
     UNSUBSCRIBED = "unsubscribed"
+    ACCESS_CHANGED = "access_changed"
     REALTIME_EDIT = "realtime_edit"
     ACK = "ack"
     POSITION = "position"

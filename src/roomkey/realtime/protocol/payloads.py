@@ -146,7 +146,7 @@ class Subscribed(Struct, frozen=True):
             extra_json_schema={"items": {"$ref": "#/$defs/RelayedStatus"}},
         ),
     ]
-    access: Annotated[Access, Meta(description="What the session may do in the document, until that changes.")]
+    access: Annotated[Access, Meta(description="What the session may do in the document, until `access_changed`.")]
 
 
 class Unsubscribed(Struct, frozen=True):
@@ -154,6 +154,13 @@ class Unsubscribed(Struct, frozen=True):
 
     document: str
     error: Failure | None
+
+
+class AccessChanged(Struct, frozen=True):
+    """The client may do more, or less, in a document that it is in: its grants, or the application, say so now."""
+
+    document: str
+    access: Access
 
 
 class Acknowledged(Struct, frozen=True):
@@ -234,6 +241,7 @@ FROM_SERVER: Final[Mapping[MessageType, type[Struct]]] = {
     MessageType.HEARTBEAT_ACK: HeartbeatAnswer,
     MessageType.SUBSCRIBED: Subscribed,
     MessageType.UNSUBSCRIBED: Unsubscribed,
+    MessageType.ACCESS_CHANGED: AccessChanged,
     MessageType.REALTIME_EDIT: RelayedEdit,
     MessageType.ACK: Acknowledged,
     MessageType.POSITION: Standing,

@@ -9,7 +9,8 @@ from typing import Any, cast
 import jsonschema_rs
 import pytest
 
-from roomkey.domain.session import Invalidated, Suspended
+from roomkey.domain.access import Access, Grant
+from roomkey.domain.session import GrantsChanged, Invalidated, Suspended
 from roomkey.realtime.clients.json_rules import JsonRules
 from roomkey.realtime.protocol.json_messages import MessageType
 from roomkey.realtime.protocol.message_schema import describe
@@ -72,6 +73,7 @@ async def everything_said() -> list[Caller]:
     alice.say("realtime_edit", {"document": ".."})
     carol = await node.client("carol")
     carol.say("subscribe", {"document": "d", "since": bob.payload_of("realtime_edit")["position"] | {"offset": 0}})
+    node.sessions.change(bob.session.id, GrantsChanged, grants=(Grant("**", Access.READ),))
     bob.say("unsubscribe", {"document": "d"})
     node.pass_time(seconds=1)
     node.pass_time(minutes=1)
