@@ -17,7 +17,16 @@ from roomkey.api.schemas import IssuedBody
 from roomkey.client import LiveDocument, Removed, Roomkey, State
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.session import SessionState
-from roomkey.errors import ConfigurationError, Forbidden, InvalidState, InvalidToken, NotFound, Storage, VersionMismatch
+from roomkey.errors import (
+    ConfigurationError,
+    Forbidden,
+    GroupNotFound,
+    InvalidState,
+    InvalidToken,
+    NotFound,
+    Storage,
+    VersionMismatch,
+)
 from roomkey.realtime.protocol.yjs_messages import sync_step1, sync_step2
 from tests.support.server import Server, lasting_server, running_server
 
@@ -87,6 +96,22 @@ async def test_the_life_of_a_session(server: Server) -> None:
         await admin.sessions.delete(id)
         with pytest.raises(NotFound):
             await admin.sessions.get(id)
+
+
+async def test_a_group_is_made_changed_listed_and_forgotten(server: Server) -> None:
+    async with client(server) as admin:
+        for access in ("read", "write"):
+            await admin.groups.put("team-7", [{"documents": "team/**", "access": access}])
+        issued = await admin.sessions.create("ada", grants=[Grant(group="team-7")], activate=True)
+
+        async with client(server, issued.token) as ada:
+            await ada.documents.write("team/plan", {"content": "ours"})
+        assert (await admin.groups.get("team-7")).grants[0].access is Access.WRITE
+        assert [group.name async for group in admin.groups.list()] == ["team-7"]
+
+        await admin.groups.delete("team-7")
+        with pytest.raises(GroupNotFound):
+            await admin.groups.get("team-7")
 
 
 async def test_documents_are_written_edited_kept_and_brought_back(server: Server) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from roomkey.client.calls import Calls
 from roomkey.client.documents import Documents, Read
+from roomkey.client.groups import Groups
 from roomkey.client.live import LiveDocument, Removed, Tokens
 from roomkey.client.sessions import Sessions
 from roomkey.client.states import Ending, State
@@ -28,6 +29,7 @@ TIMEOUT_SECONDS: Final = 10.0
 __all__ = [
     "Documents",
     "Ending",
+    "Groups",
     "LiveDocument",
     "Read",
     "Removed",
@@ -63,6 +65,7 @@ class Roomkey:
         self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS) if http is None else http
         calls = Calls(self._http, token)
         self.sessions: Final = Sessions(calls)
+        self.groups: Final = Groups(calls)
         self.documents: Final = Documents(calls)
 
     async def __aenter__(self) -> Self:
