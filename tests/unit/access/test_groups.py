@@ -143,6 +143,49 @@ async def test_a_change_that_could_not_be_read_is_read_when_storage_is_back() ->
     assert (during, other.groups.of("team")) == ((), (WRITE,))
 
 
+async def test_a_group_that_was_forgotten_while_nobody_looked_is_forgotten_here_too() -> None:
+    objects = MemoryObjectStore()
+    one, other = Node(objects, "a"), Node(objects, "b")
+    await one.groups.put("team", [WRITE])
+    await other.groups.know()
+
+    await one.groups.delete("team")
+    await other.groups.refresh()
+
+    assert (other.groups.of("team"), other.changed[-1]) == ((), {"team"})
+
+
+class Slow(Away):
+    """Objects of which the first reading of several is answered late, with what was there when it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: asyncio.Event | None = None
+
+    async def get_many(self, space: str, names: Sequence[str]) -> list[StoredObject | None]:
+        late, self.late = self.late, None
+        found = await super().get_many(space, names)
+        if late is not None:
+            await late.wait()
+        return found
+
+
+async def test_an_answer_that_comes_late_undoes_nothing() -> None:
+    objects = Slow()
+    node, other = Node(objects, "a"), Node(objects, "b")
+    await node.groups.put("team", [WRITE])
+
+    late = objects.late = asyncio.Event()
+    slow = asyncio.create_task(node.groups.refresh(["team"]))
+    await asyncio.sleep(0)
+    await other.groups.put("team", [READ])
+    await node.groups.refresh(["team"])
+    late.set()
+    await slow
+
+    assert node.groups.of("team") == (READ,)
+
+
 async def test_before_groups_are_known_only_sessions_that_need_none_get_in() -> None:
     objects = Away()
     await Node(objects, "a").groups.put("team", [WRITE])

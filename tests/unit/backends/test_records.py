@@ -48,7 +48,8 @@ texts = st.text(st.characters(codec="utf-8"), max_size=40)
 names = st.none() | texts
 ids = st.builds(SessionId, texts)
 clients = st.none() | st.builds(Client, names, names, names)
-grants = st.lists(st.builds(Grant, texts, st.sampled_from(Access)), max_size=3).map(tuple)
+of_groups = st.builds(Grant, group=st.sampled_from(["team-7", "a:b@c"]))
+grants = st.lists(st.builds(Grant, texts, st.sampled_from(Access)) | of_groups, max_size=3).map(tuple)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
