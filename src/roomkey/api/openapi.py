@@ -52,6 +52,7 @@ TAGS: Final = {
     "Connections": "Who has a document open by a socket, and disconnecting them. No right is taken by that.",
     "Versions": "States of a document that are kept.",
     "Access": "Who may do what in which document, and why; and having the application asked again.",
+    "Groups": "Grants that many sessions have in common, who name the group in theirs.",
     "Keys": "API keys, with which backends and operators say who they are.",
     "Audit log": "What happened, as files that outsiders can verify, and receipts for single entries.",
     "Service": "How the service is doing, and this document.",

@@ -65,6 +65,13 @@ def test_every_name_is_used_once() -> None:
     assert len(names) == len(set(names))
 
 
+def test_every_operation_stands_under_a_heading_that_is_described() -> None:
+    headings = [tag["name"] for tag in document()["tags"]]
+
+    used = {tag for _, _, operation in operations() for tag in operation["tags"]}
+    assert used == set(headings)
+
+
 def test_every_error_is_a_problem() -> None:
     for _, path, operation in operations():
         for status, answer in operation["responses"].items():
