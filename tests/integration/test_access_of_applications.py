@@ -263,7 +263,7 @@ async def test_group_and_application_must_both_allow_it() -> None:
 
 async def test_a_key_that_is_narrowed_neither_changes_groups_nor_gives_what_they_have() -> None:
     async with a_site() as site:
-        only = {"documents": ["team/**"]}
+        only = {"documents": ["**"]}
         minted = await site.caller.http.post("/keys", json={"name": "narrow", "role": "service", "only": only})
         as_key = {"authorization": f"Bearer {minted.json()['secret']}"}
         changed = await site.caller.http.put("/groups/team-7", json={"grants": []}, headers=as_key)

@@ -42,7 +42,7 @@ class NodeAccess:
         self._hook = None if settings.url is None else AccessHook(settings, sessions.clock)
         asked = authorize or self._hook
         self._sockets, self._is_shared = sockets, shared
-        self._rechecks = Rechecks(objects, self._recheck, node=node)
+        self._rechecks = Rechecks(objects, self.recheck, node=node)
         self._groups = Groups(objects, self._rechecks, sessions.clock, self._obey)
         self._application = self._watch = None
         if asked is not None:
@@ -51,8 +51,8 @@ class NodeAccess:
         others = self._rechecks if shared else None
         self.service = AccessService(sessions, self._groups, self._application, self._watch, others)
 
-    async def _recheck(self, subjects: Sequence[Subject]) -> None:
-        """What another node has rechecked, or changed."""
+    async def recheck(self, subjects: Sequence[Subject]) -> None:
+        """Obey what another node has rechecked, or changed."""
         groups = {subject.group for subject in subjects if subject.group is not None}
         others = [subject for subject in subjects if subject.group is None]
         if groups or EVERYTHING in others:

@@ -1,15 +1,17 @@
 """Groups: what sessions have by them, on the node that changes one and on every other."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey.access.groups import PREFIX, Groups
-from roomkey.access.rechecks import SPACE, Rechecks
+from roomkey.access.rechecks import NAME, SPACE, Rechecks
+from roomkey.access.settings import AccessSettings
 from roomkey.access.watch import Subject
+from roomkey.backends.memory import MemorySessionStorage
 from roomkey.backends.memory.objects import MemoryObjectStore
 from roomkey.domain.access import (
     MAX_GROUPS_OF_A_SESSION,
@@ -21,9 +23,12 @@ from roomkey.domain.access import (
     deciding_grant,
     patterns_of,
 )
+from roomkey.domain.session import Session, SessionId
 from roomkey.errors import AccessUnknown, GroupNotFound, InvalidInput, Storage, TooManyGroups
+from roomkey.node.access import NodeAccess
 from roomkey.ports import GrantsAlone
 from roomkey.ports.objects import NamedObject, StoredObject
+from roomkey.sessions.manager import SessionManager
 from roomkey.testing.clock import ManualClock
 from tests.support.access import NOON, a_session
 
@@ -153,6 +158,32 @@ async def test_a_group_that_was_forgotten_while_nobody_looked_is_forgotten_here_
     await other.groups.refresh()
 
     assert (other.groups.of("team"), other.changed[-1]) == ((), {"team"})
+
+
+async def test_a_node_that_has_missed_changes_reads_all_groups() -> None:
+    objects, sessions = MemoryObjectStore(), SessionManager(MemorySessionStorage(), clock=ManualClock(NOON))
+    one = Node(objects, "a")
+    other = NodeAccess(
+        AccessSettings(), None, sessions=sessions, sockets=NoSockets, objects=objects, shared=True, node="b"
+    )
+    rechecks = Rechecks(objects, other.recheck, node="b")
+    await one.groups.put("another", [READ])
+    await rechecks.read()
+    await one.groups.put("team", [WRITE])
+    await objects.commit(SPACE, {NAME: b"damaged"})
+
+    await rechecks.read()
+
+    assert other.service.groups.of("team") == (WRITE,)
+
+
+class NoSockets:
+    """No open sockets."""
+
+    def in_use(self) -> Iterator[tuple[Session, Sequence[str]]]:
+        return iter(())
+
+    def review(self, id: SessionId) -> None: ...
 
 
 class Slow(Away):
