@@ -1,0 +1,75 @@
+"""The guide, from log-in to removed: its page is what is built, served and used here."""
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+from playwright.async_api import Page
+
+from tests.browser.windows import CHROMIUM, DESKTOP, PHONE, Scheme
+from tests.support.guide import FOLDER, PACKAGES, PICTURES, STATES, built, files, from_log_in_to_removed, site
+from tests.support.pages import ROOT
+from tests.support.typescript_client import NEEDED
+
+pytestmark = [
+    NEEDED,
+    pytest.mark.skipif(
+        CHROMIUM is None or not (PACKAGES / "vite").exists(), reason="needs Chromium, and `npm ci` in examples/guide"
+    ),
+]
+
+MAX_PICTURE_BYTES: Final = 60 * 1024
+"""Somebody on a phone reads the page, too."""
+
+
+def test_the_files_of_the_page_are_those_of_the_example() -> None:
+    written = files()
+
+    assert {name: text for name, text in written.items() if (FOLDER / name).read_text(encoding="utf-8") != text} == {}
+    assert {"app.py", "package.json", "src/main.tsx", "src/Note.tsx"} <= written.keys()
+
+
+@pytest.mark.parametrize("name", [*STATES, "administrator"])
+def test_there_is_a_small_picture_of_each_state(name: str) -> None:
+    picture = (PICTURES / f"{name}.png").read_bytes()
+
+    width, height = struct.unpack(">II", picture[16:24])
+    assert len(picture) <= MAX_PICTURE_BYTES
+    assert width >= 390
+    assert height >= 300
+    assert f"guide/{name}.png" in (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+
+
+class Looks:
+    """Looks at the page in each state, also as it is on a phone at night."""
+
+    _SIZES: Final[Sequence[tuple[tuple[int, int], Scheme]]] = ((PHONE, "dark"), (DESKTOP, "light"))
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def at(self, state: str, page: Page) -> None:
+        size = page.viewport_size
+        assert size is not None
+        for (width, height), scheme in self._SIZES:
+            await page.set_viewport_size({"width": width, "height": height})
+            await page.emulate_media(color_scheme=scheme)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, state
+        await page.set_viewport_size(size)
+        self.seen.append(state)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("guide"))
+
+
+async def test_whoever_follows_the_guide_sees_every_state_from_log_in_to_removed(project: Path, browser: str) -> None:
+    looks = Looks()
+
+    async with site(project, browser) as opened:
+        await from_log_in_to_removed(opened, looks.at)
+
+    assert sorted(looks.seen) == sorted([*STATES, "administrator"])
