@@ -1,15 +1,16 @@
 """The guide, from log-in to removed: its page is what is built, served and used here."""
 
 import struct
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 from playwright.async_api import Page
 
 from tests.browser.windows import CHROMIUM, DESKTOP, PHONE, Scheme
-from tests.support.guide import FOLDER, PACKAGES, PICTURES, STATES, built, files, from_log_in_to_removed, site
+from tests.support.guide import FOLDER, PACKAGES, PICTURES, STATES, built, files, follow, from_log_in_to_removed, site
 from tests.support.pages import ROOT
 from tests.support.typescript_client import NEEDED
 
@@ -20,6 +21,7 @@ pytestmark = [
     ),
 ]
 
+MAX_SECONDS: Final = 600
 MAX_PICTURE_BYTES: Final = 60 * 1024
 """Somebody on a phone reads the page, too."""
 
@@ -73,3 +75,29 @@ async def test_whoever_follows_the_guide_sees_every_state_from_log_in_to_removed
         await from_log_in_to_removed(opened, looks.at)
 
     assert sorted(looks.seen) == sorted([*STATES, "administrator"])
+
+
+class Followed(NamedTuple):
+    """The project of somebody who has followed the guide, and when they began."""
+
+    project: Path
+    begun_at: float
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Followed:
+    begun_at = time.monotonic()
+    return Followed(follow(tmp_path), begun_at)
+
+
+@pytest.mark.slow
+async def test_where_nothing_is_installed_the_guide_takes_less_than_ten_minutes(
+    followed: Followed, browser: str
+) -> None:
+    looks = Looks()
+
+    async with site(followed.project, browser, str(followed.project / ".venv" / "bin" / "python")) as opened:
+        await from_log_in_to_removed(opened, looks.at)
+
+    assert time.monotonic() - followed.begun_at < MAX_SECONDS
+    assert {*STATES} < {*looks.seen}

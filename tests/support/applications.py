@@ -18,11 +18,16 @@ RUNNING: Final = re.compile(r"http://127\.0\.0\.1:\d+")
 
 @asynccontextmanager
 async def uvicorn_with(
-    application: str, folder: Path, *, workers: int = 1, environment: Mapping[str, str] | None = None
+    application: str,
+    folder: Path,
+    *,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> AsyncGenerator[str]:
     """An application that is found from ``folder``, with further variables in its environment; yields its address."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-use-colors"),
+        *(python, "-m", "uvicorn", application, "--port", "0", "--no-use-colors"),
         *("--workers", str(workers), "--timeout-keep-alive", str(PATIENCE_SECONDS)),
         stdout=DEVNULL,
         stderr=PIPE,

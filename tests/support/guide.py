@@ -5,7 +5,10 @@ The guide as its readers have it: the files of its page in a folder, built, serv
 """
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +22,7 @@ from roomkey.security import apikeys
 from tests.browser.windows import chromium
 from tests.support.applications import uvicorn_with
 from tests.support.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.support.pages import ROOT
+from tests.support.pages import ROOT, blocks
 from tests.support.typescript_client import pack, run_at_once
 
 PAGE: Final = ROOT / "docs" / "guide.md"
@@ -57,6 +60,31 @@ def built(folder: Path) -> Path:
     return project
 
 
+def follow(home: Path) -> Path:
+    """
+    Do all that the page says on a machine that has Python, Node.js and a checkout, but has never installed anything.
+
+    Returns the project, which has been built. What is installed comes over the network.
+    """
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(home / "roomkey")], check=True)
+    beginning, end = [block.text for block in blocks(PAGE) if block.language == "shell"]
+    _type(beginning, home, home)
+    write_files(home / "notes")
+    to_the_build, _, server = end.rstrip().rpartition("\n")
+    assert server == ".venv/bin/uvicorn app:app"
+    _type(to_the_build, home / "notes", home)
+    return home / "notes"
+
+
+def _type(script: str, folder: Path, home: Path) -> None:
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+
+
 class Site(NamedTuple):
     """The application of the guide behind a proxy that can be cut, a browser, and somebody with an API key."""
 
@@ -80,11 +108,12 @@ class Site(NamedTuple):
 
 
 @asynccontextmanager
-async def site(project: Path, browser: str) -> AsyncGenerator[Site]:
+async def site(project: Path, browser: str, python: str = sys.executable) -> AsyncGenerator[Site]:
     """The project served by uvicorn, as the page says."""
     token, digest = apikeys.mint()
+    environment = {"ROOMKEY_API_KEYS": f"operator:admin:{digest}"}
     async with (
-        uvicorn_with("app:app", project, environment={"ROOMKEY_API_KEYS": f"operator:admin:{digest}"}) as url,
+        uvicorn_with("app:app", project, environment=environment, python=python) as url,
         cutting_proxy(int(url.rpartition(":")[2])) as proxy,
         httpx.AsyncClient(base_url=f"{url}/rooms", headers={"authorization": f"Bearer {token}"}) as operator,
         async_playwright() as playwright,
