@@ -145,10 +145,9 @@ async def change_role(user: str, document: str, role: Role) -> None:
 @app.delete("/api/members/{user}/{document:path}", dependencies=for_administrators)
 async def remove_member(user: str, document: str, reason: str) -> None:
     members.get(document, {}).pop(user, None)
-    for session in (await rooms.presence(document)).sessions:
-        if session.user_id == user:
-            # The reason reaches the page.
-            await rooms.disconnect(session.id, document=document, reason=reason)
+    for session in await sessions_that_are("active", user):
+        # The reason reaches the page.
+        await rooms.disconnect(session.id, document=document, reason=reason)
     # From now on it is the answer of `authorize` that counts, also if there was another one a minute ago.
     await rooms.access.recheck_document(document)
 

@@ -1,6 +1,8 @@
 """The guide, from log-in to removed: its page is what is built, served and used here."""
 
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +12,22 @@ import pytest
 from playwright.async_api import Page
 
 from tests.browser.windows import CHROMIUM, DESKTOP, PHONE, Scheme
-from tests.support.guide import FOLDER, PACKAGES, PICTURES, STATES, built, files, follow, from_log_in_to_removed, site
-from tests.support.pages import ROOT
+from tests.support.guide import (
+    FOLDER,
+    PACKAGES,
+    PICTURES,
+    STATES,
+    built,
+    files,
+    follow,
+    from_log_in_to_removed,
+    log_in,
+    site,
+    tells,
+    vite,
+)
+from tests.support.pages import ROOT, blocks
+from tests.support.proxies import RECIPES
 from tests.support.typescript_client import NEEDED
 
 pytestmark = [
@@ -31,6 +47,19 @@ def test_the_files_of_the_page_are_those_of_the_example() -> None:
 
     assert {name: text for name, text in written.items() if (FOLDER / name).read_text(encoding="utf-8") != text} == {}
     assert {"app.py", "package.json", "src/main.tsx", "src/Note.tsx"} <= written.keys()
+
+
+def test_the_application_has_the_tests_that_the_recipes_show(tmp_path: Path) -> None:
+    (written,) = (block.text for block in blocks(RECIPES) if block.language == "py")
+    (tmp_path / "test_app.py").write_text(written, encoding="utf-8")
+    (tmp_path / "app.py").write_text(files()["app.py"], encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert "2 passed" in done.stdout, done.stdout
+    assert (FOLDER / "test_app.py").read_text(encoding="utf-8") == written
 
 
 @pytest.mark.parametrize("name", [*STATES, "administrator"])
@@ -75,6 +104,14 @@ async def test_whoever_follows_the_guide_sees_every_state_from_log_in_to_removed
         await from_log_in_to_removed(opened, looks.at)
 
     assert sorted(looks.seen) == sorted([*STATES, "administrator"])
+
+
+async def test_while_the_pages_are_changed_vite_serves_them_and_passes_on_the_rest(project: Path, browser: str) -> None:
+    async with site(project, browser) as opened, vite(project, opened.url) as url:
+        page = await opened.page()
+        await page.goto(url)
+        await log_in(page, "ada", "engine")
+        await tells(page, "You are connected.")
 
 
 class Followed(NamedTuple):

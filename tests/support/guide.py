@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ PAGE: Final = ROOT / "docs" / "guide.md"
 PICTURES: Final = ROOT / "docs" / "guide"
 FOLDER: Final = ROOT / "examples" / "guide"
 PACKAGES: Final = FOLDER / "node_modules"
+
+VITE_SECONDS: Final = 30
+_VITE: Final = re.compile(r"http://127\.0\.0\.1:\d+")
 
 STATES: Final = ("connecting", "active", "readonly", "suspended", "expired", "removed", "offline")
 
@@ -125,6 +129,28 @@ async def site(project: Path, browser: str, python: str = sys.executable) -> Asy
             for context in connected.contexts:
                 await context.close()
             await connected.close()
+
+
+@asynccontextmanager
+async def vite(project: Path, application: str) -> AsyncGenerator[str]:
+    """``npm run dev`` beside the application; yields its address."""
+    settings = project / "vite.config.ts"
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(text.replace("http://127.0.0.1:8000", application), encoding="utf-8")
+    # Not npm, which does not pass on the end.
+    command = ("node_modules/.bin/vite", "--port", "0", "--host", "127.0.0.1")
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=project, env={**os.environ, "NO_COLOR": "1"}, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(VITE_SECONDS):
+            while (match := _VITE.search(line := (await process.stdout.readline()).decode())) is None:
+                assert line, "Vite did not start"
+        yield match[0]
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def log_in(page: Page, user: str, password: str) -> None:
