@@ -128,9 +128,13 @@ class Suspension(BaseModel):
 @app.get("/api/members/{document:path}", dependencies=for_administrators)
 async def list_members(document: str) -> list[dict[str, Any]]:
     here = {session.user_id for session in (await rooms.presence(document)).sessions}
-    suspended = {session.user_id for session in await sessions_that_are("suspended")}
     return [
-        {"user": user, "may": may, "isHere": user in here, "isSuspended": user in suspended}
+        {
+            "user": user,
+            "may": may,
+            "isHere": user in here,
+            "isSuspended": await sessions_that_are("suspended", user) != [],
+        }
         for user, may in members.get(document, {}).items()
     ]
 
@@ -164,9 +168,14 @@ async def resume(user: str) -> None:
         await rooms.sessions.resume_session(session.id)
 
 
-async def sessions_that_are(state: str, user: str | None = None) -> list[roomkey.Session]:
+async def sessions_that_are(state: str, user: str) -> list[roomkey.Session]:
     wanted = roomkey.SessionFilter(user_id=user, state=roomkey.SessionState(state))
-    return (await rooms.sessions.list_sessions(wanted)).sessions
+    page = await rooms.sessions.list_sessions(wanted)
+    found = page.sessions
+    while page.next_cursor is not None:
+        page = await rooms.sessions.list_sessions(wanted, roomkey.Page(cursor=page.next_cursor))
+        found = found + page.sessions
+    return found
 
 
 # --- Roomkey's API and sockets, and the pages that Vite has built ---

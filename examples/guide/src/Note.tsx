@@ -62,11 +62,11 @@ function sentence(status: Status): string {
     case "readonly":
       return "You may read this note.";
     case "suspended":
-      return `Your access is suspended${because(status.cause)} Wait here: it goes on by itself.`;
+      return `Your access is suspended${because(status.reason)} Wait here: it goes on by itself.`;
     case "expired":
       return "Your log-in is over. What you wrote is still here.";
     case "removed":
-      return `You were removed${because(status.cause ?? REASONS[status.reason] ?? status.reason)}`;
+      return `You were removed${because(status.reason ?? MEANINGS[status.code] ?? status.code)}`;
     case "offline":
       return status.unsaved === 0
         ? "You are offline. Everything is saved."
@@ -77,7 +77,7 @@ function sentence(status: Status): string {
 const because = (reason: string | null): string => (reason === null ? "." : `: ${reason}.`);
 
 /** In place of codes; docs/client.md has all of them. */
-const REASONS: Record<string, string> = {
+const MEANINGS: Record<string, string> = {
   forbidden: "you are no member of this note",
   document_deleted: "the note was deleted",
   session_invalidated: "you have logged out",
