@@ -205,6 +205,8 @@ async def from_log_in_to_removed(site: Site, look: Look) -> None:
     await tells(grace, "You are connected.")
     await expect(text).to_contain_text("Written on a train.")
 
+    await _logs_out_elsewhere(site, grace)
+
     await ada.get_by_label("Reason").fill("the plan is secret now")
     await ada.get_by_role("button", name="Remove grace").click()
     await tells(grace, "You were removed: the plan is secret now.")
@@ -257,6 +259,16 @@ async def _goes_offline(site: Site, page: Page, look: Look) -> None:
     site.proxy.refuses = False
     await tells(page, "You are connected.")
     await expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+
+
+async def _logs_out_elsewhere(site: Site, page: Page) -> None:
+    other = await page.context.new_page()
+    await other.goto(site.url)
+    await other.get_by_role("button", name="Log Grace out").click()
+    await tells(page, "Your session has ended: logged out.")
+    await other.close()
+    await log_in(page, "grace", "compiler")
+    await tells(page, "You are connected.")
 
 
 async def _take_pictures() -> None:

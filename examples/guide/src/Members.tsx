@@ -17,8 +17,9 @@ export function Members({ document }: { document: string }) {
   }
 
   useEffect(() => {
-    const timer = setInterval(() => void load(), 2000);
-    void load();
+    const refresh = () => void load().catch(() => {}); // without a connection the page says so already
+    const timer = setInterval(refresh, 2000);
+    refresh();
     return () => clearInterval(timer);
   }, [document]);
 

@@ -38,7 +38,7 @@ export function Note({ session, user, name, logOut }: NoteProps) {
         <p className={`banner ${status.state}`} role="status">
           {sentence(status)}
         </p>
-        {status.state === "expired" && <LogIn title="Log in to go on" done={() => void goOn()} />}
+        {needsLogIn(status) && <LogIn title="Log in to go on" done={() => void goOn()} />}
         {document !== null && MAY_LOOK.has(status.state) && (
           <Editor document={document} user={user} canWrite={MAY_WRITE.has(status.state)} />
         )}
@@ -51,6 +51,11 @@ export function Note({ session, user, name, logOut }: NoteProps) {
 /** Without a connection people go on writing: it is kept here, and merged later. */
 const MAY_WRITE = new Set(["active", "connecting", "offline"]);
 const MAY_LOOK = new Set([...MAY_WRITE, "readonly", "expired"]);
+
+/** When another token goes on. Who was removed from the note alone has a good one. */
+function needsLogIn(status: Status): boolean {
+  return status.state === "expired" || (status.state === "removed" && status.code === "session_invalidated");
+}
 
 /** The whole state machine: what the user is told in each state. */
 function sentence(status: Status): string {
@@ -66,6 +71,9 @@ function sentence(status: Status): string {
     case "expired":
       return "Your log-in is over. What you wrote is still here.";
     case "removed":
+      if (status.code === "session_invalidated") {
+        return `Your session has ended${because(status.reason)}`;
+      }
       return `You were removed${because(status.reason ?? MEANINGS[status.code] ?? status.code)}`;
     case "offline":
       return status.unsaved === 0
@@ -80,5 +88,4 @@ const because = (reason: string | null): string => (reason === null ? "." : `: $
 const MEANINGS: Record<string, string> = {
   forbidden: "you are no member of this note",
   document_deleted: "the note was deleted",
-  session_invalidated: "you have logged out",
 };
