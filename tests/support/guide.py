@@ -176,10 +176,25 @@ async def from_log_in_to_removed(site: Site, look: Look) -> None:
     await tells(ada, "You are connected.")
     grace = await site.page()
     await _enters(grace, look)
-    text = grace.get_by_label("The note")
     await _write_together(ada, grace)
     await look("active", grace)
 
+    await _is_restricted(ada, grace, look)
+    await _goes_offline(site, grace, look)
+    await expect(ada.get_by_label("The note")).to_contain_text(re.compile("Cake, too..*Written on a train."))
+    await _comes_back_after_the_end(site, grace, look)
+    await _logs_out_elsewhere(site, grace)
+
+    await ada.get_by_label("Reason").fill("the plan is secret now")
+    await ada.get_by_role("button", name="Remove grace").click()
+    await tells(grace, "You were removed: the plan is secret now.")
+    await expect(grace.get_by_label("The note")).to_have_count(0)
+    await look("removed", grace)
+    await grace.reload()
+    await tells(grace, "You were removed: you are no member of this note.")
+
+
+async def _is_restricted(ada: Page, grace: Page, look: Look) -> None:
     await ada.get_by_label("What grace may do").select_option("may read")
     await tells(grace, "You may read this note.")
     await look("readonly", grace)
@@ -193,27 +208,6 @@ async def from_log_in_to_removed(site: Site, look: Look) -> None:
     await look("suspended", grace)
     await ada.get_by_role("button", name="Resume grace").click()
     await tells(grace, "You are connected.")
-
-    await _goes_offline(site, grace, look)
-    await expect(ada.get_by_label("The note")).to_contain_text(re.compile("Cake, too..*Written on a train."))
-
-    await grace.context.clear_cookies()
-    await site.expire("grace")
-    await tells(grace, "Your log-in is over. What you wrote is still here.")
-    await look("expired", grace)
-    await log_in(grace, "grace", "compiler")
-    await tells(grace, "You are connected.")
-    await expect(text).to_contain_text("Written on a train.")
-
-    await _logs_out_elsewhere(site, grace)
-
-    await ada.get_by_label("Reason").fill("the plan is secret now")
-    await ada.get_by_role("button", name="Remove grace").click()
-    await tells(grace, "You were removed: the plan is secret now.")
-    await expect(text).to_have_count(0)
-    await look("removed", grace)
-    await grace.reload()
-    await tells(grace, "You were removed: you are no member of this note.")
 
 
 async def _enters(page: Page, look: Look) -> None:
@@ -263,6 +257,16 @@ async def _goes_offline(site: Site, page: Page, look: Look) -> None:
     site.proxy.refuses = False
     await tells(page, "You are connected.")
     await expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+
+
+async def _comes_back_after_the_end(site: Site, page: Page, look: Look) -> None:
+    await page.context.clear_cookies()
+    await site.expire("grace")
+    await tells(page, "Your log-in is over. What you wrote is still here.")
+    await look("expired", page)
+    await log_in(page, "grace", "compiler")
+    await tells(page, "You are connected.")
+    await expect(page.get_by_label("The note")).to_contain_text("Written on a train.")
 
 
 async def _logs_out_elsewhere(site: Site, page: Page) -> None:
