@@ -24,7 +24,13 @@ NOT_RUN: Final[Mapping[str, str]] = {
     ".venv/bin/pip install websockets": "tests fetch nothing, and have it",
     "mermaid": "tests/architecture/test_house.py compares it with the table of states",
     "text": "a drawing",
-    "ts": "tests/integration/test_typescript_client.py compiles it against the package",
+    "ts": "tests/integration/test_typescript_client.py compiles it against the package, or tests/browser builds it",
+    "tsx": "tests/browser builds it, and uses what was built",
+    "html": "the same",
+    "css": "the same",
+    "py": "tests/browser/test_guide.py runs it",
+    "nginx": "tests/integration/test_behind_proxies.py has it in front of an application",
+    "caddy": "the same",
     "yaml": "the configuration of a program of somebody else",
     "conf": "the configuration of a Redis; tests/integration/test_backups.py takes the rights from it",
     "shell": "what its reader has no server for; tests/integration: test_backups.py, and test_compose.py for the nodes",
@@ -37,12 +43,13 @@ WITHOUT_EXAMPLE: Final = {
     "CONTRIBUTING.md",
     "SECURITY.md",
     "docs/benchmarks.md",
+    "docs/editors.md",  # tests/browser/test_editors.py builds and uses all of it
     "docs/scaling.md",
     "docs/security/README.md",
     "docs/security/asvs.md",
     "docs/security/threat-model.md",
 }
-"""Pages that are not about how Roomkey is used."""
+"""Pages that are not about how Roomkey is used, or need a browser."""
 
 MENTIONED = re.compile(r"[\w./-]+\.(?:py|toml|ts|json|md)\b")
 FUTURE = re.compile(r"\*`[^`]+`\*")

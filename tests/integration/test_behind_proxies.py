@@ -1,8 +1,9 @@
-"""Nodes behind nginx and HAProxy, with the files in ``deploy`` as they are."""
+"""Nodes behind nginx and HAProxy with the files in ``deploy`` as they are; an application behind those of a page."""
 
 import asyncio
 import json
 import signal
+import ssl
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support.proxies import proxy
+from tests.support.applications import uvicorn_with
+from tests.support.certificates import make_certificates
+from tests.support.pages import ROOT
+from tests.support.proxies import proxy, proxy_of_the_recipe
 from tests.support.server import Server, lasting_server, running_server
 from tests.support.store_servers import ServerProcess
 from tests.support.store_servers.fixtures import needs, server_folder
@@ -241,3 +245,31 @@ async def test_nobody_is_refused_while_nodes_are_upgraded_one_after_the_other_or
     assert set(taken) == {staying}
     assert set(back) == {upgraded}
     assert after_the_kill == staying
+
+
+@pytest.mark.parametrize("kind", ["nginx", "caddy"])
+async def test_an_application_behind_the_proxy_of_the_recipe_has_sockets_and_knows_its_clients(
+    kind: str, tmp_path: Path
+) -> None:
+    needs(kind)
+    certificates = make_certificates(tmp_path)
+    trusted = ssl.create_default_context(cafile=str(certificates.authority))
+    environment = {"ROOMKEY_STORAGE_URL": "memory", "ROOMKEY_SERVER_DEV": "true"}
+    async with uvicorn_with("examples.fastapi_app:app", ROOT, environment=environment) as application:
+        port = int(application.rpartition(":")[2])
+        with proxy_of_the_recipe(kind, server_folder(), port, certificates) as front:
+            transport = httpx.AsyncHTTPTransport(local_address=CLIENT, verify=trusted)
+            async with httpx.AsyncClient(base_url=front.url, transport=transport) as client:
+                forged = {"X-Forwarded-For": "203.0.113.7"}
+                body = {"user_id": "alice", "activate": True}
+                created = (await client.post("/rooms/sessions", json=body, headers=forged)).json()
+                large = await client.put("/rooms/documents/large", json={"content": "word " * 400_000})
+            headers = {"Authorization": f"Bearer {created['token']}"}
+            url = created["websocket_url"]
+            async with connect(url, additional_headers=headers, ssl=trusted, proxy=None) as socket:
+                greeting = json.loads(await socket.recv())
+
+    assert created["session"]["client"]["ip"] == CLIENT
+    assert url == f"wss://127.0.0.1:{front.port}/rooms/ws"
+    assert greeting["message_type"] == "session_connected"
+    assert large.status_code == 201

@@ -3,24 +3,21 @@
 import asyncio
 import json
 import os
-import re
-import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
 from websockets.asyncio.client import connect
 
+from tests.support.applications import uvicorn_with
 from tests.support.documents import UPDATE, YClient, edit, text_of
 from tests.support.server import running_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENCE_SECONDS = 60
-STARTED = "Application startup complete"
-RUNNING = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
 async def output_of(example: str, url: str) -> list[str]:
@@ -52,39 +49,14 @@ async def test_a_message_type_of_ones_own_is_checked_against_its_schema() -> Non
     assert lines[1].startswith("ada is told: INVALID_MESSAGE")
 
 
-@asynccontextmanager
-async def uvicorn_with(application: str, data: Path, *, workers: int = 1) -> AsyncGenerator[str]:
-    """Somebody else's server with somebody else's application, whose data is in ``data``; yields its address."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-use-colors"),
-        *("--workers", str(workers), "--timeout-keep-alive", str(PATIENCE_SECONDS)),
-        stdout=DEVNULL,
-        stderr=PIPE,
-        cwd=EXAMPLES.parent,
-        env={**os.environ, "ROOMKEY_STORAGE_DIRECTORY": str(data)},
-        start_new_session=True,  # so that it can be killed together with its workers
-    )
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (match := RUNNING.search(line := (await process.stderr.readline()).decode())) is None:
-                assert line, "uvicorn did not start"
-            for _ in range(workers):  # they listen when they have started, which is later than what was said
-                while workers > 1 and STARTED not in (line := (await process.stderr.readline()).decode()):
-                    assert line, "a worker did not start"
-        yield match[0]
-        process.terminate()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            remaining = (await process.stderr.read()).decode()
-        assert "Traceback" not in remaining, remaining
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+def fastapi_app(data: Path, *, workers: int = 1) -> AbstractAsyncContextManager[str]:
+    """The example, whose data is in ``data``; gives its address."""
+    environment = {"ROOMKEY_STORAGE_DIRECTORY": str(data)}
+    return uvicorn_with("examples.fastapi_app:app", EXAMPLES.parent, workers=workers, environment=environment)
 
 
 async def test_inside_fastapi_sessions_guard_pages_and_open_sockets(tmp_path: Path) -> None:
-    async with uvicorn_with("examples.fastapi_app:app", tmp_path) as url, httpx.AsyncClient(base_url=url) as client:
+    async with fastapi_app(tmp_path) as url, httpx.AsyncClient(base_url=url) as client:
         login = await client.post("/login", json={"name": "ada"})
         ada = {"Authorization": f"Bearer {login.json()['token']}"}
 
@@ -137,7 +109,7 @@ async def editor_on(worker: str, base: str, ticket: Callable[[], Awaitable[str]]
 
 async def test_inside_fastapi_two_workers_share_sessions_tickets_documents_and_revocations(tmp_path: Path) -> None:
     async with (
-        uvicorn_with("examples.fastapi_app:app", tmp_path, workers=2) as url,
+        fastapi_app(tmp_path, workers=2) as url,
         client_of_each_worker(url) as (one, other),
     ):
         login = await one.post("/login", json={"name": "ada"})

@@ -46,6 +46,17 @@ async def test_sockets_are_opened_at_the_path_that_is_configured_below_the_mount
     assert answer.json()["websocket_url"] == "ws://host/rooms/live"
 
 
+async def test_a_server_without_websockets_is_told_what_it_needs() -> None:
+    host = Starlette()
+    host.mount("/rooms", roomkey.asgi(storage={"url": "memory"}, server={"dev": True}))
+
+    async with client_of(host) as client:
+        answer = await client.get("/rooms/yjs/notes/plan", headers={"connection": "Upgrade", "upgrade": "websocket"})
+
+    assert answer.status_code == 404
+    assert "uvicorn[standard]" in answer.json()["detail"]
+
+
 def test_what_started_by_itself_ends_with_its_loop_and_starts_again_in_another(tmp_path: Path) -> None:
     rooms = rooms_in(tmp_path)
 

@@ -25,6 +25,7 @@ pytestmark = NEEDED
 MAX_BUNDLE_BYTES: Final = 8 * 1024
 PAGE: Final = ROOT / "docs" / "client.md"
 KINDS: Final = ("rooms", "y-websocket", "hocuspocus")
+FRAMEWORKS: Final = ROOT / "examples" / "editors" / "node_modules"
 WAKING_SECONDS: Final = 5.0
 AN_HOUR_MS: Final = 3_600_000
 
@@ -60,6 +61,23 @@ async def test_the_types_of_the_package_say_what_can_be_done_with_it(project: Pa
 
     assert written
     assert code == 0, output
+
+
+@pytest.mark.skipif(not (FRAMEWORKS / "svelte-check").exists(), reason="needs `npm ci` in examples/editors")
+async def test_the_examples_for_vue_and_svelte_compile_against_the_package(tmp_path: Path) -> None:
+    examples = pack(tmp_path, FRAMEWORKS)
+    for example in (FOLDER / "examples").iterdir():
+        if example.suffix in {".vue", ".svelte"} or example.name == "vue.ts":
+            (examples / example.name).write_bytes(example.read_bytes())
+    settings = json.loads((FRAMEWORKS.parent / "tsconfig.json").read_text())
+    (examples / "tsconfig.json").write_text(json.dumps({**settings, "include": ["."]}))
+    checkers = examples / "node_modules" / ".bin"
+
+    vue = await run(str(checkers / "vue-tsc"), "--noEmit", "--project", ".", folder=examples)
+    svelte = await run(str(checkers / "svelte-check"), "--tsconfig", "./tsconfig.json", folder=examples)
+
+    assert vue == (0, "")
+    assert svelte[0] == 0, svelte[1]
 
 
 def test_its_page_says_what_each_close_reason_means() -> None:

@@ -1,4 +1,4 @@
-"""nginx and HAProxy with the configuration files that are shipped, in front of nodes on ports of this machine."""
+"""Proxies with the configurations that are shipped or on a page, in front of servers on ports of this machine."""
 
 import os
 import re
@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.support.pages import ROOT
+from tests.support.certificates import Certificates
+from tests.support.pages import ROOT, blocks
 from tests.support.store_servers import ServerProcess
 from tests.support.store_servers.process import found
 
@@ -53,6 +54,10 @@ def proxy(kind: str, folder: Path, nodes: Sequence[int]) -> Generator[ServerProc
 def _nginx(folder: Path, port: int, nodes: Sequence[int]) -> Sequence[str]:
     text = here((DEPLOY / "nginx.conf").read_text(encoding="utf-8"), nodes)
     (folder / "roomkey.conf").write_text(text.replace("listen 8080;", f"listen 127.0.0.1:{port};"), encoding="utf-8")
+    return _nginx_in(folder)
+
+
+def _nginx_in(folder: Path) -> Sequence[str]:
     around = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
     around.write_text(SURROUNDINGS.format(folder=folder, user=user), encoding="utf-8")
@@ -64,6 +69,56 @@ def _haproxy(folder: Path, port: int, nodes: Sequence[int]) -> Sequence[str]:
     file = folder / "haproxy.cfg"
     file.write_text(text.replace("bind :8080", f"bind 127.0.0.1:{port}"), encoding="utf-8")
     return (found("haproxy"), "-db", "-f", str(file))
+
+
+RECIPES: Final = ROOT / "docs" / "recipes.md"
+
+NOT_ON_THE_PAGE: Final = """\
+{{
+    admin off
+    storage file_system {folder}
+    auto_https disable_redirects
+}}
+"""
+"""What keeps Caddy from ports and folders that are not those of the test."""
+
+
+@contextmanager
+def proxy_of_the_recipe(
+    kind: str, folder: Path, application: int, certificates: Certificates
+) -> Generator[ServerProcess]:
+    """The proxy as the page of recipes has it, in front of the application on this port."""
+    command = {"nginx": _nginx_recipe, "caddy": _caddy_recipe}[kind]
+    (text,) = (block.text for block in blocks(RECIPES) if block.language == kind)
+    text = text.replace("127.0.0.1:8000", f"127.0.0.1:{application}")
+    server = ServerProcess(
+        lambda port: command(folder, port, text, certificates),
+        url="https://127.0.0.1:{port}",
+        log=folder / f"{kind}.log",
+        answers=lambda: _listens(server),
+    )
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def _nginx_recipe(folder: Path, port: int, text: str, certificates: Certificates) -> Sequence[str]:
+    text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")
+    for name, file in (("pem", certificates.certificate), ("key", certificates.key)):
+        text = text.replace(f"/etc/ssl/notes.example.com.{name}", str(file))
+    (folder / "roomkey.conf").write_text(text, encoding="utf-8")
+    return _nginx_in(folder)
+
+
+def _caddy_recipe(folder: Path, port: int, text: str, certificates: Certificates) -> Sequence[str]:
+    site = f"https://127.0.0.1:{port} {{\n    tls {certificates.certificate} {certificates.key}\n    bind 127.0.0.1\n"
+    file = folder / "Caddyfile"
+    file.write_text(
+        NOT_ON_THE_PAGE.format(folder=folder) + text.replace("notes.example.com {\n", site), encoding="utf-8"
+    )
+    return (found("caddy"), "run", "--config", str(file), "--adapter", "caddyfile")
 
 
 def here(text: str, nodes: Sequence[int]) -> str:

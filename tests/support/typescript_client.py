@@ -49,11 +49,11 @@ def _path() -> str:
     return os.pathsep.join([str(PACKAGES / ".bin"), os.environ.get("PATH", "")])
 
 
-def pack(folder: Path) -> Path:
+def pack(folder: Path, packages: Path = PACKAGES) -> Path:
     """
     Make a project in ``folder`` that has the package installed as ``npm pack`` made it, and return the project.
 
-    Whatever it may be used with is there, too, as if it had been installed beside it.
+    The other ``packages`` are there, too, as if they had been installed beside it.
     """
     sources, project = folder / "sources", folder / "project"
     shutil.copytree(FOLDER, sources, ignore=shutil.ignore_patterns("node_modules", "dist", "tests"))
@@ -65,8 +65,8 @@ def pack(folder: Path) -> Path:
     with tarfile.open(archive) as packed:
         packed.extractall(folder / "unpacked", filter="data")
     (folder / "unpacked" / "package").rename(installed / "client")
-    for package in PACKAGES.iterdir():
-        if not package.name.startswith("."):
+    for package in packages.iterdir():
+        if package.name == ".bin" or not package.name.startswith("."):
             (project / "node_modules" / package.name).symlink_to(package)
     return project
 

@@ -3,11 +3,14 @@
 import { HocuspocusProvider, HocuspocusProviderWebsocket } from "@hocuspocus/provider";
 import * as Y from "yjs";
 
-import { type Awareness, DocumentLink, type DocumentTransport, type OpenDocument } from "./document.ts";
+import { type Awareness, DocumentLink, type DocumentTransport, type OpenDocument as AnyDocument } from "./document.ts";
 import type { Session } from "./session.ts";
 import { readVarUint, varUint } from "./sockets.ts";
 
-export type { Awareness, OpenDocument, Person } from "./document.ts";
+export type { Awareness, Person } from "./document.ts";
+
+/** With the provider that keeps it connected, for the binding of an editor. */
+export type OpenDocument<Provider = HocuspocusProvider> = AnyDocument<Provider>;
 
 const SYNC_STATUS = 8;
 
@@ -29,7 +32,7 @@ export function openDocument(
   name: string,
   doc: Y.Doc = new Y.Doc(),
   options: DocumentOptions = {},
-): OpenDocument<HocuspocusProvider> {
+): OpenDocument {
   const path = options.path ?? "hocuspocus";
   const nameBytes = new TextEncoder().encode(name).length;
   const addressBytes = varUint(nameBytes).length + nameBytes;

@@ -3,11 +3,14 @@
 import { WebsocketProvider } from "y-websocket";
 import * as Y from "yjs";
 
-import { DocumentLink, type DocumentTransport, type OpenDocument } from "./document.ts";
+import { DocumentLink, type DocumentTransport, type OpenDocument as AnyDocument } from "./document.ts";
 import type { Session } from "./session.ts";
 import { readVarString, readVarUint, varUint } from "./sockets.ts";
 
-export type { Awareness, OpenDocument, Person } from "./document.ts";
+export type { Awareness, Person } from "./document.ts";
+
+/** With the provider that keeps it connected, for the binding of an editor. */
+export type OpenDocument<Provider = WebsocketProvider> = AnyDocument<Provider>;
 
 /** Types of messages: y-protocols' "auth", and those that `?status=1` adds. */
 const AUTH = 2;
@@ -29,7 +32,7 @@ export function openDocument(
   name: string,
   doc: Y.Doc = new Y.Doc(),
   options: DocumentOptions = {},
-): OpenDocument<WebsocketProvider> {
+): OpenDocument {
   const transport: DocumentTransport = {
     open(ticket) {
       // A copy of another history of the document would be merged into this one, if the server did not know.

@@ -5,6 +5,7 @@ from os import urandom
 from typing import Any, Final
 
 from msgspec.structs import replace
+from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -292,6 +293,12 @@ def document() -> dict[str, Any]:
     return openapi.describe(contracts(), SessionPolicy())
 
 
+_NO_SOCKETS: Final = (
+    "this asks for a WebSocket, and came as a request: the server that runs the application knows no WebSockets"
+    " (uvicorn needs the package websockets: pip install 'uvicorn[standard]')"
+)
+
+
 class _Elsewhere:
     """Where no route leads: nothing is there, but every socket belongs to the handshake handler, whatever its path."""
 
@@ -300,5 +307,7 @@ class _Elsewhere:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if Headers(scope=scope).get("upgrade", "").lower() == "websocket":
+                raise NotFound(_NO_SOCKETS)
             raise NotFound("there is nothing here")
         await self._sockets(scope, receive, send)

@@ -25,6 +25,7 @@ PROGRAMS: Final = {
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
     "nginx": ("nginx",),
     "haproxy": ("haproxy",),
+    "caddy": ("caddy",),
 }
 """The programs that each kind of server needs."""
 

@@ -9,13 +9,13 @@ import { anotherToken, closing, command, issue, line, newDocument, NodeSocket, o
 const READ = [{ documents: "notes/**", access: "read" }];
 const WRITE = [{ documents: "notes/**", access: "write" }];
 
-const PROVIDERS: Record<string, (own: Session, name: string, doc?: Y.Doc) => OpenDocument> = {
+const PROVIDERS: Record<string, (own: Session, name: string, doc?: Y.Doc) => OpenDocument<unknown>> = {
   "y-websocket": openYWebsocket,
   Hocuspocus: openHocuspocus,
 };
 
 /** The text of a document, to be watched. */
-const textOf = ({ doc }: OpenDocument) => {
+const textOf = ({ doc }: OpenDocument<unknown>) => {
   const text = doc.getText("content");
   return {
     get value() {
@@ -30,11 +30,11 @@ const textOf = ({ doc }: OpenDocument) => {
   };
 };
 
-const write = ({ doc }: OpenDocument, words: string): void => doc.getText("content").insert(0, words);
-const names = (opened: OpenDocument): unknown[] => opened.presence.value.map((person) => person["name"]).sort();
+const write = ({ doc }: OpenDocument<unknown>, words: string): void => doc.getText("content").insert(0, words);
+const names = (opened: OpenDocument<unknown>): unknown[] => opened.presence.value.map((person) => person["name"]).sort();
 
 describe.each(Object.entries(PROVIDERS))("a document over %s", (_kind, open) => {
-  const join = async (own: Session, name: string): Promise<OpenDocument> => {
+  const join = async (own: Session, name: string): Promise<OpenDocument<unknown>> => {
     const opened = closing(open(own, name));
     await untilState(opened.status, "active", "readonly");
     return opened;
