@@ -33,7 +33,8 @@ NOT_RUN: Final[Mapping[str, str]] = {
     "caddy": "the same",
     "yaml": "the configuration of a program of somebody else",
     "conf": "the configuration of a Redis; tests/integration/test_backups.py takes the rights from it",
-    "shell": "what its reader has no server for; tests/integration: test_backups.py, and test_compose.py for the nodes",
+    "shell": "what its reader has no server for; tests/integration: test_backups.py, test_compose.py for the nodes, "
+    "and test_generated_clients.py for generators",
 }
 """Commands and languages that are not run, and why."""
 

@@ -290,7 +290,7 @@ def _contract(handler: Handler, *, public_tree: bool) -> Operation:
 
 def document() -> dict[str, Any]:
     """The OpenAPI document of a server with default settings."""
-    return openapi.describe(contracts(), SessionPolicy())
+    return {"servers": [{"url": openapi.SERVER}], **openapi.describe(contracts(), SessionPolicy())}
 
 
 _NO_SOCKETS: Final = (

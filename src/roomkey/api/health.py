@@ -2,6 +2,7 @@
 
 import msgspec
 
+from roomkey.api import openapi
 from roomkey.api.http_messages import HTML, Reply, json_reply, matches_etag
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.schemas import HealthBody, ProbeBody
@@ -72,10 +73,9 @@ async def openapi_json(request: Request) -> Reply:
     headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
     if matches_etag(request.headers.get("if-none-match"), tag):
         return Reply(304, b"", headers)
-    body = publication.openapi
-    if request.root:
-        # Mounted in another application, all paths are below the place where the document was found.
-        body = b'{"servers":[{"url":%b}],' % msgspec.json.encode(request.root) + body[1:]
+    # Mounted in another application, all paths are below the place where the document was found.
+    server = msgspec.json.encode(request.services.settings.public_url or request.root or openapi.SERVER)
+    body = b'{"servers":[{"url":%b}],' % server + publication.openapi[1:]
     return Reply(200, body, [(b"content-type", b"application/json"), *headers])
 
 

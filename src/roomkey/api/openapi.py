@@ -22,6 +22,9 @@ from roomkey.security.credentials import COOKIE
 Json = dict[str, Any]
 Contracts = Mapping[str, Mapping[str, Operation]]
 
+SERVER: Final = "/"
+"""Where the paths begin, if a server knows nothing else: at the root of the place where the document was found."""
+
 PAGE: Final = Path(__file__).parent.parent / "web" / "docs.html"
 
 DESCRIPTION: Final = f"""\
@@ -82,6 +85,18 @@ PUBLIC_NAMES: Final = {
     "BlameBody": "Blame",
     "RangeBody": "BlameRange",
     "AuditKeysBody": "AuditKeys",
+    "AuditEntryBody": "AuditEntry",
+    "AuditPageBody": "AuditPage",
+    "AuditReportBody": "AuditReport",
+    "ConnectedBody": "ConnectedSession",
+    "ConnectedPageBody": "ConnectedPage",
+    "ConnectionBody": "Connection",
+    "DisconnectedBody": "Disconnection",
+    "EventBody": "SessionEvent",
+    "HistoryBody": "SessionHistory",
+    "RiskBody": "Risk",
+    "SignalBody": "Signal",
+    "ViolationBody": "Violation",
     "GrantInput": "NewGrant",
     "GroupBody": "Group",
     "GroupPageBody": "GroupPage",
@@ -133,9 +148,8 @@ SECURITY_SCHEMES: Final[Json] = {
     },
 }
 
-# These speak of earlier requests: whether a value is right depends on what happened, not on its form. Tools that
-# draw values from schemas would take each 412 and each 422 for a broken promise. So they are described once, among
-# the components, and named by the operations that obey them.
+# These speak of earlier requests: whether a value is right depends on what happened, not on its form. So no test draws
+# them, see tests/support/contract_hooks.py; generated clients are given them as optional arguments.
 STANDING_HEADERS: Final[Json] = {
     "If-Match": {
         "name": "If-Match",
@@ -152,6 +166,8 @@ STANDING_HEADERS: Final[Json] = {
         "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
     },
 }
+
+_BYTES: Final[Json] = {"type": "string", "format": "binary"}
 
 _ETAG: Final[Json] = {
     "description": "The version of the session.",
@@ -187,11 +203,11 @@ _ACCESS: Final[Json] = {
 
 def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) -> Json:
     """
-    The document of ``contracts`` as a server with this policy keeps them.
+    The document of ``contracts`` as a server with this policy keeps them, without where that server is.
 
     With ``dev`` it says that no credential is needed where an API key is.
     """
-    return {
+    description = {
         "openapi": "3.1.0",
         "info": {
             "title": "Roomkey",
@@ -215,6 +231,7 @@ def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) 
             "parameters": {name.replace("-", ""): parameter for name, parameter in STANDING_HEADERS.items()},
         },
     }
+    return _told_plainly(description)
 
 
 def publication(description: Json) -> Publication:
@@ -252,11 +269,6 @@ def _operation(path: str, operation: Operation, *, dev: bool) -> Json:
         described["x-roomkey-scope"] = str(operation.rule.scope)
     if parameters := _parameters(path, operation):
         described["parameters"] = parameters
-    obeyed = [
-        name for name, obeys in (("IfMatch", operation.conditional), ("IdempotencyKey", operation.idempotent)) if obeys
-    ]
-    if obeyed:
-        described["x-headers"] = [{"$ref": f"#/components/parameters/{name}"} for name in obeyed]
     contents = {"application/json": operation.body} if operation.body is not None else operation.contents
     if contents:
         described["requestBody"] = {
@@ -268,7 +280,7 @@ def _operation(path: str, operation: Operation, *, dev: bool) -> Json:
 
 def _content(kind: Any) -> Json:
     if kind is bytes:
-        return {"schema": {"type": "string", "format": "binary"}}
+        return {"schema": dict(_BYTES)}
     described: Json = {"schema": _input(kind)}
     if isinstance(kind, type) and kind in EXAMPLES:
         described["example"] = EXAMPLES[kind]
@@ -320,6 +332,8 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
                 "schema": {"type": "string"},
             }
         )
+    obeyed = (("IfMatch", operation.conditional), ("IdempotencyKey", operation.idempotent))
+    parameters += [{"$ref": f"#/components/parameters/{name}"} for name, obeys in obeyed if obeys]
     return parameters
 
 
@@ -379,7 +393,7 @@ def _answer(answer: Answer, rule: Rule) -> Json:
 def _form(media: str) -> Json:
     if media == "application/json":
         return {"schema": {"type": "object"}}
-    return {"schema": {"type": "string"}} if media.startswith("text/") else {}
+    return {"schema": {"type": "string"} if media.startswith("text/") else dict(_BYTES)}
 
 
 def _links() -> Json:
@@ -488,7 +502,31 @@ def _let_one_be_given(schema: Json) -> None:
     """Exactly one of the properties stands in such an object, and is not null."""
     for name, field in schema["properties"].items():
         schema["properties"][name] = field["anyOf"][0]
-    schema["oneOf"] = [{"required": [name]} for name in schema["properties"]]
+    schema["minProperties"] = schema["maxProperties"] = 1
+
+
+def _told_plainly(value: Any) -> Any:
+    """
+    ``value`` with what follows from a schema written out, and without what says nothing.
+
+    Generators of clients look for a ``type`` and for the ``items`` of an array, and some know no schema but objects.
+    """
+    if isinstance(value, list):
+        return [_told_plainly(item) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    schema = {key: _told_plainly(item) for key, item in cast("Json", value).items()}
+    if isinstance(schema.get("enum"), list) and "type" not in schema:
+        schema = {"type": "string", **schema}
+    if isinstance(names := schema.get("propertyNames"), dict):
+        schema["propertyNames"] = {"type": "string", **cast("Json", names)}
+    if schema.get("type") == "object" and not {"properties", "additionalProperties"} & schema.keys():
+        schema["additionalProperties"] = True  # else a type of TypeScript for objects that have nothing in them
+    if "prefixItems" in schema and schema.get("items") is False:
+        del schema["items"]  # `maxItems` says it already
+    if schema.get("type") == "array" and not {"items", "prefixItems"} & schema.keys():
+        schema["items"] = {}
+    return schema
 
 
 def _public_name(name: str) -> str:
@@ -496,15 +534,12 @@ def _public_name(name: str) -> str:
 
 
 def _renamed(value: Any) -> Any:
-    """``value`` with references to the names that outsiders know, and with what arrays consist of."""
+    """``value`` with references to the names that outsiders know."""
     if isinstance(value, list):
         return [_renamed(item) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
         return value
-    schema = {
+    return {
         key: _reference(item.rpartition("/")[2])["$ref"] if key == "$ref" else _renamed(item)
         for key, item in cast("Json", value).items()
     }
-    if schema.get("type") == "array" and not {"items", "prefixItems"} & schema.keys():
-        schema["items"] = {}  # of anything, which generators of clients want to be told
-    return schema

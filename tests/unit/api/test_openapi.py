@@ -183,6 +183,28 @@ def test_generators_of_clients_are_told_the_type_of_everything_that_may_be_text(
     assert untyped == []
 
 
+def test_generators_of_clients_are_told_what_they_do_not_find_out() -> None:
+    for schema in every_schema(document()):
+        if "pattern" in schema and schema.keys() != {"pattern"}:  # as in `not`
+            assert "type" in schema, schema
+        if schema.get("type") == "object":
+            assert {"properties", "additionalProperties"} & schema.keys(), schema
+        assert not ("enum" in schema and "type" not in schema), schema
+        assert schema.get("items") is not False, schema
+
+
+def test_what_a_request_may_say_of_earlier_ones_is_a_parameter_that_may_be_left_out() -> None:
+    paths, kept = document()["paths"], document()["components"]["parameters"]
+
+    assert {"$ref": "#/components/parameters/IfMatch"} in paths["/documents/{name}"]["put"]["parameters"]
+    assert {"$ref": "#/components/parameters/IdempotencyKey"} in paths["/sessions"]["post"]["parameters"]
+    assert not any(parameter.get("required") for parameter in kept.values())
+
+
+def test_outsiders_know_nothing_by_the_names_that_we_have_for_what_goes_over_the_wire() -> None:
+    assert [name for name in document()["components"]["schemas"] if name.endswith(("Body", "Input"))] == []
+
+
 def test_what_may_be_left_out_of_a_body_has_no_default_that_would_make_it_demanded() -> None:
     described = document()["components"]["schemas"]
 
