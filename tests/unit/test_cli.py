@@ -99,6 +99,7 @@ COMMANDS = [
     ("nodes", 0),
     ("doctor", 0),
     ("openapi", 0),
+    ("asyncapi", 0),
     ("messages", 0),
     ("bench", 0),
     ("migrate", 1),

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from roomkey import errors, problems
 from roomkey.api import access, document_schemas, groups, key_schemas, login, schemas
-from roomkey.api.operations import Answer, Operation, Publication
+from roomkey.api.operations import Answer, Description, Operation, Publication
 from roomkey.domain.access import Access
 from roomkey.domain.policy import SessionPolicy
 from roomkey.security.authorization import ANYONE, EVERY_KEY, KEYS, SENSITIVE, SESSIONS_EVEN_PENDING, CallerKind, Rule
@@ -234,15 +234,19 @@ def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) 
     return _told_plainly(description)
 
 
-def publication(description: Json) -> Publication:
-    """What is served at ``/openapi.json`` and ``/docs``."""
-    encoded = msgspec.json.encode(description)
+def publication(openapi: Json, asyncapi: Json) -> Publication:
+    """What is served at ``/openapi.json``, ``/asyncapi.json`` and ``/docs``."""
     page = PAGE.read_text(encoding="utf-8")
     policy = (
         "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"frame-ancestors 'none'; script-src {_hashes(page, 'script')}; style-src {_hashes(page, 'style')}"
     )
-    return Publication(encoded, f'"{sha256(encoded).hexdigest()[:32]}"', page.encode(), policy)
+    return Publication(_encoded(openapi), _encoded(asyncapi), page.encode(), policy)
+
+
+def _encoded(description: Json) -> Description:
+    content = msgspec.json.encode(description)
+    return Description(content, b'"%b"' % sha256(content).hexdigest()[:32].encode())
 
 
 def _hashes(page: str, element: str) -> str:

@@ -71,11 +71,18 @@ LINGERING_SECONDS: Final = 0.1
 """If a body takes longer, its sender's rights are looked at again: what was taken away meanwhile must not be used."""
 
 
-class Publication(Struct, frozen=True):
-    """What the interface says about itself: the OpenAPI document, and the page that shows it."""
+class Description(Struct, frozen=True):
+    """What the interface promises, in JSON; ``tag`` is its strong entity tag."""
 
-    openapi: bytes
-    openapi_tag: str
+    content: bytes
+    tag: bytes
+
+
+class Publication(Struct, frozen=True):
+    """What the interface says about itself: its two descriptions, and the page that shows the first."""
+
+    openapi: Description
+    asyncapi: Description
     page: bytes
     page_policy: str
 

@@ -44,6 +44,7 @@ app.command("roomkey.cli.nodes:nodes", name="nodes", help="List the nodes that w
 app.command("roomkey.cli.doctor:doctor", name="doctor", help="Check configuration and machine, and say what to do.")
 app.command("roomkey.cli.migrate:migrate", name="migrate", help="Bring the schema of a SQL database up to date.")
 app.command("roomkey.cli.tools:openapi", name="openapi", help="Print the HTTP contract.")
+app.command("roomkey.cli.tools:asyncapi", name="asyncapi", help="Print the messages of sockets and hooks.")
 app.command("roomkey.cli.tools:messages", name="messages", help="Print the JSON Schema of the messages of /ws.")
 app.command("roomkey.cli.tools:bench", name="bench", help="Measure how fast sessions are here.")
 app.command("roomkey.cli.keys:app", name="keys", help="Make, list, rotate and revoke API keys; make master keys.")

@@ -142,7 +142,7 @@ def test_the_page_asks_nobody_else() -> None:
 
 
 def test_the_policy_of_the_page_allows_its_own_scripts_and_styles_only() -> None:
-    shown = publication(document())
+    shown = publication(document(), {})
     page = shown.page.decode()
 
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -154,10 +154,10 @@ def test_the_policy_of_the_page_allows_its_own_scripts_and_styles_only() -> None
 
 
 def test_what_is_served_is_valid_json() -> None:
-    shown = publication(document())
+    shown = publication(document(), {})
 
-    assert msgspec.json.decode(shown.openapi)["openapi"] == "3.1.0"
-    assert re.fullmatch(r'"[0-9a-f]{32}"', shown.openapi_tag)
+    assert msgspec.json.decode(shown.openapi.content)["openapi"] == "3.1.0"
+    assert re.fullmatch(rb'"[0-9a-f]{32}"', shown.openapi.tag)
 
 
 def every_schema(value: Any) -> Iterator[dict[str, Any]]:
