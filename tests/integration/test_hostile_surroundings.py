@@ -38,7 +38,6 @@ COMMANDS: Final = {
     "audit tail": "audit tail --storage lmdb://{data}",
     "keys generate": "keys generate",
     "openapi": "openapi",
-    "asyncapi": "asyncapi",
     "messages": "messages",
     "bench": "bench --count 10",
 }

@@ -40,6 +40,7 @@ app.command(
 )
 app.command("roomkey.cli.encryption:app", name="encryption", help="Look at data keys, and rotate them.")
 app.command("roomkey.cli.serve:show_config", name="config", help="Show every setting and where it came from.")
+app.command("roomkey.cli.serve:show_settings", name="settings", help="Say what can be set, and what it is for.")
 app.command("roomkey.cli.nodes:nodes", name="nodes", help="List the nodes that work together.")
 app.command("roomkey.cli.doctor:doctor", name="doctor", help="Check configuration and machine, and say what to do.")
 app.command("roomkey.cli.migrate:migrate", name="migrate", help="Bring the schema of a SQL database up to date.")
