@@ -40,9 +40,9 @@ cap = 3
 
 A **duration** is a number of seconds, or text such as `500ms`, `30s`, `10m`, `24h` or `90d`; a **size** is a number of
 bytes, or text such as `64KiB` or `1MiB`. Both are more than 0 where nothing else is said. What can be **off** is
-switched off by `off`. In a variable, a **list** has commas between its items, and a **table** is JSON. Unknown settings and
-variables are refused, with the nearest name. [operations.md](operations.md) is about running the server. This page is
-made from the code by `roomkey settings --markdown`.
+switched off by `off`. In a variable, a **list** has commas between its items, and a **table** is JSON. Unknown settings
+and variables are refused, with the nearest name. [operations.md](operations.md) is about running the server. This page
+is made from the code by `roomkey settings --markdown`.
 """
 
 PRESET: Final = "The policy that the other settings of this section start from: assurance levels of NIST SP 800-63B-4."

@@ -1,18 +1,16 @@
 """The OpenAPI 3.1 document: made from the contracts that the operations are checked by, and shown as a page."""
 
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
 
 from roomkey import errors, problems
-from roomkey.api import access, document_schemas, groups, key_schemas, login, schemas
+from roomkey.api import access, docs_page, document_schemas, groups, key_schemas, login, schemas
 from roomkey.api.operations import Answer, Description, Operation, Publication
 from roomkey.domain.access import Access
 from roomkey.domain.policy import SessionPolicy
@@ -24,8 +22,6 @@ Contracts = Mapping[str, Mapping[str, Operation]]
 
 SERVER: Final = "/"
 """Where the paths begin, if a server knows nothing else: at the root of the place where the document was found."""
-
-PAGE: Final = Path(__file__).parent.parent / "web" / "docs.html"
 
 DESCRIPTION: Final = f"""\
 Sessions for real-time collaborative editing: issued here, used on sockets, and ended everywhere at once.
@@ -236,23 +232,13 @@ def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) 
 
 def publication(openapi: Json, asyncapi: Json) -> Publication:
     """What is served at ``/openapi.json``, ``/asyncapi.json`` and ``/docs``."""
-    page = PAGE.read_text(encoding="utf-8")
-    policy = (
-        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"frame-ancestors 'none'; script-src {_hashes(page, 'script')}; style-src {_hashes(page, 'style')}"
-    )
-    return Publication(_encoded(openapi), _encoded(asyncapi), page.encode(), policy)
+    page = docs_page.page()
+    return Publication(_encoded(openapi), _encoded(asyncapi), page.encode(), docs_page.policy_of(page))
 
 
 def _encoded(description: Json) -> Description:
     content = msgspec.json.encode(description)
     return Description(content, b'"%b"' % sha256(content).hexdigest()[:32].encode())
-
-
-def _hashes(page: str, element: str) -> str:
-    """What a policy calls the inline scripts or styles of a page (CSP level 3, 2.3.1)."""
-    contents = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
-    return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in contents)
 
 
 def _public_path(path: str) -> str:
