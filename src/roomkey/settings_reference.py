@@ -168,6 +168,7 @@ def _type_in_words(kind: Any, *, is_size: bool = False) -> str:
         words = " or ".join([*some, "off"] if types.NoneType in arguments else some)
     elif isinstance(origin, type):
         words = "table" if issubclass(origin, Mapping) else f"list of {_type_in_words(arguments[0])}"
+        words = words.replace("of table with", "of tables with")
     elif issubclass(kind, Enum):
         words = _one_of(kind)
     else:

@@ -44,7 +44,7 @@ def test_every_variable_is_with_its_setting() -> None:
         ("sessions.idle_timeout", "duration or off", "1h"),
         ("sessions.on_cap", "`evict_oldest`, `refuse`", "evict_oldest"),
         ("api.max_body_bytes", "size", "64KiB"),
-        ("access.default_grants", "list of table with `documents`, `access`", "none"),
+        ("security.client_certificates", "list of tables with `key`, `fingerprint`, `name`, `subject`", "none"),
         ("realtime.message_types", "table", "none"),
         ("limits.session_requests_per_second", "number", "100"),
         ("security.master_key", "text or off", "off"),

@@ -70,7 +70,7 @@ async def openapi_json(request: Request) -> Reply:
     """What the interface promises, for machines."""
     description = request.services.publication.openapi
     # Mounted in another application, all paths are below the place where the document was found.
-    server = msgspec.json.encode(request.services.settings.public_url or request.root or openapi.SERVER)
+    server = msgspec.json.encode(request.public_url or request.root or openapi.SERVER)
     return _described(request, description, b'{"servers":[{"url":%b}],' % server + description.content[1:])
 
 

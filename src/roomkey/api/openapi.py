@@ -90,6 +90,7 @@ PUBLIC_NAMES: Final = {
     "DisconnectedBody": "Disconnection",
     "EventBody": "SessionEvent",
     "HistoryBody": "SessionHistory",
+    "ReasonBody": "Reason",
     "RiskBody": "Risk",
     "SignalBody": "Signal",
     "ViolationBody": "Violation",

@@ -241,6 +241,15 @@ class Request:
         """The path under which the interface is mounted, without a slash at its end."""
         return cast("str", self.scope.get("root_path", "")).rstrip("/")
 
+    @property
+    def public_url(self) -> str | None:
+        """Where clients reach the interface, if the settings say it; without a slash at its end."""
+        public = self.services.settings.public_url
+        if public is None:
+            return None
+        is_origin = "/" not in public.partition("://")[2]
+        return public + self.root if is_origin else public.rstrip("/")
+
 
 Handler = Callable[[Request], Awaitable[Reply]]
 

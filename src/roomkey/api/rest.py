@@ -530,11 +530,7 @@ def _device(request: Request) -> Client | None:
 
 def websocket_url(request: Request) -> str:
     """Where whoever asked can connect; there is no secret in it."""
-    settings = request.services.settings
-    public = settings.public_url
-    if public is None:
-        path = request.root + settings.websocket_path
-        return socket_address(request.scope["scheme"], request.headers.get("host"), path)
-    is_origin = "/" not in public.partition("://")[2]
-    place = public + request.root if is_origin else public.rstrip("/")
-    return f"ws{place.removeprefix('http')}{settings.websocket_path}"
+    path = request.services.settings.websocket_path
+    if request.public_url is None:
+        return socket_address(request.scope["scheme"], request.headers.get("host"), request.root + path)
+    return f"ws{request.public_url.removeprefix('http')}{path}"

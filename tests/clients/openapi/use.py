@@ -11,7 +11,7 @@ from roomkey_api.api.documents import get_document, patch_document, put_document
 from roomkey_api.api.sessions import create_session, delete_session
 from roomkey_api.api.transitions import suspend
 from roomkey_api.api.users import list_user_sessions
-from roomkey_api.models import Cause, NewGrant, NewSession, Problem, PutDocumentJsonBody, TextEdits
+from roomkey_api.models import NewGrant, NewSession, Problem, PutDocumentJsonBody, Reason, TextEdits
 
 MODULES = [import_module(module.name) for module in walk_packages(roomkey_api.__path__, "roomkey_api.")]
 
@@ -30,7 +30,7 @@ with AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2], raise_on_unexp
         name, client=client, body=PutDocumentJsonBody.from_dict({"content": "overwritten"}), if_match='"another.1"'
     )
 
-    suspended = suspend.sync(session.id, client=client, body=Cause(reason="under review"))
+    suspended = suspend.sync(session.id, client=client, body=Reason(reason="under review"))
     listed = list_user_sessions.sync("py", client=client)
     delete_session.sync_detailed(session.id, client=client)
 

@@ -99,7 +99,7 @@ def test_the_examples_are_right() -> None:
 def test_input_is_strict_and_output_is_complete() -> None:
     schemas = document()["components"]["schemas"]
 
-    for name in ("NewSession", "NewGrant", "NewClient", "Batch", "ReasonBody", "Extension"):
+    for name in ("NewSession", "NewGrant", "NewClient", "Batch", "Reason", "Extension"):
         assert schemas[name]["additionalProperties"] is False
     for name in ("Session", "IssuedSession", "SessionPage", "Revocation"):
         assert set(schemas[name]["required"]) == set(schemas[name]["properties"])
