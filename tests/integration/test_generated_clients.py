@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from roomkey.api.app import EVERY_ROUTE
 from tests.support.pages import ROOT, blocks
 from tests.support.providers import CLIENTS, NODE
 from tests.support.server import Server, lasting_server
@@ -33,7 +34,8 @@ needs_generator = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def server() -> Generator[Server]:
-    with lasting_server() as server:
+    """A server with every operation there is."""
+    with lasting_server(arguments=("--set", "audit.record=on")) as server:
         yield server
 
 
@@ -105,7 +107,9 @@ def test_what_openapi_python_client_makes_is_whole_and_is_used(server: Server, k
     warnings = run(*generator, "--path", contract, "--config", "roomkey.yaml", folder=folder)
     said = run(sys.executable, "use.py", server.url, key, folder=folder)
 
-    operations = [each for methods in json.loads(contract.read_bytes())["paths"].values() for each in methods.values()]
+    paths = json.loads(contract.read_bytes())["paths"]
+    operations = [operation for methods in paths.values() for operation in methods.values()]
+    assert paths.keys() == {path.replace(":path}", "}") for path in EVERY_ROUTE}
     assert did(said) == {
         "operations": len(operations),
         "state": "active",
