@@ -43,13 +43,15 @@ class HttpCall(Struct, frozen=True, kw_only=True):
     """
     What the server POSTs to an address of the application, signed as Standard Webhooks says.
 
-    Each of the ``messages`` has a field ``type``, whose default is what it is called. With an ``answer`` the body of
-    the response is that.
+    Each of the ``messages`` has a tag, or a field ``type`` with a default, which is what it is called. In an
+    ``envelope`` of Standard Webhooks the other fields stand in ``data``, but for ``at``, which is the ``timestamp``
+    beside it. With an ``answer`` the body of the response is that.
     """
 
     name: str
     description: str
     messages: Sequence[type[Struct]]
+    envelope: bool = False
     answer: type[Struct] | None = None
 
 
@@ -274,9 +276,9 @@ def _in_call(call: HttpCall) -> tuple[Json, Json]:
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     messages: Json = {}
     for kind in call.messages:
-        name, schema = _name_of(kind), schemas[kind.__name__]
-        schema["properties"]["type"] = {"const": name}
-        schema["required"] = ["type", *schema["required"]]
+        name, schema = _name_of(kind), cast("Json", schemas[kind.__name__])
+        payload = {"properties": schema.pop("properties"), "required": set(schema.pop("required"))}
+        schemas[kind.__name__] = {**schema, **(_enveloped if call.envelope else _typed)(name, payload)}
         messages[name] = {
             "name": name,
             "title": name,
@@ -288,6 +290,21 @@ def _in_call(call: HttpCall) -> tuple[Json, Json]:
         summary = schemas[call.answer.__name__]["description"]
         messages[_answer_to(call)] = {"summary": summary, "payload": _schema(call.answer.__name__)}
     return schemas, messages
+
+
+def _typed(name: str, payload: Json) -> Json:
+    properties = payload["properties"] | {"type": {"const": name}}
+    return {"properties": properties, "required": sorted(payload["required"] | {"type"})}
+
+
+def _enveloped(name: str, payload: Json) -> Json:
+    properties = {field: schema for field, schema in payload["properties"].items() if field not in ("type", "at")}
+    data = {"type": "object", "properties": properties, "required": sorted(payload["required"] & properties.keys())}
+    moment = {"type": "string", "format": "date-time"}
+    return {
+        "properties": {"type": {"const": name}, "timestamp": moment, "data": data},
+        "required": ["type", "timestamp", "data"],
+    }
 
 
 def _channel_of(call: HttpCall) -> Json:
@@ -310,8 +327,8 @@ def _said_in(call: HttpCall) -> list[str]:
 
 
 def _name_of(kind: type[Struct]) -> str:
-    (name,) = (field.default for field in msgspec.structs.fields(kind) if field.name == "type")
-    return str(name)
+    defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
+    return str(kind.__struct_config__.tag or defaults["type"])
 
 
 def _answer_to(call: HttpCall) -> str:

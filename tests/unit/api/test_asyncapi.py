@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
+import jsonschema_rs
 import pytest
 from msgspec import Struct
 
@@ -23,14 +25,15 @@ needs_parser = pytest.mark.skipif(
 )
 
 
-class TitleChanged(Struct, frozen=True):
+class TitleChanged(Struct, frozen=True, tag_field="type", tag="title.changed"):
     """A document has another title."""
 
+    at: datetime
     document: str
-    type: Literal["title.changed"] = "title.changed"
+    title: str | None = None
 
 
-TITLES = HttpCall(name="titles", description="Told to whom it may concern.", messages=(TitleChanged,))
+TITLES = HttpCall(name="titles", description="Told to whom it concerns.", messages=(TitleChanged,), envelope=True)
 
 
 def parsed(document: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -109,8 +112,10 @@ def test_a_call_has_the_name_that_is_sent_and_the_headers_that_sign_it() -> None
     message = document["components"]["messages"]["title.changed"]
     schema = document["components"]["schemas"]["TitleChanged"]
 
-    assert schema["properties"]["type"] == {"const": "title.changed"}
-    assert set(schema["required"]) == {"type", "document"}
+    assert jsonschema_rs.is_valid(schema, {"type": "title.changed", "timestamp": "now", "data": {"document": "plan"}})
+    assert not jsonschema_rs.is_valid(schema, {"type": "title.changed", "timestamp": "now", "data": {"title": "Plan"}})
+    assert not jsonschema_rs.is_valid(schema, {"type": "another", "timestamp": "now", "data": {"document": "plan"}})
+    assert set(schema["properties"]["data"]["properties"]) == {"document", "title"}
     assert message["headers"]["required"] == ["webhook-id", "webhook-timestamp", "webhook-signature"]
     assert "reply" not in document["operations"]["titles"]
     assert "reply" in describe()["operations"]["access"]
