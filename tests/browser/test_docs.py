@@ -93,6 +93,16 @@ async def test_a_reader_creates_a_session_and_goes_on_as_that_session(browser: s
         assert read.window.complaints == []
 
 
+async def test_no_number_of_an_answer_is_rounded(browser: str, server: Server, key: str) -> None:
+    async with docs(browser, server) as read:
+        await read.key.fill(key)
+        creating = await read.open("create_session")
+        await creating.get_by_label("Body").fill('{"user_id": "reader", "metadata": {"number": 9007199254740993}}')
+        await creating.get_by_role("button", name="Send POST").click()
+
+        await expect(read.answer(creating)).to_contain_text("9007199254740993")
+
+
 async def test_what_is_written_in_the_form_is_what_is_sent_and_shown_as_a_line(
     browser: str, server: Server, key: str
 ) -> None:

@@ -6,6 +6,9 @@ const MOST_SHOWN = 64 * 1024; // characters of an answer; the whole of it can be
 // Paths begin where the page is, wherever Roomkey is mounted.
 const base = new URL(".", location.href).href.replace(/\/$/, "");
 
+// Numbers that JavaScript would round: an answer that may have some is shown as it came.
+const LONG_INTEGER = /[:,[]\s*-?\d{16,}/;
+
 // In memory and nowhere else: it is gone when the page is closed.
 let key = "";
 
@@ -197,7 +200,7 @@ function shownAnswer(response, content) {
   if (type.includes("json") || type.startsWith("text/")) {
     const text = new TextDecoder().decode(content);
     const value = type.includes("json") ? JSON.parse(text) : null;
-    const whole = value === null ? text : JSON.stringify(value, null, 2);
+    const whole = value === null || LONG_INTEGER.test(text) ? text : JSON.stringify(value, null, 2);
     parts.push(h("pre", { tabindex: "0", role: "group", "aria-label": "Answer" }, h("code", {}, whole.slice(0, MOST_SHOWN))));
     const secret = value && (value.token || value.secret);
     if (typeof secret === "string") parts.push(action("Use it as the key from now on", () => useKey(secret)));
