@@ -476,7 +476,7 @@ def _read_schemas(table: dict[str, Any], folder: Path, problems: list[str]) -> N
     table["message_types"] = schemas
 
 
-def _variables() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """Every variable that sets something, with the setting's name."""
     names = [
         f"{section}.{name}"
@@ -492,7 +492,7 @@ _EXTRA_NAMES: Final = {"sessions": ("preset",)}
 
 def _from_environment(environment: Mapping[str, str], problems: list[str]) -> Layer:
     given: Layer = {}
-    for variable, name in _variables().items():
+    for variable, name in variables().items():
         value = environment.get(variable)
         # An empty variable is how many tools say that there is none, and Kubernetes describes
         # a service called roomkey-server in names of ours: ROOMKEY_SERVER_PORT=tcp://10.0.0.7:3000.
@@ -511,7 +511,7 @@ def _is_of_kubernetes(variable: str, value: str) -> bool:
 
 def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
     """Variables that look like ours and are not: whoever set one believes that it holds."""
-    known = _variables().keys() | NOT_SETTINGS
+    known = variables().keys() | NOT_SETTINGS
     for variable, value in sorted(environment.items()):
         if variable.startswith("ROOMKEY_") and variable not in known and not _is_of_kubernetes(variable, value):
             yield f"{variable}: there is no such variable{nearest(variable, sorted(known))}"

@@ -5,6 +5,7 @@ A page is read by ``tests.support.reader``: its commands, its Python and JavaScr
 server; its settings are loaded. What a test cannot do is named here, with the reason.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -33,7 +34,8 @@ NOT_RUN: Final[Mapping[str, str]] = {
     "caddy": "the same",
     "yaml": "the configuration of a program of somebody else",
     "conf": "the configuration of a Redis; tests/integration/test_backups.py takes the rights from it",
-    "shell": "what its reader has no server for; tests/integration: test_backups.py, and test_compose.py for the nodes",
+    "shell": "what its reader has no server for; tests/integration: test_backups.py, test_compose.py for the nodes, "
+    "and test_generated_clients.py for generators",
 }
 """Commands and languages that are not run, and why."""
 
@@ -42,6 +44,7 @@ WITHOUT_EXAMPLE: Final = {
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "docs/README.md",
     "docs/benchmarks.md",
     "docs/editors.md",  # tests/browser/test_editors.py builds and uses all of it
     "docs/scaling.md",
@@ -54,6 +57,13 @@ WITHOUT_EXAMPLE: Final = {
 MENTIONED = re.compile(r"[\w./-]+\.(?:py|toml|ts|json|md)\b")
 FUTURE = re.compile(r"\*`[^`]+`\*")
 """A file that a change would add, in italics."""
+
+INDEX: Final = ROOT / "docs" / "README.md"
+
+LINK = re.compile(r"\]\(([^)\s#:]*)(?:#([^)\s]*))?\)")
+"""A link to a page of ours, and to a heading on it."""
+
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 IN_PROSE = re.compile(r"`(roomkey [a-z][^`]*)`", re.DOTALL)
 """A command line in the middle of a sentence, or in what the program says."""
@@ -135,6 +145,45 @@ def is_understood(line: str) -> bool:
 def exists(mentioned: str) -> bool:
     """Whether it is a path from the root, or the end of one in the package."""
     return (ROOT / mentioned).is_file() or any((ROOT / "src" / "roomkey").rglob(mentioned))
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """The files that a page leads to, and the headings on them."""
+    found = LINK.findall(page.read_text(encoding="utf-8"))
+    return [((page.parent / file).resolve() if file else page, heading) for file, heading in found]
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as GitHub makes it."""
+    headings = HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_to_a_page_and_to_a_heading_on_it() -> None:
+    lost = [
+        f"{name_of(page)}: {name_of(file)}#{heading}"
+        for page in PAGES
+        for file, heading in links(page)
+        if not file.exists() or (heading and heading not in anchors(file))
+    ]
+
+    assert lost == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = {file for file, _ in links(INDEX)}
+
+    assert {name_of(page) for page in (ROOT / "docs").glob("*.md") if page not in listed} == {name_of(INDEX)}
+
+
+@pytest.mark.parametrize("word", ["kick", "disconnect", "log out", "sign out", "ban"])
+def test_what_is_called_otherwise_elsewhere_is_found(word: str) -> None:
+    """In the index, and by the filter of the page at ``/docs``, which looks at what operations say of themselves."""
+    contract = json.loads((ROOT / "spec" / "openapi.json").read_text(encoding="utf-8"))
+    said = [f"{each['summary']} {each['description']}" for path in contract["paths"].values() for each in path.values()]
+
+    assert any(re.search(rf"^\|.*\b{word}\b.*\]\(", line) for line in INDEX.read_text("utf-8").splitlines())
+    assert any(all(part in text.lower().split() for part in word.split()) for text in said)
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])

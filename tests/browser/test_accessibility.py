@@ -102,6 +102,10 @@ async def test_the_page_of_the_interface_has_no_barriers(
         found = await violations(page)
         for number in range(0, await page.locator("details.operation").count(), 5):
             await page.locator("details.operation > summary").nth(number).click()
+        asking = page.locator("details#health")
+        await asking.evaluate("card => { card.open = true }")
+        await asking.get_by_role("button", name="Send GET").click()
+        await expect(asking.get_by_role("status")).to_contain_text("200")
         found += await violations(page)
         width_now = await page.evaluate("document.documentElement.scrollWidth")
         await page.close()

@@ -1,6 +1,7 @@
 """A running server keeps every promise of its contract: schemathesis, all checks, the same requests each time."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.support.rest import Rest, a_library, served
 
 SECONDS = 300
 """Longer than a slow machine needs for what takes fifteen seconds here."""
+
+HOOKS = Path(__file__).parents[1] / "support" / "contract_hooks.py"
 
 STATE_DECIDES = """
 [[operations]]
@@ -36,7 +39,10 @@ def schemathesis(url: str, folder: Path, *arguments: str) -> subprocess.Complete
         *("--generation-deterministic", "--no-color", "--no-shrink"),
         *arguments,
     ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
 
 
 def test_whoever_has_a_key_finds_every_operation_as_the_contract_says(tmp_path: Path) -> None:

@@ -201,8 +201,10 @@ async def test_an_origin_of_the_operator_is_completed_by_the_mount_and_a_whole_a
     rest = Rest(settings=ApiSettings(public_url=public_url))
 
     created = await rest.call("POST", "/sessions", token=rest.service, json={"user_id": "a"}, root="/mounted")
+    contract = await rest.call("GET", "/openapi.json", root="/mounted")
 
     assert created.json["websocket_url"] == expected
+    assert contract.json["servers"] == [{"url": expected.replace("wss:", "https:").removesuffix("/ws")}]
 
 
 async def test_over_tls_sockets_are_opened_over_tls() -> None:
@@ -733,9 +735,11 @@ async def test_the_contract_and_its_page_are_there_for_anyone() -> None:
 
     contract = await rest.call("GET", "/openapi.json")
     again = await rest.call("GET", "/openapi.json", headers={"if-none-match": contract.header("etag")})
+    sockets = await rest.call("GET", "/asyncapi.json")
     page = await rest.call("GET", "/docs")
 
-    assert contract.json["openapi"] == "3.1.0"
+    assert (contract.json["openapi"], sockets.json["asyncapi"]) == ("3.1.0", "3.0.0")
+    assert contract.json["servers"] == [{"url": "/"}]
     assert (again.status, again.body) == (304, b"")
     assert page.header("content-type") == "text/html; charset=utf-8"
     policy = [value for name, value in page.headers if name == "content-security-policy"]

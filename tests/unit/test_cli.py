@@ -99,6 +99,8 @@ COMMANDS = [
     ("nodes", 0),
     ("doctor", 0),
     ("openapi", 0),
+    ("asyncapi", 0),
+    ("settings", 1),
     ("messages", 0),
     ("bench", 0),
     ("migrate", 1),
@@ -470,6 +472,26 @@ def test_the_contract_is_printed(capsys: Capture) -> None:
 
     assert code == Exit.DONE
     assert json.loads(capsys.readouterr().out)["openapi"].startswith("3.1")
+
+
+def test_what_is_said_on_sockets_and_by_hooks_is_printed(capsys: Capture) -> None:
+    code = run("asyncapi")
+
+    assert code == Exit.DONE
+    assert json.loads(capsys.readouterr().out)["asyncapi"] == "3.0.0"
+
+
+def test_settings_are_found_by_words(capsys: Capture) -> None:
+    found = run("settings", "idle session", "--json")
+    names = [line["name"] for line in json.loads(capsys.readouterr().out)]
+    page = run("settings", "--markdown")
+    said = capsys.readouterr().out
+    nothing = run("settings", "nonsense")
+
+    assert (found, page, nothing) == (Exit.DONE, Exit.DONE, Exit.FAILED)
+    assert "sessions.idle_timeout" in names
+    assert said.startswith("# Settings\n")
+    assert "no setting mentions nonsense" in capsys.readouterr().err
 
 
 def test_the_messages_are_printed(capsys: Capture) -> None:

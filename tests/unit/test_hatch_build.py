@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+from roomkey.api.docs_page import SCRIPTS
+
 ROOT = Path(__file__).parents[2]
 
 PACKAGE = '{"name": "front-end", "version": "1.0.0", "scripts": {"build": "node build.mjs"}}'
@@ -84,5 +86,6 @@ def test_without_node_it_says_what_brings_it(hook: Any, monkeypatch: pytest.Monk
 def test_the_wheel_takes_what_the_server_reads_and_leaves_the_sources_of_the_front_end_behind() -> None:
     packed = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
 
-    assert {"roomkey/web/welcome.md", "roomkey/py.typed", "roomkey/web/docs.html"} <= packed
+    assert {"roomkey/web/welcome.md", "roomkey/py.typed", "roomkey/web/docs/index.html"} <= packed
+    assert {f"roomkey/web/docs/{name}" for name in ("docs.css", *SCRIPTS)} <= packed
     assert not [path for path in packed if path.startswith("roomkey/web/") and path.endswith((".ts", ".json"))]

@@ -53,12 +53,14 @@ class AskedAccess(Struct, frozen=True, kw_only=True):
     session: AskedSession
 
 
-class _Answer(Struct, frozen=True):
+class AccessAnswer(Struct, frozen=True):
+    """The answer: what it may do there, `null` if nothing. Other fields are ignored."""
+
     access: Access | None
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(_Answer).decode
+_decode: Final = msgspec.json.Decoder(AccessAnswer).decode
 
 
 class AccessHook:

@@ -14,6 +14,7 @@ from roomkey.access.groups import Groups
 from roomkey.access.rechecks import Rechecks
 from roomkey.access.service import AccessService
 from roomkey.api import (
+    asyncapi,
     audit_log,
     audit_trail,
     connected,
@@ -94,6 +95,7 @@ ROUTES: Final[Routes] = {
     "/health/live": {"GET": health.live},
     "/health/ready": {"GET": health.ready},
     "/openapi.json": {"GET": health.openapi_json},
+    "/asyncapi.json": {"GET": health.asyncapi_json},
     "/docs": {"GET": health.docs},
 }
 """
@@ -249,7 +251,9 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         auditing=None if trail is None else Auditing(trail),
         inspector=given.inspector or Inspector(InspectionSettings(), None),
         settings=settings,
-        publication=openapi.publication(openapi.describe(described, sessions.policy, dev=dev)),
+        publication=openapi.publication(
+            openapi.describe(described, sessions.policy, dev=dev), asyncapi.describe(public_url=settings.public_url)
+        ),
         draining=draining,
     )
     resources = {path: Resource(methods, services) for path, methods in described.items()}
@@ -290,7 +294,7 @@ def _contract(handler: Handler, *, public_tree: bool) -> Operation:
 
 def document() -> dict[str, Any]:
     """The OpenAPI document of a server with default settings."""
-    return openapi.describe(contracts(), SessionPolicy())
+    return {"servers": [{"url": openapi.SERVER}], **openapi.describe(contracts(), SessionPolicy())}
 
 
 _NO_SOCKETS: Final = (

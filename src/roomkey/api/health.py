@@ -2,8 +2,9 @@
 
 import msgspec
 
+from roomkey.api import openapi
 from roomkey.api.http_messages import HTML, Reply, json_reply, matches_etag
-from roomkey.api.operations import Answer, Request, operation
+from roomkey.api.operations import Answer, Description, Request, operation
 from roomkey.api.schemas import HealthBody, ProbeBody
 from roomkey.errors import Draining, Storage
 from roomkey.security.authorization import Action, permits
@@ -67,15 +68,31 @@ async def ready(request: Request) -> Reply:
 )
 async def openapi_json(request: Request) -> Reply:
     """What the interface promises, for machines."""
-    publication = request.services.publication
-    tag = publication.openapi_tag.encode()
-    headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
-    if matches_etag(request.headers.get("if-none-match"), tag):
+    description = request.services.publication.openapi
+    # Mounted in another application, all paths are below the place where the document was found.
+    server = msgspec.json.encode(request.public_url or request.root or openapi.SERVER)
+    return _described(request, description, b'{"servers":[{"url":%b}],' % server + description.content[1:])
+
+
+@operation(
+    "The AsyncAPI document",
+    tag="Service",
+    action=Action.SEE_PUBLIC,
+    answers={
+        200: Answer("The document, in AsyncAPI 3.0.", media=("application/json",)),
+        304: Answer("It has not changed."),
+    },
+)
+async def asyncapi_json(request: Request) -> Reply:
+    """What is said on the sockets, and what the application is asked and told, for machines."""
+    description = request.services.publication.asyncapi
+    return _described(request, description, description.content)
+
+
+def _described(request: Request, description: Description, body: bytes) -> Reply:
+    headers = [(b"etag", description.tag), (b"cache-control", b"no-cache")]
+    if matches_etag(request.headers.get("if-none-match"), description.tag):
         return Reply(304, b"", headers)
-    body = publication.openapi
-    if request.root:
-        # Mounted in another application, all paths are below the place where the document was found.
-        body = b'{"servers":[{"url":%b}],' % msgspec.json.encode(request.root) + body[1:]
     return Reply(200, body, [(b"content-type", b"application/json"), *headers])
 
 

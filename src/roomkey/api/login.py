@@ -120,7 +120,7 @@ async def login(request: Request) -> Reply:
 )
 async def logout(request: Request) -> Reply:
     """
-    End the session and every socket that it has open, and drop its cookies.
+    Sign out: end the session and every socket that it has open, and drop its cookies.
 
     A cookie that opens nothing any more is dropped all the same.
     """

@@ -1,19 +1,17 @@
 """The OpenAPI 3.1 document: made from the contracts that the operations are checked by, and shown as a page."""
 
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
 
 from roomkey import errors, problems
-from roomkey.api import access, document_schemas, groups, key_schemas, login, schemas
-from roomkey.api.operations import Answer, Operation, Publication
+from roomkey.api import access, docs_page, document_schemas, groups, key_schemas, login, schemas
+from roomkey.api.operations import Answer, Description, Operation, Publication
 from roomkey.domain.access import Access
 from roomkey.domain.policy import SessionPolicy
 from roomkey.security.authorization import ANYONE, EVERY_KEY, KEYS, SENSITIVE, SESSIONS_EVEN_PENDING, CallerKind, Rule
@@ -22,7 +20,8 @@ from roomkey.security.credentials import COOKIE
 Json = dict[str, Any]
 Contracts = Mapping[str, Mapping[str, Operation]]
 
-PAGE: Final = Path(__file__).parent.parent / "web" / "docs.html"
+SERVER: Final = "/"
+"""Where the paths begin, if a server knows nothing else: at the root of the place where the document was found."""
 
 DESCRIPTION: Final = f"""\
 Sessions for real-time collaborative editing: issued here, used on sockets, and ended everywhere at once.
@@ -82,6 +81,19 @@ PUBLIC_NAMES: Final = {
     "BlameBody": "Blame",
     "RangeBody": "BlameRange",
     "AuditKeysBody": "AuditKeys",
+    "AuditEntryBody": "AuditEntry",
+    "AuditPageBody": "AuditPage",
+    "AuditReportBody": "AuditReport",
+    "ConnectedBody": "ConnectedSession",
+    "ConnectedPageBody": "ConnectedPage",
+    "ConnectionBody": "Connection",
+    "DisconnectedBody": "Disconnection",
+    "EventBody": "SessionEvent",
+    "HistoryBody": "SessionHistory",
+    "ReasonBody": "Reason",
+    "RiskBody": "Risk",
+    "SignalBody": "Signal",
+    "ViolationBody": "Violation",
     "GrantInput": "NewGrant",
     "GroupBody": "Group",
     "GroupPageBody": "GroupPage",
@@ -133,9 +145,8 @@ SECURITY_SCHEMES: Final[Json] = {
     },
 }
 
-# These speak of earlier requests: whether a value is right depends on what happened, not on its form. Tools that
-# draw values from schemas would take each 412 and each 422 for a broken promise. So they are described once, among
-# the components, and named by the operations that obey them.
+# These speak of earlier requests: whether a value is right depends on what happened, not on its form. So no test draws
+# them, see tests/support/contract_hooks.py; generated clients are given them as optional arguments.
 STANDING_HEADERS: Final[Json] = {
     "If-Match": {
         "name": "If-Match",
@@ -152,6 +163,8 @@ STANDING_HEADERS: Final[Json] = {
         "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
     },
 }
+
+_BYTES: Final[Json] = {"type": "string", "format": "binary"}
 
 _ETAG: Final[Json] = {
     "description": "The version of the session.",
@@ -187,11 +200,11 @@ _ACCESS: Final[Json] = {
 
 def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) -> Json:
     """
-    The document of ``contracts`` as a server with this policy keeps them.
+    The document of ``contracts`` as a server with this policy keeps them, without where that server is.
 
     With ``dev`` it says that no credential is needed where an API key is.
     """
-    return {
+    description = {
         "openapi": "3.1.0",
         "info": {
             "title": "Roomkey",
@@ -215,23 +228,18 @@ def describe(contracts: Contracts, policy: SessionPolicy, *, dev: bool = False) 
             "parameters": {name.replace("-", ""): parameter for name, parameter in STANDING_HEADERS.items()},
         },
     }
+    return _told_plainly(description)
 
 
-def publication(description: Json) -> Publication:
-    """What is served at ``/openapi.json`` and ``/docs``."""
-    encoded = msgspec.json.encode(description)
-    page = PAGE.read_text(encoding="utf-8")
-    policy = (
-        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"frame-ancestors 'none'; script-src {_hashes(page, 'script')}; style-src {_hashes(page, 'style')}"
-    )
-    return Publication(encoded, f'"{sha256(encoded).hexdigest()[:32]}"', page.encode(), policy)
+def publication(openapi: Json, asyncapi: Json) -> Publication:
+    """What is served at ``/openapi.json``, ``/asyncapi.json`` and ``/docs``."""
+    page = docs_page.page()
+    return Publication(_encoded(openapi), _encoded(asyncapi), page.encode(), docs_page.policy_of(page))
 
 
-def _hashes(page: str, element: str) -> str:
-    """What a policy calls the inline scripts or styles of a page (CSP level 3, 2.3.1)."""
-    contents = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
-    return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in contents)
+def _encoded(description: Json) -> Description:
+    content = msgspec.json.encode(description)
+    return Description(content, b'"%b"' % sha256(content).hexdigest()[:32].encode())
 
 
 def _public_path(path: str) -> str:
@@ -252,11 +260,6 @@ def _operation(path: str, operation: Operation, *, dev: bool) -> Json:
         described["x-roomkey-scope"] = str(operation.rule.scope)
     if parameters := _parameters(path, operation):
         described["parameters"] = parameters
-    obeyed = [
-        name for name, obeys in (("IfMatch", operation.conditional), ("IdempotencyKey", operation.idempotent)) if obeys
-    ]
-    if obeyed:
-        described["x-headers"] = [{"$ref": f"#/components/parameters/{name}"} for name in obeyed]
     contents = {"application/json": operation.body} if operation.body is not None else operation.contents
     if contents:
         described["requestBody"] = {
@@ -268,7 +271,7 @@ def _operation(path: str, operation: Operation, *, dev: bool) -> Json:
 
 def _content(kind: Any) -> Json:
     if kind is bytes:
-        return {"schema": {"type": "string", "format": "binary"}}
+        return {"schema": dict(_BYTES)}
     described: Json = {"schema": _input(kind)}
     if isinstance(kind, type) and kind in EXAMPLES:
         described["example"] = EXAMPLES[kind]
@@ -320,6 +323,8 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
                 "schema": {"type": "string"},
             }
         )
+    obeyed = (("IfMatch", operation.conditional), ("IdempotencyKey", operation.idempotent))
+    parameters += [{"$ref": f"#/components/parameters/{name}"} for name, obeys in obeyed if obeys]
     return parameters
 
 
@@ -379,7 +384,7 @@ def _answer(answer: Answer, rule: Rule) -> Json:
 def _form(media: str) -> Json:
     if media == "application/json":
         return {"schema": {"type": "object"}}
-    return {"schema": {"type": "string"}} if media.startswith("text/") else {}
+    return {"schema": {"type": "string"} if media.startswith("text/") else dict(_BYTES)}
 
 
 def _links() -> Json:
@@ -488,7 +493,31 @@ def _let_one_be_given(schema: Json) -> None:
     """Exactly one of the properties stands in such an object, and is not null."""
     for name, field in schema["properties"].items():
         schema["properties"][name] = field["anyOf"][0]
-    schema["oneOf"] = [{"required": [name]} for name in schema["properties"]]
+    schema["minProperties"] = schema["maxProperties"] = 1
+
+
+def _told_plainly(value: Any) -> Any:
+    """
+    ``value`` with what follows from a schema written out, and without what says nothing.
+
+    Generators of clients look for a ``type`` and for the ``items`` of an array, and some know no schema but objects.
+    """
+    if isinstance(value, list):
+        return [_told_plainly(item) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    schema = {key: _told_plainly(item) for key, item in cast("Json", value).items()}
+    if isinstance(schema.get("enum"), list) and "type" not in schema:
+        schema = {"type": "string", **schema}
+    if isinstance(names := schema.get("propertyNames"), dict):
+        schema["propertyNames"] = {"type": "string", **cast("Json", names)}
+    if schema.get("type") == "object" and not {"properties", "additionalProperties"} & schema.keys():
+        schema["additionalProperties"] = True  # else a type of TypeScript for objects that have nothing in them
+    if "prefixItems" in schema and schema.get("items") is False:
+        del schema["items"]  # `maxItems` says it already
+    if schema.get("type") == "array" and not {"items", "prefixItems"} & schema.keys():
+        schema["items"] = {}
+    return schema
 
 
 def _public_name(name: str) -> str:
@@ -496,15 +525,12 @@ def _public_name(name: str) -> str:
 
 
 def _renamed(value: Any) -> Any:
-    """``value`` with references to the names that outsiders know, and with what arrays consist of."""
+    """``value`` with references to the names that outsiders know."""
     if isinstance(value, list):
         return [_renamed(item) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
         return value
-    schema = {
+    return {
         key: _reference(item.rpartition("/")[2])["$ref"] if key == "$ref" else _renamed(item)
         for key, item in cast("Json", value).items()
     }
-    if schema.get("type") == "array" and not {"items", "prefixItems"} & schema.keys():
-        schema["items"] = {}  # of anything, which generators of clients want to be told
-    return schema

@@ -71,11 +71,18 @@ LINGERING_SECONDS: Final = 0.1
 """If a body takes longer, its sender's rights are looked at again: what was taken away meanwhile must not be used."""
 
 
-class Publication(Struct, frozen=True):
-    """What the interface says about itself: the OpenAPI document, and the page that shows it."""
+class Description(Struct, frozen=True):
+    """What the interface promises, in JSON; ``tag`` is its strong entity tag."""
 
-    openapi: bytes
-    openapi_tag: str
+    content: bytes
+    tag: bytes
+
+
+class Publication(Struct, frozen=True):
+    """What the interface says about itself: its two descriptions, and the page that shows the first."""
+
+    openapi: Description
+    asyncapi: Description
     page: bytes
     page_policy: str
 
@@ -233,6 +240,15 @@ class Request:
     def root(self) -> str:
         """The path under which the interface is mounted, without a slash at its end."""
         return cast("str", self.scope.get("root_path", "")).rstrip("/")
+
+    @property
+    def public_url(self) -> str | None:
+        """Where clients reach the interface, if the settings say it; without a slash at its end."""
+        public = self.services.settings.public_url
+        if public is None:
+            return None
+        is_origin = "/" not in public.partition("://")[2]
+        return public + self.root if is_origin else public.rstrip("/")
 
 
 Handler = Callable[[Request], Awaitable[Reply]]

@@ -269,7 +269,11 @@ async def expire(request: Request) -> Reply:
 
 @_transition("Invalidate", action=Action.INVALIDATE_SESSION)
 async def invalidate(request: Request) -> Reply:
-    """Revoke the session for good. Its open sockets are closed at once. A session may invalidate itself."""
+    """
+    Revoke the session for good: log the device out.
+
+    Its open sockets are closed at once. A session may invalidate itself.
+    """
     return await _change(request, await _id(request), request.sessions.invalidate_session)
 
 
@@ -390,7 +394,7 @@ async def get_mine(request: Request) -> Reply:
     conditional=True,
 )
 async def delete_mine(request: Request) -> Reply:
-    """End the session whose token was presented, and every socket that it has open."""
+    """Sign out: end the session whose token was presented, and every socket that it has open."""
     id = authorization.own_session(request.caller).id
     expected = await _expected(request, id)
     await request.sessions.invalidate_session(id, reason="logout", actor=request.caller.actor, if_version=expected)
@@ -444,6 +448,8 @@ async def list_user_sessions(request: Request) -> Reply:
 async def revoke_user(request: Request) -> Reply:
     """
     End every session of the user, whether or not any index lists it, and every socket that they have open.
+
+    That signs them out everywhere. To ban them, issue no session to them any more, too.
 
     With `except=current` the session whose token is presented survives: "log out everywhere else". The `reason` is
     told to whoever is connected.
@@ -524,11 +530,7 @@ def _device(request: Request) -> Client | None:
 
 def websocket_url(request: Request) -> str:
     """Where whoever asked can connect; there is no secret in it."""
-    settings = request.services.settings
-    public = settings.public_url
-    if public is None:
-        path = request.root + settings.websocket_path
-        return socket_address(request.scope["scheme"], request.headers.get("host"), path)
-    is_origin = "/" not in public.partition("://")[2]
-    place = public + request.root if is_origin else public.rstrip("/")
-    return f"ws{place.removeprefix('http')}{settings.websocket_path}"
+    path = request.services.settings.websocket_path
+    if request.public_url is None:
+        return socket_address(request.scope["scheme"], request.headers.get("host"), request.root + path)
+    return f"ws{request.public_url.removeprefix('http')}{path}"

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from roomkey import config
-from roomkey.cli.outcome import Exit, Failed, print_json, print_table
+from roomkey.cli.outcome import Exit, Failed, print_bytes, print_json, print_table
 from roomkey.config import Config
 from roomkey.observability import load_structlog_alone
 from roomkey.observability.settings import LogFormat, LogLevel
@@ -105,6 +105,33 @@ def show_config(*, choices: Chosen = None, json: bool = False) -> None:
         print_json(settings)
     else:
         print_table(("setting", "value", "from"), [(line.name, line.value, line.source) for line in settings])
+
+
+def show_settings(
+    words: str = "",
+    *,
+    markdown: Annotated[bool, Parameter(help="Print the page of the documentation.")] = False,
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False,
+) -> None:
+    """
+    Say what can be set: names, types, defaults, variables, and what each setting is for.
+
+    Args:
+        words: Words that a setting must mention to be shown.
+    """
+    from roomkey import settings_reference as reference  # noqa: PLC0415  # reads source files
+
+    if markdown:
+        print_bytes(reference.markdown().encode())
+        return
+    found = [entry for entry in reference.entries() if entry.mentions(words.split())]
+    if not found:
+        raise Failed(f"no setting mentions {words}")
+    if json:
+        print_json(found)
+        return
+    rows = [(entry.name, entry.type.replace("`", ""), entry.default, entry.meaning.replace("`", "")) for entry in found]
+    print_table(("setting", "type", "default", "meaning"), rows)
 
 
 def _assignment(text: str) -> tuple[str, SourcedValue]:

@@ -18,6 +18,13 @@ def openapi() -> None:
     print_json(document())
 
 
+def asyncapi() -> None:
+    """Print the messages of all sockets and hooks as AsyncAPI in JSON, as a server answers it at /asyncapi.json."""
+    from roomkey.api.asyncapi import describe  # noqa: PLC0415  # the other commands do not need it
+
+    print_json(describe())
+
+
 def messages() -> None:
     """Print the messages of the WebSocket at /ws as JSON Schema (2020-12)."""
     from roomkey.realtime.protocol.message_schema import describe  # noqa: PLC0415  # the other commands do not need it

@@ -32,22 +32,31 @@ class SessionPolicy(Struct, frozen=True, kw_only=True):
     """
     The deadlines and the cap of the sessions that are created under it.
 
-    ``lifetime`` is the absolute limit and the longest that a caller may ask for; activity never moves it
-    (ASVS 7.3.2). ``idle_timeout`` is measured from the last activity (ASVS 7.3.1), ``None`` switches it off.
-    ``cap`` counts pending, active and suspended sessions of one user (ASVS 7.1.2). A replaced token is good for
-    ``rotation_grace``; afterwards ``on_reuse`` decides, from what was seen within ``reuse_window``.
+    A replaced token is good for ``rotation_grace``; afterwards ``on_reuse`` decides, from what was seen within
+    ``reuse_window``.
     """
 
     lifetime: timedelta = timedelta(hours=24)
+    """Time after which a session ends whatever it does, and the longest that a caller may ask for (ASVS 7.3.2)."""
     idle_timeout: timedelta | None = timedelta(hours=1)
+    """Time since the last activity after which a session is idle (ASVS 7.3.1). Off: never."""
     activation_timeout: timedelta = timedelta(minutes=10)
+    """Time in which a new session must be activated."""
     on_idle: OnIdle = OnIdle.EXPIRE
+    """What becomes of an idle session: it ends, or it is suspended until somebody resumes it."""
     cap: int = 10
+    """Maximum number of pending, active and suspended sessions of one user (ASVS 7.1.2)."""
     on_cap: OnCap = OnCap.EVICT_OLDEST
+    """What makes room for one more session at the cap: the oldest one ends, or the new one is refused."""
     rotation_grace: timedelta = timedelta(seconds=30)
+    """Time for which a token is good that a rotation has replaced. 0: not at all."""
     on_reuse: OnReuse = OnReuse.COMPARE
+    """When a replaced token that comes back after the grace ends the session: if the current one is in use elsewhere,
+    or always. It opens nothing in any case."""
     reuse_window: timedelta = timedelta(minutes=10)
+    """Time within which the use of both tokens counts as one by two parties."""
     max_metadata_bytes: int = 4096
+    """Maximum size of the metadata of a session, as JSON."""
 
     def has_room(self, live: int, newcomers: int) -> bool:
         """Whether ``newcomers`` sessions fit beside ``live`` ones, so that no backend has to look at these."""

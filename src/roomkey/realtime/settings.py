@@ -32,6 +32,7 @@ class RealtimeSettings(Struct, frozen=True, kw_only=True):
     """Bounds of every queue, table and tolerance of ``/ws``. Sizes are bytes of JSON, before compression."""
 
     path: str = "/ws"
+    """Path of the socket for rooms. It begins with a slash and does not end with one."""
 
     # --- who is let in --------------------------------------------------------------------------------
     allowed_origins: tuple[str, ...] = ()
@@ -40,11 +41,15 @@ class RealtimeSettings(Struct, frozen=True, kw_only=True):
     query_tokens: bool = False
     """Whether ``?token=`` is accepted as a credential. URLs reach logs, so prefer tickets."""
     max_connections: int = 25_000
+    """Maximum number of open sockets of one process; further handshakes get 503."""
     max_connections_per_session: int = 16
+    """Maximum number of open sockets of one session; further handshakes get 429."""
     handshakes_per_second: float = 200.0
     """Handshakes per second from one IP address. Behind a NAT or a proxy many people share an address."""
     handshake_burst: int = 2_000
+    """Number of handshakes that one IP address may make at once, before they count per second."""
     authentication_timeout: timedelta = timedelta(seconds=5)
+    """Maximum time for finding out whose a handshake is; then it gets 503."""
     refuse: RefusalMode = RefusalMode.AUTO
     """How a handshake is refused because of its session or its rights: with ``http``, or by a socket that is closed
     at once (``close``), because browsers hide HTTP from their pages; ``auto`` does that if there is an ``Origin``."""

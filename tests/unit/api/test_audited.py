@@ -90,7 +90,7 @@ async def test_what_an_operator_wants_to_do_is_refused_and_not_done(method: str,
     assert await rest.storage.heads() == before
 
 
-@pytest.mark.parametrize("name", ["/health", "/health/live", "/health/ready", "/openapi.json"])
+@pytest.mark.parametrize("name", ["/health", "/health/live", "/health/ready", "/openapi.json", "/asyncapi.json"])
 async def test_what_concerns_nobody_is_answered(name: str) -> None:
     rest = Trailed()
     rest.fall_behind()
