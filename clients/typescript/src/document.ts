@@ -2,7 +2,6 @@
 
 import type * as Y from "yjs";
 
-import { accessTo } from "./access.ts";
 import { Cell, isAlike, Signal, type Watchable } from "./cell.ts";
 import { Ledger } from "./ledger.ts";
 import { Link, type Transport } from "./link.ts";
@@ -69,11 +68,9 @@ export class DocumentLink<Provider> implements OpenDocument<Provider> {
   readonly #destroy: () => void;
   readonly #hear: (frame: Uint8Array) => void;
   readonly #addressBytes: number;
-  readonly #asked: () => void;
   #access: Access = "write";
   #isConnected = false;
   #handshake: number | null = null;
-  #questions = 0;
 
   constructor(
     readonly session: Session,
@@ -83,13 +80,10 @@ export class DocumentLink<Provider> implements OpenDocument<Provider> {
     hear: (frame: Uint8Array) => void,
     /** Where in a frame its type stands. */
     addressBytes: number,
-    /** The server has asked for the changes of a reader. */
-    asked: () => void = () => {},
   ) {
     this.#destroy = () => transport.destroy();
     this.#hear = hear;
     this.#addressBytes = addressBytes;
-    this.#asked = asked;
     if (doc.store.clients.size > 0) {
       this.#ledger.wrote(); // it may have come from anywhere
     }
@@ -186,19 +180,6 @@ export class DocumentLink<Provider> implements OpenDocument<Provider> {
     const [step] = readVarUint(frame, at);
     if (type === SYNC && (step === STEP_2 || step === UPDATE)) {
       this.#ledger.sent(step === STEP_2);
-      if (step === STEP_2 && this.#access === "read") {
-        this.#asked();
-      }
-    }
-  }
-
-  /** The server has asked for the changes of a reader, perhaps because they may be made now; the session knows. */
-  async lookAtGrants(): Promise<void> {
-    const question = (this.#questions += 1);
-    await this.session.check();
-    const access = accessTo(this.name, this.session.facts.value?.grants ?? []);
-    if (access !== null && this.#isConnected && question === this.#questions) {
-      this.mayDo(access);
     }
   }
 

@@ -1,6 +1,5 @@
 /** A session of Roomkey: its token and who renews it, and what becomes of it. */
 
-import type { Grant } from "./access.ts";
 import { Cell, isAlike, Signal, type Watchable } from "./cell.ts";
 import { Peers } from "./peers.ts";
 import { BEGINNING, next, type Happening, type Situation } from "./situation.ts";
@@ -27,6 +26,13 @@ export interface SessionOptions {
   fetch?: typeof globalThis.fetch | undefined;
   /** A class like a browser's `WebSocket`, which Node.js has since 22. */
   WebSocket?: typeof globalThis.WebSocket | undefined;
+}
+
+/** `access` to `documents`, or what a `group` has. */
+export interface Grant {
+  readonly documents?: string;
+  readonly access?: string;
+  readonly group?: string;
 }
 
 /** What the server says of the session. */

@@ -12,7 +12,9 @@ export type { Awareness, Person } from "./document.ts";
 /** With the provider that keeps it connected, for the binding of an editor. */
 export type OpenDocument<Provider = WebsocketProvider> = AnyDocument<Provider>;
 
-/** Types of messages: y-protocols' "auth", and those that `?status=1` adds. */
+/** Types of messages: y-protocols' "sync" and "auth", and those that `?status=1` adds. */
+const SYNC = 0;
+const STEP_1 = 0;
 const AUTH = 2;
 const DURABLE = 8;
 const SERVICE = 9;
@@ -37,6 +39,7 @@ export function openDocument(
     open(ticket) {
       // A copy of another history of the document would be merged into this one, if the server did not know.
       provider.params = { status: "1", ...(link.lineage === null ? {} : { lineage: link.lineage }), ...(ticket === null ? {} : { ticket }) };
+      hasArrived = false;
       provider.connect();
     },
     close() {
@@ -58,7 +61,9 @@ export function openDocument(
 
   const hear = (frame: Uint8Array): void => {
     const [type, at] = readVarUint(frame, 0);
-    if (type === AUTH) {
+    if (type === SYNC && frame[at] === STEP_1 && hasArrived) {
+      link.mayDo("write"); // it wants what it has refused before; if it still refuses that, it says so again
+    } else if (type === AUTH) {
       const reason = readVarString(frame, at + 1);
       if (reason === READ_ONLY) {
         link.mayDo("read");
@@ -72,6 +77,7 @@ export function openDocument(
     }
   };
 
+  let hasArrived = false;
   let isAsking = false;
   const learnLineage = async (): Promise<void> => {
     if (link.lineage === null && !isAsking && doc.store.clients.size > 0) {
@@ -82,7 +88,7 @@ export function openDocument(
     }
   };
 
-  const link = new DocumentLink<WebsocketProvider>(session, name, doc, transport, hear, 0, () => void link.lookAtGrants());
+  const link = new DocumentLink<WebsocketProvider>(session, name, doc, transport, hear, 0);
   const provider = new WebsocketProvider(
     session.socketUrl(options.path ?? "yjs"),
     name.split("/").map(encodeURIComponent).join("/"),
@@ -105,6 +111,7 @@ export function openDocument(
   });
   provider.on("sync", (isSynced) => {
     if (isSynced) {
+      hasArrived = true;
       link.arrived();
     }
   });

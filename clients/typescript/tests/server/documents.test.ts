@@ -177,6 +177,22 @@ describe.each(Object.entries(PROVIDERS))("a document over %s", (_kind, open) => 
     await untilState(ada.status, "readonly");
   });
 
+  test("what a group may do holds while the document is open", async () => {
+    const name = newDocument();
+    const team = name.replaceAll("/", "-");
+    const group = `groups/${team}`;
+    await command("PUT", group, { grants: READ });
+    const ada = await join(session(await issue("ada", { grants: [{ group: team }] })), name);
+    expect(ada.status.value.state).toBe("readonly");
+    write(ada, "not yet");
+
+    await command("PUT", group, { grants: WRITE });
+    await untilState(ada.status, "active");
+    await untilState(ada.saved, "saved");
+    await command("PUT", group, { grants: READ });
+    await untilState(ada.status, "readonly");
+  });
+
   test("a document that may not be opened is refused for good", async () => {
     const opened = closing(open(session(await issue("ada", { grants: READ })), "secret"));
 
