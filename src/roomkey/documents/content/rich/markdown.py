@@ -1,0 +1,734 @@
+"""
+Markdown: CommonMark with the tables, tasks and strikethrough of GFM; read by markdown-it, and written so that it reads back as it was.
+
+What Markdown has no form for is a comment, ``<!--roomkey:NAME:HASH/-->``, or a pair of them around what is in it. The hash
+finds the node in the document, so that it survives wherever its comment is left. All other HTML is text, but for the
+tags of the marks that there are, which are used where no delimiter works.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from typing import Any, Final, cast
+from urllib.parse import quote, unquote
+
+from roomkey.documents.content.rich.parts import (
+    BOLD,
+    BREAK,
+    BULLET_LIST,
+    CELL,
+    CODE,
+    CODE_BLOCK,
+    HEADER,
+    HEADING,
+    IMAGE,
+    ITALIC,
+    LINK,
+    LIST_ITEM,
+    LISTS,
+    ORDERED_LIST,
+    PARAGRAPH,
+    QUOTE,
+    ROW,
+    RULE,
+    STRIKE,
+    TABLE,
+    TASK_ITEM,
+    TASK_LIST,
+    Mark,
+    Part,
+    inline_text,
+    joined,
+    mark_attrs,
+)
+from roomkey.documents.content.rich.tree import TEXT, Node, attrs_of, nodes_in, signature
+from roomkey.documents.content.rich.urls import is_safe
+from roomkey.errors import BodyTooLarge, InvalidInput
+
+MAX_BYTES: Final = 2 * 1024 * 1024
+"""Maximum size of Markdown that is read: the library takes a few seconds for that."""
+
+MAX_STEPS: Final = 2_000_000
+"""Maximum number of places in a text at which the library tries its rules; those of long paragraphs count more."""
+
+MAX_NESTING: Final = 60
+"""Maximum nesting of lists and quotes."""
+
+_LIBRARY_NESTING: Final = 100  # beyond it the library drops what it reads, without a word
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+
+def render(parts: Sequence[Part]) -> str:
+    """The parts as Markdown, with a line end behind the last line."""
+    lines = _blocks(parts)
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def is_visible(part: Part) -> bool:
+    """Whether a block shows in Markdown: empty paragraphs do not."""
+    return part.unknown or part.type != PARAGRAPH or bool(joined(part.content))
+
+
+def _blocks(parts: Sequence[Part], *, tight: bool = False) -> list[str]:
+    lines: list[str] = []
+    before: tuple[str, int] = ("", 0)
+    for part in parts:
+        if not is_visible(part):
+            continue
+        if lines and not (tight and part.type in LISTS):
+            lines.append("")
+        kind = "-" if part.type in (BULLET_LIST, TASK_LIST) else part.type
+        # Lists beside one another are one, unless their markers differ; so are quotes, unless something is between them.
+        turn = 1 - before[1] if kind == before[0] else 0
+        if kind == QUOTE and before[0] == QUOTE:
+            lines += ["<!-- -->", ""]
+        before = kind, turn
+        lines += _block(part, turn)
+    return lines
+
+
+def _block(part: Part, turn: int) -> list[str]:  # noqa: PLR0911  # one for each kind
+    if part.unknown:
+        return _unknown(part)
+    match part.type:
+        case "heading":
+            return [f"{'#' * part.attrs['level']} {_closed(_inline(part.content, single=True))}".rstrip(" ")]
+        case "codeBlock":
+            return _code_block(part)
+        case "blockquote":
+            return [f"> {line}".rstrip(" ") for line in _blocks(part.content)] or [">"]
+        case "bulletList" | "orderedList" | "taskList":
+            return _list(part, turn)
+        case "horizontalRule":
+            return ["___"]
+        case "table":
+            return _table(part)
+        case "image":
+            return [_image(part)]
+        case _:
+            return _inline(part.content).split("\n")
+
+
+def _unknown(part: Part) -> list[str]:
+    name = quote(part.type, safe="")
+    if not part.content:
+        return [comment(part)]
+    return [f"<!--roomkey:{name}:{_hash_of(part)}-->", "", *_inner(part), "", f"<!--/roomkey:{name}-->"]
+
+
+def _inner(part: Part) -> list[str]:
+    if part.is_text_block:
+        return _inline(part.content).split("\n") if joined(part.content) else []
+    return _blocks(part.content)
+
+
+def comment(part: Part) -> str:
+    """What stands for a node without parts."""
+    return f"<!--roomkey:{quote(part.type, safe='')}:{_hash_of(part)}/-->"
+
+
+def _hash_of(part: Part) -> str:
+    if part.source is None:
+        return str(part.attrs.get("hash", ""))
+    return hash_of(part.source, whole=not part.content)
+
+
+def hash_of(node: Node, *, whole: bool) -> str:
+    """What finds a node again: made of all of it, or of its type and attributes."""
+    said = signature(node if whole else {"type": node["type"], "attrs": attrs_of(node)})
+    return sha256(said).hexdigest()[:12]
+
+
+def nodes_by_hash(tree: Node) -> dict[tuple[str, bool], Node]:
+    """The nodes of a tree by their hash, and by whether it is made of all of it."""
+    return {
+        (hash_of(node, whole=whole), whole): node
+        for node in nodes_in(tree)
+        if node["type"] != TEXT
+        for whole in (True, False)
+    }
+
+
+def _closed(text: str) -> str:
+    # A heading may end with number signs, which are not part of it.
+    return text[:-1] + "\\#" if text.endswith("#") else text
+
+
+def _code_block(part: Part) -> list[str]:
+    text = "".join(inner.plain for inner in part.content)
+    language = part.attrs.get("language", "")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    said = _escaped(language) if re.fullmatch(r"[^\s`]+", language) else ""
+    return [fence + said, *(text.split("\n") if text else []), fence]
+
+
+def _list(part: Part, turn: int) -> list[str]:
+    lines: list[str] = []
+    number = part.attrs.get("start", 1)
+    is_loose = any(_is_loose(item) for item in part.content)
+    for item in part.content:
+        marker = f"{number}{'.)'[turn]}" if part.type == ORDERED_LIST else "-*"[turn]
+        number += 1
+        if is_loose and lines:
+            lines.append("")
+        lines += _item(item, marker)
+    return lines
+
+
+def _is_loose(item: Part) -> bool:
+    visible = [part for part in item.content if is_visible(part)]
+    return any(part.type not in LISTS or part.unknown for part in visible[1:])
+
+
+def _item(item: Part, marker: str) -> list[str]:
+    if item.unknown:
+        inside = _unknown(item)
+    else:
+        inside = _blocks(item.content, tight=not _is_loose(item))
+    if item.type == TASK_ITEM:
+        box = "[x]" if item.attrs.get("checked") else "[ ]"
+        first = next((part for part in item.content if is_visible(part)), None)
+        is_text = first is not None and first.type == PARAGRAPH and not first.unknown
+        inside = [f"{box} {inside[0]}", *inside[1:]] if is_text else [box, *([""] if inside else []), *inside]
+    if not inside:
+        return [marker]
+    indent = " " * (len(marker) + 1)
+    return [f"{marker} {inside[0]}", *(indent + line if line else "" for line in inside[1:])]
+
+
+def _table(part: Part) -> list[str]:
+    rows = [[_cell(cell) for cell in row.content] for row in part.content]
+    width = max(map(len, rows), default=0)
+    if not width or _is_irregular(part, width):
+        return [comment(Part(part.type, source=part.source, attrs=part.attrs))]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [lines[0], f"|{' --- |' * width}", *lines[1:]]
+
+
+def _is_irregular(part: Part, width: int) -> bool:
+    """Whether rows differ in length, or cells span others, which GFM cannot say."""
+    if any(len(row.content) != width or row.unknown for row in part.content):
+        return True
+    cells = [cell for row in part.content for cell in row.content]
+    return any(attrs_of(cell.source or {}).get(span, 1) != 1 for cell in cells for span in ("colspan", "rowspan"))
+
+
+def _cell(cell: Part) -> str:
+    return _inline(cell.content, single=True).replace("|", "\\|")
+
+
+def _image(part: Part) -> str:
+    return f"![{_escaped(part.attrs.get('alt', ''))}]({_target(part.attrs.get('src', ''), part.attrs.get('title'))})"
+
+
+def _target(url: str, title: str | None) -> str:
+    said = url.replace("\n", "%0A").replace("\r", "%0D")
+    if not said or re.search(r"[\s()<>\\]", said):
+        said = "<" + re.sub(r"([\\<>])", r"\\\1", said) + ">"
+    said = re.sub(r"&(?=#|\w)", "&amp;", said)
+    return f'{said} "{_escaped(title, quotes=True)}"' if title else said
+
+
+# --- writing what is in a line ------------------------------------------------------------------------
+
+_DELIMITERS: Final = {BOLD: ("**", "**"), ITALIC: ("*", "*"), STRIKE: ("~~", "~~")}
+_TAGS: Final = {
+    BOLD: ("<strong>", "</strong>"),
+    ITALIC: ("<em>", "</em>"),
+    STRIKE: ("<del>", "</del>"),
+    CODE: ("<code>", "</code>"),
+}
+_ORDER: Final = (LINK, BOLD, ITALIC, STRIKE)
+
+
+def _inline(parts: Sequence[Part], *, single: bool = False) -> str:
+    """What is in a text block; ``single``: in one line."""
+    runs = _trimmed(_visible_runs(parts))
+    if not any(run.marks for run in runs):
+        return _line_starts(_joined_runs(runs, _DELIMITERS, single=single))
+    said = _line_starts(_joined_runs(runs, _DELIMITERS, single=single))
+    if not _is_plain_sailing(runs) and not _reads_as(said, runs):
+        said = _line_starts(_joined_runs(runs, _TAGS, single=single))
+    return said
+
+
+def _visible_runs(parts: Sequence[Part]) -> list[Part]:
+    runs: list[Part] = []
+    for part in joined(parts):
+        marks = [mark for mark in part.marks if _is_sayable(mark)]
+        marks.sort(key=lambda mark: mark["type"])
+        runs.append(
+            Part(part.type, part.attrs, part.content, part.text, marks, part.unknown, inline=True, source=part.source)
+        )
+    return joined(runs)
+
+
+def _is_sayable(mark: Mark) -> bool:
+    if mark["type"] == LINK:
+        return is_safe(str(mark_attrs(mark).get("href", "")))
+    return mark["type"] in _TAGS
+
+
+def _trimmed(runs: list[Part]) -> list[Part]:
+    """Runs in which emphasis neither begins nor ends with white space, for it would be none."""
+    found: list[Part] = []
+    for index, run in enumerate(runs):
+        if run.type != TEXT or not run.marks:
+            found.append(run)
+            continue
+        before = runs[index - 1].marks if index else []
+        after = runs[index + 1].marks if index + 1 < len(runs) else []
+        text = run.text
+        lead, trail = len(text) - len(text.lstrip()), len(text) - len(text.rstrip()) if text.strip() else 0
+        found.append(inline_text(text[:lead], [mark for mark in run.marks if mark in before or not _is_emphasis(mark)]))
+        found.append(inline_text(text[lead : len(text) - trail], run.marks))
+        found.append(
+            inline_text(
+                text[len(text) - trail :], [mark for mark in run.marks if mark in after or not _is_emphasis(mark)]
+            )
+        )
+    found = joined(found)
+    # What was white space between others may be at the edge now.
+    return (
+        found
+        if [run.marks for run in found] == [run.marks for run in runs] and len(found) == len(runs)
+        else _trimmed(found)
+    )
+
+
+def _is_emphasis(mark: Mark) -> bool:
+    return mark["type"] in _DELIMITERS
+
+
+def _is_plain_sailing(runs: Sequence[Part]) -> bool:
+    """Whether every delimiter stands between a word and white space, and none beside another."""
+    before = ""
+    for index, run in enumerate(runs):
+        after = runs[index + 1] if index + 1 < len(runs) else None
+        if run.type != TEXT or run.unknown:
+            if run.marks:
+                return False
+            before = " "
+            continue
+        if any(_is_emphasis(mark) for mark in run.marks):
+            nearby = len(run.marks) == 1 and not (after is not None and after.marks)
+            inside = run.text[0].isalnum() and run.text[-1].isalnum()
+            outside = (not before or before.isspace()) and (after is None or not after.text or after.text[0].isspace())
+            if not (nearby and inside and outside):
+                return False
+            before = "*"
+        else:
+            before = run.text[-1] if not run.marks else ")"
+    return True
+
+
+def _reads_as(said: str, runs: Sequence[Part]) -> bool:
+    """Whether Markdown that was written reads as what it was written of."""
+    try:
+        found = _inline_parts(_library().parseInline(said, _Reading().env)[0].children or [], _Reading())
+    except InvalidInput:
+        return False
+    return [(run.type, run.text, _types(run)) for run in found] == [(run.type, run.text, _types(run)) for run in runs]
+
+
+def _types(run: Part) -> list[str]:
+    return sorted(mark["type"] for mark in run.marks)
+
+
+def _joined_runs(runs: Sequence[Part], delimiters: Mapping[str, tuple[str, str]], *, single: bool) -> str:
+    said: list[str] = []
+    opened: list[Mark] = []
+    for index, run in enumerate(runs):
+        wanted = sorted(
+            (mark for mark in run.marks if mark["type"] != CODE), key=lambda mark: _ORDER.index(mark["type"])
+        )
+        common = 0
+        while common < min(len(opened), len(wanted)) and opened[common] == wanted[common]:
+            common += 1
+        said += [_end(mark, delimiters) for mark in reversed(opened[common:])]
+        said += [_begin(mark, delimiters) for mark in wanted[common:]]
+        opened = wanted
+        said.append(_run(run, delimiters, is_edge=single or index in (0, len(runs) - 1)))
+    said += [_end(mark, delimiters) for mark in reversed(opened)]
+    return _edges("".join(said))
+
+
+def _begin(mark: Mark, delimiters: Mapping[str, tuple[str, str]]) -> str:
+    return "[" if mark["type"] == LINK else delimiters[mark["type"]][0]
+
+
+def _end(mark: Mark, delimiters: Mapping[str, tuple[str, str]]) -> str:
+    if mark["type"] != LINK:
+        return delimiters[mark["type"]][1]
+    attrs = mark_attrs(mark)
+    return f"]({_target(str(attrs.get('href', '')), cast('str | None', attrs.get('title')))})"
+
+
+def _run(run: Part, delimiters: Mapping[str, tuple[str, str]], *, is_edge: bool) -> str:
+    if run.unknown:
+        return comment(run)
+    if run.type == BREAK:
+        return "<br>" if is_edge else "\\\n"
+    if run.type == IMAGE:
+        return _image(run)
+    if any(mark["type"] == CODE for mark in run.marks):
+        return _code(run.text, delimiters)
+    return _escaped(run.text)
+
+
+def _code(text: str, delimiters: Mapping[str, tuple[str, str]]) -> str:
+    if "\n" in text or "\r" in text or not text.strip() or delimiters is _TAGS:
+        return f"<code>{_escaped(text)}</code>"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text[0] == "`" or text[-1] == "`" or (text[0] == text[-1] == " ") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+_SPECIAL: Final = re.compile(r"[`*\[\]<~]|\\(?=[!-/:-@\[-`{-~\n]|$)|&(?=#|\w)|!(?=$|\[)|(?<![^\W_])_|_(?![^\W_])")
+
+
+def _escaped(text: str, *, quotes: bool = False) -> str:
+    said = _SPECIAL.sub(r"\\\g<0>", text)
+    if quotes:
+        said = said.replace('"', '\\"')
+    return said.replace("\n", "&#10;").replace("\r", "&#13;")
+
+
+def _edges(said: str) -> str:
+    """White space at the beginning and end of lines as entities, or it would be lost."""
+    return "\n".join(_edge(line) for line in said.split("\n"))
+
+
+def _edge(line: str) -> str:
+    if line and line[0].isspace():
+        line = f"&#{ord(line[0])};{line[1:]}"
+    if line and line[-1].isspace():
+        line = f"{line[:-1]}&#{ord(line[-1])};"
+    elif len(line) > 1 and line[-1] == "\\" and line[-2].isspace() and line.count("\\") % 2:
+        line = f"{line[:-2]}&#{ord(line[-2])};\\"  # in front of a break
+    return line
+
+
+_STARTS: Final = re.compile(r"[-+=>#|:]|\d{1,9}(?=[.)](?:\s|$))")
+
+
+def _line_starts(said: str) -> str:
+    """``said`` without anything that would begin another kind of block at the beginning of a line."""
+    return "\n".join(_line_start(line) for line in said.split("\n"))
+
+
+def _line_start(line: str) -> str:
+    found = _STARTS.match(line)
+    if found is None:
+        return line
+    return f"{found[0]}\\{line[found.end() :]}" if found[0].isdigit() else f"\\{line}"
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+def parse(text: str) -> list[Part]:
+    """
+    Markdown as parts. Unknown ones have the attribute ``hash``.
+
+    Raises:
+        BodyTooLarge: If it has more than ``MAX_BYTES``.
+        InvalidInput: If it nests too deep, or takes too long; or the library is not installed.
+    """
+    if len(text.encode()) > MAX_BYTES:
+        raise BodyTooLarge(f"Markdown has at most {MAX_BYTES} bytes")
+    reading = _Reading()
+    tokens = _library().parse(text, reading.env)
+    if any(token.level >= MAX_NESTING for token in tokens):
+        raise InvalidInput(f"Markdown nests at most {MAX_NESTING} deep")
+    return _Parser(tokens, reading).blocks("")
+
+
+class _Reading:
+    """One text that is read, and how many steps that has taken."""
+
+    __slots__ = ("env",)
+
+    def __init__(self) -> None:
+        self.env: dict[str, Any] = {"steps": 0}
+
+
+def _count_step(state: Any, *_: Any) -> bool:
+    """A rule that never applies, and bounds the time: the library tries it wherever it tries the others."""
+    steps = state.env["steps"] = state.env["steps"] + 1 + (len(state.src) >> 14)
+    if steps > MAX_STEPS:
+        raise InvalidInput("the Markdown is too intricate to be read")
+    return False
+
+
+@cache
+def _library() -> Any:
+    try:
+        from markdown_it import MarkdownIt  # noqa: PLC0415  # an extra
+    except ImportError:
+        raise InvalidInput("Markdown needs the extra `richtext`: pip install 'roomkey[richtext]'") from None
+    library = MarkdownIt("commonmark", {"maxNesting": _LIBRARY_NESTING}).enable(["table", "strikethrough"])
+    library.inline.ruler.before("text", "count_step", _count_step)
+    library.block.ruler.before("code", "count_step", lambda state, *_: _count_line(state))
+    return library
+
+
+def _count_line(state: Any) -> bool:
+    state.env["steps"] += 1
+    return False
+
+
+class _Parser:
+    """Tokens of blocks, one after the other."""
+
+    def __init__(self, tokens: Sequence[Any], reading: _Reading) -> None:
+        self._tokens = tokens
+        self._reading = reading
+        self._at = 0
+
+    def blocks(self, end: str, name: str = "") -> list[Part]:
+        """Blocks up to the token ``end``, or to the closing comment of the unknown block ``name``."""
+        parts: list[Part] = []
+        while self._at < len(self._tokens):
+            token = self._tokens[self._at]
+            if token.type == end:
+                break
+            self._at += 1
+            if token.type == "html_block":
+                if self._is_end(token, name):
+                    return parts
+                parts += self._html(token)
+            else:
+                parts += self._block(token)
+        if name:
+            raise InvalidInput(f"<!--roomkey:{name}:…--> is not followed by <!--/roomkey:{name}-->")
+        self._at += 1
+        return parts
+
+    def _is_end(self, token: Any, name: str) -> bool:
+        found = _END.fullmatch(token.content.strip())
+        if found is None:
+            return False
+        if found[1] != name:
+            raise InvalidInput(f"<!--/roomkey:{found[1]}--> closes nothing here")
+        return True
+
+    def _block(self, token: Any) -> list[Part]:
+        match token.type:
+            case "paragraph_open":
+                return _lifted(Part(PARAGRAPH, content=self._inline("paragraph_close")))
+            case "heading_open":
+                return [Part(HEADING, {"level": int(token.tag[1:])}, self._inline("heading_close"))]
+            case "fence" | "code_block":
+                language = token.info.strip()
+                text = token.content.removesuffix("\n")
+                return [
+                    Part(CODE_BLOCK, {"language": language} if language else {}, [inline_text(text)] if text else [])
+                ]
+            case "blockquote_open":
+                return [Part(QUOTE, content=self.blocks("blockquote_close"))]
+            case "bullet_list_open":
+                return self._list(BULLET_LIST, {}, "bullet_list_close")
+            case "ordered_list_open":
+                start = token.attrGet("start")
+                return self._list(
+                    ORDERED_LIST, {} if start in (None, 1) else {"start": int(start)}, "ordered_list_close"
+                )
+            case "hr":
+                return [Part(RULE)]
+            case "table_open":
+                return [Part(TABLE, content=list(self._rows()))]
+            case _:
+                return []
+
+    def _inline(self, end: str) -> list[Part]:
+        token = self._tokens[self._at]
+        self._at += 1 if token.type == end else 2
+        return [] if token.type == end else _inline_parts(token.children or [], self._reading)
+
+    def _list(self, kind: str, attrs: dict[str, Any], end: str) -> list[Part]:
+        lists: list[Part] = []
+        while self._tokens[self._at].type != end:
+            self._at += 1
+            checked = self._checked() if kind == BULLET_LIST else None
+            content = self.blocks("list_item_close")
+            wanted = kind if checked is None else TASK_LIST
+            item = (
+                Part(LIST_ITEM, content=content) if checked is None else Part(TASK_ITEM, {"checked": checked}, content)
+            )
+            if checked is not None:
+                _remove_box(item)
+            if lists and lists[-1].type == wanted:
+                lists[-1].content.append(item)
+            else:
+                lists.append(Part(wanted, attrs, [item]))
+        self._at += 1
+        return lists
+
+    def _checked(self) -> bool | None:
+        """Whether the item is a task that is done; ``None``: it is no task."""
+        inside = self._tokens[self._at : self._at + 2]
+        if [token.type for token in inside] != ["paragraph_open", "inline"]:
+            return None
+        found = _BOX.match(inside[1].content)
+        return None if found is None else found[1] != " "
+
+    def _rows(self) -> Iterator[Part]:
+        while self._tokens[self._at].type != "table_close":
+            token = self._tokens[self._at]
+            self._at += 1
+            if token.type == "tr_open":
+                yield Part(ROW, content=list(self._cells()))
+        self._at += 1
+
+    def _cells(self) -> Iterator[Part]:
+        while self._tokens[self._at].type != "tr_close":
+            token = self._tokens[self._at]
+            self._at += 1
+            kind = HEADER if token.type == "th_open" else CELL
+            yield Part(kind, content=self._inline(token.type.replace("open", "close")))
+        self._at += 1
+
+    def _html(self, token: Any) -> list[Part]:
+        said = token.content.strip()
+        if said == "<!-- -->":
+            return []
+        found = _COMMENT.fullmatch(said)
+        if found is None:
+            inline = _library().parseInline(said, self._reading.env)[0].children or []
+            return [Part(PARAGRAPH, content=_inline_parts(inline, self._reading))]
+        part = Part(unquote(found[1]), {"hash": found[2]}, unknown=True)
+        if not found[3]:
+            part.content = self.blocks("", found[1]) or [Part(PARAGRAPH)]
+        return [part]
+
+
+_COMMENT: Final = re.compile(r"<!--roomkey:([^:\s]{1,500}):([0-9a-f]{12})(/?)-->")
+_END: Final = re.compile(r"<!--/roomkey:([^:\s]{1,500})-->")
+_BOX: Final = re.compile(r"\[([ xX])\](?:\s+|$)")
+
+
+def _remove_box(item: Part) -> None:
+    paragraph = item.content[0]
+    if paragraph.content and paragraph.content[0].type == TEXT:
+        first = paragraph.content[0]
+        paragraph.content = joined(
+            [inline_text(_BOX.sub("", first.text, count=1), first.marks), *paragraph.content[1:]]
+        )
+
+
+def _lifted(paragraph: Part) -> list[Part]:
+    """An image that is alone in its paragraph is a block."""
+    match paragraph.content:
+        case [Part(type="image", marks=[])]:
+            return paragraph.content
+        case _:
+            return [paragraph]
+
+
+_MARK_TOKENS: Final = {"strong": BOLD, "em": ITALIC, "s": STRIKE}
+_MARK_TAGS: Final = {"strong": BOLD, "b": BOLD, "em": ITALIC, "i": ITALIC, "del": STRIKE, "s": STRIKE, "code": CODE}
+_TAG: Final = re.compile(r"<(/?)(\w+)\s*/?>")
+
+
+def _inline_parts(tokens: Sequence[Any], reading: _Reading) -> list[Part]:
+    parts: list[Part] = []
+    marks: list[Mark] = []
+    for token in tokens:
+        _READERS.get(token.type, _read_other)(token, parts, marks)
+    return joined(parts)
+
+
+def _read_text(token: Any, parts: list[Part], marks: list[Mark]) -> None:
+    parts.append(inline_text(token.content, _sorted(marks)))
+
+
+def _read_softbreak(_: Any, parts: list[Part], marks: list[Mark]) -> None:
+    parts.append(inline_text(" ", _sorted(marks)))
+
+
+def _read_hardbreak(_: Any, parts: list[Part], marks: list[Mark]) -> None:
+    parts.append(Part(BREAK, marks=[], inline=True))
+
+
+def _read_code(token: Any, parts: list[Part], marks: list[Mark]) -> None:
+    parts.append(inline_text(token.content, _sorted([*marks, {"type": CODE}])))
+
+
+def _read_image(token: Any, parts: list[Part], marks: list[Mark]) -> None:
+    said = {"src": token.attrGet("src"), "alt": token.content and _alt(token), "title": token.attrGet("title")}
+    parts.append(Part(IMAGE, {key: value for key, value in said.items() if value}, marks=_sorted(marks), inline=True))
+
+
+def _alt(token: Any) -> str:
+    return "".join(
+        child.content if child.type in ("text", "code_inline") else " "
+        for child in token.children or []
+        if not child.nesting
+    )
+
+
+def _read_link(token: Any, _: list[Part], marks: list[Mark]) -> None:
+    attrs = {"href": token.attrGet("href"), "title": token.attrGet("title")}
+    marks.append({"type": LINK, "attrs": {key: value for key, value in attrs.items() if value}})
+
+
+def _read_html(token: Any, parts: list[Part], marks: list[Mark]) -> None:
+    said = token.content
+    found = _COMMENT.fullmatch(said)
+    if found is not None and found[3]:
+        parts.append(Part(unquote(found[1]), {"hash": found[2]}, marks=_sorted(marks), unknown=True, inline=True))
+        return
+    tag = _TAG.fullmatch(said)
+    name = tag[2].lower() if tag is not None else ""
+    if tag is None or (name not in _MARK_TAGS and name != "br"):
+        parts.append(inline_text(said, _sorted(marks)))
+    elif name == "br":
+        parts.append(Part(BREAK, inline=True))
+    elif tag[1]:
+        _close(marks, _MARK_TAGS[name])
+    else:
+        marks.append({"type": _MARK_TAGS[name]})
+
+
+def _read_other(token: Any, parts: list[Part], marks: list[Mark]) -> None:
+    name, _, way = token.type.rpartition("_")
+    if name in _MARK_TOKENS:
+        if way == "open":
+            marks.append({"type": _MARK_TOKENS[name]})
+        else:
+            _close(marks, _MARK_TOKENS[name])
+    elif token.content:
+        parts.append(inline_text(token.content, _sorted(marks)))
+
+
+def _read_link_end(_: Any, __: list[Part], marks: list[Mark]) -> None:
+    _close(marks, LINK)
+
+
+_READERS: Final[Mapping[str, Callable[[Any, list[Part], list[Mark]], None]]] = {
+    "text": _read_text,
+    "softbreak": _read_softbreak,
+    "hardbreak": _read_hardbreak,
+    "code_inline": _read_code,
+    "image": _read_image,
+    "link_open": _read_link,
+    "link_close": _read_link_end,
+    "html_inline": _read_html,
+}
+
+
+def _close(marks: list[Mark], type: str) -> None:
+    for index in range(len(marks) - 1, -1, -1):
+        if marks[index]["type"] == type:
+            del marks[index]
+            return
+
+
+def _sorted(marks: Sequence[Mark]) -> list[Mark]:
+    """Each mark once, in order."""
+    unique = {mark["type"]: mark for mark in marks}
+    return [unique[type] for type in sorted(unique)]
