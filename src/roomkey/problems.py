@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from roomkey import errors
-from roomkey.errors import Flaw, RoomkeyError
+from roomkey.errors import CurrentRevision, Flaw, RoomkeyError
 from roomkey.wire.close import CLOSE_CODES, CloseCode, CloseReason
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -48,6 +48,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     instance: str | UnsetType = UNSET
     errors: Sequence[Flaw] | UnsetType = UNSET
+    current: CurrentRevision | UnsetType = UNSET
 
 
 class Presentation(Struct, frozen=True):
@@ -224,6 +225,7 @@ def problem_of(error: BaseException, *, instance: str | None = None) -> Problem:
         code=code,
         instance=UNSET if instance is None else instance,
         errors=error.flaws if isinstance(error, errors.SchemaViolation) else UNSET,
+        current=error.current if isinstance(error, errors.RevisionMismatch) else UNSET,
     )
 
 

@@ -1,1 +1,1 @@
-"""Rich text: roots of XML as editors write them, read and written as ProseMirror JSON, Markdown, HTML and plain text."""
+"""Rich text: roots of XML as editors write them, as ProseMirror JSON, Markdown, HTML and plain text."""

@@ -8,6 +8,7 @@ of the rest.
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct, field
 from pycrdt import Doc
@@ -62,18 +63,18 @@ def edit(doc: Doc[Any], name: str | None, edits: Sequence[Anchor], schema: Schem
     Raises:
         InvalidInput: If one cannot be carried out; ``flaws`` says which. The document may be changed by half then.
     """
-    text = _text_root(doc, name)
-    if text is not None:
-        shared = doc.get(text, type=SharedText)
-        with doc.transaction():
-            for index, each in enumerate(edits):
-                _edit_text(shared, each, f"#/edits/{index}")
-        return
-    root_name = rich_root(doc, name)
+    known = _known(doc, name)
+    if known is None:
+        text = _text_root(doc, name)
+        if text is not None:
+            _edit_all(doc, text, edits)
+            return
+    root_name = rich_root(doc, name) if known is None else known.root
     with doc.transaction() as transaction:
-        outline = Outline(Root(doc, transaction, root_name), schema)
+        outline = Outline(Root(doc, transaction, root_name), schema, None if known is None else known.entries)
         for index, each in enumerate(edits):
             outline.edit(each, f"#/edits/{index}")
+        _OUTLINES[doc] = _Known(root_name, _state(doc), outline.entries)
 
 
 def _text_root(doc: Doc[Any], name: str | None) -> str | None:
@@ -82,6 +83,13 @@ def _text_root(doc: Doc[Any], name: str | None) -> str | None:
     kinds = {each: probe(doc, each) for each in names}
     texts = [each for each, kind in kinds.items() if kind is Probe.TEXT]
     return texts[0] if len(texts) == 1 and Probe.RICH not in kinds.values() else None
+
+
+def _edit_all(doc: Doc[Any], text: str, edits: Sequence[Anchor]) -> None:
+    shared = doc.get(text, type=SharedText)
+    with doc.transaction():
+        for index, each in enumerate(edits):
+            _edit_text(shared, each, f"#/edits/{index}")
 
 
 def _edit_text(shared: SharedText, anchor: Anchor, path: str) -> None:
@@ -128,6 +136,29 @@ def _places(said: str, find: str) -> Iterator[int]:
 # --- rich text ----------------------------------------------------------------------------------------
 
 
+class _Known(Struct):
+    """What the texts of a document were, and in which state of it."""
+
+    root: str
+    state: tuple[bytes, bytes]
+    entries: "list[_Entry]"
+
+
+_OUTLINES: Final = WeakKeyDictionary[Doc[Any], _Known]()
+"""Kept for the next edit of the same copy: reading all of a large document takes longer than an edit."""
+
+
+def _known(doc: Doc[Any], root: str | None) -> _Known | None:
+    known = _OUTLINES.pop(doc, None)
+    return known if known is not None and root in (None, known.root) and known.state == _state(doc) else None
+
+
+def _state(doc: Doc[Any]) -> tuple[bytes, bytes]:
+    """All that tells one state of a document from another: what is in it, and what of that is deleted."""
+    state = doc.get_state()
+    return state, doc.get_update(state)
+
+
 class _Entry(Struct):
     """A block at the top: what it says, block by block in it."""
 
@@ -142,7 +173,7 @@ _BETWEEN: Final = "\0"
 class Outline:
     """The texts of a root by block, kept up while it is edited."""
 
-    def __init__(self, root: Root, schema: Schema | None) -> None:
+    def __init__(self, root: Root, schema: Schema | None, entries: list[_Entry] | None) -> None:
         self._root = root
         self._schema = schema
         self._holder = root.native
@@ -150,7 +181,7 @@ class Outline:
         if len(blocks) == 1 and getattr(blocks[0], "tag", None) is not None and blocks[0].tag() == "blockGroup":
             self._holder = blocks[0]
         self._writer = Writer(root)
-        self._entries = [_entry(node) for node in self._nodes(0, None)]
+        self.entries = [_entry(node) for node in self._nodes(0, None)] if entries is None else entries
 
     def edit(self, anchor: Anchor, path: str) -> None:
         """Carry out one edit. Raises as ``edit``."""
@@ -168,20 +199,20 @@ class Outline:
             start, end = place, place + len(anchor.find)
             where = {"replace": (start, end), "before": (start, start), "after": (end, end)}[anchor.how]
             like = start if anchor.how != "after" else end - 1
-            new = [self._spliced(node, self._entries[index].paths[line], where, like, anchor.content)]
+            new = [self._spliced(node, self.entries[index].paths[line], where, like, anchor.content)]
         self._replace(index, index + 1, new)
 
     def _edit_edge(self, anchor: Anchor, path: str) -> None:
         is_start = anchor.at == "start"
         if anchor.form is not Form.TEXT:
-            at = 0 if is_start else len(self._entries)
+            at = 0 if is_start else len(self.entries)
             self._replace(at, at, self._blocks(anchor, path))
             return
-        indexes = range(len(self._entries)) if is_start else range(len(self._entries) - 1, -1, -1)
-        index = next((each for each in indexes if self._entries[each].lines), None)
+        indexes = range(len(self.entries)) if is_start else range(len(self.entries) - 1, -1, -1)
+        index = next((each for each in indexes if self.entries[each].lines), None)
         if index is None:
             raise flaw(path, "there is no block with text: say with format what is to be inserted")
-        entry, (node,) = self._entries[index], self._nodes(index, index + 1)
+        entry, (node,) = self.entries[index], self._nodes(index, index + 1)
         line = 0 if is_start else -1
         place = 0 if is_start else len(entry.lines[-1])
         self._replace(
@@ -192,7 +223,7 @@ class Outline:
 
     def _find(self, anchor: Anchor, path: str) -> tuple[int, int, int]:
         """Block at the top, block in it, and code point at which the anchor is."""
-        lines = [line for entry in self._entries for line in entry.lines]
+        lines = [line for entry in self.entries for line in entry.lines]
         said = _BETWEEN.join(lines)
         found = _found(said, anchor, path)
         starts = [0]
@@ -200,7 +231,7 @@ class Outline:
             starts.append(starts[-1] + len(line) + 1)
         number = bisect_right(starts, found) - 1
         place = found - starts[number]
-        for index, entry in enumerate(self._entries):
+        for index, entry in enumerate(self.entries):
             if number < len(entry.lines):
                 return index, number, place
             number -= len(entry.lines)
@@ -210,7 +241,7 @@ class Outline:
         before = self._holder.len(self._root.transaction)
         self._writer.liken_between(self._holder, start, end, nodes)
         grown = self._holder.len(self._root.transaction) - before
-        self._entries[start:end] = [_entry(node) for node in self._nodes(start, end + grown)]
+        self.entries[start:end] = [_entry(node) for node in self._nodes(start, end + grown)]
 
     def _nodes(self, start: int, end: int | None) -> list[Node]:
         """The blocks at the top from one place to another."""

@@ -9,7 +9,7 @@ marks and nodes that the form has no words for are kept where they were.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from roomkey.documents.content.json_patch import Span, fingerprint, spans
+from roomkey.documents.content.json_patch import fingerprint, spans
 from roomkey.documents.content.rich.parts import (
     ATOM,
     BREAK,
