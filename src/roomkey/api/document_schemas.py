@@ -318,7 +318,11 @@ class DifferenceBody(Struct, frozen=True):
 
 
 class RangeBody(Struct, frozen=True, kw_only=True, gc=False):
-    """A part of a text, in code points, and who wrote it in the minute `at`; null where nobody knows."""
+    """
+    A part of a text, in code points, and who wrote it in the minute `at`; null where nobody knows.
+
+    `path` is a JSON pointer into the ProseMirror JSON of rich text, to the node in which all of it is.
+    """
 
     start: Annotated[int, Meta(ge=0)]
     end: Annotated[int, Meta(ge=0)]
@@ -326,6 +330,7 @@ class RangeBody(Struct, frozen=True, kw_only=True, gc=False):
     session_id: SessionIdText | None
     user_id: str | None
     at: Annotated[datetime, Meta(tz=True)] | None
+    path: str | None = None
 
 
 class BlameBody(Struct, frozen=True):
@@ -395,6 +400,7 @@ def range_body(part: BlameRange) -> RangeBody:
         session_id=None if author is None else author.session,
         user_id=None if author is None else author.user,
         at=part.at,
+        path=part.path,
     )
 
 

@@ -49,7 +49,7 @@ from roomkey.api.http_messages import (
 from roomkey.api.inspection import inspect_identity, inspect_text
 from roomkey.api.operations import Answer, Request, following, operation
 from roomkey.api.representations import FORMS, HTML, JSON, MARKDOWN, PROSEMIRROR, RICH_FORMS, TEXT, YJS, render
-from roomkey.api.rich_text import edit_anchored, is_rich_root, write_rich
+from roomkey.api.rich_text import edit_anchored, write_rich
 from roomkey.backends.document_keys import name_cursor, name_of
 from roomkey.documents.interface import Condition, DocumentRevision, Written, existing, rich, roots
 from roomkey.errors import (
@@ -226,8 +226,9 @@ async def _merge(request: Request, update: bytes, condition: Condition | None) -
 
 def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
     kinds = roots.kinds_of(doc)
-    if is_rich_root(kinds, root):
-        rich.Content(rich.Form.TEXT, text, None).write(doc, root)
+    rich_root = roots.rich_root(kinds, root)
+    if rich_root is not None:
+        rich.Content(rich.Form.TEXT, text, None).write(doc, rich_root)
     else:
         roots.replace(doc, {roots.text_root(kinds, root): text}, kinds)
 
@@ -299,7 +300,8 @@ async def blame_document(request: Request) -> Reply:
     """
     Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts.
 
-    Of XML, lists and maps it cannot be said: 422.
+    Of rich text: which part of it as `text/plain`, and of which node, by its `path` in the ProseMirror JSON. Of lists and
+    maps it cannot be said: 422.
     """
     ranges = await request.documents.blame(_name(request), cast("RootQuery", request.query).root)
     return json_reply(BlameBody([range_body(part) for part in ranges]))

@@ -1,7 +1,7 @@
 """Writing rich text, for REST and for the application in the same process: away from the loop where it takes long."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +16,6 @@ from roomkey.documents.interface import (
     Condition,
     DocumentRevision,
     DocumentService,
-    RootKind,
     Written,
     rich,
     rich_edits,
@@ -39,14 +38,6 @@ _HOW: Final = ("replace", "insert_before", "insert_after")
 
 class _Moved(VersionMismatch):
     """The document is not at the revision that was expected."""
-
-
-def is_rich_root(kinds: Mapping[str, RootKind], root: str | None) -> bool:
-    """Whether a text that is written is rich text: the root of this name, or the only one that is rich or a text."""
-    if root is not None:
-        return kinds.get(root) is RootKind.XML
-    found = list(kinds.values())
-    return found.count(RootKind.XML) == 1 and RootKind.TEXT not in found
 
 
 async def write_rich(  # what is written, where, and if what

@@ -15,7 +15,9 @@ from msgspec.structs import replace
 from pycrdt import Doc, merge_updates
 
 from roomkey.documents.content import roots
-from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
+from roomkey.documents.content.rich.authors import placed
+from roomkey.documents.content.rich.forms import read_tree
+from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame, blame_tree
 from roomkey.documents.crdt.identity import Bindings, Source
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica, ReplicaLost
@@ -279,7 +281,7 @@ class DocumentService:
 
     async def blame(self, name: str, root: str | None) -> "list[BlameRange]":
         """
-        Who wrote which part of a text, and when; without ``root``, of the only text.
+        Who wrote which part of a text or of rich text, and when; without ``root``, of the only one.
 
         Raises:
             DocumentNotFound: If there is no such document.
@@ -401,7 +403,13 @@ def _revision(document: Document, version: int | None = None) -> DocumentRevisio
 
 def _blame(update: bytes, root: str | None, authorship: Authorship) -> list[BlameRange]:
     structs = read_update(update)
-    return blame(structs, roots.text_root(roots.root_kinds(structs), root), authorship)
+    kinds = roots.root_kinds(structs)
+    name = roots.rich_root(kinds, root)
+    if name is None:
+        return blame(structs, roots.text_root(kinds, root), authorship)
+    doc: Doc[Any] = Doc()
+    doc.apply_update(update)
+    return placed(read_tree(doc, name), blame_tree(structs, name, authorship))
 
 
 def _check(update: bytes) -> None:

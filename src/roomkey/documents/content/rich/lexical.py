@@ -121,7 +121,7 @@ def _inline(nodes: Sequence[Node], marks: Sequence[Mark] = ()) -> list[Part]:
     own: list[Mark] = list(marks)
     for node in nodes:
         if node["type"] == TEXT:
-            parts.append(inline_text(node["text"], own))
+            parts.append(Part(TEXT, text=node["text"], marks=own, inline=True, source=node))
         elif node["type"] == MAP:
             state = cast("dict[str, Any]", attrs_of(node).get("value") or {})
             if state.get("__type") == "linebreak":

@@ -25,6 +25,19 @@ def render(parts: Sequence[Part]) -> str:
     return SEPARATOR.join(place.part.plain for place in _places(parts))
 
 
+def starts(parts: Sequence[Part]) -> dict[int, int]:
+    """Where in the text each run begins, by the identity of its node."""
+    found: dict[int, int] = {}
+    at = 0
+    for place in _places(parts):
+        for part in place.part.content:
+            if part.source is not None:
+                found[id(part.source)] = at
+            at += len(part.plain)
+        at += len(SEPARATOR)
+    return found
+
+
 def parse(text: str) -> list[Part]:
     """A paragraph for each block."""
     return [Part(PARAGRAPH, content=_line(said)) for said in text.split(SEPARATOR)] if text else []

@@ -172,7 +172,7 @@ def _inline(node: Node) -> Part:
     raw = cast("list[Mark]", node.get("marks") or [])
     marks = [mark_of(mark) for mark in raw]
     if node["type"] == TEXT:
-        return inline_text(node["text"], marks, raw)
+        return Part(TEXT, text=node["text"], marks=marks, raw=raw, inline=True, source=node)
     name = _KNOWN_NODES.get(node["type"])
     if name in (BREAK, IMAGE):
         return Part(name, _known_attrs(name, node), marks=marks, raw=raw, inline=True, source=node)
