@@ -80,6 +80,8 @@ class VersionMismatch(Conflict):
 class RevisionMismatch(VersionMismatch):
     """The caller has named the revision of a document that it has read, and there is another: ``current``."""
 
+    code = "revision_mismatch"
+
     def __init__(self, detail: str, current: CurrentRevision) -> None:
         super().__init__(detail)
         self.current = current

@@ -60,6 +60,7 @@ from roomkey.errors import (
     InvalidInput,
     NotAcceptable,
     Overtaken,
+    RevisionMismatch,
     RoomkeyError,
     UnknownCursor,
     VersionMismatch,
@@ -243,7 +244,7 @@ def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
         ANCHORED_EDITS: AnchoredEdits,
     },
     answers={200: WRITTEN},
-    errors=(DocumentNotFound, *REFUSED),
+    errors=(DocumentNotFound, RevisionMismatch, *REFUSED),
     conditional=True,
 )
 async def patch_document(request: Request) -> Reply:

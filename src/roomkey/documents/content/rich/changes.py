@@ -162,15 +162,41 @@ class Writer:
             if name not in present or fingerprint(present[name]) != fingerprint(value):
                 holder.insert_attribute(self._transaction, name, _writable(value))
 
+    # --- what is new ----------------------------------------------------------------------------------
+
     def _insert(self, holder: Any, index: int, item: _Item) -> None:
-        if item.type == TEXT:
-            self._liken_runs(holder.insert_str(self._transaction, index, ""), item.nodes)
-        elif item.type == YJS_TEXT:
-            self._liken_text(holder.insert_str(self._transaction, index, ""), item.node)
-        elif item.type == OPAQUE:
+        """Put something new into ``holder``, which is filled without looking at what is there."""
+        if item.type == OPAQUE:
             raise InvalidInput(f"a node of the type {OPAQUE!r} can be kept or removed, but not made")
+        if item.type == TEXT:
+            self._type(holder.insert_str(self._transaction, index, ""), item.nodes)
+        elif item.type == YJS_TEXT:
+            text = holder.insert_str(self._transaction, index, "")
+            self._set_attrs(text, item.node)
+            self._type(text, children_of(item.node))
         else:
-            self._liken_element(holder.insert_element_prelim(self._transaction, index, item.type), item.node)
+            element = holder.insert_element_prelim(self._transaction, index, item.type)
+            self._fill(element, item.node)
+
+    def _fill(self, element: Any, node: Node) -> None:
+        self._set_attrs(element, node)
+        for index, inner in enumerate(_grouped(children_of(node))):
+            self._insert(element, index, inner)
+
+    def _set_attrs(self, holder: Any, node: Node) -> None:
+        for name, value in attrs_of(node).items():
+            holder.insert_attribute(self._transaction, name, _writable(value))
+
+    def _type(self, text: Any, nodes: Sequence[Node]) -> None:
+        at = 0
+        for node in nodes:
+            formats = {name: _writable(value) for name, value in self._formats(node).items()}
+            if node["type"] == TEXT:
+                text.insert(self._transaction, at, node["text"], iter(formats.items()))
+                at += len(node["text"].encode())
+            else:
+                self._embed(text, at, node, formats)
+                at += 1
 
     # --- texts ----------------------------------------------------------------------------------------
 
@@ -187,9 +213,9 @@ class Writer:
         line, start, end = place
         at = signs.length(line[:start])
         removed = line[start:end]
-        if len(removed) == 1 and len(wanted) == 1 and (embedded := signs.embedded.get(removed)) is not None:
-            if self._liken_embedded(embedded, wanted[0].content):
-                return
+        embedded = signs.embedded.get(removed) if len(wanted) == 1 else None
+        if embedded is not None and self._liken_embedded(embedded, wanted[0].content):
+            return
         if removed:
             text.remove_range(self._transaction, at, signs.length(removed))
         for run in reversed(wanted):
@@ -216,7 +242,8 @@ class Writer:
             case "yjs:text":
                 new: Any = XmlText()
                 holder.insert_embed(at, new, formats)
-                self._liken_text(new.integrated, node)
+                self._set_attrs(new.integrated, node)
+                self._type(new.integrated, children_of(node))
             case "yjs:embed":
                 holder.insert_embed(at, _writable(attrs_of(node).get("value")), formats)
             case "yjs:map" | "yjs:array" | "yjs:string" as kind:
@@ -226,7 +253,7 @@ class Writer:
             case tag:
                 new = XmlElement(tag)
                 holder.insert_embed(at, new, formats)
-                self._liken_element(new.integrated, node)
+                self._fill(new.integrated, node)
 
     def _runs(self, text: Any) -> "list[_Run]":
         runs: list[_Run] = []
