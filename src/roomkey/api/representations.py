@@ -53,7 +53,7 @@ def _rendered(update: bytes, form: str, root: str | None) -> bytes:
     doc: Doc[Any] = Doc()
     doc.apply_update(update)
     if form in RICH_FORMS or (form == TEXT and rich.is_rich_text(doc, root)):
-        return rich.said(rich.read_tree(doc, rich.rich_root(doc, root)), RICH_FORMS.get(form, rich.Form.TEXT))
+        return rich.read(doc, rich.rich_root(doc, root), RICH_FORMS.get(form, rich.Form.TEXT))
     try:
         kinds = dict(sorted(roots.root_kinds(read_update(update)).items()))
     except MalformedUpdate as error:

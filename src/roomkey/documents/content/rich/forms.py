@@ -12,6 +12,7 @@ from roomkey.documents.content.rich.changes import write
 from roomkey.documents.content.rich.checks import checked_document
 from roomkey.documents.content.rich.graft import graft
 from roomkey.documents.content.rich.parts import KNOWN_MARKS, Part, sign_of
+from roomkey.documents.content.rich.source import source
 from roomkey.documents.content.rich.tree import DOC, Node, Probe, Root, attrs_of, probe, root_names
 from roomkey.documents.content.rich.vocabulary import Maker, Schema, document_of, ids_in, refusal, schema_of
 from roomkey.errors import InvalidInput, MalformedRequest
@@ -84,6 +85,14 @@ def read_tree(doc: Doc[Any], name: str) -> Node:
     """
     with doc.transaction() as transaction:
         return Root(doc, transaction, name).read()
+
+
+def read(doc: Doc[Any], name: str, form: Form) -> bytes:
+    """What a root says in a form. Raises as ``read_tree``."""
+    if form is not Form.PROSEMIRROR:
+        return said(read_tree(doc, name), form)
+    with doc.transaction() as transaction:
+        return source(Root(doc, transaction, name))
 
 
 def said(tree: Node, form: Form) -> bytes:

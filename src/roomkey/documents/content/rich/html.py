@@ -98,7 +98,7 @@ def _block(part: Part) -> str:  # noqa: PLR0911  # one for each kind
         case "horizontalRule":
             return "<hr>"
         case "image":
-            return _image(part)
+            return f"<p>{_image(part)}</p>"
         case "table":
             rows = ["".join(_cell(cell) for cell in row.content) for row in part.content]
             return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
@@ -298,9 +298,7 @@ def _paragraph(line: "Sequence[_Tag | str]") -> list[Part]:
     content = _read_inline(line, ())
     if not content or all(part.type == TEXT and not part.text.strip() for part in content):
         return []
-    if len(content) == 1 and content[0].type == IMAGE and not content[0].marks:
-        return content
-    return [Part(PARAGRAPH, content=content)]
+    return _lifted(Part(PARAGRAPH, content=content))
 
 
 def _read_block(tag: _Tag) -> list[Part]:  # noqa: PLR0911  # one for each kind
@@ -331,8 +329,12 @@ def _read_block(tag: _Tag) -> list[Part]:  # noqa: PLR0911  # one for each kind
 
 
 def _lifted(paragraph: Part) -> list[Part]:
-    content = paragraph.content
-    return content if len(content) == 1 and content[0].type == IMAGE and not content[0].marks else [paragraph]
+    """An image that is alone in its paragraph is a block."""
+    match paragraph.content:
+        case [Part(type="image", marks=[], unknown=False) as image]:
+            return [Part(IMAGE, image.attrs)]
+        case _:
+            return [paragraph]
 
 
 def _code_block(tag: _Tag) -> Part:

@@ -1,8 +1,9 @@
 """
 Markdown: CommonMark with the tables, tasks and strikethrough of GFM; read by markdown-it, and written so that it reads back as it was.
 
-What Markdown has no form for is a comment, ``<!--roomkey:NAME:HASH/-->``, or a pair of them around what is in it. The hash
-finds the node in the document, so that it survives wherever its comment is left. All other HTML is text, but for the
+A block that Markdown has no form for is a comment, ``<!--roomkey:NAME:HASH/-->``, or a pair of them around what is in it; in
+a line it is an image, ``![NAME](roomkey:NAME/HASH)``. The hash finds the node in the document, so that it survives
+wherever its comment is left. All other HTML is text, but for the
 tags of the marks that there are, which are used where no delimiter works.
 """
 
@@ -55,6 +56,9 @@ MAX_STEPS: Final = 2_000_000
 MAX_NESTING: Final = 60
 """Maximum nesting of lists and quotes."""
 
+_SCHEME: Final = "roomkey:"
+"""Of the address of an image that stands for something in a line that Markdown has no form for."""
+
 _LIBRARY_NESTING: Final = 100  # beyond it the library drops what it reads, without a word
 
 
@@ -78,16 +82,22 @@ def _blocks(parts: Sequence[Part], *, tight: bool = False) -> list[str]:
     for part in parts:
         if not is_visible(part):
             continue
-        if lines and not (tight and part.type in LISTS):
-            lines.append("")
         kind = "-" if part.type in (BULLET_LIST, TASK_LIST) else part.type
         # Lists beside one another are one, unless their markers differ; so are quotes, unless something is between them.
         turn = 1 - before[1] if kind == before[0] else 0
         if kind == QUOTE and before[0] == QUOTE:
-            lines += ["<!-- -->", ""]
+            lines += ["", "<!-- -->"]
         before = kind, turn
-        lines += _block(part, turn)
+        said = _block(part, turn)
+        if lines and not (tight and _may_follow_text(part, said[0])):
+            lines.append("")
+        lines += said
     return lines
+
+
+def _may_follow_text(part: Part, line: str) -> bool:
+    """Whether what begins with ``line`` is a list even right behind a paragraph (CommonMark, 5.3)."""
+    return part.type in LISTS and not part.unknown and part.attrs.get("start", 1) == 1 and " " in line
 
 
 def _block(part: Part, turn: int) -> list[str]:  # noqa: PLR0911  # one for each kind
@@ -369,7 +379,7 @@ def _end(mark: Mark, delimiters: Mapping[str, tuple[str, str]]) -> str:
 
 def _run(run: Part, delimiters: Mapping[str, tuple[str, str]], *, is_edge: bool) -> str:
     if run.unknown:
-        return comment(run)
+        return f"![{_escaped(run.type)}]({_SCHEME}{quote(run.type, safe='')}/{_hash_of(run)})"
     if run.type == BREAK:
         return "<br>" if is_edge else "\\\n"
     if run.type == IMAGE:
@@ -421,6 +431,8 @@ def _line_starts(said: str) -> str:
 
 
 def _line_start(line: str) -> str:
+    if line == "<br>":  # alone in its line a tag begins a block (CommonMark, 4.6)
+        return "<br><!-- -->"
     found = _STARTS.match(line)
     if found is None:
         return line
@@ -623,8 +635,8 @@ def _remove_box(item: Part) -> None:
 def _lifted(paragraph: Part) -> list[Part]:
     """An image that is alone in its paragraph is a block."""
     match paragraph.content:
-        case [Part(type="image", marks=[])]:
-            return paragraph.content
+        case [Part(type="image", marks=[], unknown=False) as image]:
+            return [Part(IMAGE, image.attrs)]
         case _:
             return [paragraph]
 
@@ -658,7 +670,14 @@ def _read_code(token: Any, parts: list[Part], marks: list[Mark]) -> None:
     parts.append(inline_text(token.content, _sorted([*marks, {"type": CODE}])))
 
 
+_INLINE_NODE: Final = re.compile(re.escape(_SCHEME) + r"([^/\s]{1,500})/([0-9a-f]{12})")
+
+
 def _read_image(token: Any, parts: list[Part], marks: list[Mark]) -> None:
+    found = _INLINE_NODE.fullmatch(token.attrGet("src") or "")
+    if found is not None:
+        parts.append(Part(unquote(found[1]), {"hash": found[2]}, marks=_sorted(marks), unknown=True, inline=True))
+        return
     said = {"src": token.attrGet("src"), "alt": token.content and _alt(token), "title": token.attrGet("title")}
     parts.append(Part(IMAGE, {key: value for key, value in said.items() if value}, marks=_sorted(marks), inline=True))
 
@@ -678,9 +697,7 @@ def _read_link(token: Any, _: list[Part], marks: list[Mark]) -> None:
 
 def _read_html(token: Any, parts: list[Part], marks: list[Mark]) -> None:
     said = token.content
-    found = _COMMENT.fullmatch(said)
-    if found is not None and found[3]:
-        parts.append(Part(unquote(found[1]), {"hash": found[2]}, marks=_sorted(marks), unknown=True, inline=True))
+    if said == "<!-- -->":
         return
     tag = _TAG.fullmatch(said)
     name = tag[2].lower() if tag is not None else ""

@@ -268,7 +268,7 @@ WRAPPERS: Final[Mapping[Any, Any]] = {
 
 def _is_node(value: Any) -> bool:
     """Whether what stands in a text makes it more than a text of ProseMirror."""
-    return type(value) is not str and type(value) in _XML
+    return type(value) is not str and type(value) in _SHARED
 
 
 def _name(entry: tuple[str, Any]) -> str:

@@ -144,10 +144,8 @@ def _block(node: Node) -> Part:
     elif name in TEXT_BLOCKS:
         part.content = inline_parts(children_of(node))
         if name == PARAGRAPH and [(inner.type, inner.marks) for inner in part.content] == [(IMAGE, [])]:
-            return Part(IMAGE, part.content[0].attrs, inline=True, source=node)
-    elif name == IMAGE or name in INLINE:
-        part.inline = True
-    else:
+            return Part(IMAGE, part.content[0].attrs, source=node)
+    elif name not in INLINE:
         part.content = _blocks(children_of(node))
     return part
 
@@ -293,7 +291,7 @@ def _blocknote_block(block: Node, container: Node) -> Part:
         return Part(QUOTE, source=container, content=[Part(PARAGRAPH, content=inline_parts(children_of(block)))])
     if block["type"] == "image":
         said = {"src": attrs.get("url"), "alt": attrs.get("name"), "title": attrs.get("caption")}
-        return Part(IMAGE, _with_defaults(IMAGE, said), inline=True, source=container)
+        return Part(IMAGE, _with_defaults(IMAGE, said), source=container)
     if block["type"] in _BLOCKNOTE_BLOCKS:
         part = _block({**block, "type": _BLOCKNOTE_BLOCKS[block["type"]]})
     else:
@@ -425,7 +423,7 @@ class Maker:
     def _containers(self, part: Part, path: str) -> list[Node]:
         if part.type in LISTS and not part.unknown:
             return [self._item(part, item, index, f"{path}/content/{index}") for index, item in enumerate(part.content)]
-        if part.type == "blockContainer" and part.unknown:
+        if part.type == "blockContainer" and part.unknown and part.content:
             first, *nested = part.content
             return [self._container(part.source, self._containers(first, path), nested, part.tail, path)]
         if part.type == QUOTE and not part.unknown:
