@@ -1,4 +1,6 @@
 """Rich text as editors write it, drawn by Hypothesis: trees of Tiptap's StarterKit, of BlockNote and of Lexical."""
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# What a lambda is given is known to the strategy beside it only.
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +53,7 @@ def updates_of(doc: Doc[Any]) -> list[bytes]:
 
 # --- Tiptap -------------------------------------------------------------------------------------------
 
-_COMMENTS = st.sampled_from(["c1", "c2"]).map(lambda id: {"type": "comment", "attrs": {"id": id}})
+_COMMENTS = st.sampled_from(["c1", "c2"]).map(lambda name: {"type": "comment", "attrs": {"id": name}})
 _LINKS = st.sampled_from(["https://a.b/c", "/d?e=f&g", "mailto:a@b.c"]).map(
     lambda href: {"type": "link", "attrs": {"href": href, "target": "_blank", "class": None}}
 )
@@ -64,7 +66,9 @@ _MARKS = st.lists(
 )
 _RUNS = st.builds(text, WORDS) | st.builds(lambda words, marks: text(words, *marks), WORDS, _MARKS)
 _INLINE = st.lists(
-    _RUNS | st.just(node("hardBreak")) | st.builds(lambda id: node("mention", id=id), st.sampled_from(["ada", "bob"])),
+    _RUNS
+    | st.just(node("hardBreak"))
+    | st.builds(lambda name: node("mention", id=name), st.sampled_from(["ada", "bob"])),
     max_size=4,
 )
 _ALIGNED = st.sampled_from([{}, {"textAlign": "center"}])

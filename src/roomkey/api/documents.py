@@ -208,9 +208,9 @@ async def put_document(request: Request) -> Reply:
         form = RICH_FORMS[request.media]
         written = await write_rich(request, form, body, root=query.root, schema=query.schema, condition=condition)
     elif request.media == TEXT:
-        written = await _edit(request, partial(_say, root=query.root, text=body), condition)
+        written = await _edit(request, partial(_say, root=query.root, text=cast("str", body)), condition)
     else:
-        written = await _edit(request, lambda doc: roots.replace(doc, body), condition)
+        written = await _edit(request, lambda doc: roots.replace(doc, cast("Roots", body)), condition)
     return await _written(request, written)
 
 
@@ -301,8 +301,8 @@ async def blame_document(request: Request) -> Reply:
     """
     Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts.
 
-    Of rich text: which part of it as `text/plain`, and of which node, by its `path` in the ProseMirror JSON. Of lists and
-    maps it cannot be said: 422.
+    Of rich text: which part of it as `text/plain`, and of which node, by its `path` in the ProseMirror JSON. Of lists
+    and maps it cannot be said: 422.
     """
     ranges = await request.documents.blame(_name(request), cast("RootQuery", request.query).root)
     return json_reply(BlameBody([range_body(part) for part in ranges]))

@@ -214,7 +214,7 @@ class RoomDocuments:
         content = msgspec.json.decode(rendered) if media == PROSEMIRROR else rendered.decode()
         return RichContent(name=name, version=reading.revision.version, content=content)
 
-    async def write_rich(  # noqa: PLR0913  # what is written, as what, where, if what, and by whom
+    async def write_rich(  # what is written, as what, where, if what, and by whom
         self,
         name: str,
         content: Any,
@@ -259,8 +259,8 @@ class RoomDocuments:
         Change rich text, or a text, of a document that exists where it says something: all edits or none.
 
         Raises:
-            RevisionMismatch: If it is not at ``if_version``; it has what the document says now.
-            InvalidInput: If the document does not say what is to be found, or says it several times. Otherwise as ``write``.
+            RevisionMismatch: If it is not at ``if_version``; it has what the document says now. InvalidInput: If the
+            document does not say what is to be found, or says it several times. Otherwise as ``write``.
         """
         caller = await self._callers.caller_in(name, Action.WRITE_DOCUMENT, session, actor)
         if isinstance(edits, str | bytes | Mapping) or not isinstance(cast("object", edits), Sequence):

@@ -88,7 +88,7 @@ def show(name: str, *, root: str | None = None, form: Form | None = None, where:
 @app.command
 def write(
     name: str,
-    file: Path,
+    file: Path | None = None,
     *,
     form: Form = "markdown",
     root: str | None = None,
@@ -100,13 +100,13 @@ def write(
 
     Args:
         name: Which document; one that does not exist is made.
-        file: What it is to say; - for standard input.
+        file: What it is to say; left out, standard input.
         form: What is in the file.
         root: Which rich text of it; left out, the only one.
         schema: Whose names it gets where nothing says so yet.
     """
     try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
     except OSError as error:
         raise Failed(f"{file} cannot be read: {explain(error)}", Exit.USAGE) from None
     target = where or Target()

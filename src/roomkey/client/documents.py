@@ -68,7 +68,7 @@ class Documents:
         answer = await self._calls.send("GET", _path(name), query={"root": root}, headers={"accept": _MEDIA[form]})
         return Read(answer.json() if form == "prosemirror" else answer.text, answer.headers["etag"])
 
-    async def write_rich(  # noqa: PLR0913  # what is written, as what, where, and if what
+    async def write_rich(  # what is written, as what, where, and if what
         self,
         name: str,
         content: Any,

@@ -347,7 +347,7 @@ class DocumentWriter:
         return self.settled(outcome, computed)
 
     async def _computed(self) -> tuple[list[Computed], int]:
-        """What drafts come to, and the end of the log: they are based on it and on nothing that is not stored with them."""
+        """What drafts come to, and the end of the log, on which they are based, and on what is stored with them."""
         try:
             await self._keeper.catch_up()
         except RoomkeyError as error:

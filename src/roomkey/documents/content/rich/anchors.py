@@ -7,7 +7,7 @@ of the rest.
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct, field
@@ -58,7 +58,8 @@ class Anchor(Struct, frozen=True):
 
 def edit(doc: Doc[Any], name: str | None, edits: Sequence[Anchor], schema: Schema | None = None) -> None:
     """
-    Carry out ``edits`` of the root ``name``, or of the only one that is rich text or a text. Each sees what those before it did.
+    Carry out ``edits`` of the root ``name``, or of the only one that is rich text or a text. Each sees what those
+    before it did.
 
     Raises:
         InvalidInput: If one cannot be carried out; ``flaws`` says which. The document may be changed by half then.
@@ -303,11 +304,11 @@ def _may_have_text(node: Node) -> bool:
 def _said(node: Node) -> str:
     if node["type"] == TEXT:
         return node["text"]
-    value = attrs_of(node).get("value")
-    if node["type"] == MAP and isinstance(value, dict) and value.get("__type") == "text":
+    state = attrs_of(node).get("value") if node["type"] == MAP else None
+    kind = cast("dict[str, Any]", state).get("__type") if isinstance(state, dict) else None
+    if kind == "text":
         return ""  # how the text behind it is formatted, in documents of Lexical
-    is_break = node["type"] in _BREAKS or (isinstance(value, dict) and value.get("__type") == "linebreak")
-    return "\n" if is_break else ATOM
+    return "\n" if kind == "linebreak" or node["type"] in _BREAKS else ATOM
 
 
 def _splice(content: Sequence[Node], where: tuple[int, int], like: int, text: str, line_end: Node | None) -> list[Node]:

@@ -11,8 +11,9 @@ from roomkey.errors import InvalidInput
 
 def placed(tree: Node, known: Sequence[BlameRange]) -> list[BlameRange]:
     """
-    Ranges of the text that ``tree`` is as plain text, and of nodes: each is within one, whose place in the tree is its
-    ``path``. What parts blocks, and what is no text, has no range. ``known`` are those of all that was typed in the tree.
+    Ranges of the text that ``tree`` is as plain text, and of nodes: each is within one, whose place in the tree is
+    its ``path``. What parts blocks, and what is no text, has no range. ``known`` are those of all that was typed in
+    the tree.
 
     Raises:
         InvalidInput: If these are not of this tree.

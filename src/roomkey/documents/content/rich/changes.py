@@ -1,8 +1,8 @@
 """
 Make a root say what a tree says, by as few edits as possible.
 
-The trees are compared, not the documents. What is equal is left alone; an element that is of the same type is edited; in
-texts only the characters and formats that differ are touched. So cursors stay, and concurrent edits are kept.
+The trees are compared, not the documents. What is equal is left alone; an element that is of the same type is edited;
+in texts only the characters and formats that differ are touched. So cursors stay, and concurrent edits are kept.
 """
 
 from base64 import b64decode
@@ -259,7 +259,8 @@ class Writer:
         runs: list[_Run] = []
         for value, formats in text.diff(self._transaction):
             said = self._reader.run(value, 1)
-            known = {name: self._reader.value(value) for name, value in (formats or {}).items() if value is not None}
+            own = cast("dict[str, Any]", formats or {})
+            known = {name: self._reader.value(value) for name, value in own.items() if value is not None}
             runs.append(_Run(said, known, value if type(value) in _EDITABLE else None))
         return runs
 
@@ -442,10 +443,10 @@ def _writable(value: Any) -> Any:
 def _shared(value: Any) -> Any:
     """A shared type that says what it does in a tree."""
     match value:
-        case {"yjs:map": dict() as entries, **rest} if not rest:
-            return Map({key: _shared(item) for key, item in cast("dict[str, Any]", entries).items()})
-        case {"yjs:array": list() as items, **rest} if not rest:
-            return Array([_shared(item) for item in cast("list[Any]", items)])
+        case {"yjs:map": dict(), **rest} if not rest:
+            return Map({key: _shared(item) for key, item in cast("dict[str, Any]", value["yjs:map"]).items()})
+        case {"yjs:array": list(), **rest} if not rest:
+            return Array([_shared(item) for item in cast("list[Any]", value["yjs:array"])])
         case {"yjs:string": [], **rest} if not rest:
             return Text("")
         case {"yjs:string": [[str() as said, {**formats}]], **rest} if not rest and not formats:

@@ -1,8 +1,8 @@
 """
 Carry over what a form cannot say, from the document into what somebody has made of its Markdown, HTML or text.
 
-Whoever gets a document in a form and sends it back with changes has not seen all of it. So what was sent is compared with
-what the form said before: blocks that it says as before are the nodes that they were; of the others, attributes,
+Whoever gets a document in a form and sends it back with changes has not seen all of it. So what was sent is compared
+with what the form said before: blocks that it says as before are the nodes that they were; of the others, attributes,
 marks and nodes that the form has no words for are kept where they were.
 """
 
@@ -37,8 +37,8 @@ def graft(
     """
     Let ``wanted`` have all of ``document`` that it does not change.
 
-    ``seen`` is what the form said of ``document``, read again, with all that is ``visible``; ``marks`` are those that the
-    form can say.
+    ``seen`` is what the form said of ``document``, read again, with all that is ``visible``; ``marks`` are those that
+    the form can say.
     """
     _recognise(document, seen, visible)
     _Graft(marks).carry(seen, wanted)
@@ -133,10 +133,10 @@ def _paired(old: Sequence[Part], wanted: Sequence[Part]) -> Iterator[tuple[int, 
 
 
 def _likeness(one: Part, other: Part) -> float:
-    if _kind(one) != _kind(other):
-        # A paragraph that becomes a heading is another node with the same text, whose marks are kept.
-        if not (one.type in TEXT_BLOCKS and other.type in TEXT_BLOCKS and one.plain == other.plain):
-            return 0.0
+    # A paragraph that becomes a heading is another node with the same text, whose marks are kept.
+    is_turned = one.type in TEXT_BLOCKS and other.type in TEXT_BLOCKS and one.plain == other.plain
+    if _kind(one) != _kind(other) and not is_turned:
+        return 0.0
     old, new = one.plain[:SIMILAR_CHARS], other.plain[:SIMILAR_CHARS]
     longest, shortest = max(len(old), len(new)), min(len(old), len(new))
     if not longest:
@@ -170,12 +170,10 @@ def merged(
     at = to = 0
     edits = [(start, end, len(insert)) for start, end, insert in edits_between(_line(read), _line(new))]
     for start, end, length in [*edits, (len(read), len(read), 0)]:
-        for offset in range(start - at):
-            found.append(_kept(old[at + offset], read[at + offset], new[to + offset], marks))
+        found += [_kept(old[at + offset], read[at + offset], new[to + offset], marks) for offset in range(start - at)]
         to += start - at
         before = old[start] if start < end else old[start - 1] if start else None
-        for offset in range(length):
-            found.append(_added(new[to + offset], before if inherit else None, old))
+        found += [_added(new[to + offset], before if inherit else None) for offset in range(length)]
         to += length
         at = end
     return joined(found)
@@ -235,7 +233,7 @@ def _with(origin: Part, character: str, raw: list[Mark] | None, fresh: list[Mark
     )
 
 
-def _added(new: _Character, before: _Character | None, old: Sequence[_Character]) -> Part:
+def _added(new: _Character, before: _Character | None) -> Part:
     character, part = new
     if part.type != TEXT:
         return part

@@ -1,8 +1,9 @@
 """
-HTML, sanitised in both directions: only tags that are listed here, addresses of harmless schemes, everything else escaped.
+HTML, sanitised in both directions: only tags that are listed here, addresses of harmless schemes, everything else
+escaped.
 
-What is no such tag is carried by ``data-node`` and ``data-mark`` with its attributes in ``data-attrs``. White space counts,
-but for line ends and what stands around them.
+What is no such tag is carried by ``data-node`` and ``data-mark`` with its attributes in ``data-attrs``. White space
+counts, but for line ends and what stands around them.
 """
 
 import re
@@ -188,7 +189,8 @@ def _data(kind: str, name: str, attrs: Mapping[str, Any]) -> str:
 
 def parse(text: str) -> list[Part]:
     """
-    HTML as parts. What is not allowed is left out: scripts and styles with all in them, other tags without what is in them.
+    HTML as parts. What is not allowed is left out: scripts and styles with all in them, other tags without what is in
+    them.
 
     Raises:
         BodyTooLarge: If it has more than ``MAX_BYTES``.
@@ -215,7 +217,7 @@ def _cleaner() -> Callable[[str], str]:
         link_rel=None,
         strip_comments=True,
     )
-    return cleaner.clean
+    return cast("Callable[[str], str]", cleaner.clean)
 
 
 _DATA: Final = ("data-node", "data-mark", "data-attrs")
@@ -291,7 +293,7 @@ def _is_block(child: "_Tag | str") -> bool:
         return False
     if child.name in _BLOCK_TAGS:
         return True
-    return child.name not in ("span",) and any(_is_block(inner) for inner in child.children)
+    return child.name != "span" and any(_is_block(inner) for inner in child.children)
 
 
 def _paragraph(line: "Sequence[_Tag | str]") -> list[Part]:

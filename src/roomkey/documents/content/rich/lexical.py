@@ -1,8 +1,8 @@
 """
 Documents of Lexical, read: ``@lexical/yjs`` writes texts within texts, with the state of each node in its attributes.
 
-A text node is a map that says how it is formatted, followed by what it says. A document of Lexical is edited at an anchor,
-or written as the tree that it was read as.
+A text node is a map that says how it is formatted, followed by what it says. A document of Lexical is edited at an
+anchor, or written as the tree that it was read as.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def parts_of(tree: Node) -> list[Part]:
     return [_block(node) for node in children_of(tree)]
 
 
-def _block(node: Node) -> Part:
+def _block(node: Node) -> Part:  # noqa: PLR0911  # one for each kind
     attrs = attrs_of(node)
     children = children_of(node)
     match attrs.get("__type", node["type"]):

@@ -1,10 +1,11 @@
 """
-Markdown: CommonMark with the tables, tasks and strikethrough of GFM; read by markdown-it, and written so that it reads back as it was.
+Markdown: CommonMark with the tables, tasks and strikethrough of GFM; read by markdown-it, and written so that it
+reads back as it was.
 
-A block that Markdown has no form for is a comment, ``<!--roomkey:NAME:HASH/-->``, or a pair of them around what is in it; in
-a line it is an image, ``![NAME](roomkey:NAME/HASH)``. The hash finds the node in the document, so that it survives
-wherever its comment is left. All other HTML is text, but for the
-tags of the marks that there are, which are used where no delimiter works.
+A block that Markdown has no form for is a comment, ``<!--roomkey:NAME:HASH/-->``, or a pair of them around what is in
+it; in a line it is an image, ``![NAME](roomkey:NAME/HASH)``. The hash finds the node in the document, so that it
+survives wherever its comment is left. All other HTML is text, but for the tags of the marks that there are, which are
+used where no delimiter works.
 """
 
 import re
@@ -83,7 +84,7 @@ def _blocks(parts: Sequence[Part], *, tight: bool = False) -> list[str]:
         if not is_visible(part):
             continue
         kind = "-" if part.type in (BULLET_LIST, TASK_LIST) else part.type
-        # Lists beside one another are one, unless their markers differ; so are quotes, unless something is between them.
+        # Lists beside one another are one, unless their markers differ; so are quotes, unless a comment is between.
         turn = 1 - before[1] if kind == before[0] else 0
         if kind == QUOTE and before[0] == QUOTE:
             lines += ["", "<!-- -->"]
@@ -194,10 +195,7 @@ def _is_loose(item: Part) -> bool:
 
 
 def _item(item: Part, marker: str) -> list[str]:
-    if item.unknown:
-        inside = _unknown(item)
-    else:
-        inside = _blocks(item.content, tight=not _is_loose(item))
+    inside = _unknown(item) if item.unknown else _blocks(item.content, tight=not _is_loose(item))
     if item.type == TASK_ITEM:
         box = "[x]" if item.attrs.get("checked") else "[ ]"
         first = next((part for part in item.content if is_visible(part)), None)
@@ -338,7 +336,7 @@ def _is_plain_sailing(runs: Sequence[Part]) -> bool:
 def _reads_as(said: str, runs: Sequence[Part]) -> bool:
     """Whether Markdown that was written reads as what it was written of."""
     try:
-        found = _inline_parts(_library().parseInline(said, _Reading().env)[0].children or [], _Reading())
+        found = _inline_parts(_library().parseInline(said, _Reading().env)[0].children or [])
     except InvalidInput:
         return False
     return [(run.type, run.text, _types(run)) for run in found] == [(run.type, run.text, _types(run)) for run in runs]
@@ -484,11 +482,11 @@ def _library() -> Any:
         raise InvalidInput("Markdown needs the extra `richtext`: pip install 'roomkey[richtext]'") from None
     library = MarkdownIt("commonmark", {"maxNesting": _LIBRARY_NESTING}).enable(["table", "strikethrough"])
     library.inline.ruler.before("text", "count_step", _count_step)
-    library.block.ruler.before("code", "count_step", lambda state, *_: _count_line(state))
+    library.block.ruler.before("code", "count_step", _count_line)
     return library
 
 
-def _count_line(state: Any) -> bool:
+def _count_line(state: Any, *_: Any) -> bool:
     state.env["steps"] += 1
     return False
 
@@ -528,7 +526,7 @@ class _Parser:
             raise InvalidInput(f"<!--/roomkey:{found[1]}--> closes nothing here")
         return True
 
-    def _block(self, token: Any) -> list[Part]:
+    def _block(self, token: Any) -> list[Part]:  # noqa: PLR0911  # one for each kind
         match token.type:
             case "paragraph_open":
                 return _lifted(Part(PARAGRAPH, content=self._inline("paragraph_close")))
@@ -559,7 +557,7 @@ class _Parser:
     def _inline(self, end: str) -> list[Part]:
         token = self._tokens[self._at]
         self._at += 1 if token.type == end else 2
-        return [] if token.type == end else _inline_parts(token.children or [], self._reading)
+        return [] if token.type == end else _inline_parts(token.children or [])
 
     def _list(self, kind: str, attrs: dict[str, Any], end: str) -> list[Part]:
         lists: list[Part] = []
@@ -610,8 +608,8 @@ class _Parser:
             return []
         found = _COMMENT.fullmatch(said)
         if found is None:
-            inline = _library().parseInline(said, self._reading.env)[0].children or []
-            return [Part(PARAGRAPH, content=_inline_parts(inline, self._reading))]
+            inline: Any = _library().parseInline(said, self._reading.env)[0]
+            return [Part(PARAGRAPH, content=_inline_parts(inline.children))]
         part = Part(unquote(found[1]), {"hash": found[2]}, unknown=True)
         if not found[3]:
             part.content = self.blocks("", found[1]) or [Part(PARAGRAPH)]
@@ -646,7 +644,7 @@ _MARK_TAGS: Final = {"strong": BOLD, "b": BOLD, "em": ITALIC, "i": ITALIC, "del"
 _TAG: Final = re.compile(r"<(/?)(\w+)\s*/?>")
 
 
-def _inline_parts(tokens: Sequence[Any], reading: _Reading) -> list[Part]:
+def _inline_parts(tokens: Sequence[Any]) -> list[Part]:
     parts: list[Part] = []
     marks: list[Mark] = []
     for token in tokens:
@@ -662,8 +660,8 @@ def _read_softbreak(_: Any, parts: list[Part], marks: list[Mark]) -> None:
     parts.append(inline_text(" ", _sorted(marks)))
 
 
-def _read_hardbreak(_: Any, parts: list[Part], marks: list[Mark]) -> None:
-    parts.append(Part(BREAK, marks=[], inline=True))
+def _read_hardbreak(_: Any, parts: list[Part], __: list[Mark]) -> None:
+    parts.append(Part(BREAK, inline=True))
 
 
 def _read_code(token: Any, parts: list[Part], marks: list[Mark]) -> None:
@@ -683,10 +681,9 @@ def _read_image(token: Any, parts: list[Part], marks: list[Mark]) -> None:
 
 
 def _alt(token: Any) -> str:
+    children: list[Any] = token.children
     return "".join(
-        child.content if child.type in ("text", "code_inline") else " "
-        for child in token.children or []
-        if not child.nesting
+        child.content if child.type in ("text", "code_inline") else " " for child in children if not child.nesting
     )
 
 

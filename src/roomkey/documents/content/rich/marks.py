@@ -2,8 +2,8 @@
 Marks of ProseMirror as formats of a shared text.
 
 A mark is a format whose name is its type and whose value are its attributes. Marks that may lie over others of their
-type, such as comments, have a name each: y-prosemirror adds ``--`` and eight characters, made of their attributes. A tree
-has the type without them.
+type, such as comments, have a name each: y-prosemirror adds ``--`` and eight characters, made of their attributes. A
+tree has the type without them.
 """
 
 import re

@@ -1,8 +1,8 @@
 """
 Rich text in one vocabulary, whatever the editor calls things: what Markdown and HTML are made of, and read as.
 
-The names are those of Tiptap. What has no name here keeps its own, and is ``unknown``. A part remembers the node that it
-comes from, its ``source``, so that attributes and marks that nobody here knows can be carried over.
+The names are those of Tiptap. What has no name here keeps its own, and is ``unknown``. A part remembers the node that
+it comes from, its ``source``, so that attributes and marks that nobody here knows can be carried over.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,9 +66,10 @@ class Part(Struct):
     """
     A block, or something in one. ``unknown`` parts have the type and all attributes of their node.
 
-    ``hidden`` are nodes in front of its own that cannot be seen in this form, such as empty paragraphs, and ``tail`` those
-    behind all that is in it. ``kept`` says that it is what its ``source`` was. ``raw`` are the marks as the document has
-    them, to which ``fresh`` are added, and ``origin`` is the part of the document that this one is a reading of.
+    ``hidden`` are nodes in front of its own that cannot be seen in this form, such as empty paragraphs, and ``tail``
+    those behind all that is in it. ``kept`` says that it is what its ``source`` was. ``raw`` are the marks as the
+    document has them, to which ``fresh`` are added, and ``origin`` is the part of the document that this one is a
+    reading of.
     """
 
     type: str

@@ -1,9 +1,11 @@
 """
-Plain text: the text of each block, with an empty line between blocks and a line end for a break, as ``getText`` of Tiptap.
+Plain text: the text of each block, with an empty line between blocks and a line end for a break, as ``getText`` of
+Tiptap.
 
 In place of something in a line that is no text stands U+FFFC. Blocks without text, such as rules, do not show.
 
-What is written is compared block by block: blocks stay what they are, headings and items of lists, and keep their marks.
+What is written is compared block by block: blocks stay what they are, headings and items of lists, and keep their
+marks.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """
 A root of rich text as a tree in JSON, in the form of ProseMirror: ``{"type", "attrs", "content", "text", "marks"}``.
 
-An element is a node, its attributes are ``attrs``; a run of a text is a node ``text``, its formats are ``marks``. This is
-how y-prosemirror writes the documents of Tiptap, BlockNote and others. What ProseMirror has no form for becomes a node
-whose type begins with ``yjs:``, so that nothing is lost when a tree is read and written back:
+An element is a node, its attributes are ``attrs``; a run of a text is a node ``text``, its formats are ``marks``.
+This is how y-prosemirror writes the documents of Tiptap, BlockNote and others. What ProseMirror has no form for
+becomes a node whose type begins with ``yjs:``, so that nothing is lost when a tree is read and written back:
 
 - ``yjs:text``: a shared text with attributes, or with types in it: all of what Lexical writes
 - ``yjs:embed``, ``yjs:map``, ``yjs:array``, ``yjs:string``: what is embedded in a text, as ``attrs.value``
@@ -129,7 +129,7 @@ class Reader:
         """An element with everything in it."""
         if depth > MAX_DEPTH:
             raise InvalidInput(f"the document nests deeper than {MAX_DEPTH}")
-        if type(element) is not native.XmlElement:
+        if type(element) is not _ELEMENT:
             return {"type": OPAQUE, "attrs": {"kind": type(element).__name__}}
         node: Node = {"type": element.tag()}
         attributes = element.attributes(self._transaction)
@@ -171,7 +171,7 @@ class Reader:
 
     def run(self, value: Any, depth: int) -> Any:
         """What stands in a text: a string as it is, anything else as a node."""
-        kind = type(value)
+        kind = cast("Any", type(value))
         if kind is str:
             return value
         if kind is native.XmlText:
@@ -210,7 +210,7 @@ class Reader:
 
     def value(self, value: Any, depth: int = 0) -> Any:  # noqa: PLR0911  # one for each kind
         """A value as JSON; shared types and bytes are objects with one key."""
-        kind = type(value)
+        kind = cast("Any", type(value))
         if kind is str or kind is bool or value is None:
             return value
         if kind is float:
@@ -230,8 +230,10 @@ class Reader:
     def _shared_value(self, value: Any, depth: int) -> Any:
         match value:
             case native.Map():
-                entries = [(key, value.get(self._transaction, key)) for key in value.keys(self._transaction)]
-                return {MAP: {key: self.value(item, depth + 1) for key, item in sorted(entries, key=_name)}}
+                keys: Sequence[str] = list(cast("Any", value).keys(self._transaction))
+                entries = [(key, value.get(self._transaction, key)) for key in keys]
+                said = {key: self.value(item, depth + 1) for key, item in sorted(entries, key=_name)}
+                return {MAP: said}
             case native.Array():
                 return {
                     ARRAY: [
@@ -254,6 +256,7 @@ class Reader:
                 return {OPAQUE: type(value).__name__}
 
 
+_ELEMENT: Final[Any] = native.XmlElement
 _XML: Final = frozenset({native.XmlElement, native.XmlText, native.XmlFragment})
 _SHARED: Final = _XML | {native.Map, native.Array, native.Text, native.Doc}
 WRAPPERS: Final[Mapping[Any, Any]] = {

@@ -1,8 +1,8 @@
 """
 How editors call things, and the shape that they give them: between their trees and parts.
 
-Tiptap and ProseMirror differ in names only. BlockNote has a flat list of blocks, each in a container with an id, and what
-is indented under a block in a group within it. Lexical is read in ``lexical.py``.
+Tiptap and ProseMirror differ in names only. BlockNote has a flat list of blocks, each in a container with an id, and
+what is indented under a block in a group within it. Lexical is read in ``lexical.py``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,6 @@ from roomkey.documents.content.rich.parts import (
     UNDERLINE,
     Mark,
     Part,
-    inline_text,
     joined,
     mark_attrs,
 )
@@ -339,7 +338,7 @@ class Maker:
         return [*nodes, *tail]
 
     def _split(self, part: Part, path: str) -> list[Part]:
-        """A paragraph whose images have to be blocks, or a block that has to be a paragraph, in the shape of the schema."""
+        """A block in the shape of the schema, which may have images within paragraphs only, or never."""
         is_paragraph = part.type == PARAGRAPH and not part.unknown
         if self._schema is Schema.PROSEMIRROR:
             return [Part(PARAGRAPH, content=[part], hidden=part.hidden)] if part.type == IMAGE else [part]
@@ -420,7 +419,7 @@ class Maker:
 
     # --- BlockNote --------------------------------------------------------------------------------
 
-    def _containers(self, part: Part, path: str) -> list[Node]:
+    def _containers(self, part: Part, path: str) -> list[Node]:  # noqa: PLR0911  # one for each kind
         if part.type in LISTS and not part.unknown:
             return [self._item(part, item, index, f"{path}/content/{index}") for index, item in enumerate(part.content)]
         if part.type == "blockContainer" and part.unknown and part.content:
