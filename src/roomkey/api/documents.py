@@ -49,9 +49,9 @@ from roomkey.api.http_messages import (
 from roomkey.api.inspection import inspect_identity, inspect_text
 from roomkey.api.operations import Answer, Request, following, operation
 from roomkey.api.representations import FORMS, HTML, JSON, MARKDOWN, PROSEMIRROR, RICH_FORMS, TEXT, YJS, render
-from roomkey.api.rich_text import edit_anchored, write_rich
+from roomkey.api.rich_text import edit_anchored, say_text, write_rich
 from roomkey.backends.document_keys import name_cursor, name_of
-from roomkey.documents.interface import Condition, DocumentRevision, Written, existing, rich, roots
+from roomkey.documents.interface import Condition, DocumentRevision, Written, existing, roots
 from roomkey.errors import (
     Conflict,
     DocumentNotFound,
@@ -208,7 +208,9 @@ async def put_document(request: Request) -> Reply:
         form = RICH_FORMS[request.media]
         written = await write_rich(request, form, body, root=query.root, schema=query.schema, condition=condition)
     elif request.media == TEXT:
-        written = await _edit(request, partial(_say, root=query.root, text=cast("str", body)), condition)
+        text = cast("str", body)
+        change = partial(say_text, root=query.root, text=text)
+        written = await _edit(request, change, condition, work=len(text))
     else:
         written = await _edit(request, lambda doc: roots.replace(doc, cast("Roots", body)), condition)
     return await _written(request, written)
@@ -223,15 +225,6 @@ async def _merge(request: Request, update: bytes, condition: Condition | None) -
             with suppress(RoomkeyError):  # the answer is the same, whether or not it can be counted
                 await request.sessions.record_violation(caller.session.id, ForgedUpdate.code, actor=caller.actor)
         raise
-
-
-def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
-    kinds = roots.kinds_of(doc)
-    rich_root = roots.rich_root(kinds, root)
-    if rich_root is not None:
-        rich.Content(rich.Form.TEXT, text, None).write(doc, rich_root)
-    else:
-        roots.replace(doc, {roots.text_root(kinds, root): text}, kinds)
 
 
 @_on_document(
@@ -523,8 +516,10 @@ def _condition(request: Request) -> Condition | None:
     return check
 
 
-async def _edit(request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None) -> Written:
-    return await request.documents.edit(_name(request), change, request.caller.author, condition=condition)
+async def _edit(
+    request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None, work: int | None = None
+) -> Written:
+    return await request.documents.edit(_name(request), change, request.caller.author, condition=condition, work=work)
 
 
 async def _written(request: Request, written: Written) -> Reply:

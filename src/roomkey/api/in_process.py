@@ -14,7 +14,7 @@ from pycrdt import Doc
 
 from roomkey.api.document_schemas import AnchoredEdit, TextEdit
 from roomkey.api.representations import HTML, JSON, MARKDOWN, PROSEMIRROR, TEXT, render
-from roomkey.api.rich_text import check_revision, edit_at_anchors, write_content
+from roomkey.api.rich_text import check_revision, edit_at_anchors, say_text, write_content
 from roomkey.documents.interface import Condition, DocumentRevision, DocumentService, Written, existing, rich, roots
 from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.names import check_name
@@ -164,8 +164,7 @@ class RoomDocuments:
 
         def change(doc: Doc[Any]) -> None:
             if isinstance(content, str):
-                kinds = roots.kinds_of(doc)
-                roots.replace(doc, {roots.text_root(kinds, root): content}, kinds)
+                say_text(doc, root=root, text=content)
             else:
                 roots.replace(doc, dict(content))
 

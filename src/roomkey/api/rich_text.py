@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
+from pycrdt import Doc
 
 from roomkey.api.document_schemas import AnchoredEdit, AnchoredEdits
 from roomkey.api.http_messages import preferred
@@ -19,6 +20,7 @@ from roomkey.documents.interface import (
     Written,
     rich,
     rich_edits,
+    roots,
 )
 from roomkey.errors import (
     CurrentRevision,
@@ -38,6 +40,21 @@ _HOW: Final = ("replace", "insert_before", "insert_after")
 
 class _Moved(VersionMismatch):
     """The document is not at the revision that was expected."""
+
+
+def say_text(doc: Doc[Any], *, root: str | None, text: str) -> None:
+    """
+    Make a text, or rich text, say ``text``.
+
+    Raises:
+        InvalidInput: If it is not clear which one is meant.
+    """
+    kinds = roots.kinds_of(doc)
+    rich_root = roots.rich_root(kinds, root)
+    if rich_root is not None:
+        rich.Content(rich.Form.TEXT, text, None).write(doc, rich_root)
+    else:
+        roots.replace(doc, {roots.text_root(kinds, root): text}, kinds)
 
 
 async def write_rich(  # what is written, where, and if what
