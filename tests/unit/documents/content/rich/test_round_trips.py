@@ -13,6 +13,7 @@ from roomkey.documents.content.rich.forms import Content, Form, read, read_tree,
 from roomkey.documents.content.rich.parts import sign_of
 from roomkey.documents.content.rich.tree import Node, normal_content
 from roomkey.documents.content.rich.vocabulary import document_of
+from tests.support.effort import examples
 from tests.support.rich_text import (
     BLOCKNOTE,
     LEXICAL,
@@ -35,6 +36,7 @@ def write(doc: Doc[Any], form: Form, body: Any) -> None:
 
 
 @given(TREES)
+@settings(max_examples=examples(40))
 @example(
     [node("yjs:text", node("yjs:array", value=[1, {"a": None}]), node("yjs:string", value=[["x", {}]]), text("y"))]
 )
@@ -45,6 +47,7 @@ def test_a_document_says_what_was_written_of_any_editor(tree: list[Node]) -> Non
 
 
 @given(st.one_of(*(st.tuples(trees, trees) for trees in (TIPTAP, BLOCKNOTE, LEXICAL))))
+@settings(max_examples=examples(40))
 def test_a_document_that_said_something_else_says_what_was_written_and_is_not_changed_twice(
     trees: tuple[list[Node], list[Node]],
 ) -> None:
@@ -61,6 +64,7 @@ def test_a_document_that_said_something_else_says_what_was_written_and_is_not_ch
 
 
 @given(TREES)
+@settings(max_examples=examples(40))
 def test_the_source_of_a_document_is_its_tree(tree: list[Node]) -> None:
     doc = document(tree)
 
@@ -69,6 +73,7 @@ def test_the_source_of_a_document_is_its_tree(tree: list[Node]) -> None:
 
 @pytest.mark.parametrize("form", TEXT_FORMS)
 @given(tree=TIPTAP | BLOCKNOTE)
+@settings(max_examples=examples(40))
 def test_what_was_read_in_a_form_and_is_written_back_changes_nothing(form: Form, tree: list[Node]) -> None:
     doc = document(tree)
     updates = updates_of(doc)
@@ -80,6 +85,7 @@ def test_what_was_read_in_a_form_and_is_written_back_changes_nothing(form: Form,
 
 @pytest.mark.parametrize("form", [Form.MARKDOWN, Form.HTML])
 @given(tree=TIPTAP)
+@settings(max_examples=examples(40))
 def test_what_is_added_in_a_form_leaves_everything_else_as_it_was(form: Form, tree: list[Node]) -> None:
     tree = [*tree, node("horizontalRule")]
     doc = document(tree)
@@ -92,6 +98,7 @@ def test_what_is_added_in_a_form_leaves_everything_else_as_it_was(form: Form, tr
 
 @pytest.mark.parametrize("form", TEXT_FORMS)
 @given(tree=BLOCKNOTE)
+@settings(max_examples=examples(40))
 def test_what_is_added_to_blocks_leaves_all_others_as_they_were(form: Form, tree: list[Node]) -> None:
     doc = document(tree)
     before = content_of(doc)[0]["content"]
@@ -108,6 +115,7 @@ def test_what_is_added_to_blocks_leaves_all_others_as_they_were(form: Form, tree
 
 
 @given(TIPTAP)
+@settings(max_examples=examples(40))
 def test_markdown_that_was_written_reads_as_what_it_says(tree: list[Node]) -> None:
     parts = document_of({"type": "doc", "content": normal_content(tree)}).content
 
@@ -120,7 +128,7 @@ def test_markdown_that_was_written_reads_as_what_it_says(tree: list[Node]) -> No
 
 @pytest.mark.parametrize("form", TEXT_FORMS)
 @given(tree=LEXICAL)
-@settings(max_examples=30)
+@settings(max_examples=examples(15))
 def test_documents_of_lexical_are_read_in_every_form(form: Form, tree: list[Node]) -> None:
     doc = document(tree)
 
