@@ -330,7 +330,7 @@ class RangeBody(Struct, frozen=True, kw_only=True, gc=False):
     session_id: SessionIdText | None
     user_id: str | None
     at: Annotated[datetime, Meta(tz=True)] | None
-    path: str | None = None
+    path: str | None
 
 
 class BlameBody(Struct, frozen=True):
