@@ -138,6 +138,17 @@ async def test_what_a_form_cannot_say_survives_its_changes() -> None:
         assert second == node("callout", paragraph("take care"), kind="warn")
 
 
+async def test_a_mark_that_markdown_cannot_say_stays_on_words_that_it_makes_bold() -> None:
+    comment = {"type": "comment", "attrs": {"id": "c1"}}
+    async with at_work() as (_, http):
+        await put(http, [paragraph("say ", text("this one", comment))], PROSEMIRROR)
+
+        await put(http, "say this **one**\n")
+
+        runs = (await get(http, PROSEMIRROR)).json()["content"][0]["content"]
+        assert runs == [text("say "), text("this ", comment), text("one", "bold", comment)]
+
+
 async def test_plain_text_keeps_the_blocks_and_marks_that_it_does_not_touch() -> None:
     async with at_work() as (_, http):
         await put(http, "## Tea\n\n- **green** leaves\n- water\n")

@@ -1,5 +1,6 @@
 """The copy in which changes are computed: always what the document is, and nothing of a change that was given up."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -78,8 +79,11 @@ async def test_changes_on_the_bench_are_stored_one_behind_the_other_and_one_that
     async with House() as house:
         document = await house.document()
 
-        def insert(words: str) -> Any:
-            return lambda doc: doc.get("content", type=Text).insert(0, words)
+        def insert(words: str) -> Callable[[Doc[Any]], None]:
+            def change(doc: Doc[Any]) -> None:
+                doc.get("content", type=Text).insert(0, words)
+
+            return change
 
         def fail(doc: Doc[Any]) -> None:
             doc.get("content", type=Text).insert(0, "never")

@@ -34,6 +34,15 @@ def test_a_word_that_changes_between_blocks_that_come_and_go_leaves_the_text_it_
     assert str(kept) == "<comment>the</comment> 2nd one"
 
 
+def test_a_block_with_an_id_is_the_one_of_that_id_whatever_it_says() -> None:
+    doc = document([node("block", text("alpha"), id="1"), node("block", text("beta"), id="2")])
+    second = typed(doc, 1)
+
+    write(doc, node("block", text("alpha too"), id="2"))
+
+    assert typed(doc, 0) == second
+
+
 def test_what_somebody_types_at_the_same_time_in_the_same_paragraph_is_kept() -> None:
     doc = document([paragraph("one two three")])
     other: Doc[Any] = Doc()
