@@ -31,6 +31,9 @@ RICH_FORMS: Final[Mapping[str, rich.Form]] = {
 SMALL_BYTES: Final = 64 * 1024
 """An update up to this is read in less than a few milliseconds; a larger one is read beside the loop."""
 
+_SMALL_WRITTEN_BYTES: Final = 4 * 1024
+"""The same for Markdown and HTML, which take longer to write."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -44,7 +47,7 @@ async def render(update: bytes, form: str, root: str | None) -> bytes:
     """
     if form == YJS:
         return update
-    if len(update) <= SMALL_BYTES:
+    if len(update) <= (_SMALL_WRITTEN_BYTES if form in (MARKDOWN, HTML) else SMALL_BYTES):
         return _rendered(update, form, root)
     return await asyncio.to_thread(_rendered, update, form, root)
 

@@ -26,7 +26,7 @@ from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 
 _log = structlog.get_logger("roomkey.documents")
 
-SHORT_WORK_BYTES: Final = 64 * 1024
+SHORT_WORK_BYTES: Final = 32 * 1024
 """A change of a document of this size, made of no more, takes a few milliseconds at most: it is made on the loop."""
 
 
