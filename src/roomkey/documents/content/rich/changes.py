@@ -14,6 +14,7 @@ from pycrdt import Array, Map, Text, XmlElement, XmlText
 from pycrdt import _pycrdt as native  # pyright: ignore[reportPrivateUsage]
 
 from roomkey.documents.content.json_patch import Span, fingerprint, spans
+from roomkey.documents.content.rich.pairing import paired, similarity
 from roomkey.documents.content.rich.tree import (
     ARRAY,
     INLINE_TYPES,
@@ -31,12 +32,6 @@ from roomkey.documents.content.rich.tree import (
 )
 from roomkey.documents.content.text_edits import edits_between
 from roomkey.errors import InvalidInput
-
-MAX_PAIRED: Final = 10_000
-"""Where more pairs of old and new nodes are possible than this, the first is paired with the first, and so on."""
-
-SIMILAR_CHARS: Final = 1_000
-"""So much of two texts is looked at to see how similar they are."""
 
 
 def write(root: Root, wanted: Sequence[Node]) -> None:
@@ -98,7 +93,7 @@ class Writer:
     ) -> None:
         """Make a span of items become what it is to be; ``behind`` is the place after it."""
         old, wanted = present[span.start : span.end], new[span.new_start : span.new_end]
-        pairs = dict(_paired(old, wanted))
+        pairs = dict(paired(old, wanted, _likeness))
         at, end = behind, len(old)
         for offset in range(len(wanted) - 1, -1, -1):
             partner = pairs.get(offset)
@@ -297,30 +292,6 @@ def _grouped(nodes: Sequence[Node]) -> list[_Item]:
     return items
 
 
-def _paired(old: Sequence[_Item], wanted: Sequence[_Item]) -> Iterator[tuple[int, int]]:
-    """Which of ``wanted`` is made of which of ``old``, in order: so that as much as possible stays."""
-    if len(old) * len(wanted) > MAX_PAIRED:
-        yield from (
-            (at, at) for at, (one, other) in enumerate(zip(old, wanted, strict=False)) if one.type == other.type
-        )
-        return
-    best = [[0.0] * (len(wanted) + 1) for _ in range(len(old) + 1)]
-    likeness = [[_likeness(one, other) for other in wanted] for one in old]
-    for at in range(len(old) - 1, -1, -1):
-        for to in range(len(wanted) - 1, -1, -1):
-            together = best[at + 1][to + 1] + likeness[at][to] if likeness[at][to] else 0.0
-            best[at][to] = max(together, best[at + 1][to], best[at][to + 1])
-    at = to = 0
-    while at < len(old) and to < len(wanted):
-        if likeness[at][to] and best[at][to] == best[at + 1][to + 1] + likeness[at][to]:
-            yield to, at
-            at, to = at + 1, to + 1
-        elif best[at][to] == best[at + 1][to]:
-            at += 1
-        else:
-            to += 1
-
-
 def _likeness(one: _Item, other: _Item) -> float:
     if one.type != other.type:
         return 0.0
@@ -329,14 +300,7 @@ def _likeness(one: _Item, other: _Item) -> float:
     id = attrs_of(one.node).get("id")
     if id is not None and id == attrs_of(other.node).get("id"):
         return 3.0
-    old, new = text_of(one.node)[:SIMILAR_CHARS], text_of(other.node)[:SIMILAR_CHARS]
-    longest = max(len(old), len(new))
-    if not longest:
-        return 1.5
-    shortest = min(len(old), len(new))
-    before = next((at for at in range(shortest) if old[at] != new[at]), shortest)
-    after = next((at for at in range(shortest - before) if old[-1 - at] != new[-1 - at]), shortest - before)
-    return 0.5 + (before + after) / longest
+    return similarity(text_of(one.node), text_of(other.node))
 
 
 # --- runs ---------------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ with what the form said before: blocks that it says as before are the nodes that
 marks and nodes that the form has no words for are kept where they were.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
 
 from roomkey.documents.content.json_patch import fingerprint, spans
+from roomkey.documents.content.rich.pairing import paired, similarity
 from roomkey.documents.content.rich.parts import (
     ATOM,
     BREAK,
@@ -24,11 +24,6 @@ from roomkey.documents.content.rich.parts import (
 from roomkey.documents.content.rich.tree import TEXT, Node
 from roomkey.documents.content.text_edits import edits_between
 from roomkey.errors import InvalidInput
-
-MAX_PAIRED: Final = 10_000
-"""Where more pairs are possible than this, the first is paired with the first, and so on."""
-
-SIMILAR_CHARS: Final = 500
 
 
 def graft(
@@ -87,7 +82,7 @@ class _Graft:
         at = 0
         for span in spans(signs, new_signs):
             self._keep_all(old[at : span.start], new[span.new_start - (span.start - at) : span.new_start])
-            for place, partner in _paired(old[span.start : span.end], new[span.new_start : span.new_end]):
+            for place, partner in paired(old[span.start : span.end], new[span.new_start : span.new_end], _likeness):
                 self.carry(old[span.start + partner], new[span.new_start + place])
             at = span.end
         self._keep_all(old[at:], new[len(new) - (len(old) - at) :])
@@ -110,40 +105,10 @@ class _Graft:
             self._keep_all(seen.content, wanted.content)
 
 
-def _paired(old: Sequence[Part], wanted: Sequence[Part]) -> Iterator[tuple[int, int]]:
-    """Which of ``wanted`` is made of which of ``old``, in order."""
-    if len(old) * len(wanted) > MAX_PAIRED:
-        yield from ((at, at) for at, (one, other) in enumerate(zip(old, wanted, strict=False)) if _likeness(one, other))
-        return
-    likeness = [[_likeness(one, other) for other in wanted] for one in old]
-    best = [[0.0] * (len(wanted) + 1) for _ in range(len(old) + 1)]
-    for at in range(len(old) - 1, -1, -1):
-        for to in range(len(wanted) - 1, -1, -1):
-            together = best[at + 1][to + 1] + likeness[at][to] if likeness[at][to] else 0.0
-            best[at][to] = max(together, best[at + 1][to], best[at][to + 1])
-    at = to = 0
-    while at < len(old) and to < len(wanted):
-        if likeness[at][to] and best[at][to] == best[at + 1][to + 1] + likeness[at][to]:
-            yield to, at
-            at, to = at + 1, to + 1
-        elif best[at][to] == best[at + 1][to]:
-            at += 1
-        else:
-            to += 1
-
-
 def _likeness(one: Part, other: Part) -> float:
     # A paragraph that becomes a heading is another node with the same text, whose marks are kept.
     is_turned = one.type in TEXT_BLOCKS and other.type in TEXT_BLOCKS and one.plain == other.plain
-    if _kind(one) != _kind(other) and not is_turned:
-        return 0.0
-    old, new = one.plain[:SIMILAR_CHARS], other.plain[:SIMILAR_CHARS]
-    longest, shortest = max(len(old), len(new)), min(len(old), len(new))
-    if not longest:
-        return 1.5
-    before = next((at for at in range(shortest) if old[at] != new[at]), shortest)
-    after = next((at for at in range(shortest - before) if old[-1 - at] != new[-1 - at]), shortest - before)
-    return 0.5 + (before + after) / longest
+    return similarity(one.plain, other.plain) if _kind(one) == _kind(other) or is_turned else 0.0
 
 
 # --- what is in a line --------------------------------------------------------------------------------

@@ -1,10 +1,15 @@
 """Markdown: what is read as what, and what is written so that it reads back."""
 
+# pyright: reportPrivateUsage=false
+import sys
+from typing import Any
+
 import pytest
 
-from roomkey.documents.content.rich import html, markdown
+from roomkey.documents.content.rich import html, markdown, markdown_reader
 from roomkey.documents.content.rich.parts import Part, inline_text, joined, sign_of
 from roomkey.documents.content.rich.urls import is_safe
+from roomkey.errors import InvalidInput
 
 
 def again(source: str) -> str:
@@ -106,3 +111,17 @@ def test_addresses_that_run_something_are_not_safe(url: str) -> None:
 @pytest.mark.parametrize("url", ["https://a", "/a:b", "a/b:c", "?a:b", "#a:b", "mailto:a@b", "", "a b"])
 def test_other_addresses_are(url: str) -> None:
     assert is_safe(url)
+
+
+@pytest.mark.parametrize(
+    ("module", "read", "library"),
+    [("markdown_it", markdown.parse, markdown_reader._library), ("nh3", html.parse, html._cleaner)],
+)
+def test_who_lacks_the_extra_is_told_its_name(
+    module: str, read: Any, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    library.cache_clear()
+
+    with pytest.raises(InvalidInput, match=r"pip install 'roomkey\[richtext\]'"):
+        read("text")
