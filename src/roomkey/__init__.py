@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from roomkey import errors as errors
     from roomkey.api.current_session import current_session as current_session
     from roomkey.api.current_session import provide_current_session as provide_current_session
+    from roomkey.api.document_schemas import AnchoredEdit as AnchoredEdit
     from roomkey.api.document_schemas import TextEdit as TextEdit
     from roomkey.api.in_process import DocumentContent as DocumentContent
+    from roomkey.api.in_process import RichContent as RichContent
     from roomkey.api.in_process import RoomDocuments as RoomDocuments
     from roomkey.api.middleware import SecurityConfig as SecurityConfig
     from roomkey.api.middleware import SessionSecurityMiddleware as SessionSecurityMiddleware
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "roomkey.api.current_session": ("current_session", "provide_current_session"),
-    "roomkey.api.document_schemas": ("TextEdit",),
-    "roomkey.api.in_process": ("DocumentContent", "RoomDocuments"),
+    "roomkey.api.document_schemas": ("AnchoredEdit", "TextEdit"),
+    "roomkey.api.in_process": ("DocumentContent", "RichContent", "RoomDocuments"),
     "roomkey.api.middleware": ("SecurityConfig", "SessionSecurityMiddleware"),
     "roomkey.backends": ("open_documents", "open_storage"),
     "roomkey.backends.lmdb": ("FileSystemSessionStorage",),
@@ -80,6 +82,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loade
     "MemoryDocumentStore",
     "MemorySessionStorage",
     "Page",
+    "RichContent",
     "RoomDocuments",
     "RoomkeyApp",
     "SecurityConfig",

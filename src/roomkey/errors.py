@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -62,11 +62,29 @@ class Conflict(SessionError):
     retry = True
 
 
+class CurrentRevision(Struct, frozen=True, kw_only=True):
+    """A document as it is now: its revision, as its `ETag` has it, and what it says in `format`, a media type."""
+
+    revision: str
+    format: str
+    content: Any
+
+
 class VersionMismatch(Conflict):
     """The caller named the version that it had seen, and the session has moved on (RFC 9110, If-Match)."""
 
     code = "version_mismatch"
     retry = False
+
+
+class RevisionMismatch(VersionMismatch):
+    """The caller has named the revision of a document that it has read, and there is another: ``current``."""
+
+    code = "revision_mismatch"
+
+    def __init__(self, detail: str, current: CurrentRevision) -> None:
+        super().__init__(detail)
+        self.current = current
 
 
 class LeaseLost(Conflict):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from roomkey import errors
-from roomkey.errors import Flaw, RoomkeyError
+from roomkey.errors import CurrentRevision, Flaw, RoomkeyError
 from roomkey.wire.close import CLOSE_CODES, CloseCode, CloseReason
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -37,7 +37,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     What went wrong, as RFC 9457 says it.
 
-    Go by `code`: it never changes its meaning. `detail` is for people. `instance` stands in the log of the
+    Go by `code`: it never changes its meaning. `detail` is for people. `current` is what a document says now whose
+    revision was not the expected one. `instance` stands in the log of the
     server beside the cause of an internal error.
     """
 
@@ -48,6 +49,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     instance: str | UnsetType = UNSET
     errors: Sequence[Flaw] | UnsetType = UNSET
+    current: CurrentRevision | UnsetType = UNSET
 
 
 class Presentation(Struct, frozen=True):
@@ -156,6 +158,7 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
         410, "The session was ended", close_reason=CloseReason.SESSION_INVALIDATED, refresh_fault="INVALID_SESSION"
     ),
     errors.VersionMismatch: Presentation(412, "It has changed"),
+    errors.RevisionMismatch: Presentation(412, "The document has changed"),
     errors.BodyTooLarge: Presentation(413, "The body is too large", _LAST),
     errors.DocumentTooLarge: Presentation(413, "The document is too large"),
     errors.UnsupportedMediaType: Presentation(415, "Unsupported media type"),
@@ -224,6 +227,7 @@ def problem_of(error: BaseException, *, instance: str | None = None) -> Problem:
         code=code,
         instance=UNSET if instance is None else instance,
         errors=error.flaws if isinstance(error, errors.SchemaViolation) else UNSET,
+        current=error.current if isinstance(error, errors.RevisionMismatch) else UNSET,
     )
 
 

@@ -184,15 +184,15 @@ async def outside(store: FaultyStore, update: bytes, name: str = "d") -> None:
     await MemoryDocumentStore.append(store, name, record.lineage, [DocumentUpdate(update, BOB, NOON)])
 
 
-def proposed(document: Document, change: Callable[[Doc[Any]], None]) -> Draft:
-    """A change that the server makes for Alice in its turn."""
+def proposed(document: Document, change: Callable[[Doc[Any]], None], *, work: int | None = None) -> Draft:
+    """A change that the server makes for Alice in its turn; with ``work`` on the bench of the document."""
 
     def make(replica: Replica) -> bytes | None:
         made: list[bytes] = []
         replica.edit(change, made.append)
         return made[0] if made else None
 
-    draft = Draft(make, ALICE, NOON, check=lambda _: None)
+    draft = Draft(make, ALICE, NOON, check=lambda _: None, work=work)
     document.submit(draft)
     return draft
 

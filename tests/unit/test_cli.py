@@ -128,7 +128,7 @@ COMMANDS = [
     *((f"encryption {name}", 1) for name in ("rewrap", "rotate", "status")),
     ("documents list", 0),
     *((f"documents {name}", 1) for name in ("show", "versions", "delete", "export", "sessions")),
-    *((f"documents {name}", 2) for name in ("import", "restore", "disconnect")),
+    *((f"documents {name}", 2) for name in ("import", "restore", "disconnect", "write")),
 ]
 """Every command, with the number of arguments that it has a place for."""
 

@@ -97,6 +97,24 @@ def test_a_document_is_shown_with_what_it_says(run: Run, capsys: Capture) -> Non
     assert text == "one two"
 
 
+def test_rich_text_is_written_from_a_file_or_a_pipe_and_shown_in_a_form(
+    run: Run, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Tea\n\n- green\n")
+
+    codes = [run("write", "pages/tea", str(page), "--json")]
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"<p>mint</p>")))
+    codes.append(run("write", "pages/mint", "--form", "html", "--schema", "prosemirror", "--json"))
+    capsys.readouterr()
+    run("show", "pages/tea", "--form", "text")
+    run("show", "pages/mint", "--root", "prosemirror", "--form", "markdown")
+
+    assert codes == [Exit.DONE, Exit.DONE]
+    assert capsys.readouterr().out == "Tea\n\ngreenmint\n"
+    assert run("write", "pages/tea", "nowhere.md") == Exit.USAGE
+
+
 def test_versions_are_listed_and_restored(run: Run, capsys: Capture) -> None:
     run("versions", "notes/today")
     table = capsys.readouterr().out

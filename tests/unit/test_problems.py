@@ -117,6 +117,17 @@ def test_an_error_has_one_answer_to_the_byte(
     )
 
 
+def test_who_expects_another_revision_is_told_what_the_document_says_now() -> None:
+    current = errors.CurrentRevision(revision="l.2", format="text/plain", content="now")
+
+    problem = problems.problem_of(errors.RevisionMismatch("no", current))
+
+    assert (problem.status, problem.code, problem.title) == (412, "revision_mismatch", "The document has changed")
+    assert problems.encode(problem).endswith(
+        b'"current":{"revision":"l.2","format":"text/plain","content":"now"}}',
+    )
+
+
 def test_a_wrong_method_learns_the_right_ones() -> None:
     error = MethodNotAllowed("GET, PUT")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from roomkey.api.schemas import Cursor, Limit, Moment, Reason, SessionIdText, check_shown
-from roomkey.documents.interface import MAX_EDITS, MAX_OPERATIONS, BlameRange
+from roomkey.documents.interface import MAX_EDITS, MAX_OPERATIONS, BlameRange, rich_edits
 from roomkey.domain.access import Access
 from roomkey.ports import Author, DocumentRecord, DocumentVersion
 from roomkey.realtime.attendance import ConnectedSession
@@ -15,6 +15,8 @@ from roomkey.realtime.roll_call import ConnectedPage, Disconnected
 from roomkey.security.inspection import MAX_DOCUMENT_NAME_BYTES
 
 MAX_ROOT_CHARS: Final = 256
+MAX_FOUND_CHARS: Final = 10_000
+MAX_ANCHORED_EDITS: Final = rich_edits.MAX_EDITS
 
 _DOT_SEGMENT: Final = r"(^|/)\.{1,2}(/|$)"
 
@@ -95,8 +97,19 @@ class RootQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     root: RootName | None = None
 
 
+class WritingQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Which text or rich text is meant; left out, the only one that the document has.
+
+    `schema` says whose names rich text gets in a document in which nothing says it yet; the page has to know them.
+    """
+
+    root: RootName | None = None
+    schema: Literal["tiptap", "prosemirror", "blocknote"] = "tiptap"
+
+
 class ReadingQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """For `text/plain` the text that is meant, for Yjs what the caller has already."""
+    """For texts and rich text the one that is meant, for Yjs what the caller has already."""
 
     root: RootName | None = None
     since: StateVector | None = None
@@ -159,6 +172,38 @@ class TextEdits(Struct, frozen=True, forbid_unknown_fields=True):
     """Edits of texts, done together or not at all. Each sees what those before it did."""
 
     edits: Annotated[list[TextEdit], Meta(max_length=MAX_EDITS)]
+
+
+class AnchoredEdit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    An edit at a piece of text, `find`, that the document says within one block, or `at` the start or end of it all.
+
+    If it says it several times, `occurrence` tells which is meant, from 1. One of `replace`, `insert_before` and
+    `insert_after` says what to do there. As `text` it goes into the line, formatted as what is beside it; in another
+    `format` it is blocks, and what counts is the whole block at the top of the document in which the anchor is.
+    """
+
+    find: Annotated[str, Meta(min_length=1, max_length=MAX_FOUND_CHARS)] | UnsetType = UNSET
+    occurrence: Annotated[int, Meta(ge=1, le=1_000_000)] | UnsetType = UNSET
+    at: Literal["start", "end"] | UnsetType = UNSET
+    replace: str | list[dict[str, Any]] | UnsetType = UNSET
+    insert_before: str | list[dict[str, Any]] | UnsetType = UNSET
+    insert_after: str | list[dict[str, Any]] | UnsetType = UNSET
+    format: Literal["text", "markdown", "html", "prosemirror"] = "text"
+
+
+class AnchoredEdits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Edits of one rich text, or of one text, done together or not at all. Each sees what those before it did.
+
+    With `expected_revision`, the `ETag` of what was read or its `Roomkey-Sequence`, they are done only to that; else
+    the answer has the document as it is now.
+    """
+
+    edits: Annotated[list[AnchoredEdit], Meta(max_length=MAX_ANCHORED_EDITS)]
+    expected_revision: Annotated[str, Meta(max_length=200)] | Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    root: RootName | UnsetType = UNSET
+    schema: Literal["tiptap", "prosemirror", "blocknote"] = "tiptap"
 
 
 # --- out ----------------------------------------------------------------------------------------------
@@ -273,7 +318,11 @@ class DifferenceBody(Struct, frozen=True):
 
 
 class RangeBody(Struct, frozen=True, kw_only=True, gc=False):
-    """A part of a text, in code points, and who wrote it in the minute `at`; null where nobody knows."""
+    """
+    A part of a text, in code points, and who wrote it in the minute `at`; null where nobody knows.
+
+    `path` is a JSON pointer into the ProseMirror JSON of rich text, to the node in which all of it is.
+    """
 
     start: Annotated[int, Meta(ge=0)]
     end: Annotated[int, Meta(ge=0)]
@@ -281,6 +330,7 @@ class RangeBody(Struct, frozen=True, kw_only=True, gc=False):
     session_id: SessionIdText | None
     user_id: str | None
     at: Annotated[datetime, Meta(tz=True)] | None
+    path: str | None
 
 
 class BlameBody(Struct, frozen=True):
@@ -350,6 +400,7 @@ def range_body(part: BlameRange) -> RangeBody:
         session_id=None if author is None else author.session,
         user_id=None if author is None else author.user,
         at=part.at,
+        path=part.path,
     )
 
 

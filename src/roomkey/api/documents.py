@@ -13,6 +13,7 @@ from pycrdt import Doc
 
 from roomkey.api.document_lists import visible_page
 from roomkey.api.document_schemas import (
+    AnchoredEdits,
     BlameBody,
     DifferenceBody,
     DifferenceQuery,
@@ -30,6 +31,7 @@ from roomkey.api.document_schemas import (
     VersionBody,
     VersionListing,
     VersionPageBody,
+    WritingQuery,
     document_body,
     range_body,
     version_body,
@@ -46,7 +48,8 @@ from roomkey.api.http_messages import (
 )
 from roomkey.api.inspection import inspect_identity, inspect_text
 from roomkey.api.operations import Answer, Request, following, operation
-from roomkey.api.representations import FORMS, JSON, TEXT, YJS, render
+from roomkey.api.representations import FORMS, HTML, JSON, MARKDOWN, PROSEMIRROR, RICH_FORMS, TEXT, YJS, render
+from roomkey.api.rich_text import edit_anchored, say_text, write_rich
 from roomkey.backends.document_keys import name_cursor, name_of
 from roomkey.documents.interface import Condition, DocumentRevision, Written, existing, roots
 from roomkey.errors import (
@@ -57,6 +60,7 @@ from roomkey.errors import (
     InvalidInput,
     NotAcceptable,
     Overtaken,
+    RevisionMismatch,
     RoomkeyError,
     UnknownCursor,
     VersionMismatch,
@@ -68,6 +72,7 @@ from roomkey.security.authorization import Action
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 TEXT_EDITS: Final = "application/vnd.roomkey.text-edits+json"
+ANCHORED_EDITS: Final = "application/vnd.roomkey.anchored-edits+json"
 BUNDLE: Final = "application/vnd.roomkey.document"
 
 WRITTEN: Final = Answer("The document is changed, or was like that already.", DocumentBody, revision=True)
@@ -159,8 +164,9 @@ async def get_document(request: Request) -> Reply:
     What the document says now.
 
     As `application/json` an object with its shared types by name: texts are strings, XML its source, bytes in
-    base64. As `text/plain` one of its texts. As `application/x-yjs-update` the whole of it in the V1 encoding of
-    Yjs, or what is missing where the state vector is `since`.
+    base64. As `text/plain` one of its texts. Rich text comes as `text/markdown`, `text/html`, `text/plain` or, with
+    everything that is in it, as `application/vnd.roomkey.prosemirror+json`. As `application/x-yjs-update` the whole of
+    it in the V1 encoding of Yjs, or what is missing where the state vector is `since`.
     """
     form, query = _form(request), cast("ReadingQuery", request.query)
     if form == YJS and query.since is not None:
@@ -176,8 +182,8 @@ async def get_document(request: Request) -> Reply:
 @_on_document(
     "Write a document",
     action=Action.WRITE_DOCUMENT,
-    query=RootQuery,
-    contents={JSON: Roots, TEXT: str, YJS: bytes},
+    query=WritingQuery,
+    contents={JSON: Roots, TEXT: str, YJS: bytes, PROSEMIRROR: bytes, MARKDOWN: str, HTML: str},
     answers={200: WRITTEN, 201: MADE},
     errors=REFUSED,
     conditional=True,
@@ -187,19 +193,26 @@ async def put_document(request: Request) -> Reply:
     Make the document say this, or make one that does.
 
     `application/json` replaces each shared type that it names and leaves the others. `text/plain` replaces one
-    text. Both change only what differs, as somebody at a keyboard would, so that cursors stay and what others type
+    text. Markdown, HTML and ProseMirror JSON replace one rich text; what a form cannot say is kept in blocks that stay.
+    All of them change only what differs, as somebody at a keyboard would, so that cursors stay and what others type
     at the same time is kept. `application/x-yjs-update` is merged. Whoever has the document open sees it at once;
     the answer comes when it is durable. `If-None-Match: *` makes a document only if there is none.
     """
     body, condition = request.body, _condition(request)
+    query = cast("WritingQuery", request.query)
     if request.media != YJS:
-        inspect_text(request, body)
+        inspect_text(request, body.decode(errors="replace") if isinstance(body, bytes) else body)
     if request.media == YJS:
         written = await _merge(request, body, condition)
+    elif request.media in RICH_FORMS:
+        form = RICH_FORMS[request.media]
+        written = await write_rich(request, form, body, root=query.root, schema=query.schema, condition=condition)
     elif request.media == TEXT:
-        written = await _edit(request, partial(_say, root=cast("RootQuery", request.query).root, text=body), condition)
+        text = cast("str", body)
+        change = partial(say_text, root=query.root, text=text)
+        written = await _edit(request, change, condition, work=len(text))
     else:
-        written = await _edit(request, lambda doc: roots.replace(doc, body), condition)
+        written = await _edit(request, lambda doc: roots.replace(doc, cast("Roots", body)), condition)
     return await _written(request, written)
 
 
@@ -214,26 +227,30 @@ async def _merge(request: Request, update: bytes, condition: Condition | None) -
         raise
 
 
-def _say(doc: Doc[Any], *, root: str | None, text: str) -> None:
-    kinds = roots.kinds_of(doc)
-    roots.replace(doc, {roots.text_root(kinds, root): text}, kinds)
-
-
 @_on_document(
     "Change a document",
     action=Action.WRITE_DOCUMENT,
-    contents={MERGE_PATCH: MergePatch, JSON_PATCH: JsonPatch, TEXT_EDITS: TextEdits},
+    contents={
+        MERGE_PATCH: MergePatch,
+        JSON_PATCH: JsonPatch,
+        TEXT_EDITS: TextEdits,
+        ANCHORED_EDITS: AnchoredEdits,
+    },
     answers={200: WRITTEN},
-    errors=(DocumentNotFound, *REFUSED),
+    errors=(DocumentNotFound, RevisionMismatch, *REFUSED),
     conditional=True,
 )
 async def patch_document(request: Request) -> Reply:
     """
     Change parts of the document: everything that is asked for, or nothing.
 
-    With a merge patch (RFC 7396), a JSON patch (RFC 6902; 409 if a `test` fails) or edits of its texts. What the
-    others do at the same time is kept.
+    With a merge patch (RFC 7396), a JSON patch (RFC 6902; 409 if a `test` fails), edits of its texts, or edits at an
+    anchor, of texts and rich text. What the others do at the same time is kept. An edit at an anchor whose
+    `expected_revision` is not the one that the document has is refused with 412, and the answer has `current`: what the
+    document says now, in the form that `Accept` prefers among those of rich text, or as plain text.
     """
+    if request.media == ANCHORED_EDITS:
+        return await _written(request, await edit_anchored(request, request.body, existing(_condition(request))))
     change = _CHANGES[request.media]
     steps = to_builtins(request.body.edits if request.media == TEXT_EDITS else request.body)
     inspect_text(request, steps)
@@ -277,7 +294,8 @@ async def blame_document(request: Request) -> Reply:
     """
     Who wrote which part of a text, and when. Restoring and merging do not change it: who typed it first counts.
 
-    Of XML, lists and maps it cannot be said: 422.
+    Of rich text: which part of it as `text/plain`, and of which node, by its `path` in the ProseMirror JSON. Of lists
+    and maps it cannot be said: 422.
     """
     ranges = await request.documents.blame(_name(request), cast("RootQuery", request.query).root)
     return json_reply(BlameBody([range_body(part) for part in ranges]))
@@ -453,8 +471,13 @@ def _state(since: str) -> bytes:
 
 
 def _content_reply(form: str, body: bytes, headers: Headers) -> Reply:
-    kind = f"{form}; charset=utf-8" if form == TEXT else form
-    return Reply(200, body, [(b"content-type", kind.encode()), (b"vary", b"accept"), NO_STORE, *headers])
+    kind = f"{form}; charset=utf-8" if form.startswith("text/") else form
+    own: Headers = [_NO_SCRIPTS] if form == HTML else []
+    return Reply(200, body, [(b"content-type", kind.encode()), (b"vary", b"accept"), NO_STORE, *own, *headers])
+
+
+_NO_SCRIPTS: Final = (b"content-security-policy", b"sandbox; default-src 'none'; img-src https:; style-src 'none'")
+"""What people have written is shown as a page of its own that may do nothing, should a browser be sent there."""
 
 
 def _tag(revision: DocumentRevision) -> bytes:
@@ -493,8 +516,10 @@ def _condition(request: Request) -> Condition | None:
     return check
 
 
-async def _edit(request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None) -> Written:
-    return await request.documents.edit(_name(request), change, request.caller.author, condition=condition)
+async def _edit(
+    request: Request, change: Callable[[Doc[Any]], None], condition: Condition | None, work: int | None = None
+) -> Written:
+    return await request.documents.edit(_name(request), change, request.caller.author, condition=condition, work=work)
 
 
 async def _written(request: Request, written: Written) -> Reply:

@@ -6,15 +6,16 @@ itself acts, which may do everything.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 from msgspec import Struct, to_builtins
 from pycrdt import Doc
 
-from roomkey.api.document_schemas import TextEdit
-from roomkey.api.representations import JSON, render
-from roomkey.documents.interface import Condition, DocumentRevision, DocumentService, Written, existing, roots
+from roomkey.api.document_schemas import AnchoredEdit, TextEdit
+from roomkey.api.representations import HTML, JSON, MARKDOWN, PROSEMIRROR, TEXT, render
+from roomkey.api.rich_text import check_revision, edit_at_anchors, say_text, write_content
+from roomkey.documents.interface import Condition, DocumentRevision, DocumentService, Written, existing, rich, roots
 from roomkey.domain.lifecycle import check_usable
 from roomkey.domain.names import check_name
 from roomkey.domain.session import IssuedSession, Session, SessionId
@@ -40,6 +41,23 @@ class DocumentContent(Struct, frozen=True, kw_only=True):
     name: str
     version: int
     content: dict[str, Any]
+
+
+class RichContent(Struct, frozen=True, kw_only=True):
+    """
+    What rich text says: ProseMirror JSON as a ``dict``, or Markdown, HTML or plain text.
+
+    ``version`` counts the updates that are in the document, for ``if_version``.
+    """
+
+    name: str
+    version: int
+    content: Any
+
+
+RichForm = Literal["prosemirror", "markdown", "html", "text"]
+
+_MEDIA: Final = {"prosemirror": PROSEMIRROR, "markdown": MARKDOWN, "html": HTML, "text": TEXT}
 
 
 class Callers:
@@ -146,8 +164,7 @@ class RoomDocuments:
 
         def change(doc: Doc[Any]) -> None:
             if isinstance(content, str):
-                kinds = roots.kinds_of(doc)
-                roots.replace(doc, {roots.text_root(kinds, root): content}, kinds)
+                say_text(doc, root=root, text=content)
             else:
                 roots.replace(doc, dict(content))
 
@@ -173,6 +190,88 @@ class RoomDocuments:
             raise InvalidInput(f"edits must be a list of edits, not {type(edits).__name__}")
         steps = [dict(edit) if isinstance(edit, Mapping) else to_builtins(edit) for edit in edits]
         return await self._change(name, lambda doc: roots.edit_text(doc, steps), caller, existing(_at(if_version)))
+
+    async def read_rich(
+        self,
+        name: str,
+        form: RichForm = "prosemirror",
+        *,
+        root: str | None = None,
+        session: Holder | None = None,
+        actor: str = "system",
+    ) -> RichContent:
+        """
+        What the rich text ``root`` says, or the only one of the document. Raises as ``read``.
+
+        Raises:
+            InvalidInput: If there is none, or it is not clear which one is meant.
+        """
+        await self._callers.caller_in(name, Action.READ_DOCUMENT, session, actor)
+        media = _media(form)
+        reading = await self._documents.read(name)
+        rendered = await render(reading.update, media, root)
+        content = msgspec.json.decode(rendered) if media == PROSEMIRROR else rendered.decode()
+        return RichContent(name=name, version=reading.revision.version, content=content)
+
+    async def write_rich(  # what is written, as what, where, if what, and by whom
+        self,
+        name: str,
+        content: Any,
+        form: RichForm = "prosemirror",
+        *,
+        root: str | None = None,
+        schema: Literal["tiptap", "prosemirror", "blocknote"] = "tiptap",
+        if_version: int | None = None,
+        session: Holder | None = None,
+        actor: str = "system",
+    ) -> Written:
+        """
+        Make rich text say this, or make a document that does; only what differs is changed. Raises as ``write``.
+
+        Args:
+            form: What ``content`` is: ProseMirror JSON as a value, or text. What it cannot say is kept where it was.
+            schema: Whose names it gets in a document in which nothing says it yet.
+
+        Raises:
+            InvalidInput: If that cannot be; ``flaws`` says where.
+        """
+        caller = await self._callers.caller_in(name, Action.WRITE_DOCUMENT, session, actor)
+        if _media(form) != PROSEMIRROR and not isinstance(content, str):
+            raise InvalidInput(f"content must be text, not {type(content).__name__}")
+        given = (rich.Form(form), content)
+        condition = _at(if_version)
+        return await write_content(
+            self._documents, name, caller.author, given, root=root, schema=schema, condition=condition
+        )
+
+    async def edit_at(
+        self,
+        name: str,
+        edits: Sequence[AnchoredEdit | Mapping[str, Any]],
+        *,
+        root: str | None = None,
+        if_version: int | None = None,
+        session: Holder | None = None,
+        actor: str = "system",
+    ) -> Written:
+        """
+        Change rich text, or a text, of a document that exists where it says something: all edits or none.
+
+        Raises:
+            RevisionMismatch: If it is not at ``if_version``; it has what the document says now. InvalidInput: If the
+            document does not say what is to be found, or says it several times. Otherwise as ``write``.
+        """
+        caller = await self._callers.caller_in(name, Action.WRITE_DOCUMENT, session, actor)
+        if isinstance(edits, str | bytes | Mapping) or not isinstance(cast("object", edits), Sequence):
+            raise InvalidInput(f"edits must be a list of edits, not {type(edits).__name__}")
+        try:
+            steps = [msgspec.convert(edit, AnchoredEdit) if isinstance(edit, Mapping) else edit for edit in edits]
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"that is no edit: {error}") from None
+        condition = check_revision(if_version, existing(None))
+        return await edit_at_anchors(
+            self._documents, name, caller.author, steps, root=root, schema="tiptap", condition=condition
+        )
 
     async def versions(
         self, name: str, page: Page | None = None, *, session: Holder | None = None, actor: str = "system"
@@ -219,6 +318,12 @@ class Connected:
             if caller.session is not None and id is not None:
                 check_session(caller, Action.DISCONNECT_SESSION, await self._sessions.get_session(id))
         return await self._roll_call().disconnect(document, Whom(session=id), reason=reason)
+
+
+def _media(form: str) -> str:
+    if form not in _MEDIA:
+        raise InvalidInput(f"form must be one of {', '.join(_MEDIA)}")
+    return _MEDIA[form]
 
 
 def _at(version: int | None) -> Condition | None:

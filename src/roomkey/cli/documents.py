@@ -4,7 +4,7 @@ import secrets
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -20,6 +20,15 @@ PATIENCE_SECONDS: Final = 120.0
 """For a server to put a large document together, or to take it in."""
 
 PART_BYTES: Final = 64 * 1024
+
+Form = Literal["markdown", "html", "text", "prosemirror"]
+
+_MEDIA: Final = {
+    "markdown": "text/markdown",
+    "html": "text/html",
+    "text": "text/plain",
+    "prosemirror": "application/vnd.roomkey.prosemirror+json",
+}
 
 SHOWN_CHARS: Final = 200
 """Of each root in a table; ``--root`` and ``--json`` show all."""
@@ -49,17 +58,19 @@ def list_documents(*, prefix: str = "", limit: int = 50, cursor: str | None = No
 
 
 @app.command
-def show(name: str, *, root: str | None = None, where: Where = None) -> None:
+def show(name: str, *, root: str | None = None, form: Form | None = None, where: Where = None) -> None:
     """
     Show what is known of a document and what it says.
 
     Args:
         name: Which document.
         root: Print this text of it and nothing else.
+        form: Print rich text in this form and nothing else.
     """
     target = where or Target()
-    if root is not None:
-        print_bytes(target.fetch("GET", _path(name), params={"root": root}, headers={"accept": "text/plain"}))
+    if root is not None or form is not None:
+        params = {} if root is None else {"root": root}
+        print_bytes(target.fetch("GET", _path(name), params=params, headers={"accept": _MEDIA[form or "text"]}))
         return
     content: dict[str, Any] = target.request("GET", _path(name))
     # A name stands before all others that begin with it.
@@ -72,6 +83,38 @@ def show(name: str, *, root: str | None = None, where: Where = None) -> None:
         return
     rows = [[field, str(value)] for field, value in known.items()]
     print_table(("field", "value"), rows + [[f"root {name}", _shortened(value)] for name, value in content.items()])
+
+
+@app.command
+def write(
+    name: str,
+    file: Path | None = None,
+    *,
+    form: Form = "markdown",
+    root: str | None = None,
+    schema: Literal["tiptap", "prosemirror", "blocknote"] = "tiptap",
+    where: Where = None,
+) -> None:
+    """
+    Make a document say what is in a file. Only what differs is changed; whoever has it open sees it at once.
+
+    Args:
+        name: Which document; one that does not exist is made.
+        file: What it is to say; left out, standard input.
+        form: What is in the file.
+        root: Which rich text of it; left out, the only one.
+        schema: Whose names it gets where nothing says so yet.
+    """
+    try:
+        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
+    except OSError as error:
+        raise Failed(f"{file} cannot be read: {explain(error)}", Exit.USAGE) from None
+    target = where or Target()
+    params = {"schema": schema, **({} if root is None else {"root": root})}
+    headers = {"content-type": _MEDIA[form]}
+    target.show(
+        target.request("PUT", _path(name), params=params, content=content, headers=headers, timeout=PATIENCE_SECONDS)
+    )
 
 
 @app.command

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET
 
-from roomkey.errors import RoomkeyError, Storage
+from roomkey.errors import RevisionMismatch, RoomkeyError, Storage
 from roomkey.problems import PRESENTATIONS, Problem
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def error_of(status: int, content: bytes) -> RoomkeyError:
         problem = msgspec.json.decode(content, type=Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Storage(f"the server, or something in front of it, answered {status}")
+    if problem.current is not UNSET:
+        return RevisionMismatch(problem.detail, problem.current)
     return _BY_CODE.get(problem.code, RoomkeyError)(problem.detail)
 
 

@@ -1,11 +1,14 @@
 """Documents of a server, as its REST interface has them: read and written without being open here."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from msgspec import Struct
+import msgspec
+from msgspec import UNSET, Struct
 
 from roomkey.api.document_schemas import (
+    AnchoredEdit,
+    AnchoredEdits,
     BlameBody,
     DocumentBody,
     DocumentPageBody,
@@ -18,7 +21,18 @@ from roomkey.api.document_schemas import (
 from roomkey.client.calls import Calls, segment
 
 EDITS = "application/vnd.roomkey.text-edits+json"
+ANCHORED_EDITS = "application/vnd.roomkey.anchored-edits+json"
 UPDATE = "application/x-yjs-update"
+
+RichForm = Literal["prosemirror", "markdown", "html", "text"]
+"""How rich text is written down: as ProseMirror JSON everything is in it, a value; the others are text."""
+
+_MEDIA = {
+    "prosemirror": "application/vnd.roomkey.prosemirror+json",
+    "markdown": "text/markdown",
+    "html": "text/html",
+    "text": "text/plain",
+}
 
 
 class Read(Struct, frozen=True):
@@ -48,6 +62,49 @@ class Documents:
         """The text under ``root``, or the only one there is."""
         answer = await self._calls.send("GET", _path(name), query={"root": root}, headers={"accept": "text/plain"})
         return answer.text
+
+    async def read_rich(self, name: str, form: RichForm = "prosemirror", *, root: str | None = None) -> Read:
+        """The rich text under ``root``, or the only one there is."""
+        answer = await self._calls.send("GET", _path(name), query={"root": root}, headers={"accept": _MEDIA[form]})
+        return Read(answer.json() if form == "prosemirror" else answer.text, answer.headers["etag"])
+
+    async def write_rich(  # what is written, as what, where, and if what
+        self,
+        name: str,
+        content: Any,
+        form: RichForm = "prosemirror",
+        *,
+        root: str | None = None,
+        schema: Literal["tiptap", "prosemirror", "blocknote"] = "tiptap",
+        etag: str | None = None,
+    ) -> DocumentBody:
+        """
+        Make rich text say ``content``; only what differs is changed. A document that does not exist is created.
+
+        ``schema`` says whose names it gets where nothing says so yet.
+        """
+        headers = {"content-type": _MEDIA[form], **({} if etag is None else {"if-match": etag})}
+        body = msgspec.json.encode(content) if form == "prosemirror" else str(content).encode()
+        query = {"root": root, "schema": schema}
+        answer = await self._calls.send("PUT", _path(name), query=query, content=body, headers=headers)
+        return msgspec.json.decode(answer.content, type=DocumentBody)
+
+    async def edit_at(
+        self, name: str, edits: Sequence[AnchoredEdit], *, root: str | None = None, expected: str | None = None
+    ) -> DocumentBody:
+        """
+        Make edits of rich text, or of a text, where it says something, all or none.
+
+        Raises:
+            RevisionMismatch: If the ``etag`` that is ``expected`` is not that of the document; it has what it says now.
+        """
+        body = AnchoredEdits(
+            edits=[*edits],
+            root=UNSET if root is None else root,
+            expected_revision=UNSET if expected is None else expected,
+        )
+        headers = {"content-type": ANCHORED_EDITS}
+        return await self._calls.ask(DocumentBody, "PATCH", _path(name), body=body, headers=headers)
 
     async def read_update(self, name: str) -> bytes:
         """The whole document as a Yjs update (V1)."""
@@ -107,8 +164,8 @@ class Documents:
         """Make a version the current content."""
         return await self._calls.ask(DocumentBody, "POST", f"{_path(name)}/versions/{number}/restore")
 
-    async def blame(self, name: str, root: str) -> Sequence[RangeBody]:
-        """Who wrote which part of a text, from its beginning to its end."""
+    async def blame(self, name: str, root: str | None = None) -> Sequence[RangeBody]:
+        """Who wrote which part of a text or of rich text, from its beginning to its end."""
         found = await self._calls.ask(BlameBody, "GET", f"{_path(name)}/blame", query={"root": root})
         return found.ranges
 

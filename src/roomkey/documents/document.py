@@ -6,8 +6,10 @@ is told when it is durable. Nothing here waits, so there is nothing to lock: a j
 to come and given what is there, with no change in between.
 """
 
+import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -16,12 +18,16 @@ from roomkey.documents.crdt.awareness import Awareness, AwarenessOutcome, Identi
 from roomkey.documents.crdt.identity import Source
 from roomkey.documents.crdt.replica import PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.settings import DocumentSettings
+from roomkey.documents.workbench import Workbench
 from roomkey.documents.writer import Computed, DocumentWriter, Draft, Settled
 from roomkey.errors import DocumentTooLarge, WritesRefused
 from roomkey.ports import Author, DocumentRecord, DocumentUpdate
 from roomkey.wire.lib0 import EMPTY_UPDATE, AwarenessEntry
 
 _log = structlog.get_logger("roomkey.documents")
+
+SHORT_WORK_BYTES: Final = 32 * 1024
+"""A change of a document of this size, made of no more, takes a few milliseconds at most: it is made on the loop."""
 
 
 class Document:
@@ -60,6 +66,7 @@ class Document:
         self._tombstones = tombstones
         self._elsewhere = elsewhere
         self._replica = Replica()
+        self._workbench = Workbench()
         self._lineage = ""
         self._writer: DocumentWriter | None = None
         self._audience: Audience | None = None
@@ -333,18 +340,21 @@ class Document:
         if self._writer is not None:
             self._writer.add_draft(draft)
 
-    def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
+    async def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
         """``Keeper.compute``."""
+        drafts = [draft for draft in drafts if not draft.outcome.done()]
+        if drafts and drafts[0].work is not None:
+            return await self._compute_beside(drafts[0], drafts[0].work)
         computed: list[Computed] = []
         copy: Replica | None = None
         for draft in drafts:
-            if draft.outcome.done():
-                continue
+            if draft.work is not None:
+                break  # it is the first one the next time
             version = self.version + len(computed)
             try:
                 draft.check(version)
                 self._check_writable(draft.size, draft.at)
-                copy = copy or self._copy(computed)
+                copy = copy or self._copy_with(computed)
                 update = draft.change(copy)
             except Exception as error:  # noqa: BLE001  # whatever it was, it is for whoever wants the change
                 draft.fail(error)
@@ -356,7 +366,25 @@ class Document:
                 computed.append(Computed(draft, DocumentUpdate(update, draft.author, draft.at)))
         return computed
 
-    def _copy(self, computed: Sequence[Computed]) -> Replica:
+    async def _compute_beside(self, draft: Draft, work: int) -> list[Computed]:
+        """Compute one draft, of which nothing is known but that it takes long; the document goes on meanwhile."""
+        version = self.version
+        try:
+            draft.check(version)
+            self._check_writable(draft.size, draft.at)
+            copy = self._workbench.take(self._replica, draft.at)
+            is_short = max(self._size, work) <= SHORT_WORK_BYTES
+            update = draft.change(copy) if is_short else await asyncio.to_thread(draft.change, copy)
+        except Exception as error:  # noqa: BLE001  # whatever it was, it is for whoever wants the change
+            draft.fail(error)
+            return []
+        if update is None:
+            self._workbench.unchanged()
+            draft.land(version, changed=False)
+            return []
+        return [Computed(draft, DocumentUpdate(update, draft.author, draft.at))]
+
+    def _copy_with(self, computed: Sequence[Computed]) -> Replica:
         copy = self._replica.copy()
         for each in computed:
             copy.apply(each.update.data)
@@ -364,10 +392,17 @@ class Document:
 
     def land(self, computed: Computed, version: int) -> None:
         """``Keeper.land``."""
+        before = self._replica.revision
         self.learn([computed.update], computed.draft.at)
         self._replica.landed()
+        if computed.draft.work is not None:
+            self._workbench.landed(self._replica, before)
         self._used_at = computed.draft.at
         computed.draft.land(version, changed=True)
+
+    def rest(self, now: datetime) -> None:
+        """Let go of what was only kept to be quick."""
+        self._workbench.rest(now)
 
     def when_saved(self, settled: Settled) -> None:
         """Call ``settled`` when everything that is in the document now is durable."""

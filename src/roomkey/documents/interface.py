@@ -2,6 +2,8 @@
 
 from roomkey.documents.content import roots
 from roomkey.documents.content.json_patch import MAX_OPERATIONS
+from roomkey.documents.content.rich import anchors as rich_edits
+from roomkey.documents.content.rich import forms as rich
 from roomkey.documents.content.roots import MAX_EDITS
 from roomkey.documents.content.roots import Kind as RootKind
 from roomkey.documents.crdt.authorship import BlameRange
@@ -21,5 +23,7 @@ __all__ = [
     "Written",
     "existing",
     "read_update",
+    "rich",
+    "rich_edits",
     "roots",
 ]

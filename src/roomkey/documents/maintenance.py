@@ -51,6 +51,7 @@ class Maintenance:
         """Do what is due."""
         open_documents = self._open_documents
         for document in open_documents:
+            document.rest(now)
             if document.lineage and not document.is_gone:
                 await self._safely(document.name, lambda document=document: self._look_after(document, now))
         open_documents.evict(now)

@@ -15,12 +15,14 @@ from msgspec.structs import replace
 from pycrdt import Doc, merge_updates
 
 from roomkey.documents.content import roots
-from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame
+from roomkey.documents.content.rich.authors import placed
+from roomkey.documents.content.rich.forms import read_tree
+from roomkey.documents.crdt.authorship import Authorship, BlameRange, blame, blame_tree
 from roomkey.documents.crdt.identity import Bindings, Source
 from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.crdt.updates import MalformedUpdate, read_update, validate
-from roomkey.documents.document import Document
+from roomkey.documents.document import SHORT_WORK_BYTES, Document
 from roomkey.documents.maintenance import keep_version
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.writer import Draft, Landing
@@ -112,10 +114,18 @@ class DocumentService:
     # --- writing --------------------------------------------------------------------------------------
 
     async def edit(
-        self, name: str, change: Callable[[Doc[Any]], None], author: Author, *, condition: Condition | None = None
+        self,
+        name: str,
+        change: Callable[[Doc[Any]], None],
+        author: Author,
+        *,
+        condition: Condition | None = None,
+        work: int | None = None,
     ) -> Written:
         """
-        Change a document, which is made if there is none. ``change`` raises before it changes anything, or not.
+        Change a document, which is made if there is none. ``change`` raises, or not: if it does, nothing is changed.
+
+        With ``work``, the number of bytes that the change is made of, it may be made in a thread.
 
         It may be called several times: where other processes write, too, a change that was computed from what is not
         the end of the log any more is given up, and computed anew.
@@ -124,7 +134,7 @@ class DocumentService:
             WritesRefused, DocumentTooLarge: As they say. And what ``condition`` and ``change`` raise.
         """
         return await self._write(
-            name, _Change(lambda replica: _edited(replica, change), lambda: change(Doc())), author, condition
+            name, _Change(lambda replica: _edited(replica, change), lambda: change(Doc()), work=work), author, condition
         )
 
     async def merge(self, name: str, update: bytes, author: Author, *, condition: Condition | None = None) -> Written:
@@ -153,7 +163,7 @@ class DocumentService:
             if condition is not None:
                 condition(None if is_new else _revision(document))
             if is_new:
-                change.rehearse()  # or a change that is refused would leave an empty document behind
+                await _rehearse(change)  # or a change that is refused would leave an empty document behind
             async with self._open_documents.using(name, create=True):
                 created = False
 
@@ -164,7 +174,14 @@ class DocumentService:
                     if condition is not None:
                         condition(None if created else _revision(document, version))
 
-                draft = Draft(change.make, author, self._open_documents.clock.now(), check=check, size=change.size)
+                draft = Draft(
+                    change.make,
+                    author,
+                    self._open_documents.clock.now(),
+                    check=check,
+                    size=change.size,
+                    work=change.work,
+                )
                 document.submit(draft)
                 landing = await self._landing(draft)
                 return Written(_revision(document, landing.version), created, landing.changed)
@@ -264,7 +281,7 @@ class DocumentService:
 
     async def blame(self, name: str, root: str | None) -> "list[BlameRange]":
         """
-        Who wrote which part of a text, and when; without ``root``, of the only text.
+        Who wrote which part of a text or of rich text, and when; without ``root``, of the only one.
 
         Raises:
             DocumentNotFound: If there is no such document.
@@ -386,7 +403,13 @@ def _revision(document: Document, version: int | None = None) -> DocumentRevisio
 
 def _blame(update: bytes, root: str | None, authorship: Authorship) -> list[BlameRange]:
     structs = read_update(update)
-    return blame(structs, roots.text_root(roots.root_kinds(structs), root), authorship)
+    kinds = roots.root_kinds(structs)
+    name = roots.rich_root(kinds, root)
+    if name is None:
+        return blame(structs, roots.text_root(kinds, root), authorship)
+    doc: Doc[Any] = Doc()
+    doc.apply_update(update)
+    return placed(read_tree(doc, name), blame_tree(structs, name, authorship))
 
 
 def _check(update: bytes) -> None:
@@ -450,6 +473,14 @@ class _Change(Struct, frozen=True):
     make: Callable[[Replica], bytes | None]
     rehearse: Callable[[], object]
     size: int = 0
+    work: int | None = None
+
+
+async def _rehearse(change: _Change) -> None:
+    if change.work is not None and change.work > SHORT_WORK_BYTES:
+        await asyncio.to_thread(change.rehearse)
+    else:
+        change.rehearse()
 
 
 def _edited(replica: Replica, change: Callable[[Doc[Any]], None]) -> bytes | None:

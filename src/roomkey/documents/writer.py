@@ -67,10 +67,11 @@ class Draft:
 
     If other processes append first, it is computed anew. ``check`` is given the version of the document before it, and
     raises unless the change may be made; ``change`` makes it in a copy and returns the update, if there is one.
-    ``outcome`` has the landing, or what ``check`` or ``change`` raised.
+    ``outcome`` has the landing, or what ``check`` or ``change`` raised. ``work`` says how many bytes the change is made
+    of, if it may be made beside the loop, in a thread: it then touches nothing but the copy.
     """
 
-    __slots__ = ("at", "author", "change", "check", "outcome", "size")
+    __slots__ = ("at", "author", "change", "check", "outcome", "size", "work")
 
     def __init__(
         self,
@@ -80,7 +81,9 @@ class Draft:
         *,
         check: Callable[[int], None],
         size: int = 0,
+        work: int | None = None,
     ) -> None:
+        self.work = work
         self.change = change
         self.author = author
         self.at = at
@@ -131,8 +134,12 @@ class Keeper(Protocol):
         """
         ...
 
-    def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
-        """What is to be stored of ``drafts``, one based on the other; the document does not change."""
+    async def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
+        """
+        What is to be stored of the first of ``drafts``, one based on the other; nothing of it is in the document yet.
+
+        The document may change meanwhile: what is stored then is not behind what is computed.
+        """
         ...
 
     def land(self, computed: Computed, version: int) -> None:
@@ -325,9 +332,9 @@ class DocumentWriter:
         batch = self.next_batch()
         computed: Sequence[Computed] = ()
         try:
-            computed = await self._computed()
+            computed, based_on = await self._computed()
             updates = [*batch.updates, *(each.update for each in computed)]
-            after = self.sequence if computed else None
+            after = based_on if computed else None
             outcome = self.sequence
             if updates:
                 outcome = await store.append(self._name, self._lineage, updates, after=after)
@@ -339,18 +346,19 @@ class DocumentWriter:
             outcome = error
         return self.settled(outcome, computed)
 
-    async def _computed(self) -> list[Computed]:
-        """What the drafts come to, based on the end of the log and on nothing that is not stored with them."""
+    async def _computed(self) -> tuple[list[Computed], int]:
+        """What drafts come to, and the end of the log, on which they are based, and on what is stored with them."""
         try:
             await self._keeper.catch_up()
         except RoomkeyError as error:
             self._fail_drafts(error)
-            return []
+            return [], self.sequence
+        based_on = self.sequence
         if self._waiting:  # that goes first, or there could be less in the log than they are based on
-            return []
-        computed = self._keeper.compute(self._drafts)
+            return [], based_on
+        computed = await self._keeper.compute(self._drafts)
         self._forget_drafts()
-        return computed
+        return computed, based_on
 
     def _pause(self) -> float:
         if not self._failures:

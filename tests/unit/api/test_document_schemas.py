@@ -79,13 +79,14 @@ def test_a_range_is_shown_with_its_author_or_as_nobodys() -> None:
     assert as_json([range_body(known), range_body(unknown)]) == [
         {
             "start": 0,
+            "path": None,
             "end": 5,
             "actor": "user:alice",
             "session_id": ALICE.session,
             "user_id": "alice",
             "at": "2026-03-01T12:00:00Z",
         },
-        {"start": 5, "end": 6, "actor": None, "session_id": None, "user_id": None, "at": None},
+        {"start": 5, "end": 6, "actor": None, "session_id": None, "user_id": None, "at": None, "path": None},
     ]
 
 

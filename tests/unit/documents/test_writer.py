@@ -75,7 +75,7 @@ class WriterAtWork:
         tail = await self.store.updates("d", "l", self.writer.sequence)
         self.writer.learned(tail.head, tail.updates or ())
 
-    def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
+    async def compute(self, drafts: Sequence[Draft]) -> list[Computed]:
         known = str(self.writer.sequence + self.writer.beyond)
         return [Computed(draft, update(f"draft on {known}")) for draft in drafts if not draft.outcome.done()]
 

@@ -117,6 +117,14 @@ def text_root(kinds: Kinds, name: str | None) -> str:
     raise InvalidInput(f"say with root which text is meant; the roots of the document: {there}")
 
 
+def rich_root(kinds: Kinds, name: str | None) -> str | None:
+    """The rich text that is meant where a text is asked for: of this name, or the only one that is rich or a text."""
+    if name is not None:
+        return name if kinds.get(name) is Kind.XML else None
+    found = [each for each, kind in kinds.items() if kind is Kind.XML]
+    return found[0] if len(found) == 1 and Kind.TEXT not in kinds.values() else None
+
+
 def root(doc: Document, name: str, kind: Kind) -> SharedType:
     """The root of this name, which is made if there is none."""
     return cast("SharedType", doc.get(name, type=_TYPES[kind]))

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from roomkey.documents.crdt.identity import Binding, Bindings
 from roomkey.documents.crdt.integration_order import Run, in_order
-from roomkey.documents.crdt.updates import Block, BlockKind, Places, Structs, clients_of
+from roomkey.documents.crdt.updates import Block, BlockId, BlockKind, Places, SharedKind, Structs, clients_of
 from roomkey.domain.session import SessionId
 from roomkey.errors import InvalidInput, Serialization
 from roomkey.ports import Author, DocumentUpdate
@@ -45,12 +45,17 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BlameRange(Struct, frozen=True, gc=False):
-    """A part of a text, in code points, and its author in the minute ``at``; ``None`` where that is not known."""
+    """
+    A part of a text, in code points, and its author in the minute ``at``; ``None`` where that is not known.
+
+    ``path`` is where in the tree of rich text it is, as a JSON pointer (RFC 6901).
+    """
 
     start: int
     end: int
     author: Author | None
     at: datetime | None
+    path: str | None = None
 
 
 class Authorship:
@@ -218,15 +223,40 @@ def blame(structs: Structs, root: str, authorship: Authorship) -> list[BlameRang
     Raises:
         InvalidInput: If the document has more than ``MAX_BLAME_BLOCKS`` blocks.
     """
+    return _blame(structs, root, authorship, within=False)
+
+
+def blame_tree(structs: Structs, root: str, authorship: Authorship) -> list[BlameRange]:
+    """As ``blame``, of all that was typed in a tree of XML, in the order in which it stands there."""
+    return _blame(structs, root, authorship, within=True)
+
+
+def _blame(structs: Structs, root: str, authorship: Authorship, *, within: bool) -> list[BlameRange]:
     if len(structs.blocks) > MAX_BLAME_BLOCKS:
         raise InvalidInput("the document has too many parts to say who wrote them")
     places = Places(structs.blocks)
+    lists: dict[str | BlockId, list[Block]] = {}
+    for block in structs.blocks:
+        place = places.of(block)
+        if place is not None and place.key is None and (within or place.parent == root):
+            lists.setdefault(place.parent, []).append(block)
     text = _Blame(authorship)
-    for run in in_order(block for block in structs.blocks if places.of(block) == (root, None)):
+    waiting = [in_order(lists.get(root, ()))]
+    while waiting:
+        run = next(waiting[-1], None)
+        if run is None:
+            waiting.pop()
+            continue
+        living = list(_living(run, structs.deleted.get(run.block.client, ())))
         if run.block.kind is BlockKind.STRING:
-            for clock, end in _living(run, structs.deleted.get(run.block.client, ())):
+            for clock, end in living:
                 text.add(run.block, clock, end)
+        elif within and living and run.block.shared in _XML_TYPES:
+            waiting.append(in_order(lists.get(run.block.id, ())))
     return text.ranges
+
+
+_XML_TYPES: Final = frozenset({SharedKind.XML_ELEMENT, SharedKind.XML_TEXT})
 
 
 class _Blame:

@@ -263,6 +263,10 @@ class Replica:
             copy.load(update, whole=False)
         return copy
 
+    def may_edit_as(self, copy: "Replica") -> bool:
+        """Whether a new copy would edit under the same Yjs id as ``copy``."""
+        return self._edited() == self._edited_to and copy.doc.client_id == self._editor
+
     def landed(self) -> None:
         """What was changed in a copy is here now, and nothing was taken in since."""
         self._edited_to = self._edited()
