@@ -1,7 +1,7 @@
 """Roomkey inside another application: an ASGI app that can be mounted anywhere, or run alone."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from roomkey.documents.loading import Seed
 from roomkey.domain.session import IssuedSession, Session, SessionId
 from roomkey.errors import ConfigurationError
 from roomkey.health import Health
+from roomkey.hooks.events import ContentForm, EventType
+from roomkey.hooks.handlers import HookFunction, types_of
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
 from roomkey.ports import Authorize, Page
@@ -125,6 +127,37 @@ class RoomkeyApp:
             InvalidInput: If neither a session nor a document is named. Otherwise as ``presence``.
         """
         return await self._node.connected.disconnect(id, document, reason, session)
+
+    def on(
+        self,
+        types: EventType | Sequence[EventType],
+        function: HookFunction | None = None,
+        *,
+        documents: str = "**",
+        content: ContentForm | None = None,
+    ) -> Any:
+        """
+        Have an async ``function`` told of events, such as ``"document.changed"``; without it, a decorator.
+
+        Events of one document are told one after the other. Whatever the function does harms nobody: what it raises is
+        logged, and it is cancelled after ``hooks.timeout``. Returns the function.
+
+        >>> @rooms.on("document.changed", documents="notes/**", content="text")
+        ... async def index(event: DocumentChanged) -> None: ...
+
+        Args:
+            documents: A pattern as in grants: of other documents nothing is told.
+            content: Have the content of the document come with the event: ``"text"``, ``"json"`` or ``"yjs"``.
+
+        Raises:
+            InvalidInput: If there are no such events, or it is no coroutine function.
+        """
+
+        def add(function: HookFunction) -> HookFunction:
+            self._node.hooks.handlers.add(types_of(types), function, documents=documents, content=content)
+            return function
+
+        return add if function is None else add(function)
 
     @property
     def events(self) -> SecurityEvents:
