@@ -58,7 +58,8 @@ class DocumentEvent(HookEvent, frozen=True, kw_only=True):
     document: str
     lineage: str | None = None
     version: int | None = None
-    content: str | bytes | dict[str, Any] | None = None
+    content: Any = None
+    """Text as ``str``, roots as ``dict``, a Yjs update as ``bytes``."""
     content_omitted: Omission | None = None
 
 

@@ -137,7 +137,10 @@ class Node:
         self.hooks = NodeHooks(
             config.hooks,
             config.webhooks,
-            clock=clock,
+            node=self.id,
+            sessions=self.sessions,
+            objects=self.objects,
+            shared=self._shared,
             documents=lambda: self.documents,
             background=self.background,
         )
@@ -347,6 +350,7 @@ class Node:
             "documents": Maintenance(self.documents).run,
             **self.security.works,
             **self.access.works,
+            **self.hooks.works,
         }
         if self.audit.trail is not None:
             works |= self.audit.trail.works
