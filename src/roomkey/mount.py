@@ -37,8 +37,9 @@ def asgi(
     """
     Roomkey as an ASGI application, configured by ``config``, or by a file, the environment and ``sections``.
 
-    ``seed`` is called with the name of a document that is made; what it returns is what the document begins
-    with: its roots by name, texts as ``str``, arrays as ``list``, maps as ``dict``.
+    ``seed`` is called with the name of a document that is made, and may be async; what it returns is what the document
+    begins with: its roots by name, texts as ``str``, arrays as ``list``, maps as ``dict``. If it raises, or takes
+    longer than ``documents.load_timeout``, the document is not opened (503), and nothing is stored.
 
     ``authorize(session, document)`` returns what the session may do in the document, ``"read"``, ``"write"``,
     ``"admin"`` or ``None``, or is a coroutine function that does. Of that a session may do what its grants allow, too.

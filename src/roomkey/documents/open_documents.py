@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mappi
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
+from inspect import isawaitable
 from secrets import token_hex
 from typing import Any, Final
 
@@ -252,7 +253,7 @@ class OpenDocuments:
         if stored is not None:
             document.adopt(stored.record, self._writer(document, stored.record), await assemble(stored))
             if not document.version:  # its creator stopped before this
-                self._seed_document(document, self._seed_of(name), self.clock.now())
+                self._seed_document(document, await self._seed_of(name), self.clock.now())
             newest = await self.store.versions(name, Page(limit=1))
             for version in newest.versions:
                 document.version_kept(version.sequence, version.at)
@@ -276,7 +277,7 @@ class OpenDocuments:
         if document.lineage:
             return
         now = self.clock.now()
-        roots = self._seed_of(document.name)
+        roots = await self._seed_of(document.name)  # before there is anything: if it fails, nothing was stored
         lineage = token_hex(LINEAGE_BYTES)
         deed = Deed(kind="created", document=document.name, lineage=lineage, author=author, at=now)
         async with self.observer.doing(deed):
@@ -292,8 +293,15 @@ class OpenDocuments:
             document.begin_pristine()
             self.relay.created(document.name, lineage, document.sequence)
 
-    def _seed_of(self, name: str) -> Mapping[str, Any] | None:
-        return None if self._seed is None else self._seed(name)
+    async def _seed_of(self, name: str) -> Mapping[str, Any] | None:
+        said = None if self._seed is None else self._seed(name)
+        if not isawaitable(said):
+            return said
+        try:
+            async with asyncio.timeout(self.settings.load_timeout.total_seconds()):
+                return await said
+        except TimeoutError:
+            raise Storage("the application did not say in time what the document begins with") from None
 
     def _seed_document(self, document: Document, roots: Mapping[str, Any] | None, now: datetime) -> None:
         """Write down what a document begins with, unless something was written before."""

@@ -102,7 +102,6 @@ class EndpointFigures(Struct, frozen=True, kw_only=True):
     last_failure: str | None = None
     last_failure_at: datetime | None = None
 
-
     def in_words(self) -> str:
         """The figures, for health."""
         since = "" if self.oldest is None else f", the oldest since {self.oldest:%Y-%m-%d %H:%M:%S}Z"

@@ -49,7 +49,7 @@ def ending(event: AnyEvent) -> SessionEnded | None:
         session_id=event.session,
         user_id=event.user,
         how=how,
-        reason=event.cause,
+        reason=event.reason,
     )
 
 

@@ -212,9 +212,7 @@ class NodeHooks:
 
 
 def _poster(endpoint: WebhookEndpoint, settings: WebhookSettings) -> Poster:
-    return Poster(
-        endpoint.url, timeout=settings.timeout.total_seconds(), allow_private=endpoint.allow_private
-    )
+    return Poster(endpoint.url, timeout=settings.timeout.total_seconds(), allow_private=endpoint.allow_private)
 
 
 def _living(node: str, others: Collection[str]) -> set[str]:

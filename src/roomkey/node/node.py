@@ -218,6 +218,7 @@ class Node:
             access=self.access.service,
             audit=self.audit.log,
             trail=self.audit.trail,
+            hooks=self.hooks.service,
             public_tree=config.audit.public_tree,
             health=self.health,
             settings=replace(config.api, allowed_origins=origins, websocket_path=path),
