@@ -32,6 +32,8 @@ class Pace:
         """``time`` is that of the loop."""
         self._time = time
         self._failures = 0
+        self._probes = 0
+        """How many messages in a row have failed that were sent alone."""
         self._is_probing = False
         self._changed = asyncio.Event()
         self.not_before = 0.0
@@ -41,39 +43,51 @@ class Pace:
         """Whether the endpoint does not answer."""
         return self._failures >= AWAY_AFTER
 
-    async def turn(self) -> None:
-        """Wait until a message may be sent. Whoever may tells ``answered`` or ``failed`` what came of it."""
+    async def turn(self) -> bool:
+        """
+        Wait until a message may be sent; whether it is sent alone, to see if the endpoint is back.
+
+        Whoever sends it tells ``answered``, ``failed`` or ``pass_on`` what came of it.
+        """
         while self.is_away:
-            changed = self._changed
             if self._is_probing:
-                await changed.wait()
+                await self._changed.wait()
                 continue
             self._is_probing = True
             try:
                 while self.is_away and (pause := self.not_before - self._time()) > 0:
                     await _wait(self._changed, pause)
             except BaseException:
-                self._is_probing = False
-                self._change()
+                self.pass_on()
                 raise
-            return
+            return True
+        return False
 
     def answered(self) -> bool:
         """It has taken a message; whether it was away."""
         was_away = self.is_away
-        self._failures, self._is_probing = 0, False
+        self._failures = self._probes = 0
+        self._is_probing = False
         if was_away:
             self._change()
         return was_away
 
-    def failed(self, retry_after: float | None = None) -> None:
-        """It has not, and wants to be asked again in so many seconds, if it said so."""
+    def failed(self, *, alone: bool, retry_after: float | None = None) -> None:
+        """
+        It has not taken a message, and wants to be asked again in so many seconds, if it said so.
+
+        Those that were under way when it went away say no more than the first of them: only what was sent ``alone``
+        makes pauses longer.
+        """
+        was_away = self.is_away
         self._failures += 1
-        self._is_probing = False
         if retry_after:
             self._failures = max(self._failures, AWAY_AFTER)
-        if self.is_away:
-            pause = pause_after(self._failures - AWAY_AFTER + 1, LONGEST_PAUSE_SECONDS)
+        if alone:
+            self._probes += 1
+            self._is_probing = False
+        if self.is_away and (alone or not was_away):
+            pause = pause_after(self._probes + 1, LONGEST_PAUSE_SECONDS)
             self.not_before = self._time() + min(LONGEST_PAUSE_SECONDS, max(pause, retry_after or 0.0))
             self._change()
 

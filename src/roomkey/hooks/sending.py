@@ -305,13 +305,13 @@ class _Turn:
     async def _deliver(self) -> None:
         while True:
             lane = await self._ready.get()
-            await self._pace.turn()
+            alone = await self._pace.turn()
             while self._is_disabled:  # noqa: ASYNC110  # any node may enable it
                 await asyncio.sleep(POLL_SECONDS)
-            await self._deliver_first(lane)
+            await self._deliver_first(lane, alone=alone)
 
-    async def _deliver_first(self, lane: str) -> None:
-        """Send the first message of the lane, and do what follows."""
+    async def _deliver_first(self, lane: str, *, alone: bool) -> None:
+        """Send the first message of the lane, and do what follows; ``alone``: to see if the endpoint is back."""
         waiting = self._lanes[lane][0]
         failures = self._put_off[lane].failures if lane in self._put_off else 0
         begun, answer, reason = self._time(), None, None
@@ -320,20 +320,22 @@ class _Turn:
         except NoAnswer as error:
             reason = str(error)
         except RoomkeyError as error:  # the document cannot be read now, which is not the endpoint's fault
-            self._pace.pass_on()
+            if alone:
+                self._pace.pass_on()
             self._note(f"the document could not be read: {error}")
             self._put_lane_off(lane, failures + 1)
             return
         seconds, status = self._time() - begun, None if answer is None else answer.status
         if status == GONE and await self._disable():
-            self._pace.pass_on()
+            if alone:
+                self._pace.pass_on()
             self._ready.put_nowait(lane)
             return
         if status is not None and 200 <= status < 300:
             self._succeed(lane, self._record(waiting, "delivered", failures + 1, seconds, status))
             return
         reason = reason or _reason(status)
-        self._fail(answer, reason)
+        self._fail(answer, reason, alone=alone)
         if self._now() - waiting.entry.event.at >= self._settings.retry_for:
             self._failed += 1
             self._go_on(lane, self._record(waiting, "failed", failures + 1, seconds, status, reason))
@@ -387,10 +389,10 @@ class _Turn:
         else:
             del self._lanes[lane]
 
-    def _fail(self, answer: Answer | None, reason: str) -> None:
+    def _fail(self, answer: Answer | None, reason: str, *, alone: bool) -> None:
         was_away = self._pace.is_away
         busy = answer is not None and answer.status in _BUSY
-        self._pace.failed(answer.retry_after if answer is not None and busy else None)
+        self._pace.failed(alone=alone, retry_after=answer.retry_after if answer is not None and busy else None)
         self._attempts_failed += 1
         self._note(reason)
         if self._pace.is_away and not was_away:
