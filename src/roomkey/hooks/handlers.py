@@ -112,6 +112,11 @@ class Handlers:
         """Whether anybody is told of such events."""
         return type in self._subscriptions
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anybody is told of anything."""
+        return bool(self._subscriptions)
+
     # --- what waits -----------------------------------------------------------------------------------
 
     def tell(self, event: AnyHookEvent) -> None:

@@ -160,6 +160,8 @@ class NodeHooks:
     async def telling(self) -> AsyncGenerator[None]:
         """When this is left, everything is stored and told while documents can still be read."""
         yield
+        if not self._senders and not self.handlers.is_used:
+            return
         await self._documents().settle()
         self.observer.flush()
         await self.handlers.flush()
