@@ -4,8 +4,9 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,6 +28,10 @@ def environment(port: int) -> Mapping[str, str]:
         "ROOMKEY_HOOKS_DEBOUNCE": "300ms",
         "ROOMKEY_HOOKS_MAX_WAIT": "1s",
     }
+
+
+def changed(received: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {each["document"] for each in received if each["type"] == "document.changed"}
 
 
 async def write_until_it_dies(url: str, life: int, acknowledged: set[str], enough: asyncio.Event) -> None:
@@ -59,7 +64,7 @@ async def test_a_server_that_is_killed_has_lost_no_event(tmp_path: Path) -> None
         async with running_server(storage=storage, environment=environment(port)):
             received = await receiver.until(
                 lambda received: (
-                    {each["document"] for each in received if each["type"] == "document.changed"} >= acknowledged
+                    changed(received) >= acknowledged
                     and {each["document"] for each in received if each["type"] == "document.created"} >= acknowledged
                 )
             )
@@ -79,9 +84,7 @@ async def test_a_receiver_that_is_killed_is_sent_everything_under_the_same_ids(t
                 await receiver.until(lambda received: len(received) > 50)
                 receiver.kill()
             receiver.start()
-            received = await receiver.until(
-                lambda received: {each["document"] for each in received if each["type"] == "document.changed"} >= names
-            )
+            received = await receiver.until(lambda received: changed(received) >= names)
 
     by_id = {each["id"]: (each["type"], each["document"]) for each in received}
     created = [document for type, document in by_id.values() if type == "document.created"]
@@ -100,3 +103,27 @@ async def test_a_server_that_stops_has_put_everything_in_the_outbox(tmp_path: Pa
             received = await receiver.until(lambda received: "document.changed" in {each["type"] for each in received})
 
     assert {each["document"] for each in received} == {"plan"}
+
+
+async def test_when_the_node_that_sends_is_killed_another_one_goes_on(tmp_path: Path) -> None:
+    port, storage = free_port(), f"lmdb://{tmp_path / 'data'}"
+    with receiver_process(port, tmp_path / "received") as receiver:
+        async with (
+            running_server(storage=storage, environment=environment(port)) as first,
+            running_server(storage=storage, environment=environment(port)) as second,
+        ):
+            async with httpx.AsyncClient() as http:
+                for number in range(5):
+                    await http.put(f"{first.url}/documents/first {number}", json={"content": "x"})
+                await receiver.until(lambda received: received)
+                await first.stop(signal.SIGKILL)
+                for number in range(5):
+                    await http.put(f"{second.url}/documents/second {number}", json={"content": "x"})
+            received = await receiver.until(
+                lambda received: (
+                    len({each["document"] for each in received if each["type"] == "document.changed"}) == 10
+                )
+            )
+
+    created = [each["id"] for each in received if each["type"] == "document.created"]
+    assert len(set(created)) == 10
