@@ -119,14 +119,15 @@ async def test_of_changes_that_wait_only_the_newest_is_told() -> None:
 
 @pytest.mark.parametrize("misdeed", ["raises", "hangs", "cannot be cancelled"])
 async def test_a_function_that_fails_harms_nobody_and_is_counted(misdeed: str) -> None:
-    told, freed = Told(), asyncio.Event()
+    told, freed, cancelled = Told(), asyncio.Event(), list[AnyHookEvent]()
 
-    async def bad(_: AnyHookEvent) -> None:
+    async def bad(event: AnyHookEvent) -> None:
         if misdeed == "raises":
             raise ZeroDivisionError
         try:
             await freed.wait()
         except asyncio.CancelledError:
+            cancelled.append(event)
             if misdeed == "cannot be cancelled":
                 await freed.wait()
             raise
@@ -142,6 +143,7 @@ async def test_a_function_that_fails_harms_nobody_and_is_counted(misdeed: str) -
     figures = handlers.statistics()
     assert {event.document for event in told.events} == {"plan 0", "plan 1", "plan 2"}
     assert (figures.told, figures.failed, figures.waiting) == (3, 3, 0)
+    assert len(cancelled) == (0 if misdeed == "raises" else 3)
     assert "bad failed" in handlers.degradations()["hooks"]
 
 

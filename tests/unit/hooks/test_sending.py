@@ -13,7 +13,7 @@ from roomkey.backends.memory.objects import MemoryObjectStore
 from roomkey.errors import InvalidInput
 from roomkey.hooks import deliveries
 from roomkey.hooks.events import AnyHookEvent, DocumentChanged, DocumentEntered
-from roomkey.hooks.outbox import SPACE, Outbox, out_of
+from roomkey.hooks.outbox import SPACE, Outbox, decode_entry, out_of
 from roomkey.hooks.posting import Answer, NoAnswer
 from roomkey.hooks.sending import Sender
 from roomkey.hooks.settings import WebhookEndpoint, WebhookSettings
@@ -180,6 +180,29 @@ async def test_what_fails_for_too_long_is_given_up_and_recorded() -> None:
     assert (delivery.state, delivery.status, delivery.reason) == ("failed", 500, "it answered 500")
 
 
+async def test_what_is_under_way_is_not_sent_twice_when_more_is_read() -> None:
+    post = Post()
+    held, may_answer = asyncio.Event(), asyncio.Event()
+    plain = post.endpoint.post
+
+    async def hold(headers: Mapping[str, str], body: bytes) -> Answer:
+        held.set()
+        await may_answer.wait()
+        return await plain(headers, body)
+
+    post.endpoint.post = hold
+    async with post.sending():
+        for number in range(3):
+            held.clear()
+            post.outbox.tell(entered(f"document {number}", "alice"))
+            await post.outbox.flush()
+            await held.wait()
+        may_answer.set()
+        await post.until_sent()
+
+    assert len(post.endpoint.ids) == len(set(post.endpoint.ids)) == 3
+
+
 async def test_what_comes_while_a_change_is_under_way_is_sent_after_it() -> None:
     post = Post()
     held, may_answer = asyncio.Event(), asyncio.Event()
@@ -291,13 +314,16 @@ async def test_an_outbox_whose_store_was_away_has_everything_in_the_end() -> Non
     commit = post.objects.commit
 
     async def fail(*_: Any, **__: Any) -> None:
+        post.outbox.tell(changed("document 0", 2))  # while the first one is on its way
         raise ConnectionError
 
     post.objects.commit = fail
     with pytest.raises(ConnectionError):
         await post.outbox.flush()
-    post.outbox.tell(changed("document 0", 2))
     post.objects.commit = commit
     await post.outbox.flush()
 
-    assert await post.waiting() == 10
+    stored = await post.objects.list(SPACE, prefix=out_of("search"))
+    events: list[Any] = [decode_entry(each.value).event for each in stored]
+    assert len(events) == 10
+    assert [event.version for event in events if event.document == "document 0"] == [2]
