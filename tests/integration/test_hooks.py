@@ -286,6 +286,31 @@ async def test_what_changed_last_is_told_before_the_application_stops() -> None:
     assert [(type(event), event.content) for event in told][-1] == (DocumentChanged, "late")
 
 
+def test_hooks_work_again_on_another_event_loop() -> None:
+    told, failed = list[str](), set[str]()
+    nowhere = {"name": "nowhere", "url": "http://127.0.0.1:9/", "secrets": [SECRET], "allow_private": True}
+    rooms = roomkey.asgi(storage={"url": "memory"}, server={"dev": True}, hooks=SOON, webhooks={"endpoints": [nowhere]})
+
+    @rooms.on("document.changed")
+    async def note(event: DocumentChanged) -> None:  # pyright: ignore[reportUnusedFunction]
+        told.append(event.document)
+
+    async def life(number: int) -> None:
+        async with rooms.lifespan():
+            await asyncio.sleep(0)  # so that everything waits for something to happen
+            await rooms.documents.write(f"plan {number}", {"content": "x"})
+            async with asyncio.timeout(5):
+                while f"plan {number}" not in told:  # noqa: ASYNC110  # it is a list
+                    await asyncio.sleep(0.01)
+            checks = (await rooms.health.status()).checks
+            failed.update(name for name, why in checks.items() if why.startswith("failed at"))
+
+    for number in range(2):
+        asyncio.run(life(number))
+
+    assert failed & {"hooks", "changes", "webhooks", "webhook nowhere", "disabled webhooks", "notes of hooks"} == set()
+
+
 async def test_a_session_that_ends_is_told() -> None:
     told = asyncio.Queue[Any]()
 

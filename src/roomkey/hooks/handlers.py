@@ -164,6 +164,9 @@ class Handlers:
 
     async def run(self) -> None:
         """Tell functions until cancelled."""
+        # Anew: those of an earlier run belong to its event loop.
+        self._wake, self._idle = asyncio.Event(), asyncio.Event()
+        self._busy.clear()
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_A_TIME):
                 group.create_task(self._work())

@@ -203,6 +203,7 @@ class Observer:
 
     async def run(self) -> None:
         """Tell of changes when it is time, until cancelled."""
+        self._wake = asyncio.Event()  # anew: that of an earlier run belongs to its event loop
         while True:
             if not self._changes:
                 self._wake.clear()

@@ -169,6 +169,7 @@ class Outbox:
 
     async def run(self) -> None:
         """Put in what there is, until cancelled. A store that is away is tried again; that is reported once."""
+        self._wake, self._flushing = asyncio.Event(), asyncio.Lock()  # anew: those of an earlier run belong to its loop
         pause = LINGER_SECONDS
         while True:
             if not self._puts and not self._forgotten:

@@ -73,6 +73,10 @@ class Posting(Protocol):
         """Post one. Raises ``NoAnswer``."""
         ...
 
+    def close(self) -> None:
+        """Close the connections that are kept: they belong to this event loop."""
+        ...
+
 
 GONE: Final = 410
 
@@ -249,6 +253,8 @@ class _Turn:
                     crew.create_task(self._deliver())
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        finally:
+            self._posting.close()
 
     @property
     def _is_disabled(self) -> bool:

@@ -62,6 +62,8 @@ class Endpoint:
             self.ids.append(headers["webhook-id"])
         return Answer(self.status)
 
+    def close(self) -> None: ...
+
 
 class Unread:
     async def attach(self, event: AnyHookEvent, form: str, most: int) -> AnyHookEvent:
