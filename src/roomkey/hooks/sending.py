@@ -325,28 +325,38 @@ class _Turn:
             answer = await self._post(waiting.entry)
         except NoAnswer as error:
             reason = str(error)
-        except RoomkeyError as error:  # the document cannot be read now, which is not the endpoint's fault
+        except Exception as error:  # noqa: BLE001  # nothing was sent, and that is not the endpoint's fault
             if alone:
                 self._pace.pass_on()
-            self._note(f"the document could not be read: {error}")
-            self._put_lane_off(lane, failures + 1)
+            self._not_made(lane, error)
+            self._try_later(lane, self._record(waiting, "failed", failures + 1, 0.0, None, "it could not be made"))
             return
         seconds, status = self._time() - begun, None if answer is None else answer.status
         if status == GONE and await self._disable():
             if alone:
                 self._pace.pass_on()
             self._ready.put_nowait(lane)
-            return
-        if status is not None and 200 <= status < 300:
+        elif status is not None and 200 <= status < 300:
             self._succeed(lane, self._record(waiting, "delivered", failures + 1, seconds, status))
-            return
-        reason = reason or _reason(status)
-        self._fail(answer, reason, alone=alone)
-        if self._now() - waiting.entry.event.at >= self._settings.retry_for:
-            self._failed += 1
-            self._go_on(lane, self._record(waiting, "failed", failures + 1, seconds, status, reason))
         else:
-            self._put_lane_off(lane, failures + 1)
+            reason = reason or _reason(status)
+            self._fail(answer, reason, alone=alone)
+            self._try_later(lane, self._record(waiting, "failed", failures + 1, seconds, status, reason))
+
+    def _try_later(self, lane: str, failure: Delivery) -> None:
+        """Put the lane off, or give its first message up if it has failed for too long."""
+        if failure.at - failure.event.at >= self._settings.retry_for:
+            self._failed += 1
+            self._go_on(lane, failure)
+        else:
+            self._put_lane_off(lane, failure.attempts)
+
+    def _not_made(self, lane: str, error: Exception) -> None:
+        if isinstance(error, RoomkeyError):
+            self._note(f"the document could not be read: {error}")
+            return
+        self._note(f"a message could not be made: {type(error).__name__}")
+        _log.error("webhook_not_made", endpoint=self._endpoint.name, lane=lane, exc_info=error)
 
     async def _post(self, entry: Entry) -> Answer:
         event: AnyHookEvent = entry.event

@@ -169,6 +169,25 @@ async def test_a_message_that_always_fails_holds_up_nothing_but_its_document() -
     assert len(post.endpoint.bodies) == 20
 
 
+async def test_a_message_that_cannot_be_made_holds_up_nothing_but_its_document() -> None:
+    post = Post()
+    plain = post.endpoint.post
+
+    async def trip(headers: Mapping[str, str], body: bytes) -> Answer:
+        if b"poison" in body:
+            raise ZeroDivisionError
+        return await plain(headers, body)
+
+    post.endpoint.post = trip
+    for name in ("poison", "one", "two"):
+        post.outbox.tell(changed(name))
+    await post.outbox.flush()
+    async with post.sending():
+        await post.until_sent(but=1)
+
+    assert len(post.endpoint.bodies) == 2
+
+
 async def test_what_fails_for_too_long_is_given_up_and_recorded() -> None:
     post = Post(retry_for=timedelta(hours=1))
     post.endpoint.poison = {b"poison"}
