@@ -9,10 +9,9 @@ endpoint that is away one message at a time is sent, with growing pauses. When i
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from heapq import nsmallest
 from itertools import islice
 from typing import Final, Literal, Protocol
 
@@ -21,6 +20,7 @@ import structlog
 from msgspec import Struct
 
 from roomkey.errors import Conflict, RoomkeyError
+from roomkey.hooks.backlog import Backlog, EndpointFigures
 from roomkey.hooks.contents import Contents
 from roomkey.hooks.deliveries import Delivery, Records
 from roomkey.hooks.events import AnyHookEvent, message
@@ -32,7 +32,6 @@ from roomkey.hooks.outbox import (
     encode,
     figures_of,
     is_replaced,
-    moment,
     out_of,
 )
 from roomkey.hooks.pace import LONGEST_WAIT_SECONDS, Pace, pause_after
@@ -89,35 +88,6 @@ LINGER_SECONDS: Final = 0.02
 LONGEST_REST_SECONDS: Final = 5.0
 
 
-class EndpointFigures(Struct, frozen=True, kw_only=True):
-    """How an endpoint stands, as the node sees it that sends; counts are since that has had its turn."""
-
-    at: datetime
-    node: str
-    waiting: int = 0
-    oldest: datetime | None = None
-    delivered: int = 0
-    failed: int = 0
-    """Messages that were given up."""
-    attempts_failed: int = 0
-    dropped: int = 0
-    """Messages that were never sent, because too many waited."""
-    is_away: bool = False
-    last_failure: str | None = None
-    last_failure_at: datetime | None = None
-
-    def in_words(self) -> str:
-        """The figures, for health."""
-        since = "" if self.oldest is None else f", the oldest since {self.oldest:%Y-%m-%d %H:%M:%S}Z"
-        return (
-            f"{self.waiting} waiting{since}, {self.delivered} delivered, {self.failed} given up, "
-            f"{self.attempts_failed} attempts failed, {self.dropped} dropped"
-        )
-
-
-decode_figures: Final = msgspec.msgpack.Decoder(EndpointFigures).decode
-
-
 class _Waiting(Struct, frozen=True):
     """A message that waits, as it was read."""
 
@@ -131,15 +101,6 @@ class _PutOff(Struct, frozen=True):
 
     failures: int
     until: float
-
-
-class _Order(Struct, frozen=True):
-    """As much of an entry as is needed to count it."""
-
-    order: int
-
-
-_order_of: Final = msgspec.msgpack.Decoder(_Order).decode
 
 
 class Sender:
@@ -232,6 +193,7 @@ class _Turn:
         """Lanes whose first message may be sent: not more than there are in the window."""
         self._put_off: OrderedDict[str, _PutOff] = OrderedDict()
         self._settled: deque[tuple[_Waiting, Delivery]] = deque()
+        self._backlog = Backlog(sender.objects, self._prefix)
         self._records = Records(sender.objects, sender.endpoint.name, sender.settings, sender.clock)
         self.put_in = asyncio.Event()
         self._has_settled = asyncio.Event()
@@ -493,34 +455,15 @@ class _Turn:
             await asyncio.sleep(max(CENSUS_SECONDS, spent * IDLE_SHARE))
 
     async def _look_through(self) -> None:
-        waiting, oldest = 0, None
-        async for each in self._orders():
-            waiting += 1
-            oldest = each[0] if oldest is None else min(oldest, each[0])
-        self._waiting, self._oldest = waiting, None if oldest is None else moment(oldest)
+        count, self._oldest = await self._backlog.count()
         most = self._settings.max_waiting
         if self._is_disabled and self._oldest is not None and self._now() - self._oldest > self._settings.retry_for:
             most = 0
-        while waiting > most:
-            waiting -= await self._drop_oldest(min(waiting - most, READ_AT_ONCE))
-
-    async def _drop_oldest(self, count: int) -> int:
-        oldest = nsmallest(count, [each async for each in self._orders()])
-        await self._objects.commit(SPACE, dict.fromkeys(name for _, name in oldest))
-        if not self._dropped:
-            _log.error("webhooks_dropped", endpoint=self._endpoint.name, most=self._settings.max_waiting)
-        self._dropped += len(oldest)
-        return count
-
-    async def _orders(self) -> AsyncIterator[tuple[int, str]]:
-        """Everything that waits: its order, and its name."""
-        after = ""
-        while found := await self._objects.list(SPACE, prefix=self._prefix, after=after, limit=READ_AT_ONCE):
-            for each in found:
-                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                    yield _order_of(each.value).order, each.name
-            after = found[-1].name
-            await asyncio.sleep(0)
+        if count > most:
+            if not self._dropped:
+                _log.error("webhooks_dropped", endpoint=self._endpoint.name, most=self._settings.max_waiting)
+            self._dropped += await self._backlog.drop_oldest(count - most)
+        self._waiting = min(count, most)
 
     def figures(self) -> EndpointFigures:
         """How the endpoint stands."""

@@ -8,9 +8,10 @@ from msgspec import MsgspecError, Struct
 
 from roomkey.errors import DeliveryNotFound, InvalidInput, WebhookNotFound
 from roomkey.hooks import deliveries
+from roomkey.hooks.backlog import EndpointFigures, decode_figures
 from roomkey.hooks.deliveries import Delivery, DeliveryPage
 from roomkey.hooks.outbox import SPACE, Disabled, Outbox, figures_of
-from roomkey.hooks.sending import EndpointFigures, Sender, decode_figures
+from roomkey.hooks.sending import Sender
 from roomkey.hooks.settings import WebhookEndpoint
 from roomkey.ports import ObjectStore, Page
 
