@@ -164,7 +164,8 @@ class Handlers:
 
     async def run(self) -> None:
         """Tell functions until cancelled."""
-        # Anew: those of an earlier run belong to its event loop.
+        # Anew: those of an earlier run belong to its event loop. Whoever waits already looks again.
+        self._idle.set()
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._busy.clear()
         async with asyncio.TaskGroup() as group:
