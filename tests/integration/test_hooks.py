@@ -273,6 +273,18 @@ async def test_a_function_of_the_application_keeps_a_title_column() -> None:
     assert titles == {"notes/plan": "The plan"}
 
 
+async def test_rich_text_comes_as_plain_text() -> None:
+    told = asyncio.Queue[DocumentChanged]()
+    async with an_application() as rooms:
+        rooms.on("document.changed", told.put, content="text")
+        await rooms.documents.write_rich("plan", "The plan\n\nFirst, tea.", form="text")
+        async with asyncio.timeout(5):
+            event = await told.get()
+
+    assert event.content.split() == ["The", "plan", "First,", "tea."]
+    assert event.content.startswith("The plan\n")
+
+
 async def test_what_changed_last_is_told_before_the_application_stops() -> None:
     told = list[DocumentEvent]()
 

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 from pycrdt import Doc
 
-from roomkey.documents.interface import DocumentService, MalformedUpdate, RootKind, read_update, roots
+from roomkey.documents.interface import DocumentService, MalformedUpdate, RootKind, read_update, rich, roots
 from roomkey.errors import DocumentNotFound, InvalidInput, Serialization
 from roomkey.hooks.events import WITH_CONTENT, AnyHookEvent, ContentForm, DocumentEvent, Omission, VersionKept
 
@@ -17,6 +17,8 @@ SMALL_BYTES: Final = 64 * 1024
 
 LONGEST_HISTORY: Final = 16
 """How many times larger than its content the update of a document may be: beyond that it is not even read."""
+
+T = TypeVar("T")
 
 _json: Final = msgspec.json.Encoder().encode
 
@@ -90,12 +92,19 @@ def _rendered(update: bytes, form: ContentForm, most: int) -> "str | dict[str, A
         raise Serialization("a stored document cannot be read") from error
     doc.apply_update(update)
     try:
+        if form == "text" and rich.is_rich_text(doc, None):
+            said = rich.read(doc, rich.rich_root(doc, None), rich.Form.TEXT)
+            return _bounded(said.decode(), len(said), most)
         if form == "text":
             kinds = {roots.text_root(kinds, None): RootKind.TEXT} if kinds else {}
         content = roots.to_json(doc, kinds)
     except InvalidInput:
         raise _Omitted("ambiguous") from None
     said = "".join(map(str, content.values())) if form == "text" else content
-    if len(said.encode() if isinstance(said, str) else _json(said)) > most:
+    return _bounded(said, len(said.encode() if isinstance(said, str) else _json(said)), most)
+
+
+def _bounded(said: T, size: int, most: int) -> T:
+    if size > most:
         raise _Omitted("too_large")
     return said

@@ -22,7 +22,7 @@ EventType = Literal[
 EVERY_TYPE: Final[tuple[EventType, ...]] = EventType.__args__  # type: ignore[attr-defined]  # of a Literal
 
 ContentForm = Literal["text", "json", "yjs"]
-"""The forms in which the content of a document comes with an event: its only text, its roots, a Yjs update (V1)."""
+"""How the content of a document comes with an event: its only text or rich text, its roots, a Yjs update (V1)."""
 
 Omission = Literal["too_large", "ambiguous", "gone"]
 """Why there is no content: more bytes than allowed, not exactly one text, or the document is there no more."""
