@@ -20,7 +20,7 @@ from benchmarks.harness import Result, in_json, write
 NAMES: Final = (
     *("city", "sessions", "stores", "memory", "durable", "start", "rest", "broadcast", "revocation", "idle"),
     *("documents", "joining", "opening", "compaction", "growth", "audit", "attacks", "cluster", "scaling"),
-    *("middleware", "guard", "encryption"),
+    *("middleware", "guard", "encryption", "webhooks"),
 )
 
 LIMIT_SECONDS: Final = 1800

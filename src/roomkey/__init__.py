@@ -33,6 +33,16 @@ if TYPE_CHECKING:
     from roomkey.domain.session import SessionFilter as SessionFilter
     from roomkey.domain.session import SessionId as SessionId
     from roomkey.domain.session import SessionState as SessionState
+    from roomkey.hooks.events import DocumentChanged as DocumentChanged
+    from roomkey.hooks.events import DocumentCreated as DocumentCreated
+    from roomkey.hooks.events import DocumentDeleted as DocumentDeleted
+    from roomkey.hooks.events import DocumentEntered as DocumentEntered
+    from roomkey.hooks.events import DocumentEvent as DocumentEvent
+    from roomkey.hooks.events import DocumentLeft as DocumentLeft
+    from roomkey.hooks.events import DocumentSaved as DocumentSaved
+    from roomkey.hooks.events import HookEvent as HookEvent
+    from roomkey.hooks.events import SessionEnded as SessionEnded
+    from roomkey.hooks.events import VersionKept as VersionKept
     from roomkey.mount import RoomkeyApp as RoomkeyApp
     from roomkey.mount import asgi as asgi
     from roomkey.ports import DocumentStore as DocumentStore
@@ -60,6 +70,18 @@ _HOMES = {
     "roomkey.domain.access": ("Access", "Grant"),
     "roomkey.domain.policy": ("SessionPolicy",),
     "roomkey.domain.session": ("Client", "IssuedSession", "Session", "SessionFilter", "SessionId", "SessionState"),
+    "roomkey.hooks.events": (
+        "DocumentChanged",
+        "DocumentCreated",
+        "DocumentDeleted",
+        "DocumentEntered",
+        "DocumentEvent",
+        "DocumentLeft",
+        "DocumentSaved",
+        "HookEvent",
+        "SessionEnded",
+        "VersionKept",
+    ),
     "roomkey.mount": ("RoomkeyApp", "asgi"),
     "roomkey.ports": ("DocumentStore", "Page", "SessionPage", "SessionStorage"),
     "roomkey.realtime.protocol.json_messages": ("WebSocketMessage",),
@@ -72,12 +94,20 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loaded when it is asked for
     "Access",
     "Client",
+    "DocumentChanged",
     "DocumentContent",
+    "DocumentCreated",
+    "DocumentDeleted",
+    "DocumentEntered",
+    "DocumentEvent",
+    "DocumentLeft",
+    "DocumentSaved",
     "DocumentStore",
     "FileSystemDocumentStore",
     "FileSystemSessionStorage",
     "Grant",
     "HealthStatus",
+    "HookEvent",
     "IssuedSession",
     "MemoryDocumentStore",
     "MemorySessionStorage",
@@ -87,6 +117,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loade
     "RoomkeyApp",
     "SecurityConfig",
     "Session",
+    "SessionEnded",
     "SessionFilter",
     "SessionId",
     "SessionManager",
@@ -98,6 +129,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # each name is loade
     "SessionStorage",
     "SessionWebSocketHandler",
     "TextEdit",
+    "VersionKept",
     "WebSocketMessage",
     "__version__",
     "asgi",

@@ -28,6 +28,8 @@ from roomkey.domain.policy import PRESETS, SessionPolicy
 from roomkey.encryption.settings import EncryptionSettings
 from roomkey.encryption.settings import problems as problems_of_encryption
 from roomkey.errors import ConfigurationError, explain
+from roomkey.hooks.settings import HookSettings, WebhookSettings
+from roomkey.hooks.settings import problems as problems_of_hooks
 from roomkey.issuers.settings import Issuer, clashes_of
 from roomkey.observability.settings import LogSettings
 from roomkey.realtime.protocol.message_types import compile_types
@@ -188,6 +190,8 @@ class Config(Struct, frozen=True, kw_only=True):
     nodes: NodesSettings = NodesSettings()
     sessions: SessionPolicy = SessionPolicy()
     access: AccessSettings = AccessSettings()
+    hooks: HookSettings = HookSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     security: SecuritySettings = SecuritySettings()
     login: LoginSettings = LoginSettings()
     limits: LimitSettings = LimitSettings()
@@ -285,6 +289,8 @@ def describe(config: Config) -> list[Setting]:
     lines: list[Setting] = []
     for name, value in _values(config):
         shown = "<hidden>" if name in SECRETS and value is not None else in_words(value)
+        if name == "webhooks.endpoints":
+            shown = in_words([str(endpoint) for endpoint in config.webhooks.endpoints])  # without their secrets
         if name in URLS:
             shown = urls.shown(shown)
         lines.append(Setting(name, shown, config.sources.get(name, "default")))
@@ -311,6 +317,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _certificates_without_keys(config)
     yield from _issuers_not_to_trust(config)
     yield from problems_of_access(config.access)
+    yield from problems_of_hooks(config.hooks, config.webhooks)
     try:
         compile_types(config.realtime.message_types)
     except ConfigurationError as error:

@@ -292,6 +292,21 @@ class WritesRefused(Storage):
     code = "storage_behind"
 
 
+# --- webhooks -----------------------------------------------------------------------------------------
+
+
+class WebhookNotFound(NotFound):
+    """There is no webhook of this name in the configuration."""
+
+    code = "webhook_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    """There is no such delivery, or it is not kept any more."""
+
+    code = "delivery_not_found"
+
+
 # --- API keys -----------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Roomkey inside another application: an ASGI app that can be mounted anywhere, or run alone."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from roomkey.documents.loading import Seed
 from roomkey.domain.session import IssuedSession, Session, SessionId
 from roomkey.errors import ConfigurationError
 from roomkey.health import Health
+from roomkey.hooks.events import ContentForm, EventType
+from roomkey.hooks.handlers import HookFunction, types_of
 from roomkey.node import Node
 from roomkey.observability.logs import configure_events
 from roomkey.ports import Authorize, Page
@@ -35,8 +37,9 @@ def asgi(
     """
     Roomkey as an ASGI application, configured by ``config``, or by a file, the environment and ``sections``.
 
-    ``seed`` is called with the name of a document that is made; what it returns is what the document begins
-    with: its roots by name, texts as ``str``, arrays as ``list``, maps as ``dict``.
+    ``seed`` is called with the name of a document that is made, and may be async; what it returns is what the document
+    begins with: its roots by name, texts as ``str``, arrays as ``list``, maps as ``dict``. If it raises, or takes
+    longer than ``documents.load_timeout``, the document is not opened (503), and nothing is stored.
 
     ``authorize(session, document)`` returns what the session may do in the document, ``"read"``, ``"write"``,
     ``"admin"`` or ``None``, or is a coroutine function that does. Of that a session may do what its grants allow, too.
@@ -125,6 +128,37 @@ class RoomkeyApp:
             InvalidInput: If neither a session nor a document is named. Otherwise as ``presence``.
         """
         return await self._node.connected.disconnect(id, document, reason, session)
+
+    def on(
+        self,
+        types: EventType | Sequence[EventType],
+        function: HookFunction | None = None,
+        *,
+        documents: str = "**",
+        content: ContentForm | None = None,
+    ) -> Any:
+        """
+        Have an async ``function`` told of events, such as ``"document.changed"``; without it, a decorator.
+
+        Events of one document are told one after the other. Whatever the function does harms nobody: what it raises is
+        logged, and it is cancelled after ``hooks.timeout``. Returns the function.
+
+        >>> @rooms.on("document.changed", documents="notes/**", content="text")
+        ... async def index(event: DocumentChanged) -> None: ...
+
+        Args:
+            documents: A pattern as in grants: of other documents nothing is told.
+            content: Have the content of the document come with the event: ``"text"``, ``"json"`` or ``"yjs"``.
+
+        Raises:
+            InvalidInput: If there are no such events, or it is no coroutine function.
+        """
+
+        def add(function: HookFunction) -> HookFunction:
+            self._node.hooks.handlers.add(types_of(types), function, documents=documents, content=content)
+            return function
+
+        return add if function is None else add(function)
 
     @property
     def events(self) -> SecurityEvents:

@@ -137,6 +137,8 @@ PRESENTATIONS: Final[dict[type[RoomkeyError], Presentation]] = {
     errors.NotPublished: Presentation(404, "Not published yet", _SOON),
     errors.NotRetained: Presentation(404, "Not shown any more"),
     errors.UnknownCursor: Presentation(404, "There is no such page"),
+    errors.WebhookNotFound: Presentation(404, "There is no such webhook"),
+    errors.DeliveryNotFound: Presentation(404, "There is no such delivery"),
     errors.KeyNotFound: Presentation(404, "There is no such API key"),
     errors.GroupNotFound: Presentation(404, "There is no such group"),
     errors.MethodNotAllowed: Presentation(405, "Method not allowed"),

@@ -41,6 +41,16 @@ async def test_two_editors_see_each_other_until_one_is_revoked() -> None:
     ]
 
 
+async def test_a_search_index_of_ones_own_is_kept_up_to_date() -> None:
+    lines = await output_of("search_index.py", "")
+
+    assert lines == [
+        "notes/engine: The engine (user:ada)",
+        "notes/moth: The moth (user:grace)",
+        "relay: notes/moth",
+    ]
+
+
 async def test_a_message_type_of_ones_own_is_checked_against_its_schema() -> None:
     async with running_server("--config", str(EXAMPLES / "custom_message.toml")) as server:
         lines = await output_of("custom_message.py", server.url)

@@ -474,6 +474,7 @@ async def test_asvs_3_5_3_what_only_reads_has_a_safe_method_and_changes_nothing(
         Action.WRITE_DOCUMENT,
         Action.DELETE_DOCUMENT,
         Action.IMPORT_DOCUMENT,
+        Action.CHANGE_WEBHOOKS,
     }
 
     assert not {CONTRACTS[reader].action for reader in readers} & changing

@@ -30,6 +30,8 @@ from roomkey.domain.access import Grant, Role
 from roomkey.domain.policy import SessionPolicy
 from roomkey.domain.session import IssuedSession
 from roomkey.health import Health
+from roomkey.hooks.outbox import Outbox
+from roomkey.hooks.service import WebhookService
 from roomkey.issuers.exchange import TokenExchange
 from roomkey.issuers.settings import Issuer
 from roomkey.keys import KeyRegistry
@@ -212,6 +214,7 @@ class Rest:
             ),
             audit=self.log,
             trail=self.trail,
+            hooks=WebhookService((), Outbox(self.objects, self.clock, node="", endpoints=(), bound=1), self.objects),
             dev=dev,
             draining=lambda: self.draining,
         )

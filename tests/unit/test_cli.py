@@ -123,6 +123,9 @@ COMMANDS = [
     ("access recheck", 0),
     ("groups list", 0),
     *((f"groups {name}", 1) for name in ("show", "set --no-grants", "delete")),
+    ("webhooks list", 0),
+    ("webhooks replay", 2),
+    *((f"webhooks {name}", 1) for name in ("show", "deliveries", "enable")),
     *((f"audit {name}", 0) for name in ("export", "keys", "search", "tail", "verify")),
     *((f"audit {name}", 1) for name in ("prove", "receipt", "witness")),
     *((f"encryption {name}", 1) for name in ("rewrap", "rotate", "status")),
@@ -149,7 +152,7 @@ def test_an_argument_too_many_is_named_beside_the_usage_of_the_command(
 
 
 def test_the_table_has_every_command() -> None:
-    pages = ["", "access", "groups", "sessions", "documents", "storage", "keys", "audit", "encryption"]
+    pages = ["", "access", "groups", "sessions", "documents", "storage", "keys", "audit", "encryption", "webhooks"]
     offered = {
         f"{page} {name}".strip()
         for page in pages

@@ -26,6 +26,7 @@ from roomkey.api import (
     openapi,
     rest,
     rights,
+    webhooks,
 )
 from roomkey.api import login as logging_in
 from roomkey.api import threats as risks
@@ -46,6 +47,7 @@ from roomkey.documents.interface import DocumentService
 from roomkey.domain.policy import SessionPolicy
 from roomkey.errors import NotFound
 from roomkey.health import Health
+from roomkey.hooks.service import WebhookService
 from roomkey.issuers.exchange import TokenExchange
 from roomkey.keys import KeyRegistry
 from roomkey.ports import OneTime, OneTimeLimits
@@ -148,6 +150,14 @@ TRAIL_ROUTES: Final[Routes] = {
     "/audit/{index}": {"GET": audit_trail.get_audit_entry},
 }
 
+WEBHOOK_ROUTES: Final[Routes] = {
+    "/webhooks": {"GET": webhooks.list_webhooks},
+    "/webhooks/{webhook}": {"GET": webhooks.get_webhook},
+    "/webhooks/{webhook}/deliveries": {"GET": webhooks.list_deliveries},
+    "/webhooks/{webhook}/deliveries/{delivery}/replay": {"POST": webhooks.replay_delivery},
+    "/webhooks/{webhook}/enable": {"PUT": webhooks.enable_webhook},
+}
+
 EVERY_ROUTE: Final[Routes] = {
     **ROUTES,
     **THREAT_ROUTES,
@@ -155,6 +165,7 @@ EVERY_ROUTE: Final[Routes] = {
     **CONNECTED_ROUTES,
     **AUDIT_ROUTES,
     **TRAIL_ROUTES,
+    **WEBHOOK_ROUTES,
 }
 
 
@@ -180,6 +191,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
     security: Security | None = None,
     answers: OneTime | None = None,
     trail: AuditTrail | None = None,
+    hooks: WebhookService | None = None,
     node: str | None = None,
     handshake_handler: HandshakeHandler | None = None,
     transport: TransportSettings = DEFAULTS,
@@ -199,6 +211,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         security: Who is calling and what they may ask for, see there.
         answers: Where the answers are kept that idempotency keys stand for; without it, in the memory of this process.
         trail: What is recorded in the audit log; without it nothing is.
+        hooks: The commands on webhooks; without them there are no webhooks here.
         node: The name of this process, which every response says.
         handshake_handler: Answers WebSocket handshakes; without one there are no sockets here.
         transport: The limits of those sockets.
@@ -216,6 +229,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         (given.threats, THREAT_ROUTES),
         (audit, AUDIT_ROUTES),
         (trail if audit is not None else None, TRAIL_ROUTES),
+        (hooks, WEBHOOK_ROUTES),
     )
     routed = {path: methods for part, routes in parts if part is not None for path, methods in routes.items()}
     described = contracts({**ROUTES, **routed}, public_tree=public_tree)
@@ -225,6 +239,7 @@ def create_app(  # noqa: PLR0913  # each is a part that may be left out
         connected=sockets,
         access=access or _grants_alone(sessions),
         audit=audit,
+        webhooks=hooks,
         health=health or Health(sessions),
         authenticator=Authenticator(
             sessions,

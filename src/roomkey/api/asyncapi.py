@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from roomkey.access.hook import AccessAnswer, AskedAccess
+from roomkey.hooks.events import STRUCTURES
 from roomkey.realtime.protocol import message_schema
 from roomkey.realtime.protocol.json_messages import MessageType
 from roomkey.realtime.protocol.payloads import FROM_CLIENTS, FROM_SERVER
@@ -62,6 +63,12 @@ CALLS: Final[Sequence[HttpCall]] = (
         messages=(AskedAccess,),
         answer=AccessAnswer,
     ),
+    HttpCall(
+        name="webhooks",
+        description="Posted to the endpoints of `webhooks.endpoints` that want it, at least once; see docs/hooks.md.",
+        messages=tuple(STRUCTURES.values()),
+        envelope=True,
+    ),
 )
 
 SECURITY_SCHEMES: Final[Json] = {
@@ -95,7 +102,10 @@ SIGNATURE: Final[Json] = {
         "webhook-timestamp": {"type": "string", "description": "When it was sent, in seconds since 1970."},
         "webhook-signature": {
             "type": "string",
-            "description": "`v1,` and the HMAC-SHA256 of id, time and body, joined by full stops, in base64.",
+            "description": (
+                "`v1,` and the HMAC-SHA256 of id, time and body, joined by full stops, in base64; or `v1a,` and their "
+                "Ed25519 signature. Of several, separated by spaces, each is enough."
+            ),
         },
     },
     "required": ["webhook-id", "webhook-timestamp", "webhook-signature"],

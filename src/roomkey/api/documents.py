@@ -278,7 +278,7 @@ async def delete_document(request: Request) -> Reply:
 
     One that is made anew under its name has another lineage: clients that still have this one cannot bring it back.
     """
-    await request.documents.delete(_name(request), condition=_condition(request))
+    await request.documents.delete(_name(request), request.caller.author, condition=_condition(request))
     _note(request, "document_deleted")
     return empty_reply()
 

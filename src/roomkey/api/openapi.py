@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from roomkey import errors, problems
-from roomkey.api import access, docs_page, document_schemas, groups, key_schemas, login, schemas
+from roomkey.api import access, docs_page, document_schemas, groups, key_schemas, login, schemas, webhooks
 from roomkey.api.operations import Answer, Description, Operation, Publication
 from roomkey.domain.access import Access
 from roomkey.domain.policy import SessionPolicy
@@ -53,6 +53,7 @@ TAGS: Final = {
     "Access": "Who may do what in which document, and why; and having the application asked again.",
     "Groups": "Grants that many sessions have in common, who name the group in theirs.",
     "Keys": "API keys, with which backends and operators say who they are.",
+    "Webhooks": "What happens, told to other programs: where, how that goes, and telling it once more.",
     "Audit log": "What happened, as files that outsiders can verify, and receipts for single entries.",
     "Service": "How the service is doing, and this document.",
 }
@@ -100,6 +101,11 @@ PUBLIC_NAMES: Final = {
     "GroupGrantInput": "GroupGrant",
     "GroupInput": "NewGroup",
     "ClientInput": "NewClient",
+    "WebhookBody": "Webhook",
+    "WebhooksBody": "WebhookList",
+    "WebhookFiguresBody": "WebhookFigures",
+    "DeliveryBody": "Delivery",
+    "DeliveriesBody": "DeliveryPage",
     "KeyBody": "Key",
     "KeysBody": "KeyList",
     "MintedKeyBody": "MintedKey",
@@ -307,6 +313,8 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
         "group": schemas.GroupName,
         "index": schemas.EntryIndex,
         "file": schemas.LogFile,
+        "webhook": webhooks.WebhookName,
+        "delivery": webhooks.DeliveryId,
     }
     parameters: list[Json] = [
         {"name": name, "in": "path", "required": True, "schema": _schema(kinds[name])}

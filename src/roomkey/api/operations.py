@@ -37,6 +37,7 @@ from roomkey.errors import (
     UnknownCursor,
 )
 from roomkey.health import Health
+from roomkey.hooks.service import WebhookService
 from roomkey.issuers.exchange import TokenExchange
 from roomkey.keys import KeyRegistry
 from roomkey.realtime.roll_call import RollCall
@@ -99,8 +100,8 @@ class Login(Struct, frozen=True, kw_only=True):
 
 class Services(Struct, frozen=True, kw_only=True):
     """
-    Everything that operations work with. Without ``documents``, ``connected``, ``threats`` or ``audit`` there are no
-    operations on them.
+    Everything that operations work with. Without ``documents``, ``connected``, ``threats``, ``audit`` or
+    ``webhooks`` there are no operations on them.
     """
 
     sessions: SessionManager
@@ -108,6 +109,7 @@ class Services(Struct, frozen=True, kw_only=True):
     access: AccessService
     connected: Callable[[], RollCall] | None = None
     audit: AuditLog | None
+    webhooks: WebhookService | None = None
     health: Health
     authenticator: Authenticator
     login: Login
@@ -202,6 +204,14 @@ class Request:
         if audit is None:
             raise LookupError("this interface was made without an audit log")
         return audit
+
+    @property
+    def webhooks(self) -> WebhookService:
+        """The commands on webhooks."""
+        webhooks = self.services.webhooks
+        if webhooks is None:
+            raise LookupError("this interface was made without webhooks")
+        return webhooks
 
     @property
     def trail(self) -> AuditTrail:

@@ -34,6 +34,11 @@ app.command("roomkey.cli.sessions:app", name="sessions", help="Create, look at, 
 app.command("roomkey.cli.documents:app", name="documents", help="Look at documents; take them elsewhere and back.")
 app.command("roomkey.cli.access:app", name="access", help="Say who may do what, and why; ask the application again.")
 app.command("roomkey.cli.groups:app", name="groups", help="Give groups their grants, which sessions name in theirs.")
+app.command(
+    "roomkey.cli.webhooks:app",
+    name="webhooks",
+    help="Look at webhooks and their deliveries; enable one again; replay a message.",
+)
 app.command("roomkey.cli.audit:app", name="audit", help="Read and verify the audit log, prove entries, be a witness.")
 app.command(
     "roomkey.cli.storage:app", name="storage", help="Take everything to another storage; look whether one is sound."

@@ -45,13 +45,13 @@ class Document:
         settings: DocumentSettings,
         *,
         now: datetime,
-        creator: Callable[[], None],
+        creator: Callable[[Author | None], None],
         tombstones: frozenset[int] = frozenset(),
         elsewhere: Elsewhere | None = None,
     ) -> None:
         """
         Args:
-            creator: Called when a client wants to write; has the document stored, later.
+            creator: Called when a client wants to write, with whom it belongs to; has the document stored, later.
             tombstones: Yjs client ids of deleted documents of this name.
             elsewhere: The other nodes, if there can be any.
         """
@@ -428,11 +428,11 @@ class Document:
         """Whether storage keeps up, so that a change would be taken."""
         return self._writer is not None and not self._is_withheld and not self._is_behind(self._writer, now)
 
-    def want(self) -> None:
-        """Have the document stored, because a client may write to it."""
+    def want(self, author: Author | None = None) -> None:
+        """Have the document stored, because a client of ``author`` may write to it."""
         if self._writer is None and not self._is_wanted:
             self._is_wanted = True
-            self._creator()
+            self._creator(author)
 
     def _check_writable(self, size: int, now: datetime) -> None:
         writer = self._writer
@@ -586,5 +586,5 @@ class Document:
             self._audience.lost()
 
 
-def _nothing() -> None:
+def _nothing(_author: Author | None) -> None:
     """Stands for the creator of a document that is not open any more."""

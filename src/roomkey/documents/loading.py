@@ -1,7 +1,7 @@
 """What is stored becomes a live copy, in slices that let others have their turn; what a new document begins with."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from time import perf_counter
 from typing import Any, Final
@@ -22,8 +22,12 @@ SERVER: Final = Author("server")
 SLICE_SECONDS: Final = 0.002
 """Time spent on loading a document before yielding to the event loop."""
 
-Seed = Callable[[str], Mapping[str, Any] | None]
-"""What a new document begins with, if anything: its roots by name, as ``roots.replace`` takes them."""
+Seed = Callable[[str], Mapping[str, Any] | Awaitable[Mapping[str, Any] | None] | None]
+"""
+What a new document begins with, if anything: its roots by name, as ``roots.replace`` takes them. May be async.
+
+What it raises keeps the document from being opened, and nothing is stored.
+"""
 
 _log = structlog.get_logger("roomkey.documents")
 

@@ -19,6 +19,7 @@ from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.turns import Turn
 from roomkey.errors import LeaseLost, RoomkeyError, Serialization
 from roomkey.ports import Append, Author, DocumentRecord, DocumentVersion, NewVersion, Page, StoredDocument
+from roomkey.ports.observing import Deed
 
 COMPACTIONS_AT_A_TIME: Final = 32
 
@@ -197,6 +198,9 @@ async def keep_version(
         restored=restored,
     )
     fence = None if turn is None else turn.fence
-    kept = await open_documents.store.keep_version(document.name, document.lineage, version, fence=fence)
+    deed = Deed(kind="kept", document=document.name, lineage=document.lineage, author=author, at=now, label=label)
+    async with open_documents.observer.doing(deed):
+        kept = await open_documents.store.keep_version(document.name, document.lineage, version, fence=fence)
+        deed.number, deed.version, deed.is_done = kept.number, kept.sequence, True
     document.version_kept(version.sequence, now)
     return kept

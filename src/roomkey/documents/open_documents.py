@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mappi
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
+from inspect import isawaitable
 from secrets import token_hex
 from typing import Any, Final
 
@@ -26,7 +27,8 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.documents.turns import Turns
 from roomkey.documents.writer import DocumentWriter, GroupCommit
 from roomkey.errors import RoomkeyError, Storage, StorageLost
-from roomkey.ports import Clock, DocumentRecord, DocumentStore, Page
+from roomkey.ports import Author, Clock, DocumentRecord, DocumentStore, Page
+from roomkey.ports.observing import UNOBSERVED, Deed, DocumentObserver
 from roomkey.wire.lib0 import read_state
 
 LINEAGE_BYTES: Final = 12
@@ -70,9 +72,11 @@ class OpenDocuments:
         clock: Clock,
         seed: Seed | None = None,
         peers: Peers | None = None,
+        observer: DocumentObserver = UNOBSERVED,
     ) -> None:
         """``peers`` are the other nodes; with them ``relay`` must be entered before ``at_work``."""
         self.store = store
+        self.observer = observer
         self.settings = settings or DocumentSettings()
         self.clock = clock
         self._seed = seed
@@ -104,10 +108,11 @@ class OpenDocuments:
                     interval=settings.share_interval if is_on else settings.save_interval,
                     spawn=self.spawn,
                     appended=self.relay.appended if is_on else None,
+                    observer=self.observer,
                 )
                 try:
                     yield
-                    await self._settle()
+                    await self.settle()
                 finally:
                     self._crew = None
                     self._close_all()
@@ -143,11 +148,12 @@ class OpenDocuments:
     # --- opening --------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def using(self, name: str, *, create: bool) -> AsyncGenerator[Document]:
+    async def using(self, name: str, *, create: bool, author: Author = SERVER) -> AsyncGenerator[Document]:
         """
         The document ``name``, open at least until the block is left; clients keep it open for longer.
 
-        With ``create`` it is made if it is not stored yet; without, it may be one of which there is nothing.
+        With ``create`` it is made, by ``author``, if it is not stored yet; without, it may be one of which there is
+        nothing.
 
         Raises:
             Storage, Serialization: If it cannot be loaded. Nothing was changed.
@@ -156,7 +162,7 @@ class OpenDocuments:
         document = await self._current(name)
         with document.pin():  # without an await since it was found
             if create and not document.lineage:
-                await self._create(document)
+                await self._create(document, author)
             if document.is_gone:
                 raise Storage("the document was replaced at this moment")
             try:
@@ -232,11 +238,14 @@ class OpenDocuments:
         self.relay.opened(document)
 
     async def _loaded(self, name: str) -> Document:
+        def create(author: Author | None) -> None:
+            self.spawn(self._create(document, author or SERVER))
+
         document = Document(
             name,
             self.settings,
             now=self.clock.now(),
-            creator=lambda: self.spawn(self._create(document)),
+            creator=create,
             tombstones=self._tombstones.get(name, frozenset()),
             elsewhere=self.relay if self.relay.is_on else None,
         )
@@ -244,7 +253,7 @@ class OpenDocuments:
         if stored is not None:
             document.adopt(stored.record, self._writer(document, stored.record), await assemble(stored))
             if not document.version:  # its creator stopped before this
-                self._seed_document(document, self._seed_of(name), self.clock.now())
+                self._seed_document(document, await self._seed_of(name), self.clock.now())
             newest = await self.store.versions(name, Page(limit=1))
             for version in newest.versions:
                 document.version_kept(version.sequence, version.at)
@@ -260,29 +269,39 @@ class OpenDocuments:
             keeper=_Keeper(self, document),
         )
 
-    async def _create(self, document: Document) -> None:
+    async def _create(self, document: Document, author: Author) -> None:
         """Have a document stored that was only open so far."""
-        await self._once(self._creating, document.name, partial(self._create_now, document))
+        await self._once(self._creating, document.name, partial(self._create_now, document, author))
 
-    async def _create_now(self, document: Document) -> None:
+    async def _create_now(self, document: Document, author: Author) -> None:
         if document.lineage:
             return
         now = self.clock.now()
-        roots = self._seed_of(document.name)
+        roots = await self._seed_of(document.name)  # before there is anything: if it fails, nothing was stored
         lineage = token_hex(LINEAGE_BYTES)
-        record = await self.store.create(document.name, lineage, now)
+        deed = Deed(kind="created", document=document.name, lineage=lineage, author=author, at=now)
+        async with self.observer.doing(deed):
+            record = await self.store.create(document.name, lineage, now)
+            deed.is_done = record.lineage == lineage  # otherwise another process was faster
         stored = await self.store.load(document.name)
         if stored is None or stored.record.lineage != record.lineage:
             raise Storage("the document was replaced at this moment")
         document.learn(everything(stored), now)
         document.adopt(stored.record, self._writer(document, stored.record))
         self._seed_document(document, roots, now)
-        if record.lineage == lineage:  # otherwise another process was faster
+        if deed.is_done:
             document.begin_pristine()
             self.relay.created(document.name, lineage, document.sequence)
 
-    def _seed_of(self, name: str) -> Mapping[str, Any] | None:
-        return None if self._seed is None else self._seed(name)
+    async def _seed_of(self, name: str) -> Mapping[str, Any] | None:
+        said = None if self._seed is None else self._seed(name)
+        if not isawaitable(said):
+            return said
+        try:
+            async with asyncio.timeout(self.settings.load_timeout.total_seconds()):
+                return await said
+        except TimeoutError:
+            raise Storage("the application did not say in time what the document begins with") from None
 
     def _seed_document(self, document: Document, roots: Mapping[str, Any] | None, now: datetime) -> None:
         """Write down what a document begins with, unless something was written before."""
@@ -302,14 +321,18 @@ class OpenDocuments:
         document.learn(everything(stored), self.clock.now())
         document.adopt(stored.record, self._writer(document, stored.record))
 
-    async def delete(self, document: Document) -> None:
+    async def delete(self, document: Document, author: Author = SERVER) -> None:
         """
-        Delete a document that is open, here and on all nodes.
+        Delete a document that is open, here and on all nodes, for ``author``.
 
         Raises:
             Conflict: If storage has another one by now.
         """
-        await self.store.delete(document.name, document.lineage, self.clock.now())
+        now = self.clock.now()
+        deed = Deed(kind="deleted", document=document.name, lineage=document.lineage, author=author, at=now)
+        deed.version = document.version
+        async with self.observer.doing(deed):
+            deed.is_done = await self.store.delete(document.name, document.lineage, now)
         self.forget(document)
         self.relay.deleted(document.name, document.lineage, read_state(document.replica.state()))
 
@@ -414,7 +437,8 @@ class OpenDocuments:
 
     # --- the end --------------------------------------------------------------------------------------
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
+        """Wait until everything is stored and told to other nodes, for a while."""
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 for document in tuple(self._open.values()):

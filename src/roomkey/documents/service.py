@@ -23,6 +23,7 @@ from roomkey.documents.crdt.nesting import Nesting
 from roomkey.documents.crdt.replica import Forgery, PoisonUpdate, Replica, ReplicaLost
 from roomkey.documents.crdt.updates import MalformedUpdate, read_update, validate
 from roomkey.documents.document import SHORT_WORK_BYTES, Document
+from roomkey.documents.loading import SERVER
 from roomkey.documents.maintenance import keep_version
 from roomkey.documents.open_documents import OpenDocuments
 from roomkey.documents.writer import Draft, Landing
@@ -36,6 +37,7 @@ from roomkey.ports import (
     Page,
     VersionPage,
 )
+from roomkey.ports.observing import Deed
 from roomkey.wire import lib0
 from roomkey.wire.lib0 import Malformed
 
@@ -164,7 +166,7 @@ class DocumentService:
                 condition(None if is_new else _revision(document))
             if is_new:
                 await _rehearse(change)  # or a change that is refused would leave an empty document behind
-            async with self._open_documents.using(name, create=True):
+            async with self._open_documents.using(name, create=True, author=author):
                 created = False
 
                 def check(version: int) -> None:
@@ -193,9 +195,9 @@ class DocumentService:
         except TimeoutError:
             raise Storage("storage does not answer; whether the change was made is not known") from None
 
-    async def delete(self, name: str, *, condition: Condition | None = None) -> None:
+    async def delete(self, name: str, author: Author = SERVER, *, condition: Condition | None = None) -> None:
         """
-        Delete a document with its versions and authors; its clients have to leave.
+        Delete a document with its versions and authors for ``author``; its clients have to leave.
 
         Raises:
             DocumentNotFound: If there is none. And what ``condition`` raises.
@@ -204,7 +206,7 @@ class DocumentService:
             revision = _revision(document)
             if condition is not None:
                 condition(revision)
-            await self._open_documents.delete(document)
+            await self._open_documents.delete(document, author)
 
     # --- versions -------------------------------------------------------------------------------------
 
@@ -345,7 +347,10 @@ class DocumentService:
         async with self._open_documents.using(name, create=False) as document:
             if document.lineage:
                 raise Conflict("there is a document of this name")
-            await self._store.create(name, bundle.lineage, now)
+            deed = Deed(kind="created", document=name, lineage=bundle.lineage, author=author, at=now)
+            async with self._open_documents.observer.doing(deed):
+                record = await self._store.create(name, bundle.lineage, now)
+                deed.is_done = record.lineage == bundle.lineage
             # Whoever imports it wrote none of it, so that no Yjs client in it is bound to them.
             written = await self.merge(name, bundle.content, Author(author.actor))
         if written.revision.lineage != bundle.lineage:

@@ -23,6 +23,7 @@ from msgspec import Struct
 from roomkey.documents.crdt.replica import Replica
 from roomkey.errors import Conflict, DocumentNotFound, NotFound, Overtaken, RoomkeyError, Storage
 from roomkey.ports import Append, Author, DocumentStore, DocumentUpdate
+from roomkey.ports.observing import UNOBSERVED, DocumentObserver
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -332,13 +333,14 @@ class DocumentWriter:
         batch = self.next_batch()
         computed: Sequence[Computed] = ()
         try:
-            computed, based_on = await self._computed()
-            updates = [*batch.updates, *(each.update for each in computed)]
-            after = based_on if computed else None
-            outcome = self.sequence
-            if updates:
-                outcome = await store.append(self._name, self._lineage, updates, after=after)
-                self._group.appended(Append(self._name, self._lineage, updates), outcome)
+            async with self._group.observer.saving([self._name]):
+                computed, based_on = await self._computed()
+                updates = [*batch.updates, *(each.update for each in computed)]
+                after = based_on if computed else None
+                outcome = self.sequence
+                if updates:
+                    outcome = await store.append(self._name, self._lineage, updates, after=after)
+                    self._group.appended(Append(self._name, self._lineage, updates), outcome)
         except RoomkeyError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001  # a defect must not cost anybody's changes
@@ -452,8 +454,10 @@ class GroupCommit:
         interval: timedelta,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         appended: Appended | None = None,
+        observer: DocumentObserver = UNOBSERVED,
     ) -> None:
         """``appended`` is told what was stored, right behind that."""
+        self.observer = observer
         self._store = store
         self._appended = appended
         self._interval = interval.total_seconds()
@@ -524,16 +528,18 @@ class GroupCommit:
             self.hurry()
 
     async def _commit(self, group: Sequence[tuple[DocumentWriter, Append]]) -> None:
-        outcomes = await self._store_each([batch for _, batch in group])
-        for (writer, batch), outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, int):
-                self.appended(batch, outcome)
-            self._ask_again(writer, writer.settled(outcome))
+        async with self.observer.saving([batch.name for _, batch in group]):
+            outcomes = await self._store_each([batch for _, batch in group])
+            for (writer, batch), outcome in zip(group, outcomes, strict=True):
+                if isinstance(outcome, int):
+                    self.appended(batch, outcome)
+                self._ask_again(writer, writer.settled(outcome))
 
     def appended(self, batch: Append, head: int) -> None:
         """This was stored; the last of it has number ``head``."""
         if self._appended is not None and batch.updates:
             self._appended(batch, head)
+        self.observer.saved(batch, head)
 
     def _ask_again(self, writer: DocumentWriter, pause: float | None) -> None:
         """After so many seconds; ``None``: there is nothing to store."""

@@ -34,6 +34,7 @@ from roomkey.neighbours import Neighbours, NeighbourSettings
 from roomkey.node.access import NodeAccess
 from roomkey.node.audit import NodeAudit
 from roomkey.node.background import BackgroundTasks, Work
+from roomkey.node.hooks import NodeHooks
 from roomkey.node.security import NodeSecurity
 from roomkey.ports import Authorize, Clock, Cluster, NodeStatus, OneTimeLimits
 from roomkey.realtime.endpoint import SessionWebSocketHandler
@@ -133,6 +134,16 @@ class Node:
             node=self.id,
         )
         self.cluster = self._cluster(stores)
+        self.hooks = NodeHooks(
+            config.hooks,
+            config.webhooks,
+            node=self.id,
+            sessions=self.sessions,
+            objects=self.objects,
+            shared=self._shared,
+            documents=lambda: self.documents,
+            background=self.background,
+        )
         self._version = version("roomkey")
         self._started_at = clock.now()
         self.membership = Membership(self.cluster.nodes, self._status, clock)
@@ -148,6 +159,7 @@ class Node:
                 leases=self._shared.leases if is_remote else None,
                 lives=self.membership.lives,
             ),
+            observer=self.hooks.observer,
         )
         self.membership.on_gone(self.documents.relay.gone)
         self._chore = self._janitors_chore() if is_remote else None
@@ -188,6 +200,7 @@ class Node:
                 audit.log,
                 self.security.issuers,
                 self.access,
+                self.hooks,
                 *([] if audit.trail is None else [audit.trail]),
             ),
             observe=self._observe,
@@ -205,6 +218,7 @@ class Node:
             access=self.access.service,
             audit=self.audit.log,
             trail=self.audit.trail,
+            hooks=self.hooks.service,
             public_tree=config.audit.public_tree,
             health=self.health,
             settings=replace(config.api, allowed_origins=origins, websocket_path=path),
@@ -260,7 +274,11 @@ class Node:
 
     def _observe(self) -> Mapping[str, str]:
         """What health says of the other nodes, if there may be any."""
-        observed = {**self.neighbours.observations(), **self.access.observations()}
+        observed = {
+            **self.neighbours.observations(),
+            **self.access.observations(),
+            **self.hooks.observations(),
+        }
         if not self.cluster.broker.shared:
             return observed
         living = self.membership.nodes
@@ -286,7 +304,9 @@ class Node:
                 self.security.keys.at_work(),
                 self.audit.at_work(),
                 self.access.at_work(),
+                self.hooks.at_work(),  # before documents are open, and after: what is stored last is noted, too
                 self.documents.at_work(),
+                self.hooks.telling(),
             ):
                 yield
 
@@ -331,6 +351,7 @@ class Node:
             "documents": Maintenance(self.documents).run,
             **self.security.works,
             **self.access.works,
+            **self.hooks.works,
         }
         if self.audit.trail is not None:
             works |= self.audit.trail.works
@@ -397,6 +418,7 @@ class Node:
             inspector=self.security.inspector,
             living=lambda: [node.id for node in self.membership.nodes],
             decisions=self.access.decisions,
+            observer=self.hooks.observer,
         )
 
 

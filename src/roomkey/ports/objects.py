@@ -22,6 +22,7 @@ SPACES: Final = (
     "settings",
     "subjects",
     "threats",
+    "webhooks",
     "witness",
 )
 """Every space that there is, so that all objects can be found by whoever copies or examines a storage."""

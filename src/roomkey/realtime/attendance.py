@@ -1,5 +1,6 @@
 """Who is in which document by way of this node: since when, how, and with which access."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from heapq import nsmallest
@@ -7,8 +8,9 @@ from heapq import nsmallest
 from msgspec import Struct
 
 from roomkey.domain.access import Access
-from roomkey.domain.session import SessionId
+from roomkey.domain.session import Session, SessionId
 from roomkey.ports import AccessDecisions
+from roomkey.ports.observing import PresenceObserver
 from roomkey.realtime.clients.client import ProtocolName, RealtimeClient
 
 
@@ -55,20 +57,46 @@ class Whom(Struct, frozen=True, gc=False):
 class Attendance:
     """The connections of this node by the documents that they are in."""
 
-    def __init__(self, node: str, decisions: AccessDecisions) -> None:
+    def __init__(self, node: str, decisions: AccessDecisions, observer: PresenceObserver | None = None) -> None:
         self._node = node
         self._decisions = decisions
+        self._observer = observer
         self._documents: dict[str, dict[RealtimeClient, datetime]] = {}
+        self._observed: dict[tuple[str, RealtimeClient], Session] = {}
+        """As which session each client entered: it may belong to another one by now."""
+        self._counts: Counter[tuple[str, SessionId]] = Counter()
+        """How many connections each session has in each document, if somebody observes that."""
 
     def enter(self, client: RealtimeClient, document: str, now: datetime) -> None:
         """The client is in the document from now on, if it was not before."""
-        self._documents.setdefault(document, {}).setdefault(client, now)
+        clients = self._documents.setdefault(document, {})
+        if client not in clients:
+            clients[client] = now
+            if self._observer is not None:
+                self._entered(self._observer, client, document, now)
 
-    def leave(self, client: RealtimeClient, document: str) -> None:
+    def leave(self, client: RealtimeClient, document: str, now: datetime) -> None:
         """The client is not in the document any more, or never was."""
         clients = self._documents.get(document)
-        if clients is not None and clients.pop(client, None) is not None and not clients:
+        if clients is None or clients.pop(client, None) is None:
+            return
+        if not clients:
             del self._documents[document]
+        if self._observer is not None:
+            self._left(self._observer, client, document, now)
+
+    def _entered(self, observer: PresenceObserver, client: RealtimeClient, document: str, now: datetime) -> None:
+        session = self._observed[document, client] = client.guard.session
+        self._counts[document, session.id] += 1
+        if self._counts[document, session.id] == 1:
+            observer.entered(document, session, now)
+
+    def _left(self, observer: PresenceObserver, client: RealtimeClient, document: str, now: datetime) -> None:
+        session = self._observed.pop((document, client))
+        self._counts[document, session.id] -= 1
+        if not self._counts[document, session.id]:
+            del self._counts[document, session.id]
+            observer.left(document, session.id, session.user_id, now)
 
     def clients(self, document: str, whom: Whom) -> Sequence[RealtimeClient]:
         """The clients of these sessions in the document, as they are now."""

@@ -16,6 +16,7 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import Session, SessionId
 from roomkey.errors import RoomkeyError
 from roomkey.ports import AccessDecisions, Clock
+from roomkey.ports.observing import PresenceObserver
 from roomkey.problems import presentation_of
 from roomkey.realtime.attendance import Attendance
 from roomkey.realtime.clients.client import RealtimeClient
@@ -49,10 +50,11 @@ class Connections:
         decisions: AccessDecisions,
         *,
         node: str = "",
+        observer: PresenceObserver | None = None,
     ) -> None:
         self.decisions = decisions
         self.rooms = rooms
-        self.attendance = Attendance(node, decisions)
+        self.attendance = Attendance(node, decisions, observer)
         self.hub = rooms.hub
         self.now = clock.now
         self.registry: Registry[RealtimeClient] = Registry()
@@ -210,7 +212,7 @@ class Connections:
 
     def left(self, client: RealtimeClient, document: str) -> None:
         """The client follows it no more."""
-        self.attendance.leave(client, document)
+        self.attendance.leave(client, document, self.now())
 
     def appeared(self, client: RealtimeClient, document: str) -> None:
         """The client edits a document now."""
@@ -219,7 +221,7 @@ class Connections:
 
     def disappeared(self, client: RealtimeClient, document: str) -> None:
         """The client edits it no more."""
-        self.attendance.leave(client, document)
+        self.attendance.leave(client, document, self.now())
         self.rooms.disappear(client.who, document, self.now())
 
     # --- time -----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from roomkey.documents.settings import DocumentSettings
 from roomkey.domain.session import AnyEvent, Session, SessionId, UserRevoked, partition_of_id
 from roomkey.errors import RoomkeyError
 from roomkey.ports import GRANTS_ALONE, AccessDecisions, Authenticator, Broker, Clock, Counters, PresenceStore, Rate
+from roomkey.ports.observing import PresenceObserver
 from roomkey.realtime.admission import Admission
 from roomkey.realtime.clients.client import RealtimeClient
 from roomkey.realtime.clients.json_client import JsonClient
@@ -116,6 +117,7 @@ class SessionWebSocketHandler:
         schedule: Callable[[Callable[[], None]], object] | None = None,
         living: Callable[[], Collection[str]] = tuple,
         decisions: AccessDecisions = GRANTS_ALONE,
+        observer: PresenceObserver | None = None,
     ) -> None:
         """
         Args:
@@ -147,7 +149,9 @@ class SessionWebSocketHandler:
         hub = Hub(max_outbox_size=settings.max_outbox_bytes, schedule=schedule)
         self._rooms = _new_rooms(settings, hub, broker, presence=presence, node=node, clock=clock)
         documents = DocumentSettings() if open_documents is None else open_documents.settings
-        self._connections = Connections(settings, documents, clock, self._rooms, decisions, node=node or "")
+        self._connections = Connections(
+            settings, documents, clock, self._rooms, decisions, node=node or "", observer=observer
+        )
         self.roll_call = RollCall(self._connections, broker=broker, node=node or "", living=living)
         """Who is connected to documents, on all nodes, and who disconnects them."""
         self._counts = None if presence is None or broker is None or not broker.shared else self._new_counts(presence)

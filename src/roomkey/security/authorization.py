@@ -179,6 +179,8 @@ class Action(Enum):
     READ_AUDIT_TREE = auto()
     READ_AUDIT_ENTRIES = auto()
     SEE_PERSONS_IN_AUDIT = auto()
+    SEE_WEBHOOKS = auto()
+    CHANGE_WEBHOOKS = auto()
 
 
 class Reach(Enum):
@@ -272,6 +274,9 @@ RULES: Final[Mapping[Action, Rule]] = {
     Action.READ_AUDIT_TREE: Rule(AUDITORS, scope=Scope.AUDIT_READ),
     Action.READ_AUDIT_ENTRIES: Rule(AUDITORS, scope=Scope.AUDIT_READ),
     Action.SEE_PERSONS_IN_AUDIT: Rule(AUDITORS, scope=Scope.AUDIT_READ),
+    # Deliveries name documents and users of everybody.
+    Action.SEE_WEBHOOKS: Rule(ADMINS, scope=Scope.WEBHOOKS_READ),
+    Action.CHANGE_WEBHOOKS: Rule(ADMINS, scope=Scope.WEBHOOKS_WRITE),
 }
 """The only place where it is decided who may do what."""
 
@@ -319,6 +324,17 @@ def check(caller: Caller, action: Action) -> None:
     if who <= SESSIONS_EVEN_PENDING:
         raise Forbidden("only a session may do this")
     raise Forbidden("the API key may not do this" if caller.kind in who else f"a key of the role {caller.kind} may not")
+
+
+def check_sees_all(caller: Caller) -> None:
+    """
+    Raise unless documents and users of everybody are open to the key.
+
+    Raises:
+        Forbidden: If it is narrowed to some.
+    """
+    if caller.only.documents is not None or caller.only.users is not None:
+        raise Forbidden("the API key is narrowed to some documents or users, and this is about all")
 
 
 # --- sessions and users -------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class Scope(StrEnum):
     KEYS_WRITE = "keys:write"
     FIGURES_READ = "figures:read"
     AUDIT_READ = "audit:read"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 class Narrowing(Struct, frozen=True, kw_only=True):

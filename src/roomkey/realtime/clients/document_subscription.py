@@ -236,7 +236,7 @@ class DocumentSubscription(ABC):
         self.may_write = may_write
         self.told_access()
         if may_write:
-            self.document.want()
+            self.document.want(self.author)
             self.ask_for_missing()  # what was refused meanwhile
 
     # --- what protocols say ---------------------------------------------------------------------------
