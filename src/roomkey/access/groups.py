@@ -64,9 +64,9 @@ class Groups:
         self._takings = 0
         self.is_known = False
         """Whether this node knows the groups; until then sessions that name one have no access by it."""
-        self._in_doubt = asyncio.Event()
+        self._is_in_doubt = True
         """Something could not be read: everything is read again."""
-        self._in_doubt.set()
+        self._doubt = asyncio.Event()
 
     # --- what they allow ------------------------------------------------------------------------------
 
@@ -140,8 +140,11 @@ class Groups:
 
     async def run(self) -> None:
         """Read what could not be read, as soon as storage can be asked, until cancelled."""
+        self._doubt = asyncio.Event()  # a node may run again, on another event loop
         while True:
-            await self._in_doubt.wait()
+            if not self._is_in_doubt:
+                self._doubt.clear()
+                await self._doubt.wait()
             try:
                 await self._read_all()
             except RoomkeyError as error:
@@ -157,7 +160,8 @@ class Groups:
                 await self._read(names)
         except RoomkeyError as error:
             _log.warning("groups_not_read", error=str(error))
-            self._in_doubt.set()
+            self._is_in_doubt = True
+            self._doubt.set()
 
     async def _read(self, names: Sequence[str]) -> None:
         """These groups; of two who read at a time the one that ends first is taken, and the other reads again."""
@@ -180,7 +184,7 @@ class Groups:
             if takings == self._takings:
                 break
         self.is_known = True
-        self._in_doubt.clear()
+        self._is_in_doubt = False
         self._take({**dict.fromkeys(self._groups), **found})
 
     def _take(self, news: "dict[str, Group | None]") -> None:

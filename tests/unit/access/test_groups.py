@@ -217,6 +217,27 @@ async def test_an_answer_that_comes_late_undoes_nothing() -> None:
     assert node.groups.of("team") == (READ,)
 
 
+def test_a_node_may_run_again_on_another_event_loop() -> None:
+    objects = Away()
+    node, other = Node(objects, "a"), Node(objects, "b")
+
+    async def run(grant: Grant) -> None:
+        going = asyncio.create_task(node.groups.run())
+        await asyncio.sleep(0)
+        node.has_changed = asyncio.Event()
+        changing = asyncio.create_task(node.has_changed.wait())
+        objects.is_away = True
+        await node.groups.refresh(["team"])
+        objects.is_away = False
+        await other.groups.put("team", [grant])
+        done, _ = await asyncio.wait([going, changing], return_when=asyncio.FIRST_COMPLETED)
+        going.cancel()
+        assert (done, node.groups.of("team")) == ({changing}, (grant,))
+
+    for grant in (WRITE, READ, WRITE):
+        asyncio.run(run(grant))
+
+
 async def test_before_groups_are_known_only_sessions_that_need_none_get_in() -> None:
     objects = Away()
     await Node(objects, "a").groups.put("team", [WRITE])
