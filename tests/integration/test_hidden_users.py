@@ -26,6 +26,7 @@ ADA: Final = "ada-lovelace@example.org"
 READ: Final = {
     b"string": ("GET",),
     b"hash": ("HGETALL",),
+    b"list": ("LRANGE", "0", "-1"),
     b"set": ("SMEMBERS",),
     b"zset": ("ZRANGE", "0", "-1"),
     b"stream": ("XRANGE", "-", "+"),

@@ -35,10 +35,14 @@ COMMANDS: Final = {
     "documents list": "documents list --storage lmdb://{data}",
     "documents import": "documents import notes empty.roomkey --storage lmdb://{data}",
     "access show": "access show notes --user alice --storage lmdb://{data}",
+    "groups list": "groups list --storage lmdb://{data}",
+    "webhooks list": "webhooks list --storage lmdb://{data}",
     "audit tail": "audit tail --storage lmdb://{data}",
     "keys generate": "keys generate",
     "openapi": "openapi",
     "messages": "messages",
+    "asyncapi": "asyncapi",
+    "settings": "settings idle",
     "bench": "bench --count 10",
 }
 """One of each kind; the other commands on sessions and documents take the same way."""
@@ -52,6 +56,8 @@ STORING: Final = {
         "documents list",
         "documents import",
         "access show",
+        "groups list",
+        "webhooks list",
         "audit tail",
     ),
 }

@@ -82,6 +82,30 @@ async def test_html_is_answered_so_that_a_browser_runs_nothing_in_it() -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+"""What browsers say that they accept, whatever they open."""
+
+
+async def test_a_browser_gets_rich_text_as_a_page_and_everything_else_as_json() -> None:
+    async with at_work() as (_, http):
+        await put(http, TEA)
+        await http.put("/documents/list", json={"content": "Apples"})
+        await http.post("/documents/list/versions")
+
+        page, listed = await get(http, BROWSER), await get(http, BROWSER, "/documents/list")
+        version = await get(http, BROWSER, "/documents/list/versions/1")
+        refused = [
+            await get(http, HTML, "/documents/list"),
+            await get(http, f"{HTML}, application/json;q=0", "/documents/list", root="content"),
+            await get(http, BROWSER, "/documents/list", root="content"),
+        ]
+
+        assert page.text.startswith("<h1>Tea</h1>")
+        assert [answer.headers["content-type"] for answer in (listed, version)] == ["application/json"] * 2
+        assert (listed.json(), version.json()) == ({"content": "Apples"}, {"content": "Apples"})
+        assert [answer.status_code for answer in refused] == [422] * 3
+
+
 @pytest.mark.parametrize(
     ("schema", "root", "first"),
     [

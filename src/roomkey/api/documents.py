@@ -176,7 +176,7 @@ async def get_document(request: Request) -> Reply:
     headers = _revision_headers(reading.revision)
     if matches_etag(request.headers.get("if-none-match"), _tag(reading.revision)):
         return Reply(304, b"", [*headers, NO_STORE])
-    return _content_reply(form, await render(reading.update, form, query.root), headers)
+    return await _content(request, reading.update, query.root, headers)
 
 
 @_on_document(
@@ -347,10 +347,10 @@ async def keep_version(request: Request) -> Reply:
 )
 async def get_version(request: Request) -> Reply:
     """What the document said then, in the same forms as now."""
-    form = _form(request)
+    _form(request)  # or nothing is read
     version, update = await request.documents.version(_name(request), _number(request))
     headers: Headers = [(b"roomkey-sequence", b"%d" % version.sequence)]
-    return _content_reply(form, await render(update, form, cast("RootQuery", request.query).root), headers)
+    return await _content(request, update, cast("RootQuery", request.query).root, headers)
 
 
 @_on_version(
@@ -461,6 +461,30 @@ def _note(request: Request, event: str, **details: Any) -> None:
 
 def _form(request: Request) -> str:
     return preferred(request.headers.get("accept"), FORMS)
+
+
+async def _content(request: Request, update: bytes, root: str | None, headers: Headers) -> Reply:
+    """
+    The document in the form that the caller likes best.
+
+    Browsers like HTML best, whatever they open: where there is no rich text, they get what they like next.
+    """
+    form = _form(request)
+    try:
+        return _content_reply(form, await render(update, form, root), headers)
+    except InvalidInput:
+        other = _other_form(request)
+        if form not in RICH_FORMS or root is not None or other is None:
+            raise
+        return _content_reply(other, await render(update, other, None), headers)
+
+
+def _other_form(request: Request) -> str | None:
+    """What the caller likes best of what is not rich text."""
+    try:
+        return preferred(request.headers.get("accept"), [form for form in FORMS if form not in RICH_FORMS])
+    except NotAcceptable:
+        return None
 
 
 def _state(since: str) -> bytes:
