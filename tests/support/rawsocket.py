@@ -154,11 +154,19 @@ class RawClient:
         return frames
 
     async def close_code(self) -> int | None:
-        """The code of the close frame with which the connection ends, 1005 for an empty one, ``None`` for none."""
-        frames = await self.the_rest()
-        if not frames or frames[-1].opcode != CLOSE:
+        """
+        The code of the close frame with which the connection ends, 1005 for an empty one, ``None`` for none.
+
+        It is answered, as RFC 6455 (5.5.1) wants it: a server waits for that.
+        """
+        last: Received | None = None
+        while (received := await self.receive()) is not None:
+            last = received
+            if received.opcode == CLOSE:
+                self.send(frame(CLOSE, received.payload[:2]))
+        if last is None or last.opcode != CLOSE:
             return None
-        return int.from_bytes(frames[-1].payload[:2], "big") or 1005
+        return int.from_bytes(last.payload[:2], "big") or 1005
 
 
 @asynccontextmanager
