@@ -24,38 +24,17 @@ from roomkey.domain.access import (
     patterns_of,
 )
 from roomkey.domain.session import Session, SessionId
-from roomkey.errors import AccessUnknown, GroupNotFound, InvalidInput, Storage, TooManyGroups
+from roomkey.errors import AccessUnknown, GroupNotFound, InvalidInput, TooManyGroups
 from roomkey.node.access import NodeAccess
 from roomkey.ports import GrantsAlone
-from roomkey.ports.objects import NamedObject, StoredObject
+from roomkey.ports.objects import StoredObject
 from roomkey.sessions.manager import SessionManager
 from roomkey.testing.clock import ManualClock
 from tests.support.access import NOON, a_session
+from tests.support.audit_trail import FailingObjects
 
 WRITE, READ = Grant("team/**", Access.WRITE), Grant("team/**", Access.READ)
 IN_TEAM = (Grant(group="team"),)
-
-
-class Away(MemoryObjectStore):
-    """Objects that cannot be read while the storage ``is_away``."""
-
-    is_away = False
-
-    async def get(self, space: str, name: str) -> StoredObject | None:
-        self._check()
-        return await super().get(space, name)
-
-    async def get_many(self, space: str, names: Sequence[str]) -> list[StoredObject | None]:
-        self._check()
-        return await super().get_many(space, names)
-
-    async def list(self, space: str, *, prefix: str = "", after: str = "", limit: int = 100) -> Sequence[NamedObject]:
-        self._check()
-        return await super().list(space, prefix=prefix, after=after, limit=limit)
-
-    def _check(self) -> None:
-        if self.is_away:
-            raise Storage("away")
 
 
 class Node:
@@ -132,7 +111,7 @@ async def test_of_two_nodes_that_change_a_group_at_once_both_end_with_the_same()
 
 
 async def test_a_change_that_could_not_be_read_is_read_when_storage_is_back() -> None:
-    objects = Away()
+    objects = FailingObjects()
     one, other = Node(objects, "a"), Node(objects, "b")
     await other.groups.know()
     await one.groups.put("team", [WRITE])
@@ -186,7 +165,7 @@ class NoSockets:
     def review(self, id: SessionId) -> None: ...
 
 
-class Slow(Away):
+class Slow(FailingObjects):
     """Objects of which the first reading of several is answered late, with what was there when it was asked for."""
 
     def __init__(self) -> None:
@@ -218,7 +197,7 @@ async def test_an_answer_that_comes_late_undoes_nothing() -> None:
 
 
 def test_a_node_may_run_again_on_another_event_loop() -> None:
-    objects = Away()
+    objects = FailingObjects()
     node, other = Node(objects, "a"), Node(objects, "b")
 
     async def run(grant: Grant) -> None:
@@ -239,7 +218,7 @@ def test_a_node_may_run_again_on_another_event_loop() -> None:
 
 
 async def test_before_groups_are_known_only_sessions_that_need_none_get_in() -> None:
-    objects = Away()
+    objects = FailingObjects()
     await Node(objects, "a").groups.put("team", [WRITE])
     objects.is_away, late = True, Node(objects, "b")
     member, other = a_session(grants=IN_TEAM), a_session(grants=[WRITE])
