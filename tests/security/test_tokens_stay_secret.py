@@ -90,6 +90,10 @@ async def test_no_secret_that_is_used_in_any_way_is_in_what_a_server_writes(tmp_
                     "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
                 }
                 answers.append(await http.get(f"{path}?{query}", headers=handshake))
+        # The audit log follows; what it has not read yet would not be searched.
+        recorded = {"type": "session.suspended"}
+        while not (await http.get("/audit", params=recorded, headers=operator)).json()["entries"]:
+            pass
         listing = listing_of(server.process.pid)
         await server.stop()
 
