@@ -201,7 +201,8 @@ async def test_whoever_may_only_read_is_told_so_and_writes_as_soon_as_that_chang
     issued = await session(server, "reader", Grant("**", Access.READ))
     async with client(server) as admin, admin.live("readable", issued.token) as live:
         await admin.documents.write("readable", {"content": "old"})
-        await until(live, lambda: live.state is State.READONLY and str(text_of(live)) == "old")
+        await live.is_in(State.READONLY)
+        await until(live, lambda: str(text_of(live)) == "old")
         text_of(live).insert(0, "my ")
         assert live.unsaved == 1
 
