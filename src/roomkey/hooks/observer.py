@@ -129,10 +129,7 @@ class Observer:
     @asynccontextmanager
     async def saving(self, names: Sequence[str]) -> AsyncGenerator[None]:
         """See ``DocumentObserver``."""
-        notes = self._notes
-        noted = (
-            [] if notes is None else [each for each in names if any(notes.needs(type, each) for type in LATEST_ONLY)]
-        )
+        noted = self._to_note(names)
         if not noted:
             yield
             return

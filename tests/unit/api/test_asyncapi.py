@@ -3,10 +3,9 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -16,6 +15,7 @@ from roomkey.api.asyncapi import ANSWERS, CALLS, HttpCall, describe
 from roomkey.realtime.protocol.payloads import FROM_CLIENTS, FROM_SERVER
 from roomkey.wire.close import CLOSE_CODES, STOCK_CLOSE_CODES
 from tests.support.providers import CLIENTS, NODE
+from tests.support.references import dangling, references
 
 KEPT = Path(__file__).parents[3] / "spec" / "asyncapi.json"
 
@@ -47,18 +47,6 @@ def parsed(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
-            if key == "$ref":
-                yield item
-            else:
-                yield from references(item)
-    elif isinstance(value, list):
-        for item in cast("list[Any]", value):
-            yield from references(item)
-
-
 @needs_parser
 def test_the_parser_of_asyncapi_has_nothing_to_object(tmp_path: Path) -> None:
     said = parsed(describe(calls=[*CALLS, TITLES], public_url="https://rooms.example.com/live"), tmp_path)
@@ -80,11 +68,8 @@ def test_the_document_that_is_kept_is_the_one_that_is_printed() -> None:
 def test_every_reference_leads_somewhere() -> None:
     whole = describe()
 
-    for reference in references(whole):
-        target = whole
-        for step in reference.removeprefix("#/").split("/"):
-            target = target[step]
-        assert target
+    assert [*references(whole)]
+    assert dangling(whole) == []
 
 
 def test_what_answers_a_message_is_what_its_description_says() -> None:

@@ -15,6 +15,7 @@ import msgspec
 from roomkey.api.app import EVERY_ROUTE, contracts, document
 from roomkey.api.openapi import describe, publication
 from roomkey.domain.policy import SessionPolicy
+from tests.support.references import dangling, references
 
 KEPT = Path(__file__).parents[3] / "spec" / "openapi.json"
 
@@ -23,18 +24,6 @@ def operations() -> Iterator[tuple[str, str, Any]]:
     for path, methods in document()["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
-
-
-def references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
-            if key == "$ref":
-                yield item
-            else:
-                yield from references(item)
-    elif isinstance(value, list):
-        for item in cast("list[Any]", value):
-            yield from references(item)
 
 
 def test_the_contract_that_is_kept_is_the_one_that_is_served() -> None:
@@ -52,11 +41,8 @@ def test_every_route_is_described() -> None:
 def test_every_reference_leads_somewhere() -> None:
     whole = document()
 
-    for reference in references(whole):
-        target = whole
-        for step in reference.removeprefix("#/").split("/"):
-            target = target[step]
-        assert target
+    assert [*references(whole)]
+    assert dangling(whole) == []
 
 
 def test_every_name_is_used_once() -> None:

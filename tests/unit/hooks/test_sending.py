@@ -62,6 +62,19 @@ class Endpoint:
             self.ids.append(headers["webhook-id"])
         return Answer(self.status)
 
+    def hold(self) -> tuple[asyncio.Event, asyncio.Event]:
+        """Have answers wait: the first event is set when one does, and the second lets them go."""
+        held, may_answer = asyncio.Event(), asyncio.Event()
+        plain = self.post
+
+        async def hold(headers: Mapping[str, str], body: bytes) -> Answer:
+            held.set()
+            await may_answer.wait()
+            return await plain(headers, body)
+
+        self.post = hold
+        return held, may_answer
+
     def close(self) -> None: ...
 
 
@@ -203,15 +216,7 @@ async def test_what_fails_for_too_long_is_given_up_and_recorded() -> None:
 
 async def test_what_is_under_way_is_not_sent_twice_when_more_is_read() -> None:
     post = Post()
-    held, may_answer = asyncio.Event(), asyncio.Event()
-    plain = post.endpoint.post
-
-    async def hold(headers: Mapping[str, str], body: bytes) -> Answer:
-        held.set()
-        await may_answer.wait()
-        return await plain(headers, body)
-
-    post.endpoint.post = hold
+    held, may_answer = post.endpoint.hold()
     async with post.sending():
         for number in range(3):
             held.clear()
@@ -226,15 +231,7 @@ async def test_what_is_under_way_is_not_sent_twice_when_more_is_read() -> None:
 
 async def test_what_comes_while_a_change_is_under_way_is_sent_after_it() -> None:
     post = Post()
-    held, may_answer = asyncio.Event(), asyncio.Event()
-    plain = post.endpoint.post
-
-    async def hold(headers: Mapping[str, str], body: bytes) -> Answer:
-        held.set()
-        await may_answer.wait()
-        return await plain(headers, body)
-
-    post.endpoint.post = hold
+    held, may_answer = post.endpoint.hold()
     async with post.sending():
         post.outbox.tell(changed("plan", 1))
         await post.outbox.flush()

@@ -1,10 +1,8 @@
 """The schema of the messages of ``/ws``: it is whole, it is the one that is kept, and real conversations fulfil it."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import jsonschema_rs
 import pytest
@@ -15,6 +13,7 @@ from roomkey.realtime.clients.json_rules import JsonRules
 from roomkey.realtime.protocol.json_messages import MessageType
 from roomkey.realtime.protocol.message_schema import describe
 from roomkey.realtime.protocol.payloads import FROM_CLIENTS, FROM_SERVER
+from tests.support.references import references
 from tests.support.sockets import Caller, Node
 from tests.support.ws_messages import heard, validator
 
@@ -22,18 +21,6 @@ FREE = {"at", "text", "mood"}
 """Fields of the clients' own."""
 
 KEPT = Path(__file__).parents[4] / "spec" / "ws.json"
-
-
-def references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
-            if key == "$ref":
-                yield item
-            else:
-                yield from references(item)
-    elif isinstance(value, list):
-        for item in cast("list[Any]", value):
-            yield from references(item)
 
 
 def test_the_schema_that_is_kept_is_that_of_the_code() -> None:
