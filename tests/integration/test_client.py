@@ -366,7 +366,7 @@ async def test_a_watcher_that_fails_harms_nobody(server: Server) -> None:
         live.on_state(states.append)
         text_of(live).insert(0, "x")
         await live.saved()
-        assert states == [State.ACTIVE]
+    assert states == [State.ACTIVE]  # nor is it told of what its owner does
 
 
 async def test_whoever_waits_when_it_is_left_waits_no_more(server: Server) -> None:

@@ -99,7 +99,8 @@ class LiveDocument:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if not self._ending.is_final:
-            await self._enter(_LEFT)  # whoever still waits for it
+            self._ending = _LEFT  # for whoever still waits; watchers need not be told what their owner does
+            await self._notify()
 
     # --- how it stands --------------------------------------------------------------------------------
 
