@@ -5,15 +5,14 @@ from typing import Annotated, Final, cast
 
 from msgspec import Meta, Struct
 
-from roomkey.access.groups import Group
+from roomkey.access.groups import Group, Groups
 from roomkey.api.authentication import address_of
 from roomkey.api.http_messages import Reply, empty_reply, json_reply
 from roomkey.api.operations import Answer, Request, operation
 from roomkey.api.schemas import GroupName, Limit, Moment, Pattern
 from roomkey.domain.access import MAX_GRANTS, Access, Grant
 from roomkey.errors import Conflict, GroupNotFound, InvalidInput, TooManyGroups
-from roomkey.security import authorization
-from roomkey.security.authorization import Action
+from roomkey.security.authorization import Action, check_sees_all
 from roomkey.security.events import SecurityEventType
 
 
@@ -62,9 +61,13 @@ _on_group: Final = partial(operation, tag="Groups")
 
 @_on_group("List groups", action=Action.SEE_GROUPS, query=GroupListing, answers={200: Answer("A page.", GroupPageBody)})
 async def list_groups(request: Request) -> Reply:
-    """All groups with their grants, by name. Follow `next_cursor` until it is null."""
+    """
+    All groups with their grants, by name. Follow `next_cursor` until it is null.
+
+    A key that is narrowed to users or documents may neither see groups nor change them: they are about all.
+    """
     listing = cast("GroupListing", request.query)
-    found = await request.services.access.groups.list(after=listing.cursor or "", limit=listing.limit + 1)
+    found = await _groups(request).list(after=listing.cursor or "", limit=listing.limit + 1)
     page = found[: listing.limit]
     return json_reply(
         GroupPageBody([_body(group) for group in page], page[-1].name if len(found) > len(page) else None)
@@ -76,7 +79,7 @@ async def list_groups(request: Request) -> Reply:
 )
 async def get_group(request: Request) -> Reply:
     """What sessions have who name the group in their grants."""
-    return json_reply(_body(await request.services.access.groups.get(request.path("group"))))
+    return json_reply(_body(await _groups(request).get(request.path("group"))))
 
 
 @_on_group(
@@ -93,12 +96,10 @@ async def put_group(request: Request) -> Reply:
     """
     Give a group its grants. Every session that names it has them at once.
 
-    Before this is answered the open sockets of this node obey; those of others do within a second. A key that is
-    narrowed to users or documents may not do this: whoever is in the group is not known.
+    Before this is answered the open sockets of this node obey; those of others do within a second.
     """
-    authorization.check_groups(request.caller)
     grants = [each.granted() for each in cast("GroupInput", request.body).grants]
-    group, is_new = await request.services.access.groups.put(request.path("group"), grants, actor=request.caller.actor)
+    group, is_new = await _groups(request).put(request.path("group"), grants, actor=request.caller.actor)
     _report(request, "group_changed")
     return json_reply(_body(group), 201 if is_new else 200)
 
@@ -111,10 +112,15 @@ async def put_group(request: Request) -> Reply:
 )
 async def delete_group(request: Request) -> Reply:
     """Forget a group: sessions that name it have nothing by it any more, as with a change."""
-    authorization.check_groups(request.caller)
-    await request.services.access.groups.delete(request.path("group"))
+    await _groups(request).delete(request.path("group"))
     _report(request, "group_deleted")
     return empty_reply()
+
+
+def _groups(request: Request) -> Groups:
+    """The commands, for whoever may know of everybody: a group is about users and documents that are not named."""
+    check_sees_all(request.caller)
+    return request.services.access.groups
 
 
 def _report(request: Request, cause: str) -> None:

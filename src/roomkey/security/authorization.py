@@ -333,7 +333,7 @@ def check_sees_all(caller: Caller) -> None:
     Raises:
         Forbidden: If it is narrowed to some.
     """
-    if caller.only.documents is not None or caller.only.users is not None:
+    if caller.only.narrows_sessions:
         raise Forbidden("the API key is narrowed to some documents or users, and this is about all")
 
 
@@ -482,17 +482,6 @@ _DONE_WITH: Final = (
     (Access.WRITE, Action.WRITE_DOCUMENT),
     (Access.READ, Action.READ_DOCUMENT),
 )
-
-
-def check_groups(caller: Caller) -> None:
-    """
-    Raise unless the key may change groups: what it did would reach sessions that it may not know of.
-
-    Raises:
-        Forbidden: If it is narrowed to users or documents.
-    """
-    if caller.only.narrows_sessions:
-        raise Forbidden("an API key that is narrowed to users or documents may not change groups")
 
 
 # --- keys ---------------------------------------------------------------------------------------------
