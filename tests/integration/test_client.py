@@ -354,6 +354,17 @@ async def test_a_server_that_talks_nonsense_is_left_and_tried_again(frame: bytes
             assert live.state is State.ACTIVE
 
 
+async def test_who_is_logged_out_everywhere_is_told_why(server: Server) -> None:
+    issued = await session(server, "leaver")
+    async with client(server) as admin, admin.live("left/behind", issued.token) as live:
+        await live.synced()
+
+        await admin.sessions.revoke_user("leaver", reason="has left the company")
+        await live.is_in(State.REMOVED)
+
+        assert (live.code, live.reason) == ("session_invalidated", "has left the company")
+
+
 async def test_a_watcher_that_fails_harms_nobody(server: Server) -> None:
     issued = await session(server, "ada")
     states: list[State] = []
