@@ -149,11 +149,8 @@ async def change_role(user: str, document: str, role: Role) -> None:
 @app.delete("/api/members/{user}/{document:path}", dependencies=for_administrators)
 async def remove_member(user: str, document: str, reason: str) -> None:
     members.get(document, {}).pop(user, None)
-    for session in await sessions_that_are("active", user):
-        # The reason reaches the page.
-        await rooms.disconnect(session.id, document=document, reason=reason)
-    # From now on it is the answer of `authorize` that counts, also if there was another one a minute ago.
-    await rooms.access.recheck_document(document)
+    # Whoever may do nothing there any more has to leave, and the reason reaches the page.
+    await rooms.access.recheck_document(document, reason=reason)
 
 
 @app.put("/api/suspensions/{user}", dependencies=for_administrators)
@@ -170,12 +167,7 @@ async def resume(user: str) -> None:
 
 async def sessions_that_are(state: str, user: str) -> list[roomkey.Session]:
     wanted = roomkey.SessionFilter(user_id=user, state=roomkey.SessionState(state))
-    page = await rooms.sessions.list_sessions(wanted)
-    found = page.sessions
-    while page.next_cursor is not None:
-        page = await rooms.sessions.list_sessions(wanted, roomkey.Page(cursor=page.next_cursor))
-        found = found + page.sessions
-    return found
+    return [session async for session in rooms.sessions.iterate_sessions(wanted)]
 
 
 # --- Roomkey's API and sockets, and the pages that Vite has built ---

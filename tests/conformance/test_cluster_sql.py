@@ -1,6 +1,5 @@
 """What joins nodes on PostgreSQL keeps the promises of the ports, with many connections and with one."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -13,6 +12,7 @@ from roomkey.backends.sql.database import Database, DatabaseSettings
 from roomkey.ports import Broker, NodeRegistry
 from roomkey.testing.broker import BrokerConformance, SharedBrokerConformance
 from roomkey.testing.cluster import NodeRegistryConformance, PresenceStoreConformance, Seat
+from tests.support.databases import let_time_pass
 from tests.support.sql_nodes import NodesOnPostgreSQL
 from tests.support.store_servers import PostgreSQLProcess
 
@@ -80,12 +80,9 @@ class TestPostgreSQLBrokersWithOneConnection(TestPostgreSQLBrokers):
 
 
 class Timed(OnPostgreSQL):
-    """The clock is that of the server, so tests wait."""
-
-    moment = timedelta(milliseconds=250)
-
     async def pass_time(self, by: timedelta) -> None:
-        await asyncio.sleep(by.total_seconds())
+        async with Database(self.nodes.url) as database:
+            await let_time_pass(database, by, "roomkey_cluster_nodes")
 
     @asynccontextmanager
     async def database(self) -> AsyncGenerator[Database]:

@@ -1,6 +1,5 @@
 """What nodes share in SQL databases keeps the promises of the ports."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -16,13 +15,10 @@ from roomkey.backends.sql.leases import DatabaseLeases
 from roomkey.backends.sql.one_time import DatabaseOneTime
 from roomkey.ports import OneTimeLimits
 from roomkey.testing.shared import DurableCheckpointsConformance, DurableLeasesConformance, OneTimeConformance
-from tests.support.databases import PATIENT, empty_database
+from tests.support.databases import PATIENT, empty_database, let_time_pass
 
 
 class OnDatabase:
-    """The clock is that of the server, so tests wait."""
-
-    moment = timedelta(milliseconds=250)
     dialect: ClassVar[str]
 
     @pytest.fixture(autouse=True)
@@ -30,8 +26,8 @@ class OnDatabase:
         self.url = empty_database(self.dialect, tmp_path, request)
 
     async def pass_time(self, by: timedelta) -> None:
-        # SQLite has milliseconds, and the timers of this machine another clock.
-        await asyncio.sleep(by.total_seconds() + 0.003)
+        async with self.database() as database:
+            await let_time_pass(database, by, "roomkey_one_time", "roomkey_leases")
 
     @asynccontextmanager
     async def database(self) -> AsyncGenerator[Database]:

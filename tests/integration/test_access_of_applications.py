@@ -131,6 +131,38 @@ async def test_a_session_that_may_nothing_any_more_is_put_out_of_what_it_has_ope
         assert denied == "forbidden"
 
 
+async def test_whoever_is_put_out_by_a_recheck_is_told_the_reason_and_whoever_stays_is_not() -> None:
+    application = Application(ByUser(alice="write", bob="write"))
+    async with a_site(authorize=application) as site:
+        _, token = await site.session("alice")
+        _, bobs = await site.session("bob")
+        async with (
+            a_json_editor(site, token) as json,
+            a_json_editor(site, bobs) as bob,
+            y_client(site, token) as yjs_client,
+            hocuspocus_client(site) as many,
+        ):
+            await json.subscribe("plan")
+            await bob.subscribe("plan")
+            await many.show("plan", token)
+            await yjs_client.next(STEP1)
+
+            application.says = ByUser(alice=None, bob="write")
+            done = await site.caller.http.put("/documents/plan/recheck", json={"reason": "you left the team"})
+            out = await json.next("unsubscribed")
+            code, said = await yjs_client.end()
+            denied = reason_of(await many.hear("plan", REFUSED))
+            stays = await bob.edit("plan", text="still here")
+            (inside,) = (await site.caller.http.get("/documents/plan/sessions")).json()["sessions"]
+
+        assert done.json() == {"checked": 2, "changed": 1}
+        assert (out["error"]["code"], out["error"]["details"]["reason"]) == ("FORBIDDEN", "you left the team")
+        assert (code, said) == (4403, "forbidden: you left the team")
+        assert denied == "forbidden: you left the team"
+        assert "position" in stays
+        assert inside["user_id"] == "bob"
+
+
 async def test_what_was_withdrawn_is_given_back_without_a_new_socket() -> None:
     application = Application("read")
     async with a_site(authorize=application) as site:

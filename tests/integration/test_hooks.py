@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from pycrdt import Doc, Text
+from websockets.exceptions import InvalidStatus
 
 import roomkey
 from roomkey import DocumentChanged, DocumentEvent, RoomkeyApp, errors
@@ -23,7 +24,7 @@ from roomkey.config import describe, load
 from roomkey.domain.access import Role
 from roomkey.security.narrowing import Narrowing
 from roomkey.settings import SourcedValue
-from tests.support.documents import Site, a_site
+from tests.support.documents import REFUSED, STEP1, Site, a_site, hocuspocus_client, token_message, y_client
 from tests.support.editor import editing
 from tests.support.receiver import SECRET, Message, Receiver, a_receiver
 
@@ -366,3 +367,34 @@ async def test_a_seed_may_be_async_is_called_once_and_its_failure_stores_nothing
     assert asked == ["plan", "broken"]
     assert content["content"] == "# plan"
     assert (refused.status_code, missing.status_code) == (503, 404)
+
+
+async def test_while_a_seed_fails_whoever_may_write_is_refused_at_the_door_of_every_protocol() -> None:
+    is_away = True
+
+    def seed(document: str) -> dict[str, str]:
+        if is_away:
+            raise ConnectionError
+        return {"content": f"# {document}"}
+
+    async with a_site(seed=seed) as site:
+        _, token = await site.session("ada")
+        _, reader = await site.session("bob", ("**", "read"))
+        with pytest.raises(InvalidStatus) as refused:
+            async with y_client(site, token):
+                pass
+        async with hocuspocus_client(site) as many:
+            await many.say("plan", token_message(token))
+            not_opened = await many.hear("plan", REFUSED)
+        async with y_client(site, reader) as empty:
+            await empty.next(STEP1)
+        missing = (await site.caller.http.get("/documents/plan")).status_code
+
+        is_away = False
+        async with y_client(site, token) as writer:
+            await writer.next(STEP1)
+        content = (await site.caller.http.get("/documents/plan")).json()["content"]
+
+    assert (refused.value.response.status_code, missing) == (503, 404)
+    assert not_opened
+    assert content == "# plan"

@@ -1,13 +1,18 @@
 """A database of its own for each test: a file of SQLite, a schema of PostgreSQL, a database of MariaDB."""
 
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from roomkey.backends.recovery import RecoverySettings
 from roomkey.backends.sql import DatabaseSettings
+from roomkey.backends.sql.database import Database
+from roomkey.backends.sql.shared_queries import MICROSECOND
+from roomkey.backends.sql.statements import Query, run
 from tests.support.store_servers import MariaDBProcess
 
 PATIENT: Final = DatabaseSettings(
@@ -32,3 +37,18 @@ def empty_database(dialect: str, folder: Path, request: pytest.FixtureRequest) -
             # The migrations make it. That is quicker than a database of its own.
             # Nothing has to be removed: the server goes with the run.
             return f"{request.getfixturevalue('postgresql_server').url}?schema=test_{next(_NUMBERS)}"
+
+
+async def let_time_pass(database: Database, by: timedelta, *tables: str) -> None:
+    """
+    Let everything in these tables end so much earlier.
+
+    The clock is that of the server, which nobody can set; for what is stored there is no difference, and nobody has to
+    wait, nor to be quick.
+    """
+
+    async def work(connection: AsyncConnection) -> None:
+        for table in tables:
+            await run(connection, Query(f"UPDATE {table} SET ends = ends - ?", database.dialect), by // MICROSECOND)
+
+    await database.write(work, may_repeat=False)

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from roomkey.config import load
+from roomkey.documents.loading import Seed
 from roomkey.errors import Storage
 from roomkey.node import Node
 from roomkey.ports import Append, AppendOutcome, Authorize, DocumentStore, DocumentUpdate, StoredDocument
@@ -79,18 +80,19 @@ async def a_site(
     storage: str = "memory",
     store: Callable[[DocumentStore], Any] | None = None,
     authorize: Authorize | None = None,
+    seed: Seed | None = None,
     **sections: Mapping[str, Any],
 ) -> AsyncGenerator[Site]:
     """
     A node in this process, in development mode, with further settings by section.
 
-    ``store`` may put something in front of its documents; ``authorize`` is the application's part.
+    ``store`` may put something in front of its documents; ``authorize`` and ``seed`` are the application's part.
     """
     given = {"server": {"dev": True}, "storage": {"url": storage}, **sections}
     settings = {
         f"{section}.{name}": SourcedValue(value, "test") for section in given for name, value in given[section].items()
     }
-    node = Node(load(None, settings, environment={}), authorize=authorize)
+    node = Node(load(None, settings, environment={}), authorize=authorize, seed=seed)
     if store is not None:
         node.documents.store = store(node.documents.store)
     async with (

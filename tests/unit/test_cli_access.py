@@ -34,7 +34,7 @@ def test_who_may_do_what_is_shown_with_the_reason(storage: list[str], capsys: Ca
 
 
 def test_a_recheck_is_of_a_document_or_of_a_session(storage: list[str], capsys: Capture) -> None:
-    done = main(["access", "recheck", "--document", "team/plan", *storage])
+    done = main(["access", "recheck", "--document", "team/plan", "--reason", "you left the team", *storage])
     printed = capsys.readouterr().out
     codes = [
         main(["access", "recheck", *arguments, *storage])

@@ -107,6 +107,7 @@ class ApplicationDecisions:
         self._logged_at: datetime | None = None
         self._asked = self._unanswered = self._refused = 0
         self._slowest = 0.0
+        self._has_said_what_is_missing = False
         self.on_change: Callable[[SessionId], None] | None = None
         """Told of sessions that may do more or less than was remembered, before whoever asked is answered."""
 
@@ -176,6 +177,8 @@ class ApplicationDecisions:
         await granting(self._groups, session)
         granted = self._granted(session, document)
         if granted is None:
+            if not session.grants:
+                self._say_what_is_missing()
             return None
         answer = self._fresh(session.id, document)
         if answer is not None:
@@ -187,6 +190,13 @@ class ApplicationDecisions:
             if answer is None or self._now() - answer.asked_at >= self._usable_for:
                 raise AccessUnknown("the application does not say now what the session may do") from None
         return narrower(granted, answer.access)
+
+    def _say_what_is_missing(self) -> None:
+        """Once: an application that decides everything wonders why it is not asked."""
+        if not self._has_said_what_is_missing:
+            self._has_said_what_is_missing = True
+            hint = "give sessions grants, or set access.default_grants: the application is asked about what they allow"
+            _log.warning("session_without_grants", hint=hint)
 
     async def renew(self, session: Session, document: str) -> Access | None:
         """

@@ -38,10 +38,12 @@ class _Entry(Struct, frozen=True, array_like=True):
     session: str | None
     document: str | None
     group: str | None = None
+    reason: str | None = None
 
     @property
     def subject(self) -> Subject:
-        return Subject(None if self.session is None else SessionId(self.session), self.document, self.group)
+        session = None if self.session is None else SessionId(self.session)
+        return Subject(session, self.document, self.group, self.reason)
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -73,7 +75,7 @@ class Rechecks:
             stored = await self._objects.get(SPACE, NAME)
             entries = [] if stored is None else _entries(stored.value)
             number = entries[-1].number + 1 if entries else 1
-            entry = _Entry(number, self._node, subject.session, subject.document, subject.group)
+            entry = _Entry(number, self._node, subject.session, subject.document, subject.group, subject.reason)
             try:
                 await self._objects.commit(
                     SPACE,

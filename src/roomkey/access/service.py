@@ -15,7 +15,7 @@ from roomkey.domain.lifecycle import overdue
 from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
 from roomkey.errors import AccessUnknown
 from roomkey.ports import AccessDecisions, Clock, GrantsAlone, Page, SessionPage, granting
-from roomkey.security.inspection import check_document_name
+from roomkey.security.inspection import check_document_name, check_reason
 
 MAX_EXPLAINED: Final = 100
 """Sessions of one user that are looked at; by default a user has at most ten."""
@@ -99,23 +99,25 @@ class AccessService:
         await granting(self.groups, session)
         return patterns_of(session.grants, self.groups.of)
 
-    async def recheck_document(self, name: str) -> Rechecked:
+    async def recheck_document(self, name: str, *, reason: str | None = None) -> Rechecked:
         """
         Ask the application again what everybody in the document may do there.
+
+        Whoever may do nothing there any more is told the ``reason``, and its page does not come back by itself.
 
         When it returns, the open sockets of this node obey; those of others do within a second.
 
         Raises:
-            InvalidInput: If no document can have that name.
+            InvalidInput: If no document can have that name, or the reason cannot be shown.
             AccessUnknown: If the application does not answer for all of them. They keep what they may do, for as long
                 as ``access.stale_if_error`` says.
             Storage, Conflict: If other nodes could not be told.
         """
-        return await self._recheck(Subject(document=check_document_name(name)))
+        return await self._recheck(Subject(document=check_document_name(name), reason=check_reason(reason)))
 
-    async def recheck_session(self, id: SessionId) -> Rechecked:
+    async def recheck_session(self, id: SessionId, *, reason: str | None = None) -> Rechecked:
         """As ``recheck_document``, for everything that the session has open."""
-        return await self._recheck(Subject(session=id))
+        return await self._recheck(Subject(session=id, reason=check_reason(reason)))
 
     async def _recheck(self, subject: Subject) -> Rechecked:
         if self._watch is None:

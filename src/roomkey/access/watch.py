@@ -1,7 +1,7 @@
 """Open sockets obey the application: it is asked about them again when its answers age, and when it wants that."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -27,17 +27,26 @@ class Sockets(Protocol):
         """The session of each, and the documents that it is in."""
         ...
 
-    def review(self, id: SessionId) -> None:
-        """Let those of a session obey what it may do now, as far as that is remembered."""
+    def review(self, id: SessionId, reason: str | None = None) -> None:
+        """
+        Let those of a session obey what it may do now, as far as that is remembered.
+
+        Where it may do nothing any more, it is told the ``reason``.
+        """
         ...
 
 
 class Subject(Struct, frozen=True):
-    """What is rechecked: a session in all documents, all sessions in a document, a group, or everything."""
+    """
+    What is rechecked: a session in all documents, all sessions in a document, a group, or everything.
+
+    ``reason`` is what those are told who may do nothing any more.
+    """
 
     session: SessionId | None = None
     document: str | None = None
     group: str | None = None
+    reason: str | None = None
 
     def covers(self, session: SessionId, document: str) -> bool:
         """Whether it is about this session in this document."""
@@ -64,7 +73,9 @@ class AccessWatch:
         self._now = clock.now
         self.interval = min(decisions.max_age / 6, LONGEST_INTERVAL)
         """How often it looks for answers that will be too old at its next look."""
-        decisions.on_change = lambda session: sockets().review(session)
+        self._reasons: list[Mapping[SessionId, str]] = []
+        """What sessions are told that lose a right, for each recheck that goes on."""
+        decisions.on_change = self._obey
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Ask again in time, until cancelled."""
@@ -99,9 +110,14 @@ class AccessWatch:
             if any(subject.covers(session.id, document) for subject in subjects)
         }
         before = {key: self._decisions.access(session, key[1]) for key, session in due.items()}
-        unanswered = await self._renew(due)
+        reasons = _reasons(due, subjects)
+        self._reasons.append(reasons)
+        try:
+            unanswered = await self._renew(due)
+        finally:
+            self._reasons.remove(reasons)
         for id in {id for id, _ in due}:
-            self._sockets().review(id)
+            self._sockets().review(id, reasons.get(id))
         changed = sum(self._decisions.access(session, key[1]) is not before[key] for key, session in due.items())
         return Rechecked(checked=len(due), changed=changed, unanswered=unanswered)
 
@@ -120,6 +136,19 @@ class AccessWatch:
             except AccessUnknown:
                 unanswered += 1
                 if self._decisions.access(session, document) is None:  # what was remembered may not be used any more
-                    self._sockets().review(id)
+                    self._obey(id)
                 await asyncio.sleep(0)  # an application that is away is not waited for
         return unanswered
+
+    def _obey(self, id: SessionId) -> None:
+        self._sockets().review(id, next((reasons[id] for reasons in self._reasons if id in reasons), None))
+
+
+def _reasons(due: Iterable[tuple[SessionId, str]], subjects: Sequence[Subject]) -> Mapping[SessionId, str]:
+    """What each session is told, by the last of ``subjects`` that has something to say."""
+    return {
+        id: subject.reason
+        for id, document in due
+        for subject in subjects
+        if subject.reason is not None and subject.covers(id, document)
+    }

@@ -17,14 +17,13 @@ from roomkey.api.representations import HTML, JSON, MARKDOWN, PROSEMIRROR, TEXT,
 from roomkey.api.rich_text import check_revision, edit_at_anchors, say_text, write_content
 from roomkey.documents.interface import Condition, DocumentRevision, DocumentService, Written, existing, rich, roots
 from roomkey.domain.lifecycle import check_usable
-from roomkey.domain.names import check_name
 from roomkey.domain.session import IssuedSession, Session, SessionId
 from roomkey.errors import InvalidInput, NotFound, VersionMismatch
 from roomkey.ports import AccessDecisions, Page, VersionPage
 from roomkey.realtime.attendance import Whom
 from roomkey.realtime.roll_call import ConnectedPage, Disconnected, RollCall
 from roomkey.security.authorization import Action, Caller, CallerKind, check, check_document, check_session
-from roomkey.security.inspection import check_document_name
+from roomkey.security.inspection import check_document_name, check_reason
 from roomkey.sessions.arguments import check_text
 from roomkey.sessions.manager import SessionManager
 
@@ -310,7 +309,7 @@ class Connected:
             raise InvalidInput("disconnect whom? Name a session, a document, or both")
         if reason is not None:
             check_text("reason", reason)
-            check_name("reason", "a reason", reason)
+        check_reason(reason)
         if document is not None:
             await self._callers.caller_in(document, Action.DISCONNECT_FROM_DOCUMENT, session, "system")
         else:

@@ -1,6 +1,7 @@
 """The operations on access: have the application asked again, and say who may do what in a document, and why."""
 
-from typing import Annotated, cast
+from functools import partial
+from typing import Annotated, Final, cast
 
 from msgspec import Meta, Struct
 
@@ -8,7 +9,7 @@ from roomkey.access.service import Explanation, SessionAccess
 from roomkey.access.watch import Rechecked
 from roomkey.api.http_messages import Reply, json_reply
 from roomkey.api.operations import Answer, Request, operation
-from roomkey.api.schemas import SessionIdText, UserId
+from roomkey.api.schemas import ReasonBody, SessionIdText, UserId
 from roomkey.domain.access import Access, Grant
 from roomkey.domain.session import SessionId, check_user_id
 from roomkey.errors import AccessUnknown, Conflict, DocumentNotFound, InvalidInput, NotFound
@@ -53,40 +54,43 @@ class AccessBody(Struct, frozen=True):
     sessions: list[SessionAccessBody]
 
 
-RECHECKED = {200: Answer("The open sockets of this node obey; those of others do within a second.", RecheckedBody)}
-
-
-@operation(
-    "Recheck a session",
+_rechecking: Final = partial(
+    operation,
     tag="Access",
-    action=Action.RECHECK_SESSION,
-    answers=RECHECKED,
-    errors=(NotFound, AccessUnknown, Conflict),
+    body=ReasonBody,
+    body_required=False,
+    answers={200: Answer("The open sockets of this node obey; those of others do within a second.", RecheckedBody)},
 )
+
+
+@_rechecking("Recheck a session", action=Action.RECHECK_SESSION, errors=(NotFound, AccessUnknown, Conflict))
 async def recheck_session(request: Request) -> Reply:
     """
     Ask the application again what the session may do in each document that it has open.
 
-    Whatever it opens later is asked for at the door. Without an application there is nothing to ask.
+    Where it may do nothing any more, it is told the `reason`. What it opens later is asked for at the door. Without
+    an application there is nothing to ask.
     """
     session = authorization.check_session(
         request.caller, request.action, await request.sessions.get_session(SessionId(request.path("id")))
     )
-    return _rechecked(await request.services.access.recheck_session(session.id))
+    return _rechecked(await request.services.access.recheck_session(session.id, reason=_reason(request)))
 
 
-@operation(
+@_rechecking(
     "Recheck a document",
-    tag="Access",
     action=Action.RECHECK_DOCUMENT,
-    answers=RECHECKED,
     errors=(InvalidInput, DocumentNotFound, AccessUnknown, Conflict),
 )
 async def recheck_document(request: Request) -> Reply:
-    """Ask the application again what everybody may do who has the document open. There need not be such a document."""
+    """
+    Ask the application again what everybody may do who has the document open.
+
+    Whoever may do nothing there any more is told the `reason`. There need not be such a document.
+    """
     name = request.path("name")
     authorization.check_document(request.caller, request.action, name, None)
-    return _rechecked(await request.services.access.recheck_document(name))
+    return _rechecked(await request.services.access.recheck_document(name, reason=_reason(request)))
 
 
 @operation(
@@ -107,6 +111,10 @@ async def explain_access(request: Request) -> Reply:
     authorization.check_document(request.caller, request.action, name, None)
     authorization.check_user(request.caller, user)
     return json_reply(_access_body(await request.services.access.explain(user, name)))
+
+
+def _reason(request: Request) -> str | None:
+    return cast("ReasonBody", request.body).reason
 
 
 def _rechecked(done: Rechecked) -> Reply:

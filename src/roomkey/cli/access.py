@@ -35,19 +35,22 @@ def show(document: str, *, user: str, where: Where = None) -> None:
 
 
 @app.command
-def recheck(*, document: str | None = None, session: str | None = None, where: Where = None) -> None:
+def recheck(
+    *, document: str | None = None, session: str | None = None, reason: str | None = None, where: Where = None
+) -> None:
     """
     Ask the application again about everybody who is in a document, or about a session. Open sockets obey.
 
     Args:
         document: Which document.
         session: Which session; give one of the two.
+        reason: What those are told who may do nothing any more.
     """
     if (document is None) == (session is None):
         raise Failed("give --document or --session, and not both", Exit.USAGE)
     path = f"/sessions/{quote(session, safe='')}" if session is not None else _path(document or "")
     target = where or Target()
-    target.show(target.request("PUT", f"{path}/recheck"))
+    target.show(target.request("PUT", f"{path}/recheck", json=None if reason is None else {"reason": reason}))
 
 
 def _path(document: str) -> str:

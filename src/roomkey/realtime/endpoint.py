@@ -58,7 +58,6 @@ VERIFIED_AT_A_TIME: Final = 20
 VERIFY_PAUSE_SECONDS: Final = 0.01
 """After a time in which nothing was known: at most 2,000 sessions per second are asked for."""
 
-_REVIEW: Final = (Review(),)
 
 _log = structlog.get_logger("roomkey.realtime")
 
@@ -348,11 +347,12 @@ class SessionWebSocketHandler:
         for client in tuple(self._connections.registry):
             yield client.guard.session, client.documents()
 
-    def review(self, id: SessionId) -> None:
-        """Let the sockets of the session obey what it may do now, as far as that is known."""
+    def review(self, id: SessionId, reason: str | None = None) -> None:
+        """Let the sockets of the session obey what it may do now, as far as that is known; see ``Review``."""
+        effects = (Review(reason),)
         for client in self._connections.registry.of_session(id):
             if not client.guard.is_over:
-                client.carry_out_safely(lambda _: _REVIEW)
+                client.carry_out_safely(lambda _: effects)
 
     def traffic(self, id: SessionId) -> tuple[Session, int, int] | None:
         """A session that has sockets here, what they have sent, and how many of its messages were refused."""

@@ -10,6 +10,9 @@ MAX_DOCUMENT_NAME_BYTES: Final = 1024
 
 _DOTS: Final = frozenset({".", ".."})
 
+MAX_REASON_BYTES: Final = 800
+"""Of the 200 characters that the interfaces take."""
+
 _CONTAINERS: Final = frozenset({dict, list})
 
 
@@ -25,6 +28,14 @@ def check_document_name(name: str) -> str:
     if "." in name and not _DOTS.isdisjoint(name.split("/")):
         raise InvalidInput("a document's name must not have . or .. between its slashes")
     return name
+
+
+def check_reason(reason: str | None) -> str | None:
+    """Return ``reason`` if somebody who is put out may be told it, in up to 800 bytes. Raises as ``check_text``."""
+    if reason is not None:
+        check_text("a reason", reason, max_bytes=MAX_REASON_BYTES)
+        check_name("reason", "a reason", reason)
+    return reason
 
 
 def is_deeper(value: Any, limit: int) -> bool:

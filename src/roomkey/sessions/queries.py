@@ -1,11 +1,12 @@
 """The read side of sessions: lists, histories, figures and health."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from msgspec import Struct
 
-from roomkey.domain.session import SessionFilter, SessionId, SessionState
+from roomkey.domain.session import Session, SessionFilter, SessionId, SessionState
 from roomkey.errors import InvalidInput, SessionError
 from roomkey.observability.process import memory_usage
 from roomkey.ports import Clock, Page, SessionPage, SessionStorage
@@ -65,6 +66,21 @@ class SessionQueries:
             InvalidInput: If the cursor is not ours or the limit is not within 1 to 500.
         """
         return await self.storage.list(filter or SessionFilter(), _bounded(page))
+
+    async def iterate_sessions(self, filter: SessionFilter | None = None) -> AsyncIterator[Session]:
+        """
+        All sessions, page by page, as ``list_sessions``.
+
+        One that is there throughout comes once, whatever happens to it and to others meanwhile.
+        """
+        page = Page()
+        while True:
+            found = await self.list_sessions(filter, page)
+            for session in found.sessions:
+                yield session
+            if found.next_cursor is None:
+                return
+            page = Page(cursor=found.next_cursor)
 
     @checked
     async def count_sessions(self, filter: SessionFilter | None = None) -> int:

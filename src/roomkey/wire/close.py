@@ -148,7 +148,7 @@ MAX_REASON_BYTES: Final = 123
 
 
 _ON_PURPOSE: Final = frozenset(
-    {CloseReason.SESSION_INVALIDATED, CloseReason.SESSION_SUSPENDED, CloseReason.DISCONNECTED}
+    {CloseReason.SESSION_INVALIDATED, CloseReason.SESSION_SUSPENDED, CloseReason.DISCONNECTED, CloseReason.FORBIDDEN}
 )
 
 

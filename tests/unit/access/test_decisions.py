@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from roomkey.access.decisions import AWAY_AFTER, MAX_ASKED, ApplicationDecisions
 from roomkey.access.settings import AccessSettings
@@ -52,6 +53,17 @@ async def test_what_no_grant_covers_is_not_asked_for() -> None:
 
     assert await desk.decisions.decide(a_session(grants=[Grant("other", Access.READ)]), "plan") is None
     assert not desk.asked
+
+
+async def test_an_application_that_is_not_asked_for_want_of_grants_is_told_so_once() -> None:
+    desk = Desk("admin")
+
+    with capture_logs() as lines:
+        for name in ("one", "two"):
+            assert await desk.decisions.decide(a_session(name, grants=()), "plan") is None
+
+    assert [line["event"] for line in lines] == ["session_without_grants"]
+    assert "access.default_grants" in lines[0]["hint"]
 
 
 async def test_an_answer_is_used_for_its_age_and_then_asked_for_again() -> None:

@@ -162,7 +162,7 @@ class NoSockets:
     def in_use(self) -> Iterator[tuple[Session, Sequence[str]]]:
         return iter(())
 
-    def review(self, id: SessionId) -> None: ...
+    def review(self, id: SessionId, reason: str | None = None) -> None: ...
 
 
 class Slow(FailingObjects):

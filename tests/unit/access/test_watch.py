@@ -1,5 +1,6 @@
 """Whoever is inside is asked about again in time, and when the application wants it; every node hears of that."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -23,13 +24,15 @@ class Sockets:
     def __init__(self, decisions: ApplicationDecisions) -> None:
         self.inside: dict[tuple[str, str], Session] = {}
         self.told: dict[tuple[str, str], Access | None] = {}
+        self.reasons: dict[str, list[str | None]] = {}
         self.decisions = decisions
 
     def in_use(self) -> Iterator[tuple[Session, Sequence[str]]]:
         for (_, document), session in list(self.inside.items()):
             yield session, (document,)
 
-    def review(self, id: SessionId) -> None:
+    def review(self, id: SessionId, reason: str | None = None) -> None:
+        self.reasons.setdefault(id, []).append(reason)
         for (name, document), session in self.inside.items():
             if name == id:
                 self.told[name, document] = self.decisions.access(session, document)
@@ -103,6 +106,37 @@ async def test_a_recheck_asks_about_those_whom_it_is_about_and_they_obey_when_it
     assert desk.sockets.told["one", "mine"] is None
 
 
+async def test_who_loses_a_right_by_a_recheck_is_told_its_reason_and_nobody_else_is() -> None:
+    desk = Desk()
+    for name, document in (("one", "plan"), ("two", "mine")):
+        await desk.enter(name, document)
+    desk.sockets.reasons.clear()
+    desk.application.says = {"plan": None, "mine": None}
+
+    await desk.watch.recheck([Subject(document="plan", reason="you left the team")])
+    await desk.watch.recheck([Subject(document="mine")])
+
+    assert set(desk.sockets.reasons["one"]) == {"you left the team"}
+    assert set(desk.sockets.reasons["two"]) == {None}
+
+
+async def test_two_rechecks_at_once_have_a_reason_each() -> None:
+    desk = Desk()
+    for name, document in (("one", "plan"), ("two", "mine")):
+        await desk.enter(name, document)
+    desk.sockets.reasons.clear()
+    desk.application.may_answer.clear()
+    desk.application.is_asked.clear()
+
+    async with asyncio.TaskGroup() as group:
+        for name, document in (("one", "plan"), ("two", "mine")):
+            group.create_task(desk.watch.recheck([Subject(document=document, reason=f"for {name}")]))
+        await desk.application.is_asked.wait()
+        desk.application.may_answer.set()
+
+    assert {name: set(told) for name, told in desk.sockets.reasons.items()} == {"one": {"for one"}, "two": {"for two"}}
+
+
 async def test_a_recheck_without_an_answer_changes_nothing_and_says_so() -> None:
     desk = Desk()
     await desk.enter("one", "plan")
@@ -131,7 +165,7 @@ async def test_every_other_node_hears_of_a_recheck_once() -> None:
     first, second = Node(objects, "a"), Node(objects, "b")
     for node in (first, second):
         await node.rechecks.read()
-    plan, one = Subject(document="plan"), Subject(session=SessionId("one"))
+    plan, one = Subject(document="plan", reason="you left the team"), Subject(session=SessionId("one"))
 
     await first.rechecks.announce(plan)
     await second.rechecks.announce(one)

@@ -732,6 +732,17 @@ async def test_listing_follows_the_filter() -> None:
     assert list(found) == [replace(session)]
 
 
+async def test_all_sessions_are_there_once_however_many_pages_they_make() -> None:
+    desk = Desk(policy=SessionPolicy(cap=200))
+    ids = {(await desk.sessions.create_session("alice")).id for _ in range(120)}
+    await desk.sessions.create_session("bob")
+
+    found = [session.id async for session in desk.sessions.iterate_sessions(SessionFilter(user_id="alice"))]
+
+    assert len(found) == 120
+    assert set(found) == ids
+
+
 async def test_sessions_work_on_a_machine_whose_clock_begins_in_1970(tmp_path: Path) -> None:
     clock = ManualClock(datetime(1970, 1, 1, tzinfo=UTC))
     async with FileSystemSessionStorage(tmp_path) as storage:

@@ -225,11 +225,11 @@ class HocuspocusClient(DocumentClient):
 
         self._safely(deny)
 
-    def _review(self, now: datetime) -> None:
+    def _review(self, reason: str | None, now: datetime) -> None:
         for address, subscription in tuple(self._subscriptions.items()):
             access = self.access(subscription.document.name)
             if access is None:
-                self._deny(address, FORBIDDEN, now)
+                self._deny(address, close_text(CloseReason.FORBIDDEN, reason), now)
             else:
                 subscription.allow(access)
 

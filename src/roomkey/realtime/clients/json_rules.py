@@ -397,8 +397,8 @@ class JsonRules:
         translated: list[JsonEffect] = []
         for effect in effects:
             match effect:
-                case Review():
-                    translated.extend(self._review())
+                case Review(reason):
+                    translated.extend(self._review(reason))
                 case Renewed(question):
                     translated.append(Send(MessageType.SESSION_REFRESHED, _refreshed(self.guard.session), question.id))
                 case NotRenewed(question, why):
@@ -413,14 +413,15 @@ class JsonRules:
                     assert_never(effect)
         return translated
 
-    def _review(self) -> JsonEffects:
+    def _review(self, reason: str | None) -> JsonEffects:
         """Tell the client what it may do now, and unsubscribe it from documents that it may not use any more."""
         effects: list[JsonEffect] = []
         for document in tuple(self._access):
             access = self._decisions.access(self.guard.session, document)
             if access is None:
                 self.left(document)
-                why = Fault(ErrorCode.FORBIDDEN, "the session may not use this document any more")
+                text = "the session may not use this document any more"
+                why = Fault(ErrorCode.FORBIDDEN, text, details=_with(reason))
                 effects.append(Leave(None, document, why))
             elif access is not self._access[document]:
                 self._access[document] = access
@@ -433,8 +434,7 @@ class JsonRules:
             return NOTHING
         self.left(document)
         text = "the session was disconnected from this document"
-        details = None if reason is None else {"reason": reason}
-        return [Leave(None, document, Fault(ErrorCode.DISCONNECTED, text, details=details))]
+        return [Leave(None, document, Fault(ErrorCode.DISCONNECTED, text, details=_with(reason)))]
 
     def access_in(self, document: str) -> Access | None:
         """What the client may do in a document that it is in."""
@@ -457,3 +457,8 @@ def _id(incoming: Incoming) -> str | None:
 
 def _refreshed(session: Session) -> SessionRefreshed:
     return SessionRefreshed(session.id, session.expires_at, session.idle_expires_at)
+
+
+def _with(reason: str | None) -> dict[str, Any] | None:
+    """What an operator wrote, as details of an error."""
+    return None if reason is None else {"reason": reason}

@@ -118,8 +118,8 @@ class DocumentClient(RealtimeClient):
                     self._do(effect, now)
                 case Rebind(former):
                     self._rebind(former)
-                case Review():
-                    self._review(now)
+                case Review(reason):
+                    self._review(reason, now)
                 case Renewed(question):
                     self._renewed(question.id or "", now)
                 case NotRenewed(question, why):
@@ -170,7 +170,7 @@ class DocumentClient(RealtimeClient):
         """The documents that the socket is in, once for each address."""
 
     @abstractmethod
-    def _review(self, now: datetime) -> None:
+    def _review(self, reason: str | None, now: datetime) -> None:
         """The session's grants may have changed."""
 
     def _renewed(self, address: str, now: datetime) -> None:
@@ -224,10 +224,10 @@ class YjsClient(DocumentClient):
     def _subscribed(self) -> Sequence[DocumentSubscription]:
         return (self._subscription,)
 
-    def _review(self, now: datetime) -> None:
+    def _review(self, reason: str | None, now: datetime) -> None:
         access = self.access(self._subscription.document.name)
         if access is None:
-            self.carry_out(self.guard.close(closing(CloseReason.FORBIDDEN)), now)
+            self.carry_out(self.guard.close(closing(CloseReason.FORBIDDEN, cause=reason)), now)
         else:
             self._subscription.allow(access)
 

@@ -37,7 +37,13 @@ class Rebind(Struct, frozen=True, gc=False):
 
 
 class Review(Struct, frozen=True, gc=False):
-    """Check the session's access to its documents again: its grants may have changed."""
+    """
+    Check the session's access to its documents again: its grants may have changed.
+
+    ``reason`` is what somebody wants it to be told of a document that it may not use any more.
+    """
+
+    reason: str | None = None
 
 
 class Renewed(Struct, frozen=True, gc=False):
