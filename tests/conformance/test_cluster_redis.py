@@ -27,7 +27,7 @@ _NODES: Final = count(1)
 class OnRedis:
     """The clock is that of the server, so tests wait."""
 
-    moment = timedelta(milliseconds=100)
+    moment = timedelta(milliseconds=250)
 
     @pytest.fixture(autouse=True)
     def _place(self, redis_server: RedisProcess, redis_url: str) -> None:

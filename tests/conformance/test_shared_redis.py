@@ -25,7 +25,7 @@ from roomkey.testing.shared import (
 class OnRedis:
     """The clock is that of the server, so tests wait."""
 
-    moment = timedelta(milliseconds=100)
+    moment = timedelta(milliseconds=250)
 
     @pytest.fixture(autouse=True)
     def _place(self, redis_url: str) -> None:

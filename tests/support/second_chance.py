@@ -1,9 +1,9 @@
 """
-Runs pytest, and a test on real servers that failed once more and alone: ``python -m tests.support.second_chance …``.
+Runs pytest, and a test that failed once more and alone: ``python -m tests.support.second_chance …``.
 
-Such a test waits for other processes, with limits that it may miss on a machine that is busy with the other tests. If
-it passes alone it is named, for somebody should look at its limits; if it fails again the run has failed. A test that
-runs in one process has no such excuse, and when many fail it is not chance: these fail at once.
+Most tests wait for something: another process, a disk, a thread. Their limits may be missed on a machine that is busy
+with all the others. What passes alone is named, for somebody should look at its limits; what fails again has failed.
+When many fail it is not chance: these fail at once.
 """
 
 import os
@@ -20,9 +20,6 @@ FAILURES_VARIABLE: Final = "TEST_FAILURES"
 
 MAX_AGAIN: Final = 8
 """Tests that are tried again; more than these do not fail by chance."""
-
-_FOLDERS: Final = tuple(f"tests/{name}/" for name in ("browser", "faults", "integration", "performance", "security"))
-_SERVERS: Final = ("cluster", "mariadb", "postgresql", "redis", "sentinel")
 
 
 class Failures:
@@ -41,14 +38,9 @@ class Failures:
             self.tracebacks[report.nodeid] = f"{self.tracebacks.get(report.nodeid, '')}{report.longreprtext}\n"
 
 
-def talks_to_servers(test: str) -> bool:
-    """Whether the test of this id waits for other processes: servers, browsers, commands."""
-    return test.startswith(_FOLDERS) or any(server in test.lower() for server in _SERVERS)
-
-
 def deserve_another(failed: Collection[str]) -> bool:
-    """Whether these may have failed by chance, all of them."""
-    return 0 < len(failed) <= MAX_AGAIN and all(map(talks_to_servers, failed))
+    """Whether these may have failed by chance."""
+    return 0 < len(failed) <= MAX_AGAIN
 
 
 def fail_again(failed: Collection[str], passes: Callable[[str], bool]) -> list[str]:

@@ -14,14 +14,14 @@ class LeasesConformance(TimedSuite):
     def open(self) -> AbstractAsyncContextManager[Leases]:
         raise NotImplementedError
 
-    async def _acquired(self, leases: Leases, holder: str, *, name: str = "janitor", moments: int = 3) -> int:
+    async def _acquired(self, leases: Leases, holder: str, *, name: str = "janitor", moments: int = 10) -> int:
         token = await leases.acquire(name, holder, moments * self.moment)
         assert token is not None
         return token
 
     async def test_one_holder_has_it_and_others_do_not(self) -> None:
         async with self.open() as leases:
-            token = await leases.acquire("janitor", "a", self.moment)
+            token = await leases.acquire("janitor", "a", 10 * self.moment)
 
             assert token is not None
             assert await leases.acquire("janitor", "b", self.moment) is None
@@ -60,7 +60,7 @@ class LeasesConformance(TimedSuite):
 
             assert (renewed, released) == (False, False)
             assert await leases.acquire("janitor", "a", self.moment) is None
-            assert await leases.renew("janitor", token, self.moment)
+            assert await leases.renew("janitor", token, 10 * self.moment)
 
     async def test_what_is_over_is_not_renewed_even_if_nobody_else_wanted_it(self) -> None:
         async with self.open() as leases:
@@ -116,7 +116,7 @@ class LeasesConformance(TimedSuite):
         async with self.open() as leases:
             names = ["x", "document:\N{SNOWMAN}/a\nb \x00", "\N{ROCKET}" * 125]
 
-            tokens = [await leases.acquire(name, name, self.moment) for name in names]
+            tokens = [await leases.acquire(name, name, 10 * self.moment) for name in names]
 
             assert None not in tokens
             assert [await leases.acquire(name, "b", self.moment) for name in names] == [None] * 3

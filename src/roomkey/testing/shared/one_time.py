@@ -22,7 +22,7 @@ class OneTimeConformance(TimedSuite):
 
     async def test_what_was_added_is_taken_once(self) -> None:
         async with self.open(UNLIMITED) as store:
-            added = await store.add("k", b"value", self.moment)
+            added = await store.add("k", b"value", 10 * self.moment)
 
             taken = [await store.take("k"), await store.take("k")]
 
@@ -31,17 +31,17 @@ class OneTimeConformance(TimedSuite):
 
     async def test_what_is_there_stays_and_is_what_the_next_one_gets(self) -> None:
         async with self.open(UNLIMITED) as store:
-            await store.add("k", b"first", self.moment)
+            await store.add("k", b"first", 10 * self.moment)
 
-            present = await store.add("k", b"second", self.moment)
+            present = await store.add("k", b"second", 10 * self.moment)
 
             assert present == b"first"
             assert await store.take("k") == b"first"
 
     async def test_keys_have_values_of_their_own(self) -> None:
         async with self.open(UNLIMITED) as store:
-            await store.add("a", b"1", self.moment)
-            await store.add("a\nb \N{SNOWMAN}", b"", self.moment)
+            await store.add("a", b"1", 10 * self.moment)
+            await store.add("a\nb \N{SNOWMAN}", b"", 10 * self.moment)
 
             assert await store.take("b") is None
             assert await store.take("a\nb \N{SNOWMAN}") == b""
@@ -50,7 +50,7 @@ class OneTimeConformance(TimedSuite):
     async def test_values_are_bytes_as_they_are(self) -> None:
         async with self.open(UNLIMITED) as store:
             value = bytes(range(256)) * 64
-            await store.add("k", value, self.moment)
+            await store.add("k", value, 10 * self.moment)
 
             assert await store.take("k") == value
 
@@ -109,7 +109,7 @@ class OneTimeConformance(TimedSuite):
 
     async def test_only_what_is_expected_is_taken(self) -> None:
         async with self.open(UNLIMITED) as store:
-            await store.add("k", b"mine", self.moment)
+            await store.add("k", b"mine", 10 * self.moment)
 
             wrong = await store.take("k", expected=b"yours")
             right = await store.take("k", expected=b"mine")
@@ -118,10 +118,10 @@ class OneTimeConformance(TimedSuite):
 
     async def test_only_what_is_expected_is_replaced(self) -> None:
         async with self.open(UNLIMITED) as store:
-            await store.add("k", b"claim", self.moment)
+            await store.add("k", b"claim", 10 * self.moment)
 
             wrong = await store.replace("k", b"another", b"answer", self.moment)
-            right = await store.replace("k", b"claim", b"answer", self.moment)
+            right = await store.replace("k", b"claim", b"answer", 10 * self.moment)
             again = await store.replace("k", b"claim", b"second answer", self.moment)
 
             assert [wrong, right, again] == [False, True, False]
@@ -129,7 +129,7 @@ class OneTimeConformance(TimedSuite):
 
     async def test_what_is_not_there_is_not_replaced(self) -> None:
         async with self.open(UNLIMITED) as store:
-            replaced = await store.replace("k", b"claim", b"answer", self.moment)
+            replaced = await store.replace("k", b"claim", b"answer", 10 * self.moment)
 
             assert not replaced
             assert await store.take("k") is None
