@@ -49,8 +49,11 @@ from roomkey.realtime.protocol import yjs_messages as yjs
 RATE: Final = 1.0
 """Letters per second in each document, of one of its people in turn."""
 
-SIZES: Final[Mapping[str, Sequence[int]]] = {REDIS: (100, 250, 500), POSTGRESQL: (100, 200, 400)}
-"""Documents: the largest number is what one core can still do for all nodes and the store."""
+SIZES: Final[Mapping[str, Sequence[int]]] = {REDIS: (100, 250, 500), POSTGRESQL: (50, 125, 200)}
+"""
+Documents: the largest number is what one core can do for all nodes and the store, and still has time left. A core that
+is full does together what has come meanwhile, for less than a line says.
+"""
 QUICK_SIZES: Final[Mapping[str, Sequence[int]]] = {REDIS: (2,)}
 
 ELSEWHERE: Final = "elsewhere"

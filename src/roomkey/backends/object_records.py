@@ -21,6 +21,12 @@ from roomkey.ports.objects import (
 SEPARATOR: Final = b"\0"
 """Stands between space and name where both are in one key; no name has it."""
 
+NO_UTF_8: Final = b"\xff"
+"""Stands behind every name that goes on at its place: it is in none."""
+
+_BEHIND_ALL: Final = NO_UTF_8 * (MAX_NAME_BYTES + 1)
+"""Also what is damaged, or not ours."""
+
 INSPECTED_AT_A_TIME: Final = 200
 
 
@@ -55,8 +61,8 @@ class PreparedCommit(NamedTuple):
         )
 
 
-Rows = Callable[[str, bytes, int], Awaitable[Sequence[ObjectRow]]]
-"""At most so many objects of a space, in order, from a name on."""
+Rows = Callable[[str, bytes, bytes, int], Awaitable[Sequence[ObjectRow]]]
+"""At most so many objects of a space, in order, from a name on, and before another one."""
 
 
 class ObjectRecords:
@@ -104,12 +110,12 @@ class ObjectRecords:
     async def listed(self, rows: Rows, space: str, *, prefix: str, after: str, limit: int) -> list[NamedObject]:
         """What ``ObjectStore.list`` returns, of what ``rows`` reads."""
         check_space(space)
-        begins, start, limit = prefix.encode(), start_of(prefix, after), min(limit, MAX_CHANGES)
+        start, end, limit = start_of(prefix, after), prefix.encode() + NO_UTF_8, min(limit, MAX_CHANGES)
         found: list[NamedObject] = []
         while True:
-            batch = await rows(space, start, limit)
+            batch = await rows(space, start, end, limit)
             for row in batch:
-                if len(found) == limit or not row.name.startswith(begins):
+                if len(found) == limit:
                     return found
                 try:
                     found.append(NamedObject(row.name.decode(), row.revision, self.value(space, row)))
@@ -124,7 +130,7 @@ class ObjectRecords:
         found: list[DamagedRecord] = []
         for space in SPACES:
             start = b""
-            while batch := await rows(space, start, INSPECTED_AT_A_TIME):
+            while batch := await rows(space, start, _BEHIND_ALL, INSPECTED_AT_A_TIME):
                 found += [record for row in batch if (record := self.flaw(space, row)) is not None]
                 start = batch[-1].name + SEPARATOR
         return found

@@ -102,17 +102,17 @@ class Snapshot(ReadTransaction[ObjectTables]):
         value = self._get(place_of(space, name), None, self._file.tables.objects)
         return None if value is None else _row(name, value)
 
-    def rows(self, space: str, start: bytes, limit: int) -> list[ObjectRow]:
-        """At most so many objects of a space, from a name on."""
-        return list(islice(self._rows_from(space, start), limit))
+    def rows(self, space: str, start: bytes, end: bytes, limit: int) -> list[ObjectRow]:
+        """At most so many objects of a space, from a name on, and before another one."""
+        return list(islice(self._rows_from(space, start, end), limit))
 
-    def _rows_from(self, space: str, start: bytes) -> Iterator[ObjectRow]:
+    def _rows_from(self, space: str, start: bytes, end: bytes) -> Iterator[ObjectRow]:
         within = space.encode() + SEPARATOR
         with self._transaction.cursor(self._file.tables.objects) as cursor:
             if not cursor.set_range(within + start):
                 return
             for key, value in cursor.iternext():
-                if not key.startswith(within):
+                if key >= within + end:
                     return
                 yield _row(key[len(within) :], value)
 
@@ -159,9 +159,9 @@ class FileSystemObjectStore:
     async def list(self, space: str, *, prefix: str = "", after: str = "", limit: int = 100) -> Sequence[NamedObject]:
         return await self._records.listed(self._rows, space, prefix=prefix, after=after, limit=limit)
 
-    async def _rows(self, space: str, start: bytes, limit: int) -> Sequence[ObjectRow]:
+    async def _rows(self, space: str, start: bytes, end: bytes, limit: int) -> Sequence[ObjectRow]:
         with self._snapshot() as snapshot:
-            return snapshot.rows(space, start, limit)
+            return snapshot.rows(space, start, end, limit)
 
     async def commit(self, space: str, changes: Changes, *, expected: Mapping[str, int] = NOTHING_EXPECTED) -> None:
         prepared = self._records.prepared(check_space(space), changes, expected)
@@ -176,9 +176,9 @@ class FileSystemObjectStore:
     # --- repair ---------------------------------------------------------------------------------------
 
     async def damaged(self) -> Sequence[DamagedRecord]:
-        async def rows(space: str, start: bytes, limit: int) -> Sequence[ObjectRow]:
+        async def rows(space: str, start: bytes, end: bytes, limit: int) -> Sequence[ObjectRow]:
             await asyncio.sleep(0)  # others have their turn
-            return await self._rows(space, start, limit)
+            return await self._rows(space, start, end, limit)
 
         return await self._records.damaged(rows)
 

@@ -53,10 +53,11 @@ class MemoryObjectStore:
     async def list(self, space: str, *, prefix: str = "", after: str = "", limit: int = 100) -> Sequence[NamedObject]:
         return await self._records.listed(self._rows, space, prefix=prefix, after=after, limit=limit)
 
-    async def _rows(self, space: str, start: bytes, limit: int) -> Sequence[ObjectRow]:
+    async def _rows(self, space: str, start: bytes, end: bytes, limit: int) -> Sequence[ObjectRow]:
         found = self._space(space)
         place = bisect_left(found.names, start)
-        return [found.objects[name] for name in found.names[place : place + limit]]
+        last = bisect_left(found.names, end, place)
+        return [found.objects[name] for name in found.names[place : min(last, place + limit)]]
 
     async def commit(self, space: str, changes: Changes, *, expected: Mapping[str, int] = NOTHING_EXPECTED) -> None:
         found, commit = self._space(space), self._records.prepared(space, changes, expected)

@@ -80,9 +80,10 @@ class RedisObjectStore:
     async def list(self, space: str, *, prefix: str = "", after: str = "", limit: int = 100) -> Sequence[NamedObject]:
         return await self._records.listed(self._rows, space, prefix=prefix, after=after, limit=limit)
 
-    async def _rows(self, space: str, start: bytes, limit: int) -> Sequence[ObjectRow]:
+    async def _rows(self, space: str, start: bytes, end: bytes, limit: int) -> Sequence[ObjectRow]:
+        asked = start, end, limit
         # May be repeated: it changes nothing.
-        found: Sequence[bytes] = await self._server.run(_PAGE, self._keys(space)[:2], (start, limit), may_repeat=True)
+        found: Sequence[bytes] = await self._server.run(_PAGE, self._keys(space)[:2], asked, may_repeat=True)
         return [_row(name, value) for name, value in zip(found[::2], found[1::2], strict=True)]
 
     # --- write ----------------------------------------------------------------------------------------

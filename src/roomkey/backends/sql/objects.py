@@ -92,8 +92,8 @@ class DatabaseObjectStore:
     async def list(self, space: str, *, prefix: str = "", after: str = "", limit: int = 100) -> Sequence[NamedObject]:
         return await self._records.listed(self._rows, space, prefix=prefix, after=after, limit=limit)
 
-    async def _rows(self, space: str, start: bytes, limit: int) -> Sequence[ObjectRow]:
-        return await self._read(self._queries.page, space, start, limit)
+    async def _rows(self, space: str, start: bytes, end: bytes, limit: int) -> Sequence[ObjectRow]:
+        return await self._read(self._queries.page, space, start, end, limit)
 
     async def _read(self, query: Query, *parameters: object) -> Sequence[ObjectRow]:
         rows = await self._database.read(lambda connection: run(connection, query, *parameters))

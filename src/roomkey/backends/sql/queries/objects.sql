@@ -11,7 +11,8 @@ SELECT name, revision FROM roomkey_objects WHERE space = ? AND name IN (*) ORDER
 SELECT name, revision FROM roomkey_objects WHERE space = ? AND name IN (*)
 
 -- name: page
-SELECT name, revision, value FROM roomkey_objects WHERE space = ? AND name >= ? ORDER BY name LIMIT ?
+SELECT name, revision, value FROM roomkey_objects WHERE space = ? AND name >= ? AND name < ?
+ORDER BY name LIMIT ?
 
 -- name: make (postgresql, sqlite)
 INSERT INTO roomkey_objects (space, name, revision, value) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name
