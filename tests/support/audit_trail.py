@@ -79,6 +79,9 @@ class ListedLog:
         self.batches.append(len(entries))
         return len(self.recorded) - len(entries)
 
+    async def size(self) -> int:
+        return len(self.recorded)
+
     async def entries(self, first: int, count: int) -> Sequence[bytes]:
         self.reads += 1
         await self._objects.get("audit", "log")

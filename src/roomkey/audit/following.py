@@ -11,6 +11,7 @@ import structlog
 from msgspec import Struct
 
 from roomkey.audit.facts import of_event, of_gap
+from roomkey.audit.index import Entries
 from roomkey.audit.recorder import Appending, portion
 from roomkey.audit.records import AuditRecord
 from roomkey.audit.sealing import SEALED_AT_ONCE, Sealer, line_of
@@ -45,18 +46,8 @@ _OTHERS: Final = 2.0
 """Seconds after which a node asks again whether it is its turn."""
 
 
-class ReadableLog(Appending, Protocol):
+class ReadableLog(Appending, Entries, Protocol):
     """The log, as far as it is read by whoever writes to it."""
-
-    async def entries(self, first: int, count: int) -> Sequence[bytes]:
-        """
-        Up to ``count`` recorded entries from number ``first`` on; none behind the last.
-
-        Raises:
-            NotRetained: If they are not shown any more; it says from where on they are.
-            Storage: If the store is away.
-        """
-        ...
 
 
 class Positions(Struct, frozen=True):

@@ -37,6 +37,10 @@ _LAST: Final = 10**12
 class Entries(Protocol):
     """The log, as far as it is read."""
 
+    async def size(self) -> int:
+        """How many entries are recorded. Raises ``Storage``."""
+        ...
+
     async def entries(self, first: int, count: int) -> Sequence[bytes]:
         """
         Up to ``count`` recorded entries from number ``first`` on; none behind the last.
@@ -105,7 +109,9 @@ class SearchIndex:
         stored = await self._objects.get(SPACE, _DONE)
         done = first = 0 if stored is None else int(stored.value)
         rows: dict[str, bytes | None] = {}
-        while len(rows) + MAX_ROWS_OF_BLOCK < MAX_CHANGES:
+        size = await self._log.size()
+        # The block that is not full yet is not read: there nearly always is one, and nearly always nothing new.
+        while (done + 1) * BLOCK <= size and len(rows) + MAX_ROWS_OF_BLOCK < MAX_CHANGES:
             try:
                 entries = await self._log.entries(done * BLOCK, BLOCK)
             except NotRetained as error:

@@ -153,6 +153,10 @@ class AuditLog:
 
     # --- reading ------------------------------------------------------------------------------------------
 
+    async def size(self) -> int:
+        """How many entries are recorded."""
+        return (await self._stored.recorded()).value.size
+
     async def entries(self, first: int, count: int) -> list[bytes]:
         """
         Up to ``count`` entries from number ``first`` on, also such that are only recorded; empty behind the last.

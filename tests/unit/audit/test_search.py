@@ -127,6 +127,20 @@ async def test_a_search_for_somebody_reads_only_blocks_in_which_there_is_somethi
     assert archive.log.reads == 1
 
 
+async def test_a_block_that_is_not_full_is_not_read_again_and_again() -> None:
+    archive = Archive()
+    await archive.fill()
+    while await archive.index.build():
+        pass
+    archive.log.reads = 0
+
+    for _ in range(10):
+        assert await archive.index.build() == 0
+
+    assert len(archive.log.recorded) % BLOCK
+    assert archive.log.reads == 0
+
+
 async def test_a_page_that_finds_nothing_ends_and_says_where_to_go_on() -> None:
     archive = Archive()
     archive.log.recorded = [b"none of ours"] * ((MAX_BLOCKS + 2) * BLOCK)
