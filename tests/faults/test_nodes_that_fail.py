@@ -43,6 +43,9 @@ SLOW_SECONDS: Final = 1.0 if LONG else 0.6
 CUT_SECONDS: Final = 60.0 if LONG else 0.0
 """For how much longer than others need to go on."""
 
+CUT_PACE_SECONDS: Final = 1.0 if LONG else 0.05
+"""Between two things that everybody writes: what is said meanwhile comes all at once, and may not be too much."""
+
 BOUND_SECONDS: Final = BLIND_AFTER.total_seconds() + 2 + 1
 """Whoever is revoked is out then: with the grace above, and a moment for a machine that has much to do."""
 
@@ -120,7 +123,11 @@ async def test_a_line_is_slow_then_cut_then_back_and_whoever_is_revoked_meanwhil
 ) -> None:
     home, cut = nodes.nodes[:2]
     loop = asyncio.get_running_loop()
-    async with crowd(nodes, name) as people, guest(cut, name) as early, guest(cut, name) as late:
+    async with (
+        crowd(nodes, name, pace=CUT_PACE_SECONDS) as people,
+        guest(cut, name, pace=CUT_PACE_SECONDS) as early,
+        guest(cut, name, pace=CUT_PACE_SECONDS) as late,
+    ):
         one, there, other = people.people
         await people.has_gone_on()
         await asyncio.gather(early.has_gone_on(), late.has_gone_on())

@@ -100,21 +100,23 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(nodes: ServingNodes, name: str, *, writes: bool = True) -> AsyncGenerator[Crowd]:
+async def crowd(
+    nodes: ServingNodes, name: str, *, writes: bool = True, pace: float = PACE_SECONDS
+) -> AsyncGenerator[Crowd]:
     """A person at each node; all of them write until they are told to stop, or this is left."""
     async with AsyncExitStack() as stack:
         people = [await stack.enter_async_context(_person(node, name)) for node in nodes]
         for person in people:  # in the room before anything is said, so that all hear all of it
             await person.member.wait(lambda person=person: person.member.is_in)
         if writes:
-            await stack.enter_async_context(_writing(*people))
+            await stack.enter_async_context(_writing(*people, pace=pace))
         yield Crowd(nodes, name, people)
 
 
 @asynccontextmanager
-async def guest(node: ServingNode, name: str) -> AsyncGenerator[Person]:
+async def guest(node: ServingNode, name: str, *, pace: float = PACE_SECONDS) -> AsyncGenerator[Person]:
     """One more person at a node, who writes until this is left."""
-    async with _person(node, name) as person, _writing(person):
+    async with _person(node, name) as person, _writing(person, pace=pace):
         yield person
 
 
@@ -126,13 +128,13 @@ async def _person(node: ServingNode, name: str) -> AsyncGenerator[Person]:
 
 
 @asynccontextmanager
-async def _writing(*people: Person) -> AsyncGenerator[None]:
+async def _writing(*people: Person, pace: float) -> AsyncGenerator[None]:
     async def write() -> None:
         for number in count():
             for person in people:
                 if person.is_writing:
                     person.write(number)
-            await asyncio.sleep(PACE_SECONDS)
+            await asyncio.sleep(pace)
 
     writing = asyncio.ensure_future(write())
     try:

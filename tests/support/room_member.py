@@ -71,7 +71,9 @@ class RoomMember:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise AssertionError(f"it did not come: {self._unsaid} {self.codes} {self.faults} {self.shown}") from None
+            raise AssertionError(
+                f"it did not come: {len(self._unsaid)} unsaid {self.codes} {self.faults} {self.shown}"
+            ) from None
 
     # --- the connection -------------------------------------------------------------------------------
 
