@@ -34,7 +34,7 @@ ENVIRONMENT: Final = {
     "ROOMKEY_STORAGE_TIMEOUT": "3s",
 }
 
-LONG: Final = os.environ.get("ROOMKEY_FAULTS") == "long"
+LONG: Final = os.environ.get("FAULTS") == "long"
 """Whether lines are away for a minute, and 200 people write: as it may be, and longer than every run should take."""
 
 SLOW_SECONDS: Final = 1.0 if LONG else 0.6

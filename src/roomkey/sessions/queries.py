@@ -67,12 +67,16 @@ class SessionQueries:
         """
         return await self.storage.list(filter or SessionFilter(), _bounded(page))
 
-    async def iterate_sessions(self, filter: SessionFilter | None = None) -> AsyncIterator[Session]:
+    @checked
+    def iterate_sessions(self, filter: SessionFilter | None = None) -> AsyncIterator[Session]:
         """
         All sessions, page by page, as ``list_sessions``.
 
         One that is there throughout comes once, whatever happens to it and to others meanwhile.
         """
+        return self._iterate(filter or SessionFilter())
+
+    async def _iterate(self, filter: SessionFilter) -> AsyncIterator[Session]:
         page = Page()
         while True:
             found = await self.list_sessions(filter, page)
