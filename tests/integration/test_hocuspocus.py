@@ -407,6 +407,25 @@ async def test_shortly_before_the_end_the_token_is_asked_for_again(transport: st
             assert await client.show("plan", longer) == "read-write"
 
 
+@both
+async def test_whoever_opens_a_document_shortly_before_the_end_is_asked_for_a_token_too(transport: str) -> None:
+    """The time may have come while none was open, so that nobody could be asked."""
+    async with a_site(transport, realtime={"expiry_notice": "1h", "tick": "20ms"}) as site:
+        _, token = await site.caller.session("alice", lifetime=60)
+        async with hocuspocus_client(site) as client:
+            await client.show("plan", token)
+            await client.hear("plan", TOKEN_WANTED)
+
+            await client.show("other", token)
+            wanted = await client.hear("other", TOKEN_WANTED)
+            _, longer = await site.session()
+            await client.show("plan", longer)
+            await client.show("third", longer)
+
+            assert wanted == b""
+            assert yjs.address("third") + TOKEN_WANTED not in await client.heard()
+
+
 # --- unauthenticated ------------------------------------------------------------------------------------
 
 

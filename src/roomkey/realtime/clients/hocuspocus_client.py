@@ -173,6 +173,8 @@ class HocuspocusClient(DocumentClient):
         subscription.begin(now)
         if self._host.degraded:
             subscription.told_service(degraded=True)
+        if self.guard.deadline.is_noticed:  # perhaps nothing was open when it was, so nobody was told
+            subscription.send(yjs.token_wanted())
         if (details := self._host.warning(self.guard.session.id, now)) is not None:
             subscription.warned(details)
         if self._count(document) == 1:

@@ -59,15 +59,20 @@ class SessionDeadline:
 
     def wants_notice(self, now: datetime) -> bool:
         """Whether the client must be told that the deadline is near. It is told once of each."""
-        return self._noticed != self.deadline and now >= self._notice_at()
+        return not self.is_noticed and now >= self._notice_at()
 
     def noticed(self) -> None:
         """The client was told."""
         self._noticed = self.deadline
 
+    @property
+    def is_noticed(self) -> bool:
+        """Whether the client was told that this deadline is near, as far as there was anything to tell it by."""
+        return self._noticed == self.deadline
+
     def next_check(self) -> datetime:
         """When there will be something to do, if nothing happens before."""
-        return self.deadline if self._noticed == self.deadline else self._notice_at()
+        return self.deadline if self.is_noticed else self._notice_at()
 
     def _ends(self) -> datetime:
         session = self.session
