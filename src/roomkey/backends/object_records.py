@@ -21,10 +21,10 @@ from roomkey.ports.objects import (
 SEPARATOR: Final = b"\0"
 """Stands between space and name where both are in one key; no name has it."""
 
-NO_UTF_8: Final = b"\xff"
+_NO_UTF_8: Final = b"\xff"
 """Stands behind every name that goes on at its place: it is in none."""
 
-_BEHIND_ALL: Final = NO_UTF_8 * (MAX_NAME_BYTES + 1)
+_BEHIND_ALL: Final = _NO_UTF_8 * (MAX_NAME_BYTES + 1)
 """Also what is damaged, or not ours."""
 
 INSPECTED_AT_A_TIME: Final = 200
@@ -110,7 +110,7 @@ class ObjectRecords:
     async def listed(self, rows: Rows, space: str, *, prefix: str, after: str, limit: int) -> list[NamedObject]:
         """What ``ObjectStore.list`` returns, of what ``rows`` reads."""
         check_space(space)
-        start, end, limit = start_of(prefix, after), prefix.encode() + NO_UTF_8, min(limit, MAX_CHANGES)
+        start, end, limit = start_of(prefix, after), prefix.encode() + _NO_UTF_8, min(limit, MAX_CHANGES)
         found: list[NamedObject] = []
         while True:
             batch = await rows(space, start, end, limit)
