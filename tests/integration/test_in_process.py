@@ -242,6 +242,20 @@ async def test_a_session_disconnects_no_session_of_another_user() -> None:
         assert (await rooms.presence("d")).sessions == []
 
 
+@pytest.mark.parametrize("reason", ["a\u202eb", "", "x" * 801, 5])
+async def test_what_cannot_be_told_as_a_reason_is_refused_in_a_sentence(reason: Any) -> None:
+    async with at_work() as rooms:
+        ada = await rooms.sessions.create_session("ada", activate=True)
+
+        for refused in (
+            rooms.disconnect(ada.id, reason=reason),
+            rooms.access.recheck_document("plan", reason=reason),
+            rooms.access.recheck_session(ada.id, reason=reason),
+        ):
+            with pytest.raises(errors.InvalidInput, match="reason"):
+                await refused
+
+
 # --- the current session --------------------------------------------------------------------------------
 
 

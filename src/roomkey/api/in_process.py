@@ -307,8 +307,6 @@ class Connected:
         """As ``RoomkeyApp.disconnect``."""
         if id is None and document is None:
             raise InvalidInput("disconnect whom? Name a session, a document, or both")
-        if reason is not None:
-            check_text("reason", reason)
         check_reason(reason)
         if document is not None:
             await self._callers.caller_in(document, Action.DISCONNECT_FROM_DOCUMENT, session, "system")

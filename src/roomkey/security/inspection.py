@@ -33,6 +33,8 @@ def check_document_name(name: str) -> str:
 def check_reason(reason: str | None) -> str | None:
     """Return ``reason`` if somebody who is put out may be told it, in up to 800 bytes. Raises as ``check_text``."""
     if reason is not None:
+        if not isinstance(reason, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # applications call this, too
+            raise InvalidInput(f"reason must be text, not {type(reason).__name__}")
         check_text("a reason", reason, max_bytes=MAX_REASON_BYTES)
         check_name("reason", "a reason", reason)
     return reason
