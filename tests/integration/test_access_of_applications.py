@@ -13,7 +13,9 @@ from tests.support.documents import (
     REFUSED,
     SCOPE,
     STEP1,
+    HocuspocusClient,
     Site,
+    YClient,
     a_site,
     edit,
     grant,
@@ -29,6 +31,21 @@ from tests.support.editor import JsonEditor, editing
 async def a_json_editor(site: Site, token: str) -> AsyncGenerator[JsonEditor]:
     async with editing(site.address("/ws"), token) as editor:
         yield editor
+
+
+@asynccontextmanager
+async def in_plan_by_all_protocols(
+    site: Site, token: str
+) -> AsyncGenerator[tuple[JsonEditor, YClient, HocuspocusClient]]:
+    async with (
+        a_json_editor(site, token) as json,
+        y_client(site, token) as yjs_client,
+        hocuspocus_client(site) as many,
+    ):
+        await json.subscribe("plan")
+        await many.show("plan", token)
+        await yjs_client.next(STEP1)
+        yield json, yjs_client, many
 
 
 async def recheck(site: Site, path: str) -> dict[str, Any]:
@@ -75,15 +92,10 @@ async def test_a_right_that_is_withdrawn_in_mid_word_ends_on_every_socket_before
         _, token = await site.session("alice")
         _, bobs = await site.session("bob")
         async with (
-            a_json_editor(site, token) as json,
+            in_plan_by_all_protocols(site, token) as (json, yjs_client, many),
             a_json_editor(site, bobs) as bob,
-            y_client(site, token) as yjs_client,
-            hocuspocus_client(site) as many,
         ):
-            await json.subscribe("plan")
             await bob.subscribe("plan")
-            await many.show("plan", token)
-            await yjs_client.next(STEP1)
             before = await json.edit("plan", text="before")
             await many.say("plan", edit("before"))
             await many.hear("plan", APPLIED)
@@ -111,15 +123,7 @@ async def test_a_session_that_may_nothing_any_more_is_put_out_of_what_it_has_ope
     application = Application("write")
     async with a_site(authorize=application) as site:
         id, token = await site.session("alice")
-        async with (
-            a_json_editor(site, token) as json,
-            y_client(site, token) as yjs_client,
-            hocuspocus_client(site) as many,
-        ):
-            await json.subscribe("plan")
-            await many.show("plan", token)
-            await yjs_client.next(STEP1)
-
+        async with in_plan_by_all_protocols(site, token) as (json, yjs_client, many):
             application.says = None
             await recheck(site, f"/sessions/{id}/recheck")
             out = await json.next("unsubscribed")
@@ -137,15 +141,10 @@ async def test_whoever_is_put_out_by_a_recheck_is_told_the_reason_and_whoever_st
         _, token = await site.session("alice")
         _, bobs = await site.session("bob")
         async with (
-            a_json_editor(site, token) as json,
+            in_plan_by_all_protocols(site, token) as (json, yjs_client, many),
             a_json_editor(site, bobs) as bob,
-            y_client(site, token) as yjs_client,
-            hocuspocus_client(site) as many,
         ):
-            await json.subscribe("plan")
             await bob.subscribe("plan")
-            await many.show("plan", token)
-            await yjs_client.next(STEP1)
 
             application.says = ByUser(alice=None, bob="write")
             done = await site.caller.http.put("/documents/plan/recheck", json={"reason": "you left the team"})
